@@ -1,0 +1,78 @@
+"""
+Causal attention behind one function; whatever is faster, the SDPA reference is always there and a test compares them.
+
+PyTorch's fused CPU kernel has a backward that is slow at short context, where plain batched matrix products over blocks
+of queries (each block sees only the keys up to its end, so half of the work is never done) win by a wide margin.
+"""
+import torch
+import torch.nn.functional as F
+
+BLOCK = 128               # queries handled together by `blocked`
+BLOCKED_MAX_T = 1024      # beyond, the scores held for the backward cost more memory than the speed is worth
+
+
+def sdpa(q, k, v, positions=None):
+    """The reference. q (B, T, H, D); k, v (B, S, H_kv, D); positions (B, T) of the queries among the S keys.
+
+    positions None means plain causal self-attention with S == T. Returns (B, T, H, D).
+    """
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    gqa = q.size(1) != k.size(1)
+    if positions is None:
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
+    else:
+        keys = torch.arange(k.size(2), device=k.device)
+        mask = keys[None, None, None, :] <= positions[:, None, :, None]   # (B, 1, T, S)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
+    return y.transpose(1, 2)
+
+
+class _Blocked(torch.autograd.Function):
+    """Causal attention on (N, T, D) as batched matrix products over blocks of queries; probabilities are kept."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, scale):
+        T, out, kept = q.size(1), torch.empty_like(q), []
+        hidden = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
+        for start in range(0, T, BLOCK):
+            end = min(start + BLOCK, T)
+            scores = torch.bmm(q[:, start:end] * scale, k[:, :end].transpose(1, 2))
+            scores[:, :, start:] += hidden[: end - start, : end - start]
+            p = torch.softmax(scores, dim=-1)
+            out[:, start:end] = torch.bmm(p, v[:, :end])
+            kept.append(p)
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx, d_out):
+        q, k, v, *kept = ctx.saved_tensors
+        T, d_q = q.size(1), torch.empty_like(q)
+        d_k, d_v = torch.zeros_like(k), torch.zeros_like(v)
+        for start, p in zip(range(0, T, BLOCK), kept):
+            end = min(start + BLOCK, T)
+            d_o = d_out[:, start:end]
+            d_v[:, :end] += torch.bmm(p.transpose(1, 2), d_o)
+            d_p = torch.bmm(d_o, v[:, :end].transpose(1, 2))
+            d_s = torch._softmax_backward_data(d_p, p, -1, p.dtype)
+            d_q[:, start:end] = torch.bmm(d_s, k[:, :end])
+            d_k[:, :end] += torch.bmm(d_s.transpose(1, 2), q[:, start:end])
+        return d_q.mul_(ctx.scale), d_k.mul_(ctx.scale), d_v, None
+
+
+def blocked(q, k, v):
+    """Plain causal self-attention by `_Blocked`; shapes as in `sdpa` without positions."""
+    B, T, H, D = q.shape
+    if k.size(2) != H:
+        k, v = (x.repeat_interleave(H // x.size(2), dim=2) for x in (k, v))
+    q, k, v = (x.transpose(1, 2).reshape(B * H, T, D) for x in (q, k, v))
+    return _Blocked.apply(q, k, v, D ** -0.5).view(B, H, T, D).transpose(1, 2)
+
+
+def attention(q, k, v, positions=None):
+    """Causal attention by the fastest backend for this device, length and purpose; shapes as in `sdpa`."""
+    training = torch.is_grad_enabled() and q.requires_grad
+    if training and positions is None and q.device.type == "cpu" and q.size(1) <= BLOCKED_MAX_T:
+        return blocked(q, k, v)
+    return sdpa(q, k, v, positions)

@@ -1,0 +1,177 @@
+"""
+Runs a task with a chat model: the model's replies, their verdicts, and a score that says how far it can be trusted.
+
+Generative tasks are answered by the engine (tools included) and graded by the task; categorical ones take the letter
+with the highest logit at the first position of the reply, among the letters that the question offers. The questions
+are shared out among the ranks, and every graded item is kept. Results do not depend on batch size or number of ranks
+beyond the rounding of differently shaped matrix products.
+"""
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import comb
+
+import torch
+
+from nanochat import runtime
+from nanochat.chat_format import parse_reply, render_prompt
+from nanochat.common import Progress, atomic_write, base_dir, mix_seed
+from nanochat.core_eval import centered, length_batches, pad, subset, wilson
+from nanochat.engine import Engine, Sampling, Sequence
+
+
+@dataclass(frozen=True)
+class Score:
+    """A task's result. `score` is correct / n; `correct` may be a fraction under pass@k."""
+
+    name: str
+    n: int
+    correct: float
+    chance: float
+
+    @property
+    def score(self):
+        return self.correct / self.n if self.n else 0.0
+
+    @property
+    def centered(self):
+        return centered(self.score, self.chance)
+
+    @property
+    def ci95(self):
+        """The 95 % Wilson interval of the score."""
+        return wilson(self.correct, self.n)
+
+    @property
+    def stderr(self):
+        return (self.score * (1 - self.score) / self.n) ** 0.5 if self.n else 0.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a task. 0 means no limit of problems, and the task's own room for a reply."""
+
+    max_problems: int = 0
+    batch_size: int = 64
+    batch_tokens: int = 16384      # of padded prompts in one forward of a categorical task
+    max_new_tokens: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    num_samples: int = 1           # replies to each question, of which pass@k is estimated
+    pass_k: int = 1
+    seed: int = 0
+
+
+def run_task(task, model, tokenizer, rt, options=Options()):
+    """(Score, records): the same score on every rank, all of which must call; the records of all items on every rank.
+
+    A record is one question: its number, prompt, reference, replies, what the grader read in them, and the verdicts.
+    """
+    chosen = subset(len(task), options.max_problems, mix_seed("chat_eval", task.name))
+    mine = chosen[rt.rank::rt.world_size]
+    grade = _grade_letters if task.kind == "categorical" else _grade_replies
+    progress = Progress(len(mine) * (options.num_samples if task.kind == "generative" else 1), task.name)
+    records = grade(task, model, tokenizer, mine, options, progress)
+    progress.close()
+    records = [r for part in runtime.all_gather_object(rt, records) for r in part]
+    records.sort(key=lambda r: r["index"])
+    return Score(task.name, len(records), sum(r["score"] for r in records), task.chance), records
+
+
+def pass_at_k(n, c, k):
+    """Unbiased chance that one of k replies is right, when c of n were (arXiv 2107.03374, section 2.1)."""
+    return 1.0 - comb(n - c, k) / comb(n, k)
+
+
+def _record(task, index, conversation, cut, replies, answers, verdicts, score):
+    *asked, last = conversation["messages"]
+    return {"task": task.name, "index": index, "prompt": asked, "cut": cut, "reference": last["content"],
+            "replies": replies, "answers": answers, "verdicts": verdicts, "score": score}
+
+
+def _prompt(tokenizer, conversation, room):
+    """(ids of the conversation up to the reply, whether it had to be cut to `room` tokens)."""
+    whole = render_prompt(tokenizer, conversation["messages"])
+    if len(whole) <= room:
+        return whole, False
+    return render_prompt(tokenizer, conversation["messages"], max_tokens=room), True
+
+
+# -------------------------------------------------------------------------------------------------------- generative
+def _grade_replies(task, model, tokenizer, numbers, options, progress):
+    conversations, each = [task[i] for i in numbers], options.num_samples
+    room = model.config.sequence_len
+    new = min(options.max_new_tokens or task.max_new_tokens, room // 2)
+    prompts = [_prompt(tokenizer, conversation, room - new) for conversation in conversations]
+    sampling = Sampling(new, options.temperature, top_k=options.top_k, seed=options.seed)
+    samples = [Sequence(tokenizer, ids, sampling, index=mix_seed(task.name, number, k))    # ranks do not matter to it
+               for number, (ids, _) in zip(numbers, prompts) for k in range(each)]
+    _generate(Engine(model, tokenizer), samples, options.batch_size, progress)
+    replies = [parse_reply(tokenizer, s.ids) for s in samples]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:      # a verdict may mean running a program
+        verdicts = list(pool.map(task.evaluate, [c for c in conversations for _ in range(each)], replies))
+    records = []
+    for i, (number, conversation) in enumerate(zip(numbers, conversations)):
+        part = slice(i * each, (i + 1) * each)
+        answers = [task.answer(conversation, reply) for reply in replies[part]]
+        records.append(_record(task, number, conversation, prompts[i][1], replies[part], answers, verdicts[part],
+                               pass_at_k(each, sum(verdicts[part]), options.pass_k)))
+    return records
+
+
+def _generate(engine, sequences, batch_size, progress):
+    """Drive the sequences to their end, `batch_size` at a time."""
+    if not sequences:
+        return
+    longest = max(len(s.prompt) + s.sampling.max_new_tokens for s in sequences)
+    batcher = engine.batcher(min(batch_size, len(sequences)), min(engine.max_len, longest))
+    for sequence in sequences:
+        batcher.add(sequence)
+    while not batcher.idle:
+        progress.update(sum(s.finish_reason is not None for s in batcher.step()))
+
+
+# ------------------------------------------------------------------------------------------------------- categorical
+def _grade_letters(task, model, tokenizer, numbers, options, progress):
+    conversations = [task[i] for i in numbers]
+    prompts = [_prompt(tokenizer, conversation, model.config.sequence_len) for conversation in conversations]
+    records = []
+    for batch in length_batches([len(ids) for ids, _ in prompts], options.batch_tokens):
+        logits = last_logits(model, [prompts[i][0] for i in batch])
+        for i, row in zip(batch, logits):
+            letter = best_letter(tokenizer, row, conversations[i]["letters"])
+            parts = [{"type": "text", "text": letter}]
+            right = task.evaluate(conversations[i], parts)
+            records.append(_record(task, numbers[i], conversations[i], prompts[i][1], [parts], [letter], [right],
+                                   float(right)))
+        progress.update(len(batch))
+    return records
+
+
+@torch.inference_mode()
+def last_logits(model, prompts):
+    """Logits (B, V) float32 on the CPU of the token that follows each prompt (a list of ids)."""
+    hidden = model.hidden(pad(prompts, model.device))
+    last = torch.tensor([len(p) - 1 for p in prompts], device=model.device)
+    return model.logits(hidden[torch.arange(len(prompts), device=model.device), last]).cpu()
+
+
+def best_letter(tokenizer, logits, letters):
+    """The letter whose token has the highest logit. A single capital letter is one token in any byte-level vocabulary."""
+    ids = [tokenizer.encode(letter) for letter in letters]
+    assert all(len(i) == 1 for i in ids), f"letters {letters} are not single tokens: {ids}"
+    return letters[int(logits[[i[0] for i in ids]].argmax())]
+
+
+# ------------------------------------------------------------------------------------------------------------ results
+def save_items(stage, name, records):
+    """Keep every graded item of a task for the eye, one JSON a line. Returns the path; rank 0 only."""
+    path = base_dir() / "report" / "items" / f"{stage}_{name}.jsonl"
+    atomic_write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    return path
+
+
+def chatcore(scores):
+    """Mean centred accuracy of the core tasks that ran; None when none did."""
+    return sum(s.centered for s in scores) / len(scores) if scores else None

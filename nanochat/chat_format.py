@@ -1,0 +1,145 @@
+"""
+The one place where a conversation becomes tokens and tokens become a reply again: training, evaluation, RL, the
+terminal and the web page all come through here, so that what a model is asked looks like what it was taught.
+
+    <|bos|> [<|system_start|> .. <|system_end|>]
+    <|user_start|> .. <|user_end|> <|assistant_start|> .. <|assistant_end|>  and so on
+
+Inside the assistant's turn: text, <|python_start|> code <|python_end|>, <|output_start|> result <|output_end|>.
+The mask is 1 on what the assistant itself must produce (text, code and its two marks, assistant_end) and 0 on all
+else; the tool's output is written by the tool, so it is never supervised. Content is encoded as plain text, each part
+alone: no text can become a special token, and a prompt is always a prefix of the whole conversation.
+"""
+from nanochat.common import DataError
+
+PARTS = {"python": ("<|python_start|>", "<|python_end|>"), "python_output": ("<|output_start|>", "<|output_end|>")}
+
+
+# ------------------------------------------------------------------------------------------------------------ validate
+def validate(conversation):
+    """Raise DataError, saying which message is wrong, unless `conversation` can be rendered.
+
+    Allowed: an optional system message, then user and assistant in turn, user first. Content is a str; the
+    assistant's may also be a list of {"type": "text" | "python" | "python_output", "text": str}.
+    """
+    messages = conversation.get("messages") if isinstance(conversation, dict) else None
+    if not isinstance(messages, list) or not messages:
+        raise DataError("a conversation wants a list of at least one message under 'messages'")
+    for i, message in enumerate(messages):
+        _validate_message(i, message)
+    turns = [m["role"] for m in messages[messages[0]["role"] == "system":]]
+    for i, role in enumerate(turns):
+        expected = "assistant" if i % 2 else "user"
+        if role != expected:
+            at = i + len(messages) - len(turns)
+            raise DataError(f"message {at} of a conversation: expected the {expected}, got the {role}")
+    if not turns:
+        raise DataError("a conversation wants a user message")
+
+
+def _validate_message(i, message):
+    def wrong(what):
+        raise DataError(f"message {i} of a conversation: {what}")
+    role = message.get("role") if isinstance(message, dict) else None
+    if role not in ("system", "user", "assistant"):
+        wrong(f"role must be system, user or assistant, got {role!r}")
+    content = message.get("content")
+    if isinstance(content, str):
+        return
+    if not isinstance(content, list) or role != "assistant":
+        wrong(f"the {role}'s content must be a string, got {type(content).__name__}")
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" and kind not in PARTS:
+            wrong(f"a part's type must be text, python or python_output, got {kind!r}")
+        if not isinstance(part.get("text"), str):
+            wrong(f"a part's text must be a string, got {type(part.get('text')).__name__}")
+
+
+# ------------------------------------------------------------------------------------------------ conversation -> ids
+def render(tokenizer, conversation, max_tokens=None):
+    """(ids, mask) of a whole conversation, both lists of int of one length, cut on the right at `max_tokens`."""
+    validate(conversation)
+    ids, mask = [tokenizer.bos_id], [0]
+    for message in conversation["messages"]:
+        message_ids, message_mask = _render_message(tokenizer, message)
+        ids += message_ids
+        mask += message_mask
+    return ids[:max_tokens], mask[:max_tokens]
+
+
+def render_prompt(tokenizer, messages, max_tokens=None) -> list[int]:
+    """The ids after which the assistant's reply to `messages` begins; the last one is assistant_start.
+
+    A closing assistant message (a task's reference answer) is left out. With `max_tokens` the oldest exchanges are
+    dropped until the rest fits, but never the system message; the last question is cut on its left if it must be.
+    Raises DataError as validate() does, and when the system message leaves no room for a question.
+    """
+    validate({"messages": messages})
+    messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+    system = messages[:messages[0]["role"] == "system"]
+    turns = [_render_message(tokenizer, m)[0] for m in messages[len(system):]]
+    head = [tokenizer.bos_id] + [i for m in system for i in _render_message(tokenizer, m)[0]]
+    tail = [tokenizer.special("<|assistant_start|>")]
+    if max_tokens is not None:
+        turns = _newest(turns, max_tokens - len(head) - len(tail))
+    return head + [i for turn in turns for i in turn] + tail
+
+
+def _newest(turns, room):
+    """The newest of `turns` (user, assistant, ..., user) that fit into `room` tokens, starting with a user's."""
+    if room < 3:
+        raise DataError("the system message fills the whole context; send a shorter one")
+    while len(turns) > 1 and sum(map(len, turns)) > room:
+        turns = turns[2:]
+    if len(turns[0]) > room:
+        start, *text, end = turns[0]
+        turns = [[start, *text[len(text) - (room - 2):], end]]
+    return turns
+
+
+def _render_message(tokenizer, message):
+    """(ids, mask) of one message with the marks around it."""
+    role, content = message["role"], message["content"]
+    spoken = int(role == "assistant")
+    start, end = tokenizer.special(f"<|{role}_start|>"), tokenizer.special(f"<|{role}_end|>")
+    ids, mask = [start], [0]
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        part_ids = tokenizer.encode(part["text"])
+        if part["type"] in PARTS:
+            opening, closing = PARTS[part["type"]]
+            part_ids = [tokenizer.special(opening), *part_ids, tokenizer.special(closing)]
+        ids += part_ids
+        mask += [spoken if part["type"] != "python_output" else 0] * len(part_ids)
+    return ids + [end], mask + [spoken]
+
+
+# ------------------------------------------------------------------------------------------------------- ids -> reply
+def parse_reply(tokenizer, ids) -> list[dict]:
+    """The parts {"type", "text"} of the ids that follow assistant_start; whatever a model says, this never raises.
+
+    The reply ends at assistant_end, at any other mark of a turn, or with the ids. A mark that closes nothing is
+    ignored, a part that is not closed is kept, empty text is dropped.
+    """
+    opens = {tokenizer.special(opening): kind for kind, (opening, _) in PARTS.items()}
+    closes = {tokenizer.special(closing): kind for kind, (_, closing) in PARTS.items()}
+    turn_marks = {tokenizer.special(f"<|{role}_{edge}|>") for role in ("system", "user", "assistant")
+                  for edge in ("start", "end")} | {tokenizer.bos_id}
+    parts = [("text", [])]
+    for i in map(int, ids):
+        if i in turn_marks:
+            break
+        if i in opens:
+            parts.append((opens[i], []))
+        elif i in closes:
+            if parts[-1][0] == closes[i]:
+                parts.append(("text", []))
+        else:
+            parts[-1][1].append(i)
+    parts = [{"type": kind, "text": tokenizer.decode(part_ids)} for kind, part_ids in parts]
+    return [part for part in parts if part["text"] or part["type"] != "text"]
+
+
+def reply_text(parts) -> str:
+    """What the assistant says to the user: the text parts of a reply, joined."""
+    return "".join(part["text"] for part in parts if part["type"] == "text")

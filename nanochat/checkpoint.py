@@ -1,0 +1,137 @@
+"""
+Checkpoints: atomic, versioned, independent of the number of ranks, safetensors and JSON only (never pickle).
+
+<base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors (optimizer state)
+and meta.json (format version, model config, train state, hashes, commit, versions). The folder appears under its name
+only when it is whole; meta.json holds the SHA-256 of the other files and of itself, so that damage is found on loading.
+"""
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from nanochat.common import CheckpointError, DataError, MissingArtifact, atomic_dir, base_dir, git_commit, log, read_json
+from nanochat.common import sha256, versions, write_json
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.tokenizer import Tokenizer
+
+FORMAT = 1
+SCRIPTS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}
+
+
+def stage_dir(stage) -> Path:
+    """The folder with a stage's tags."""
+    return base_dir() / f"{stage}_checkpoints"
+
+
+def steps_in(folder) -> list:
+    """Step numbers of the whole checkpoints in a tag's folder, ascending (as numbers: '1000' comes after '200')."""
+    folder = Path(folder)
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit() and (folder / name / "meta.json").exists())
+
+
+def newest_tag(stage):
+    """The tag that was written to last, or None when the stage has no checkpoint."""
+    folder = stage_dir(stage)
+    tags = [p for p in folder.iterdir() if steps_in(p)] if folder.is_dir() else []
+    return max(tags, key=lambda p: (p / f"{steps_in(p)[-1]:06d}").stat().st_mtime).name if tags else None
+
+
+def _seal(meta):
+    """Digest of meta without its own 'sha256' field."""
+    body = {k: v for k, v in meta.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def save(folder, step, masters, optim_state, meta, keep=2):
+    """Write checkpoint `step` under `folder` and drop all but the newest `keep`. Call on rank 0 with whole tensors."""
+    folder = Path(folder)
+    with atomic_dir(folder / f"{step:06d}") as tmp:
+        save_file({k: v.contiguous().cpu() for k, v in masters.items()}, tmp / "model.safetensors")
+        if optim_state is not None:
+            save_file({k: v.contiguous().cpu() for k, v in optim_state.items()}, tmp / "optim.safetensors")
+        meta = {**meta, "format": FORMAT, "step": step, "commit": git_commit(), "versions": versions(),
+                "files": {p.name: sha256(p) for p in sorted(tmp.glob("*.safetensors"))}}
+        write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
+    for old in steps_in(folder)[:-keep]:
+        shutil.rmtree(folder / f"{old:06d}")
+
+
+def read_meta(folder) -> dict:
+    """meta.json of one checkpoint folder, verified."""
+    path = Path(folder) / "meta.json"
+    try:
+        meta = read_json(path)
+    except DataError as e:
+        raise CheckpointError(str(e)) from None
+    if not isinstance(meta, dict) or meta.get("sha256") != _seal(meta):
+        raise CheckpointError(f"{path} is damaged: its contents do not match its own digest.")
+    if meta["format"] > FORMAT:
+        raise CheckpointError(f"{path} has format {meta['format']}, this code reads up to {FORMAT}: update the code.")
+    return meta
+
+
+def _tensors(folder, name, meta):
+    path = Path(folder) / name
+    if name not in meta["files"]:
+        raise CheckpointError(f"{folder} holds no {name}: this run cannot be continued from there.")
+    try:
+        if sha256(path) != meta["files"][name]:
+            raise CheckpointError(f"{path} is damaged: its bytes do not match the digest in meta.json.")
+        return load_file(path)
+    except (OSError, safetensors.SafetensorError) as e:
+        raise CheckpointError(f"cannot read {path}: {e}") from None
+
+
+def load(folder, with_optim=False):
+    """(masters, optimizer state or None, meta) of one checkpoint folder; damage raises CheckpointError naming the file."""
+    meta = read_meta(folder)
+    return _tensors(folder, "model.safetensors", meta), _tensors(folder, "optim.safetensors", meta) if with_optim else None, meta
+
+
+def newest_whole(folder, with_optim=False):
+    """`load` of the newest undamaged checkpoint under a tag's folder, or None; damaged ones are named and passed over."""
+    for step in reversed(steps_in(folder)):
+        try:
+            return load(Path(folder) / f"{step:06d}", with_optim)
+        except CheckpointError as e:
+            log.warning(f"passing over checkpoint {step}: {e}")
+    return None
+
+
+def find(stage, tag=None, step=None) -> Path:
+    """Folder of a stage's checkpoint: by default the newest tag's newest step. Raises MissingArtifact."""
+    command = f"python -m scripts.{SCRIPTS[stage]}"
+    tag = tag or newest_tag(stage)
+    folder = stage_dir(stage) / (tag or "")
+    steps = steps_in(folder) if tag else []
+    if not steps or (step is not None and step not in steps):
+        what = f"the {stage} model" + (f" at step {step}" if step is not None else "")
+        raise MissingArtifact(what, folder, command)
+    return folder / f"{steps[-1] if step is None else step:06d}"
+
+
+def load_model(stage, rt, tag=None, step=None):
+    """(model, tokenizer, meta): the model in evaluation mode, rt.dtype, on rt.device.
+
+    Without a step, a damaged newest checkpoint falls back to the one before it, and says so.
+    """
+    path = find(stage, tag, step)
+    found = load(path) if step is not None else newest_whole(path.parent)
+    if found is None:
+        raise CheckpointError(f"no whole checkpoint under {path.parent}. Make one with: python -m scripts.{SCRIPTS[stage]} --fresh")
+    masters, _, meta = found
+    tokenizer = Tokenizer.load()
+    if tokenizer.hash != meta["tokenizer"]:
+        raise CheckpointError(f"{path} was trained with tokenizer {meta['tokenizer']}, but {base_dir() / 'tokenizer'} "
+                              f"holds {tokenizer.hash}. Train the stage again: python -m scripts.{SCRIPTS[stage]} --fresh")
+    model = GPT(GPTConfig(**meta["model"]), rt.dtype).to(rt.device)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(masters[name])
+    return model.requires_grad_(False).eval(), tokenizer, meta

@@ -1,0 +1,65 @@
+"""
+A script's flags, generated from one dataclass: each field is a default and a help line, nothing is said twice.
+
+    @dataclass
+    class Config:
+        depth: int = option(4, "layers; width, heads and horizon follow from it")
+        fresh: bool = option(False, "start over")
+
+    config = parse(Config, argv, __doc__)
+
+Flags are accepted with '_' and with '-'. Supported types: int, float, str, bool, and Optional of the first three.
+Validate in __post_init__ by raising UsageError that names the flag.
+"""
+import argparse
+import dataclasses
+import types
+import typing
+
+from nanochat.common import UsageError
+
+
+def option(default, help, choices=None, short=None):
+    """A dataclass field that becomes the flag --name; `short` is a one-letter form such as 'i'."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "short": short})
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message}. See --help.")
+
+
+def _plain_type(annotation):
+    """int for int and for Optional[int], and so on."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next(a for a in typing.get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _boolean(text):
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"wants true or false, got {text!r}")
+    return words[text.lower()]
+
+
+def build_parser(cls, doc=None) -> argparse.ArgumentParser:
+    """The argparse parser for dataclass `cls`; `doc` is the script's docstring, shown by --help."""
+    parser = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        names = [f"--{f.name}"] + ([f"--{f.name.replace('_', '-')}"] if "_" in f.name else [])
+        if f.metadata.get("short"):
+            names.insert(0, f"-{f.metadata['short']}")
+        kind = _plain_type(hints[f.name])
+        shown = "" if f.default is None or f.default == "" else f" (default: {f.default})"
+        more = {"nargs": "?", "const": True, "type": _boolean} if kind is bool else {"type": kind}
+        parser.add_argument(*names, dest=f.name, default=f.default, choices=f.metadata.get("choices"),
+                            metavar=None if f.metadata.get("choices") else kind.__name__.upper(),
+                            help=(f.metadata["help"] + shown).replace("%", "%%"), **more)
+    return parser
+
+
+def parse(cls, argv=None, doc=None):
+    """An instance of `cls` from the command line. Raises UsageError for flags it cannot use."""
+    return cls(**vars(build_parser(cls, doc).parse_args(argv)))

@@ -1,0 +1,279 @@
+"""
+The ground everything stands on: where files live, how they are written, what errors look like, who may log.
+
+Standard library only, and nothing happens at import. Every other room may import this one; it imports none.
+A file appears under its final name only when it is whole (temporary name, fsync, rename), so a power cut at any moment
+leaves either the old file or the new one.
+"""
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+log = logging.getLogger("nanochat")
+
+
+# ---------------------------------------------------------------------------------------------------------- errors
+class NanochatError(Exception):
+    """A mistake the user can mend: shown as one line, without a traceback. Its text ends with what to do."""
+
+    exit_code = 1
+
+
+class UsageError(NanochatError):
+    """A flag or argument that cannot be used as given."""
+
+    exit_code = 2
+
+
+class DataError(NanochatError):
+    """A file that cannot be read or does not hold what its name promises. The text names the file."""
+
+
+class MissingArtifact(NanochatError):
+    """Something an earlier stage makes is not there. The text names the command that makes it."""
+
+    def __init__(self, what, path, command):
+        super().__init__(f"{what} not found at {path}. Make it with: {command}")
+
+
+class CheckpointError(NanochatError):
+    """A checkpoint that is damaged, or that does not belong to the run that wants it."""
+
+
+class Interrupted(NanochatError):
+    """The user pressed Ctrl-C (or the system sent SIGTERM); the state is saved and the text says how to go on."""
+
+    exit_code = 130
+
+
+# ------------------------------------------------------------------------------------------------------- file system
+def base_dir() -> Path:
+    """The folder under which everything a run makes is kept: $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat."""
+    return Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat").expanduser()
+
+
+def _fsync(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _temporary(path):
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def atomic_write(path, data):
+    """Write `data` (bytes, or str as UTF-8) to `path` so that the name never holds half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = _temporary(path)
+    try:
+        with open(tmp, "wb") as f:
+            f.write(data.encode("utf-8") if isinstance(data, str) else data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(tmp, path)
+        _fsync(path.parent)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_file(path):
+    """Yield a temporary path beside `path`; when the block ends well the file there takes the name `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = _temporary(path)
+    try:
+        yield tmp
+        _fsync(tmp)
+        os.replace(tmp, path)
+        _fsync(path.parent)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_dir(path):
+    """Yield a temporary folder; when the block ends well it becomes `path`, replacing what stood there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp, old = _temporary(path), path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(tmp, ignore_errors=True)
+    tmp.mkdir()
+    try:
+        yield tmp
+        for file in tmp.rglob("*"):
+            _fsync(file)
+        _fsync(tmp)
+        if path.exists():
+            os.rename(path, old)
+        os.rename(tmp, path)
+        _fsync(path.parent)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path, value):
+    """Write `value` as readable JSON, atomically. NaN and infinity are refused: JSON has no word for them."""
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path):
+    """The value in a JSON file. Raises DataError naming the file when it cannot be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise DataError(f"cannot read {path}: {e}. Delete it and run the stage that makes it again.") from None
+
+
+def append_jsonl(path, record):
+    """Append one record as a line of JSON."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as f:
+        f.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def sha256(path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def run_lock(path):
+    """Hold an exclusive lock for the length of the block; a second run on the same folder is refused."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise NanochatError(f"another run holds {path}. Wait for it, or give this one another --tag.") from None
+        yield
+
+
+# ------------------------------------------------------------------------------------------------------------- seeds
+def mix_seed(*parts) -> int:
+    """A 63-bit seed from any ints and strings, such that different parts give unrelated seeds.
+
+    Plain arithmetic on seeds collides (1 and -1 are the same seed to random.Random), which leaks test into train.
+    """
+    digest = hashlib.sha256(json.dumps(parts).encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+# ----------------------------------------------------------------------------------------------------------- records
+@functools.cache
+def git_commit() -> str:
+    """Short hash of the code's commit, with '-dirty' when the tree has changes; 'unknown' outside git."""
+    def git(*args):
+        out = subprocess.run(["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True)
+        return out.stdout.strip() if out.returncode == 0 else ""
+    try:
+        commit = git("rev-parse", "--short", "HEAD")
+        return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "") if commit else "unknown"
+    except OSError:
+        return "unknown"
+
+
+def versions() -> dict:
+    """Versions of Python and of the packages whose behaviour can change a result."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def save_result(name, *, metrics, config, device, wall_s, notes=()):
+    """Write report/results/<name>.json, from which the report is made. `metrics` is plain JSON; rank 0 only."""
+    path = base_dir() / "report" / "results" / f"{name}.json"
+    write_json(path, {"name": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "wall_s": round(wall_s, 2),
+                      "commit": git_commit(), "device": device, "versions": versions(), "config": config,
+                      "metrics": metrics, "notes": list(notes)})
+    return path
+
+
+# ------------------------------------------------------------------------------------------------- the user's terminal
+def setup_logging(rank=0):
+    """Send the one logger to stdout; other ranks than 0 only speak of warnings."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    log.propagate = False
+
+
+class Progress:
+    """How far a long step is: one redrawn line on a terminal, a plain line every `every_s` seconds elsewhere."""
+
+    def __init__(self, total, what, every_s=10.0, done=0):
+        self.total, self.what, self.every_s = total, what, every_s
+        self.done, self.before = done, done
+        self.start, self.tty = time.monotonic(), sys.stdout.isatty()
+        self.shown = self.start if not self.tty else 0.0
+
+    def update(self, n=1, **fields):
+        """Count `n` more units done; `fields` are shown behind the bar."""
+        self.done += n
+        now = time.monotonic()
+        if now - self.shown < (0.1 if self.tty else self.every_s) and not (self.tty and self.done >= self.total):
+            return
+        self.shown = now
+        rate = (self.done - self.before) / max(now - self.start, 1e-9)
+        left = (self.total - self.done) / rate if rate else 0
+        tail = "".join(f" | {k} {v}" for k, v in fields.items())
+        text = f"{self.what} {self.done:,}/{self.total:,} ({self.done / max(self.total, 1):.0%}) | {left:.0f}s left{tail}"
+        if self.tty:
+            width = shutil.get_terminal_size().columns - 1
+            sys.stdout.write("\r" + text[:width].ljust(width))
+            sys.stdout.flush()
+        else:
+            log.info(text)
+
+    def close(self):
+        """Leave the line and return the seconds it took."""
+        if self.tty and self.shown:
+            sys.stdout.write("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r")
+            sys.stdout.flush()
+        return time.monotonic() - self.start
+
+
+def run(main):
+    """Run a script's main and turn a user's mistake into one line and an exit code, never a traceback."""
+    try:
+        sys.exit(main() or 0)
+    except NanochatError as e:
+        code, text = e.exit_code, str(e)
+    except KeyboardInterrupt:
+        code, text = 130, "interrupted; run the same command again to go on"
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code, text = 0, ""
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        code, text = 1, f"no space left on the device that holds {e.filename or base_dir()}. Free some, then run this again."
+    if text:
+        print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,237 @@
+"""
+CORE: the mean centred accuracy of a base model over 22 few-shot tasks (DCLM, arXiv 2406.11794).
+
+Reads the evaluation bundle (core.yaml, eval_meta_data.csv, eval_data/**.jsonl). In every kind of task some tokens are
+scored given what stands before them: a choice given the question (multiple choice), one continuation given each of
+several contexts (schema), the answer given the question (language modelling). The first two take the option with the
+highest mean log-likelihood a token; the last is right when greedy decoding gives the answer exactly. Texts are
+stripped and joined by the task's delimiter, examples by an empty line. Of the evaluation only the scored positions go
+through the model's head; `reference` does the same one sequence at a time, in the plainest way.
+"""
+import csv
+import json
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nanochat import runtime
+from nanochat.common import DataError, mix_seed
+
+GROUP = 256          # items rendered at a time: sorted by length for batching, without holding a whole task as tokens
+HEAD_ROWS = 1024     # positions that go through the head at a time
+KINDS = ("multiple_choice", "schema", "language_modeling")
+
+
+# --------------------------------------------------------------------------------------------------------- statistics
+def centered(accuracy, chance):
+    """Accuracy rescaled so that blind guessing is 0 and perfection 1."""
+    return (accuracy - chance) / (1.0 - chance)
+
+
+def wilson(correct, n, z=1.96):
+    """The 95 % interval (low, high) of a proportion (Wilson 1927), honest also near 0 and 1 and for small n."""
+    if n == 0:
+        return 0.0, 1.0
+    p, zz = correct / n, z * z
+    middle, half = p + zz / (2 * n), z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
+    return max(0.0, (middle - half) / (1 + zz / n)), min(1.0, (middle + half) / (1 + zz / n))
+
+
+def subset(n, limit, seed):
+    """At most `limit` (0: all) of range(n), a random sample fixed by `seed`, ascending."""
+    return sorted(random.Random(seed).sample(range(n), limit)) if 0 < limit < n else list(range(n))
+
+
+# --------------------------------------------------------------------------------------------------------- the bundle
+@dataclass(frozen=True)
+class CoreTask:
+    """One row of core.yaml; `chance` is its random baseline as a fraction."""
+
+    label: str
+    path: Path
+    kind: str
+    shots: int
+    delimiter: str
+    chance: float
+
+
+def read_yaml(text):
+    """The list of mappings in core.yaml. Knows just that much YAML: '-' starts an entry, then lines of 'key: value'."""
+    entries = []
+    for line in text.splitlines():
+        key, colon, value = (part.strip() for part in line.partition(":"))
+        if key == "-":
+            entries.append({})
+        elif entries and colon:
+            key = key.removeprefix("- ")
+            entries[-1][key] = json.loads(value) if value[:1] in tuple('["0123456789') or value == "true" else value
+    return entries
+
+
+def load_bundle(folder) -> list[CoreTask]:
+    """The tasks of a bundle. Raises DataError naming the file that is missing or wrong."""
+    folder = Path(folder)
+    try:
+        entries = read_yaml((folder / "core.yaml").read_text(encoding="utf-8"))
+        with open(folder / "eval_meta_data.csv", encoding="utf-8", newline="") as f:
+            chance = {row["Eval Task"]: float(row["Random baseline"]) / 100 for row in csv.DictReader(f)}
+        tasks = [CoreTask(e["label"], folder / "eval_data" / e["dataset_uri"], e["icl_task_type"], e["num_fewshot"][0],
+                          e.get("continuation_delimiter", " "), chance[e["label"]]) for e in entries]
+    except (OSError, KeyError, ValueError, IndexError) as e:
+        raise DataError(f"the evaluation bundle in {folder} cannot be used: {type(e).__name__} {e}. "
+                        "Delete the folder and fetch it again.") from None
+    for task in tasks:
+        if task.kind not in KINDS:
+            raise DataError(f"{folder / 'core.yaml'}: {task.label} is of the unknown type {task.kind!r}.")
+    return tasks
+
+
+def read_examples(path) -> list[dict]:
+    """The examples of one task, a JSON object a line."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            return [json.loads(line) for line in f if line.strip()]
+    except (OSError, ValueError) as e:
+        raise DataError(f"cannot read {path}: {e}. Delete the evaluation bundle and fetch it again.") from None
+
+
+# ---------------------------------------------------------------------------------------------------------- rendering
+@dataclass(frozen=True)
+class Span:
+    """A token sequence of which ids[start:] are scored; start >= 1. `cut` counts tokens lost on the left."""
+
+    ids: list
+    start: int
+    cut: int = 0
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question: its options as spans, and which of them is right."""
+
+    index: int
+    spans: list
+    gold: int
+
+
+def options(task, example):
+    """[(context, continuation)] of one example: one pair for each choice or context, in the order of the file."""
+    if task.kind == "multiple_choice":
+        pairs = [(example["query"], choice) for choice in example["choices"]]
+    elif task.kind == "schema":
+        pairs = [(context, example["continuation"]) for context in example["context_options"]]
+    else:
+        pairs = [(example["context"], example["continuation"])]
+    return [(context.strip(), continuation.strip()) for context, continuation in pairs]
+
+
+def draw_shots(task, n, index) -> list[int]:
+    """Which examples stand before example `index` of n: drawn by its number alone, never itself."""
+    drawn = random.Random(mix_seed(1234, task.label, index)).sample(range(n - 1), min(task.shots, n - 1))
+    return [i + (i >= index) for i in drawn]
+
+
+def render_item(task, examples, index, tokenizer, max_tokens) -> Item:
+    """Example `index` behind its few-shot examples. Sequences of more than `max_tokens` lose their left but for bos."""
+    shots = []
+    for i in draw_shots(task, len(examples), index):
+        context, continuation = options(task, examples[i])[examples[i].get("gold", 0)]
+        shots.append(f"{context}{task.delimiter}{continuation}\n\n")
+    spans = [_span(tokenizer, "".join(shots) + context + task.delimiter, continuation, max_tokens)
+             for context, continuation in options(task, examples[index])]
+    return Item(index, spans, examples[index].get("gold", 0))
+
+
+def _span(tokenizer, prompt, continuation, max_tokens):
+    """The continuation's tokens are those where the whole departs from the prompt, whose last space belongs to them."""
+    ids, before = tokenizer.encode(prompt + continuation), tokenizer.encode(prompt.rstrip())
+    same = next((i for i, (a, b) in enumerate(zip(ids, before)) if a != b), min(len(ids), len(before)))
+    cut = max(0, len(ids) + 1 - max_tokens)
+    return Span([tokenizer.bos_id, *ids[cut:]], max(1, min(same, len(ids) - 1) - cut + 1), cut)
+
+
+# ------------------------------------------------------------------------------------------------------------ scoring
+@torch.inference_mode()
+def reference(model, span):
+    """(mean log-likelihood, exact greedy match) of one span by one plain forward of the whole model."""
+    ids = torch.tensor(span.ids, device=model.device)
+    logits, targets = model(ids[None, :-1])[0, span.start - 1:], ids[span.start:]
+    likelihood = logits.log_softmax(-1).gather(1, targets[:, None])
+    return likelihood.mean().item(), bool((logits.argmax(-1) == targets).all())
+
+
+def length_batches(lengths, batch_tokens):
+    """Positions of `lengths` in batches of similar length, longest first, each at most `batch_tokens` when padded."""
+    batch = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def pad(sequences, device):
+    """Token lists as one int64 (B, T) tensor, zeros on the right (which a causal model never looks at)."""
+    width = max(map(len, sequences))
+    return torch.tensor([ids + [0] * (width - len(ids)) for ids in sequences], device=device)
+
+
+@torch.inference_mode()
+def score_spans(model, spans, batch_tokens):
+    """`reference` of every span, in order, batched by length."""
+    results = [None] * len(spans)
+    for batch in length_batches([len(s.ids) for s in spans], batch_tokens):
+        for i, result in zip(batch, _score_batch(model, [spans[i] for i in batch])):
+            results[i] = result
+    return results
+
+
+def _score_batch(model, spans):
+    hidden = model.hidden(pad([s.ids[:-1] for s in spans], model.device))
+    sizes = [len(s.ids) - s.start for s in spans]
+    rows = torch.arange(len(spans)).repeat_interleave(torch.tensor(sizes))
+    columns = torch.cat([torch.arange(s.start - 1, len(s.ids) - 1) for s in spans])
+    hidden = hidden[rows.to(model.device), columns.to(model.device)]                   # (N, C)
+    targets = torch.tensor([i for s in spans for i in s.ids[s.start:]], device=model.device)
+    likelihoods, hits = [], []
+    for h, t in zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS)):
+        logits = model.logits(h)
+        likelihoods.append(logits.log_softmax(-1).gather(1, t[:, None])[:, 0])
+        hits.append(logits.argmax(-1) == t)
+    pieces = zip(torch.cat(likelihoods).cpu().split(sizes), torch.cat(hits).cpu().split(sizes))
+    return [(likelihood.mean().item(), bool(hit.all())) for likelihood, hit in pieces]
+
+
+def is_right(task, item, results):
+    """Verdict on one item from its options' (mean log-likelihood, exact match)."""
+    if task.kind == "language_modeling":
+        return results[0][1]
+    return max(range(len(results)), key=lambda i: results[i][0]) == item.gold
+
+
+def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=16384, progress=None):
+    """Score a task: {"accuracy", "centered", "n", "chance", "ci95", "cut"}, the same on every rank; all must call.
+
+    `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long for the model.
+    """
+    examples = read_examples(task.path)
+    chosen = subset(len(examples), max_items, mix_seed("core", task.label))
+    mine, verdicts = chosen[rt.rank::rt.world_size], []
+    for start in range(0, len(mine), GROUP):
+        items = [render_item(task, examples, i, tokenizer, model.config.sequence_len + 1) for i in mine[start:start + GROUP]]
+        results = iter(score_spans(model, [span for item in items for span in item.spans], batch_tokens))
+        for item in items:
+            right = is_right(task, item, [next(results) for _ in item.spans])
+            verdicts.append((right, any(span.cut for span in item.spans)))
+        if progress:
+            progress.update(len(items), task=task.label)
+    verdicts = [v for part in runtime.all_gather_object(rt, verdicts) for v in part]
+    right, n = sum(v[0] for v in verdicts), len(verdicts)
+    accuracy = right / max(n, 1)
+    return {"accuracy": accuracy, "centered": centered(accuracy, task.chance), "n": n, "chance": task.chance,
+            "ci95": list(wilson(right, n)), "cut": sum(v[1] for v in verdicts)}

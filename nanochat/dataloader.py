@@ -1,0 +1,290 @@
+"""
+Documents or conversations -> packed rows -> the batches of a step, in one global order.
+
+How documents are packed into rows is a deterministic function of their lengths, so rows have global numbers 0, 1, 2, ...,
+and step s always sees the same rows, whatever the number of ranks and the micro-batch. Hence exact resume, also on another
+number of GPUs. Knows nothing of models or optimizers.
+"""
+import functools
+import hashlib
+import queue
+import threading
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nanochat.chat_format import render
+from nanochat.common import Progress, UsageError, atomic_file, log, mix_seed
+from nanochat.token_shards import TokenShard, prepare_tokens  # noqa: F401 (whoever wants rows needs these first)
+
+FORMAT = 1                     # of packing; raise it when the same documents give other rows
+PLAN_CACHE_DOCUMENTS = 20_000  # shards with more documents keep their packing plan on disk
+
+
+# ------------------------------------------------------------------------------------------------------------- packing
+@dataclass(frozen=True)
+class Plan:
+    """Which pieces make which row: row i is the pieces first[i]:first[i+1]; piece p is tokens[start[p]:start[p]+length[p]]
+    with its first token replaced by bos (which is what stands there unless the piece continues a document)."""
+    first: np.ndarray     # (rows + 1,) int64
+    start: np.ndarray     # (pieces,) int64
+    length: np.ndarray    # (pieces,) int32
+
+    def __len__(self):
+        return len(self.first) - 1
+
+    def row_lengths(self):
+        """Tokens in each row, padding not counted: (rows,) int64."""
+        return np.add.reduceat(self.length, self.first[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
+
+
+def pack(offsets, capacity, crop, seed=0) -> Plan:
+    """Pack the documents offsets[d]:offsets[d+1] into rows of `capacity` tokens, the largest that fits first.
+
+    Documents longer than a row are cut into full rows first; what is left of them is packed like any other document, so
+    that a book does not end as crumbs in the gaps (best-fit packing, arXiv 2404.10830). When nothing fits the rest of a
+    row and `crop` is set, the longest waiting piece is cut: the head fills the row, bos + tail waits on. So nothing is
+    lost, and only the last row has padding. Without `crop` (conversations) such a rest is padding. The order of rows is
+    mixed by `seed`: packing serves long documents first, training should not.
+    """
+    starts, lengths = np.asarray(offsets[:-1], np.int64), np.diff(offsets).astype(np.int64)
+    step = capacity - 1                              # a continued piece spends one token of the row on its bos
+    full = np.maximum(0, -(-(lengths - capacity) // step)) if crop else np.zeros_like(lengths)
+    assert crop or lengths.max(initial=0) <= capacity, f"{lengths.max()} tokens do not fit {capacity}"
+    turn = np.arange(full.sum()) - np.repeat(np.cumsum(full) - full, full)
+    rows = [[(start, capacity)] for start in (np.repeat(starts, full) + turn * step).tolist()]
+    rows += _best_fit((starts + full * step).tolist(), (lengths - full * step).tolist(), capacity, crop)
+    order = np.random.RandomState(mix_seed("pack", seed) % 2**32).permutation(len(rows))   # a stream numpy froze
+    rows = [rows[i] for i in order]
+    pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 2)
+    first = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+    return Plan(first, pieces[:, 0].copy(), pieces[:, 1].astype(np.int32))
+
+
+def _best_fit(starts, lengths, capacity, crop):
+    """Rows of (start, length) pieces. One bit a length says whether a piece of it waits: finding the best is one shift."""
+    waiting = [[] for _ in range(capacity + 1)]
+    for start, length in zip(reversed(starts), reversed(lengths)):    # so that equals leave in their order
+        waiting[length].append(start)
+    there = sum(1 << length for length in range(1, capacity + 1) if waiting[length])
+    rows = []
+    while there:
+        row, gap = [], capacity
+        while gap and there:
+            length = (there & ((2 << gap) - 1)).bit_length() - 1
+            if length < 1 and not crop:
+                break
+            whole = length > 0
+            if not whole:
+                length = there.bit_length() - 1
+            start = waiting[length].pop()
+            if not waiting[length]:
+                there ^= 1 << length
+            if not whole:                            # a gap of 1 takes only the bos, and the tail is the whole piece again
+                tail = length - gap + 1
+                waiting[tail].append(start + gap - 1)
+                there |= 1 << tail
+                length = gap
+            row.append((start, length))
+            gap -= length
+        rows.append(row)
+    return rows
+
+
+def _read_row(plan, i, tokens, bos, capacity, mask=None):
+    """(tokens int64 (capacity,), mask float32 (capacity,)); the mask is 1 where None is given and 0 on padding."""
+    ids, keep, at = np.full(capacity, bos, np.int64), np.zeros(capacity, np.float32), 0
+    for p in range(plan.first[i], plan.first[i + 1]):
+        start, n = plan.start[p], int(plan.length[p])
+        ids[at:at + n] = tokens[start:start + n]
+        ids[at] = bos
+        keep[at:at + n] = 1 if mask is None else mask[start:start + n]
+        at += n
+    return ids, keep
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+class TextRows:
+    """Rows of pretraining text: every row starts with bos, documents whole where they fit.
+
+    A target that is bos has weight 1. A cut piece is always the last of its row, so inside a row bos follows nothing but
+    the true end of a document: it teaches the model where texts end.
+    """
+
+    def __init__(self, shards, sequence_len):
+        self.shards, self.sequence_len = list(shards), sequence_len
+        self.plans = [_plan(shard, sequence_len) for shard in self.shards]
+        self.ends = np.cumsum([len(plan) for plan in self.plans], dtype=np.int64)
+        self.counts = np.concatenate([np.zeros(0), *(plan.row_lengths() - 1.0 for plan in self.plans)])
+        self.hash = _digest(FORMAT, sequence_len, [shard.sha256 for shard in self.shards])
+
+    def __len__(self):
+        return len(self.counts)
+
+    def row(self, i):
+        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1]."""
+        s = int(np.searchsorted(self.ends, i, side="right"))
+        shard, plan = self.shards[s], self.plans[s]
+        ids, keep = _read_row(plan, i - (self.ends[s] - len(plan)), shard.tokens, shard.bos_id, self.sequence_len + 1)
+        return ids, keep[1:]
+
+
+def _digest(*parts):
+    return hashlib.sha256(repr(parts).encode("utf-8")).hexdigest()[:16]
+
+
+def _plan(shard, sequence_len):
+    """The packing of a shard; kept on disk beside the tokens of large ones."""
+    path = Path(f"{shard.path}.rows{sequence_len}.npz")
+    stamp = np.array([FORMAT, *bytes.fromhex(shard.sha256)])
+    if path.exists():
+        with np.load(path) as saved:
+            if np.array_equal(saved["stamp"], stamp):
+                return Plan(saved["first"], saved["start"], saved["length"])
+    plan = pack(shard.offsets, sequence_len + 1, crop=True)
+    if shard.documents >= PLAN_CACHE_DOCUMENTS:
+        with atomic_file(path) as tmp, open(tmp, "wb") as f:
+            np.savez(f, stamp=stamp, first=plan.first, start=plan.start, length=plan.length)
+    return plan
+
+
+class ChatRows:
+    """Rows of conversations, packed whole; weight is 1 on what the assistant itself must produce, 0 elsewhere.
+
+    A conversation is never split over rows. One longer than a row is cut on the right; `cut` counts those.
+    """
+
+    def __init__(self, conversations, tokenizer, sequence_len, seed=0):
+        capacity = sequence_len + 1
+        tokens, masks, self.cut, progress = [], [], 0, None
+        if hasattr(conversations, "__len__"):
+            progress = Progress(len(conversations), "rendering conversations")
+        dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+        for conversation in conversations:
+            ids, mask = render(tokenizer, conversation)
+            self.cut += len(ids) > capacity
+            tokens.append(np.array(ids[:capacity], dtype))
+            masks.append(np.array(mask[:capacity], np.uint8))
+            if progress:
+                progress.update()
+        if progress:
+            progress.close()
+        if self.cut:
+            log.info(f"{self.cut:,} of {len(tokens):,} conversations are longer than {capacity} tokens and were cut")
+        self.sequence_len, self.bos_id = sequence_len, tokenizer.bos_id
+        offsets = np.concatenate([[0], np.cumsum([len(t) for t in tokens], dtype=np.int64)])
+        self.tokens = np.concatenate([np.zeros(0, dtype), *tokens])
+        self.mask = np.concatenate([np.zeros(0, np.uint8), *masks])
+        self.plan = pack(offsets, capacity, crop=False, seed=seed)
+        self.counts = np.array([self.row(i)[1].sum(dtype=np.float64) for i in range(len(self.plan))])
+        self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens.tobytes()).hexdigest())
+
+    def __len__(self):
+        return len(self.plan)
+
+    def row(self, i):
+        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1]."""
+        ids, keep = _read_row(self.plan, i, self.tokens, self.bos_id, self.sequence_len + 1, self.mask)
+        return ids, keep[1:]
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+@dataclass
+class Batch:
+    """One micro-step of one rank, on the CPU. The loss of a step is the sum over weight * nll of all its batches / count."""
+    inputs: torch.Tensor      # (B, T) int64
+    targets: torch.Tensor     # (B, T) int64
+    weight: torch.Tensor      # (B, T) float32
+    count: float                # sum of weight over the whole step: all ranks, all micro-steps; at least 1
+    rows: list                  # global row numbers
+
+    def to(self, device):
+        """This batch on `device`; a copy to CUDA does not wait."""
+        move = functools.partial(_move, device=device)
+        return Batch(move(self.inputs), move(self.targets), move(self.weight), self.count, self.rows)
+
+
+def _move(tensor, device):
+    return (tensor.pin_memory() if str(device).startswith("cuda") else tensor).to(device, non_blocking=True)
+
+
+def collate(rows, numbers):
+    """(inputs (B,T) int64, targets (B,T) int64, weight (B,T) float32) of the rows with these numbers."""
+    pairs = [rows.row(int(i)) for i in numbers]
+    tokens = torch.from_numpy(np.stack([tokens for tokens, _ in pairs]))
+    weight = torch.from_numpy(np.stack([weight for _, weight in pairs]))
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), weight
+
+
+class StepBatches:
+    """Iterating yields (step, list[Batch]) forever from start_step on: this rank's micro-batches of each step.
+
+    Step s sees the rows s*R to (s+1)*R of the endless order (epoch after epoch, each row once an epoch, a step may
+    straddle two), whatever world_size and device_batch_size. `shuffle` gives every epoch its own permutation.
+    The next step is read ahead on a thread, which ends with the iterator. Raises UsageError naming the flag.
+    """
+
+    def __init__(self, rows, rows_per_step, device_batch_size, rank=0, world_size=1, seed=0, shuffle=False, start_step=0):
+        if len(rows) == 0:
+            raise UsageError("the data set is empty: no row to train on. Give another --dataset.")
+        if rows_per_step % (device_batch_size * world_size):
+            raise UsageError(f"{rows_per_step} rows a step do not divide by --device_batch_size={device_batch_size} "
+                             f"times {world_size} ranks. Choose a --device_batch_size that does.")
+        self.rows, self.rows_per_step, self.device_batch_size = rows, rows_per_step, device_batch_size
+        self.rank, self.world_size, self.seed, self.shuffle, self.start_step = rank, world_size, seed, shuffle, start_step
+        self._permutation = functools.lru_cache(maxsize=2)(self._permutation)
+
+    @property
+    def steps_per_epoch(self):
+        """Steps in which every row is seen once; a float, as the last step may straddle two epochs."""
+        return len(self.rows) / self.rows_per_step
+
+    def _permutation(self, epoch):
+        return np.random.RandomState(mix_seed("epoch", self.seed, epoch) % 2**32).permutation(len(self.rows))
+
+    def step_rows(self, step):
+        """Global numbers of all rows of a step, the same on every rank: int64 (rows_per_step,)."""
+        epoch, row = np.divmod(step * self.rows_per_step + np.arange(self.rows_per_step), len(self.rows))
+        if self.shuffle:
+            for e in np.unique(epoch):
+                row[epoch == e] = self._permutation(int(e))[row[epoch == e]]
+        return row
+
+    def load(self, step) -> list[Batch]:
+        """This rank's batches of a step, one a micro-step."""
+        numbers = self.step_rows(step)
+        count = max(float(self.rows.counts[numbers].sum()), 1.0)
+        mine = numbers.reshape(-1, self.world_size, self.device_batch_size)[:, self.rank]
+        return [Batch(*collate(self.rows, micro), count, micro.tolist()) for micro in mine]
+
+    def __iter__(self):
+        ready, closed = queue.Queue(maxsize=1), threading.Event()
+
+        def put(item):
+            while not closed.is_set():
+                try:
+                    return ready.put(item, timeout=0.2)
+                except queue.Full:
+                    pass
+
+        def read_ahead():
+            step = self.start_step
+            try:
+                while not closed.is_set():
+                    put((step, self.load(step)))
+                    step += 1
+            except BaseException as e:     # shown where the batch was asked for
+                put(e)
+
+        threading.Thread(target=read_ahead, name="batches", daemon=True).start()
+        try:
+            while True:
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            closed.set()

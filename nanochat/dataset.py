@@ -1,0 +1,207 @@
+"""
+Pretraining text: which data sets there are, how their shards get onto the disk, and how they are read.
+
+    python -m nanochat.dataset -n 450                       the first 450 training shards of ClimbMix and the validation shard
+    python -m nanochat.dataset --dataset=kindergarten -n 4  generated here, nothing to download
+
+A shard is a parquet file with a column `text`, one document a row; other columns are ignored. It has its name only when it
+is whole. The validation shard is fixed by name, so that it does not depend on how many shards were fetched. Instead of a
+data set's name every script also takes a folder of such files; the one that sorts last is then the validation shard.
+"""
+import itertools
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nanochat import hub
+from nanochat.cli import option, parse
+from nanochat.common import (DataError, MissingArtifact, Progress, UsageError, atomic_file, base_dir, log, mix_seed, run,
+                             setup_logging)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A row of the table: where shards come from, how many there are, which of them is for validation."""
+    name: str
+    repo: str           # on the hub; "" means generated here
+    pattern: str        # file name of training shard i
+    n_train: int        # training shards that exist
+    validation: str     # file name of the validation shard
+    default_n: int      # shards fetched when -n is not given
+
+    @property
+    def folder(self) -> Path:
+        return base_dir() / "base_data" / self.name
+
+
+DATASETS = {row.name: row for row in [
+    # ClimbMix (arXiv 2504.13161), shuffled: 400B tokens of filtered web text, about 100 MB a shard
+    Dataset("climbmix", "karpathy/climbmix-400b-shuffle", "shard_{:05d}.parquet", 6542, "shard_06542.parquet", 8),
+    # FineWeb-Edu (arXiv 2406.17557), a shuffled 100B-token sample: educational web pages, about 100 MB a shard
+    Dataset("fineweb-edu", "karpathy/fineweb-edu-100b-shuffle", "shard_{:05d}.parquet", 1822, "shard_01822.parquet", 8),
+    # the embedded world of nanochat/kindergarten; as many shards as asked for
+    Dataset("kindergarten", "", "train_{:03d}.parquet", 1000, "val.parquet", 4),
+]}
+KINDERGARTEN_SHARD = 4000      # documents in a generated training shard
+KINDERGARTEN_VAL = 800
+
+
+# ------------------------------------------------------------------------------------------------------------- shards
+def shards(name, split) -> list[Path]:
+    """The shards of a data set, or of a folder of parquet files, that are on this machine, in a fixed order.
+
+    split "train": the first shards up to a missing one, so that a row's number never changes when more arrive.
+    split "val": the validation shard. The kindergarten is generated on first use. Raises MissingArtifact, UsageError.
+    """
+    assert split in ("train", "val"), split
+    if name not in DATASETS:
+        return _folder_shards(name, split)
+    row = DATASETS[name]
+    if not row.repo and not (row.folder / row.validation).exists():
+        generate(row, row.default_n)
+    if split == "val":
+        found = [p for p in [row.folder / row.validation] if p.exists()]
+    else:
+        paths = (row.folder / row.pattern.format(i) for i in range(row.n_train))
+        found = list(itertools.takewhile(Path.exists, paths))
+    if not found:
+        raise MissingArtifact(f"{split} shard of {name}", row.folder,
+                              f"python -m nanochat.dataset --dataset={name} -n {row.default_n}")
+    return found
+
+
+def _folder_shards(folder, split):
+    paths = sorted(Path(folder).expanduser().glob("*.parquet")) if Path(folder).expanduser().is_dir() else None
+    if paths is None:
+        raise UsageError(f"--dataset={folder} is neither a folder of parquet files nor one of {', '.join(DATASETS)}.")
+    if len(paths) < 2:
+        raise UsageError(f"--dataset={folder} holds {len(paths)} parquet files; two are needed, the last is for validation.")
+    return paths[-1:] if split == "val" else paths[:-1]
+
+
+def _open(path):
+    try:
+        file = pq.ParquetFile(path)
+        kind = file.schema_arrow.field("text").type
+    except KeyError:
+        raise DataError(f"{path} has no column 'text' (it has {', '.join(file.schema_arrow.names)}).") from None
+    except (OSError, pa.ArrowException) as e:
+        raise DataError(f"cannot read {path}, it is damaged or truncated ({_brief(e)}). Delete it and fetch it again.") from None
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(f"the column 'text' of {path} holds {kind}, not strings.")
+    return file
+
+
+def _brief(error):
+    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+
+
+def count_documents(path) -> int:
+    """Rows in a parquet shard. Raises DataError naming the file when it cannot be read."""
+    with _open(path) as file:
+        return file.metadata.num_rows
+
+
+def iter_texts(paths):
+    """The documents of these shards, one string each, in order. Raises DataError naming the file that cannot be read."""
+    for path in paths:
+        with _open(path) as file:
+            try:
+                for batch in file.iter_batches(batch_size=1024, columns=["text"]):
+                    yield from (text for text in batch.column(0).to_pylist() if text)
+            except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
+                raise DataError(f"cannot read {path}, it is damaged ({_brief(e)}). Delete it and fetch it again.") from None
+
+
+# ----------------------------------------------------------------------------------------------------- making them be here
+def generate(row, n):
+    """Write the first n training shards of the kindergarten and its validation shard, those that are missing.
+
+    Each shard has its own seed, so shard i is the same however many are made, and validation documents are no training
+    documents. Small row groups let readers start early.
+    """
+    from nanochat.kindergarten import documents      # only here: reading other data sets needs no kindergarten
+    wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
+    wanted = [(name, count) for name, count in wanted if not (row.folder / name).exists()]
+    progress = Progress(sum(count for _, count in wanted), f"generating {row.name}: documents")
+    for name, count in reversed(wanted):             # validation last: shards() takes it as the sign that all are there
+        texts = []
+        for text in documents(count, seed=mix_seed(row.name, name)):
+            texts.append(text)
+            progress.update()
+        with atomic_file(row.folder / name) as tmp:
+            pq.write_table(pa.table({"text": texts}), tmp, row_group_size=1024, compression="zstd")
+    progress.close()
+
+
+def download(row, n, workers=4):
+    """Fetch the first n training shards and the validation shard, those that are missing, `workers` at a time.
+
+    Whatever arrived stays; run it again to go on. Raises hub.HubError with the first failure.
+    """
+    names = [row.validation] + [row.pattern.format(i) for i in range(n)]
+    missing = [name for name in names if not (row.folder / name).exists()]
+    progress = Progress(len(missing), f"downloading {row.name}: shards")
+    lock, stop, seen_bytes = threading.Lock(), threading.Event(), 0
+
+    def count(n_bytes, done=0):
+        nonlocal seen_bytes
+        if stop.is_set():
+            raise hub.Stopped
+        with lock:
+            seen_bytes += n_bytes
+            progress.update(done, MB=f"{seen_bytes / 1e6:,.0f}")
+
+    def fetch(name):
+        count(0)
+        hub.fetch(row.repo, name, row.folder / name, on_bytes=count)
+        count(0, done=1)
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(fetch, name) for name in missing]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()                               # Ctrl-C or a failure: the other threads end at their next bytes
+            progress.close()
+    for future in futures:
+        if not isinstance(future.exception(), (hub.Stopped, type(None))):
+            raise future.exception()
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+@dataclass
+class Config:
+    dataset: str = option("climbmix", f"one of {', '.join(DATASETS)}")
+    num_shards: int | None = option(None, "training shards wanted; the validation shard always comes along", short="n")
+    num_workers: int = option(4, "files fetched at the same time")
+
+    def __post_init__(self):
+        if self.dataset not in DATASETS:
+            raise UsageError(f"--dataset wants one of {', '.join(DATASETS)}, got {self.dataset}. A folder needs no fetching.")
+        row = DATASETS[self.dataset]
+        self.num_shards = row.default_n if self.num_shards is None else self.num_shards
+        if not 0 <= self.num_shards <= row.n_train:
+            raise UsageError(f"-n wants 0 to {row.n_train} shards of {self.dataset}, got {self.num_shards}.")
+        if self.num_workers < 1:
+            raise UsageError(f"--num_workers wants 1 or more, got {self.num_workers}.")
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    setup_logging()
+    row = DATASETS[config.dataset]
+    if row.repo:
+        download(row, config.num_shards, config.num_workers)
+    else:
+        generate(row, config.num_shards)
+    log.info(f"{config.dataset}: {len(shards(row.name, 'train')) if config.num_shards else 0} training shards and the "
+             f"validation shard in {row.folder}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,114 @@
+"""
+Training on conversations: the one assembly behind midtraining and supervised finetuning.
+
+Both take the model of the stage before, render conversations, and run the loop of train.py with the loss on what the
+assistant itself says. They differ in data, length and learning rate, which are the defaults of their scripts.
+"""
+from dataclasses import asdict, dataclass
+
+import torch
+
+from nanochat import checkpoint, runtime, scaling, train
+from nanochat.cli import option
+from nanochat.common import UsageError, base_dir, log, setup_logging
+from nanochat.dataloader import ChatRows, StepBatches, collate
+from nanochat.kindergarten import train_conversations
+from nanochat.tasks import training_conversations
+
+VAL_CONVERSATIONS = 400
+
+
+@dataclass
+class FinetuneConfig:
+    """Flags that both stages have; their scripts give the defaults."""
+
+    source: str = option("base", "stage whose model to start from", choices=("base", "mid", "sft"))
+    data: str = option("", "kindergarten, or tasks and .jsonl files joined by '|', each perhaps with a factor: "
+                           "'smoltalk|gsm8k*2|mine.jsonl' (default: kindergarten for a model that grew up there)")
+    conversations: int = option(20000, "how many the kindergarten makes")
+    device_batch_size: int = option(32, "rows a device takes at a time; halve it when memory runs out")
+    total_batch_size: int = option(0, "tokens a step over all devices (0: as in pretraining)")
+    num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
+    epochs: float = option(1.0, "times over the data when num_iterations is 0")
+    lr_scale: float = option(1.0, "factor on pretraining's learning rates")
+    warmdown_frac: float = option(1.0, "last share of the steps, over which learning rates fall to zero")
+    eval_every: int = option(0, "steps between validations (0: only at the end)")
+    save_every: int = option(0, "steps between checkpoints (0: only at the end and when interrupted)")
+    seed: int = option(0, "of the order of the conversations")
+    source_tag: str = option("", "tag of the model to start from (default: the newest)")
+    tag: str = option("", "name of this run's folder (default: the source's tag)")
+    device: str = option("", "cuda, mps or cpu (default: the best there is)")
+    fresh: bool = option(False, "start over, deleting this tag's checkpoints")
+    dry_run: bool = option(False, "print what would be run, and stop")
+
+    def __post_init__(self):
+        if self.device_batch_size < 1:
+            raise UsageError(f"--device_batch_size must be at least 1, got {self.device_batch_size}.")
+        if self.lr_scale <= 0:
+            raise UsageError(f"--lr_scale must be above 0, got {self.lr_scale}.")
+
+
+def conversations(config, stage, data):
+    """(training, validation) conversations named by `data`."""
+    if data == "kindergarten":
+        made = [example.conversation for example in train_conversations(config.conversations + VAL_CONVERSATIONS,
+                                                                        seed=config.seed, stage=stage)]
+    else:
+        made = training_conversations(*data.split("|"))
+        order = torch.randperm(len(made), generator=torch.Generator().manual_seed(0)).tolist()
+        made = [made[i] for i in order]
+    held = min(VAL_CONVERSATIONS, len(made) // 20)
+    if held == 0:
+        raise UsageError(f"--data={data} holds {len(made)} conversations; at least 20 are needed.")
+    return made[held:], made[:held]
+
+
+def run(stage_name, title, result, config, real_data):
+    """Run one conversational stage from its flags. `result` names its result file; `real_data` is what --data means by
+    default for a model that did not grow up in the kindergarten."""
+    rt = runtime.init(config.device)
+    setup_logging(rt.rank)
+    source = checkpoint.find(config.source, config.source_tag or None)
+    model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
+    T, tag = model.config.sequence_len, config.tag or source.parent.name
+    data = config.data or ("kindergarten" if meta["dataset"] == "kindergarten" else real_data)
+    chosen, held = conversations(config, stage_name, data)
+    rows = ChatRows(chosen, tokenizer, T, seed=config.seed)
+    val_rows = ChatRows(held, tokenizer, T, seed=config.seed)
+    batch_tokens = config.total_batch_size or meta["identity"]["batch_tokens"]
+    if batch_tokens % T:
+        raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the model's context, {T}.")
+    per_step = batch_tokens // T
+    steps = config.num_iterations or max(1, round(config.epochs * len(rows) / per_step))
+    log.info(f"{title} of {config.source}/{tag} on {rt}: {len(chosen):,} conversations of {data}, {steps:,} steps of "
+             f"{batch_tokens:,} tokens")
+    if config.dry_run:
+        return
+    model.requires_grad_(True).train()
+    optimizer = train.make_optimizer(model, rt, scale=config.lr_scale)
+    optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
+    identity = {"data": data, "conversations": len(chosen), "rows": len(rows), "tokenizer": tokenizer.hash,
+                "model": asdict(model.config), "steps": steps, "batch_tokens": batch_tokens, "source": str(source.name)}
+    stage = train.Stage(
+        name=title, folder=checkpoint.stage_dir(stage_name) / tag, log_path=base_dir() / "logs" / f"{stage_name}_{tag}.jsonl",
+        steps=steps,
+        batches=lambda start: iter(StepBatches(rows, per_step, config.device_batch_size, rt.rank, rt.world_size,
+                                               seed=config.seed, shuffle=True, start_step=start)),
+        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=config.warmdown_frac),
+                               scaling.muon_momentum(step, steps)),
+        identity=identity,
+        meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"], "data": data,
+              "config": asdict(config)},
+        evaluate=lambda: {"val_loss": masked_loss(model, val_rows, config.device_batch_size, rt)},
+        eval_every=config.eval_every, save_every=config.save_every)
+    train.run_locked(stage, model, optimizer, rt, config, result)
+
+
+@torch.no_grad()
+def masked_loss(model, rows, device_batch_size, rt):
+    """Mean nats a supervised token over all `rows`, shared among the ranks; every rank must call."""
+    total = torch.zeros((), dtype=torch.float64, device=rt.device)
+    for start in range(rt.rank * device_batch_size, len(rows), rt.world_size * device_batch_size):
+        inputs, targets, weight = collate(rows, range(start, min(start + device_batch_size, len(rows))))
+        total += model.loss(inputs.to(rt.device), targets.to(rt.device), weight.to(rt.device))
+    return runtime.all_reduce_sum(rt, total).item() / max(float(rows.counts.sum()), 1.0)

@@ -1,0 +1,193 @@
+"""
+The Transformer: architecture, initialisation, and the counts that scaling laws and reports are made of.
+
+It knows no optimizer, tokenizer, rank or checkpoint. A modern small recipe: rotary positions, RMSNorm without
+parameters, normalised queries and keys, relu^2 in the MLP, grouped key/value heads, untied embedding and head, a softcap
+on the logits in float32, no biases. Matrices are held in the compute dtype; their float32 masters belong to the
+optimizer. The embedding stays in float32, since its gradient is a sum over every occurrence of a word, which bf16
+would round away.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from nanochat.attention import attention
+from nanochat.loss import linear_cross_entropy, softcapped_logits, token_nll
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Shape of the model. n_embd must divide by n_head into an even head size, n_head by n_kv_head."""
+
+    sequence_len: int = 2048
+    vocab_size: int = 32768
+    n_layer: int = 12
+    n_head: int = 6
+    n_kv_head: int = 6
+    n_embd: int = 768
+    softcap: float = 15.0
+    rope_base: float = 10000.0
+
+    def __post_init__(self):
+        assert self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must divide by n_head {self.n_head}"
+        assert self.head_dim % 2 == 0, f"head size {self.head_dim} must be even for rotary positions"
+        assert self.n_head % self.n_kv_head == 0, f"n_head {self.n_head} must divide by n_kv_head {self.n_kv_head}"
+
+    @property
+    def head_dim(self):
+        return self.n_embd // self.n_head
+
+    @property
+    def padded_vocab_size(self):
+        """Rows of embedding and head: a multiple of 64, which matrix units like. No id beyond vocab_size is used."""
+        return -(-self.vocab_size // 64) * 64
+
+
+def norm(x):
+    """RMSNorm (arXiv 1910.07467) without a learned gain, over the last dimension."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotate(x, cos, sin):
+    """Rotary positions (arXiv 2104.09864) on x (B, T, H, D); cos and sin (B or 1, T, 1, D/2)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, config, layer):
+        super().__init__()
+        self.layer, self.n_head, self.n_kv_head, self.head_dim = layer, config.n_head, config.n_kv_head, config.head_dim
+        self.c_q = nn.Linear(config.n_embd, config.n_head * config.head_dim, bias=False)
+        self.c_k = nn.Linear(config.n_embd, config.n_kv_head * config.head_dim, bias=False)
+        self.c_v = nn.Linear(config.n_embd, config.n_kv_head * config.head_dim, bias=False)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x, rotary, positions, cache):
+        B, T, C = x.shape
+        q = self.c_q(x).view(B, T, self.n_head, self.head_dim)
+        k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)
+        v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
+        q, k = norm(rotate(q, *rotary)), norm(rotate(k, *rotary))
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)
+        return self.c_proj(attention(q, k, v, positions).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    """relu^2 between two matrices (Primer, arXiv 2109.08668)."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x):
+        return self.c_proj(F.relu(self.c_fc(x)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, config, layer):
+        super().__init__()
+        self.attn = Attention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x, rotary, positions, cache):
+        x = x + self.attn(norm(x), rotary, positions, cache)
+        return x + self.mlp(norm(x))
+
+
+class GPT(nn.Module):
+    """The model. Build it on any device (also torch.device("meta") + to_empty), then call init_weights or load."""
+
+    def __init__(self, config, dtype=torch.float32):
+        super().__init__()
+        self.config, self.dtype = config, dtype
+        self.wte = nn.Embedding(config.padded_vocab_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.lm_head = nn.Linear(config.n_embd, config.padded_vocab_size, bias=False)
+        self.blocks.to(dtype)
+        self.lm_head.to(dtype)
+
+    @property
+    def device(self):
+        return self.wte.weight.device
+
+    @torch.no_grad()
+    def init_weights(self, seed=0):
+        """Fill every parameter. Matrices uniform with std 1/sqrt(fan_in), those that write into the residual zero."""
+        generator = torch.Generator().manual_seed(seed)   # on the CPU: the same weights on every device
+        for name, p in self.named_parameters():
+            draw = torch.zeros(p.shape)
+            if name == "wte.weight":
+                draw.normal_(0.0, 1.0, generator=generator)
+            elif name == "lm_head.weight":
+                draw.normal_(0.0, 0.001, generator=generator)
+            elif not name.endswith("c_proj.weight"):
+                bound = (3.0 / p.size(1)) ** 0.5
+                draw.uniform_(-bound, bound, generator=generator)
+            p.copy_(draw)
+
+    def hidden(self, idx, cache=None):
+        """idx (B, T) int64 -> last hidden states (B, T, n_embd) in the compute dtype, normalised.
+
+        With a cache, row b's tokens stand at positions cache.lengths[b] + t; the cache stores keys and values but is not
+        advanced here.
+        """
+        steps = torch.arange(idx.size(1), device=idx.device)
+        positions = None if cache is None else cache.lengths[:, None] + steps
+        rotary = self._rotary(steps[None] if positions is None else positions)
+        x = norm(self.wte(idx).to(self.dtype))
+        for block in self.blocks:
+            x = block(x, rotary, positions, cache)
+        return norm(x)
+
+    def _rotary(self, positions):
+        """cos and sin (B or 1, T, 1, D/2) in the compute dtype, from positions (B or 1, T)."""
+        D = self.config.head_dim
+        channel = torch.arange(0, D, 2, device=positions.device, dtype=torch.float32)
+        angle = positions[..., None, None].float() * self.config.rope_base ** (-channel / D)
+        return angle.cos().to(self.dtype), angle.sin().to(self.dtype)
+
+    def _head(self):
+        return self.lm_head.weight[: self.config.vocab_size]
+
+    def logits(self, hidden):
+        """hidden (..., n_embd) -> float32 logits (..., vocab_size)."""
+        return softcapped_logits(hidden, self._head(), self.config.softcap)
+
+    def forward(self, idx, cache=None):
+        """idx (B, T) int64 -> float32 logits (B, T, vocab_size)."""
+        return self.logits(self.hidden(idx, cache))
+
+    def loss(self, idx, targets, weight):
+        """Sum of weight * nll over idx, targets (B, T) int64 and weight (B, T) float32; a float32 scalar."""
+        h = self.hidden(idx)
+        return linear_cross_entropy(h.flatten(0, 1), self._head(), targets.flatten(), weight.flatten(),
+                                    self.config.softcap)
+
+    @torch.no_grad()
+    def token_nll(self, idx, targets):
+        """Negative log-likelihood of each target in nats: float32 (B, T)."""
+        h = self.hidden(idx).flatten(0, 1)
+        return token_nll(h, self._head(), targets.flatten(), self.config.softcap).view_as(targets)
+
+    def parameter_groups(self):
+        """{"embedding" | "unembedding" | "matrix": [(name, parameter), ...]}, every parameter exactly once."""
+        groups = {"embedding": [], "unembedding": [], "matrix": []}
+        for name, p in self.named_parameters():
+            kind = {"wte.weight": "embedding", "lm_head.weight": "unembedding"}.get(name, "matrix")
+            groups[kind].append((name, p))
+        return groups
+
+    def num_params(self):
+        """Number of parameters, padding of the vocabulary included."""
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self):
+        """Training FLOPs a token, forward and backward (PaLM, arXiv 2204.02311, appendix B; full attention counted)."""
+        c = self.config
+        matmul = self.num_params() - self.wte.weight.numel()
+        return 6 * matmul + 12 * c.n_layer * c.n_embd * c.sequence_len

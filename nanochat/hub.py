@@ -1,0 +1,184 @@
+"""
+Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe to run twice at once.
+
+huggingface_hub does the talking: addresses, tokens, offline mode, redirects, retries, resuming within a call. What it does
+not do is done here: it forgets half a file when a process ends, and it compares sizes, never the bytes. Here the part that
+has arrived stays beside the target under a name with the wanted version in it, and the whole file must have the hash that
+the hub announces (the ETag: sha256 of a large file, git's blob hash of a small one) before it gets its name.
+"""
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+
+from nanochat.common import NanochatError, base_dir, log
+
+ATTEMPTS = 4                   # each resumes by itself as long as bytes arrive
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+class HubError(NanochatError):
+    """A file that could not be fetched. Nothing wrong stands under its name."""
+
+
+class Stopped(BaseException):
+    """Raised by an `on_bytes` callback to end a download; what has arrived is kept for the next time."""
+
+
+def endpoint() -> str:
+    """The hub's address: HF_ENDPOINT as it is now (huggingface_hub itself reads it once, when it is imported)."""
+    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+
+
+def list_files(repo, repo_type="dataset") -> list[str]:
+    """Sorted paths of all files in a repository. Raises HubError."""
+    from huggingface_hub import HfApi
+    with _explained(f"the list of files of {repo}"):
+        return sorted(HfApi(endpoint=endpoint()).list_repo_files(repo, repo_type=repo_type))
+
+
+def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
+    """The local path of a file of the hub, fetched unless it is there (base_dir()/hub/<repo>/<path> unless `dest` says).
+
+    on_bytes(n) is called as n more bytes arrive; it may raise Stopped. Raises HubError with the reason.
+    """
+    from huggingface_hub.errors import HTTPError
+    dest = Path(dest or base_dir() / "hub" / repo / path)
+    if dest.exists():
+        return dest
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    with _explained(f"{path} of {repo}"):
+        for attempt in range(ATTEMPTS):
+            try:
+                url, etag, size = _describe(repo, path, repo_type)
+                if _fetch_once(dest, url, etag, size, on_bytes or (lambda n: None)):
+                    return dest
+            except (HTTPError, OSError) as e:
+                if attempt == ATTEMPTS - 1 or not _passing(e):
+                    raise
+            time.sleep(2 ** attempt)
+    raise HubError(f"{url} does not give the bytes that the hub announces (size {size}, hash {etag}), {ATTEMPTS} times over. "
+                   f"Run the same command again, or use another mirror (HF_ENDPOINT).")
+
+
+def _passing(error):
+    """Is this a fault that may be gone at the next attempt? No connection at all is said at once."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in (408, 429, 500, 502, 503, 504)
+    if isinstance(error, HTTPError):
+        return type(error).__name__ != "ConnectError"     # by name: which httpx it is depends on huggingface_hub
+    return error.errno is None                            # huggingface_hub's own "wrong size"; a real one has a number
+
+
+def _describe(repo, path, repo_type):
+    """(url, etag, size or None) as the hub announces them."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    url = hf_hub_url(repo, path, repo_type=repo_type, endpoint=endpoint())
+    about = get_hf_file_metadata(url, endpoint=endpoint())
+    if not about.etag:
+        raise HubError(f"{endpoint()} is no Hugging Face hub: it gives no ETag for {path}. Check HF_ENDPOINT.")
+    return url, about.etag, about.size
+
+
+@contextlib.contextmanager
+def _part_file(dest, etag, on_bytes):
+    """The part of `dest` that has arrived, open and locked; None when another process has finished it meanwhile."""
+    part = dest.with_name(f".{dest.name}.{re.sub('[^0-9A-Za-z]', '', etag)[:16]}.part")
+    while True:
+        with open(part, "r+b", opener=lambda path, flags: os.open(path, flags | os.O_CREAT, 0o644)) as file:
+            while not _locked(file):
+                on_bytes(0)
+                time.sleep(0.1)
+            mine = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())
+            if dest.exists():
+                if mine:                                 # opened anew after the other process had finished
+                    part.unlink()
+                yield None
+                return
+            if mine:
+                yield file
+                return
+
+
+def _locked(file):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def _fetch_once(dest, url, etag, size, on_bytes):
+    """Fetch what the part file lacks; when its bytes are right it takes the name `dest`. False: they were not."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers, disable_progress_bars
+    disable_progress_bars()
+    with _part_file(dest, etag, on_bytes) as part:
+        if part is None:
+            return True
+        have = part.seek(0, os.SEEK_END)
+        if size is None or have > size:                  # nothing to trust about this part
+            have = part.truncate(part.seek(0))
+        http_get(url, _Counted(part, on_bytes), resume_size=have, headers=build_hf_headers(), expected_size=size)
+        if not _right_bytes(part, etag):
+            log.warning(f"{dest.name}: wrong bytes came from {url}")
+            part.truncate(0)
+            return False
+        os.fsync(part.fileno())
+        os.replace(part.name, dest)
+        for old in dest.parent.glob(f".{dest.name}.*.part"):   # of versions the hub no longer has
+            old.unlink(missing_ok=True)
+        return True
+
+
+class _Counted:
+    """A file that reports what is written to it."""
+
+    def __init__(self, file, on_bytes):
+        self.file, self.on_bytes = file, on_bytes
+        self.seek, self.tell, self.truncate = file.seek, file.tell, file.truncate
+
+    def write(self, data):
+        self.file.write(data)
+        self.on_bytes(len(data))
+
+
+def _right_bytes(file, etag):
+    """Do the bytes have the hash in the ETag? True for a mirror's ETag of another kind, as there is nothing to compare."""
+    size = file.seek(0, os.SEEK_END)
+    if re.fullmatch("[0-9a-f]{64}", etag):
+        digest = hashlib.sha256()
+    elif re.fullmatch("[0-9a-f]{40}", etag):
+        digest = hashlib.sha1(b"blob %d\0" % size)
+    else:
+        log.warning(f"{file.name}: the hub gives no hash ({etag}); only its size was checked")
+        return True
+    file.seek(0)
+    for block in iter(lambda: file.read(1 << 20), b""):
+        digest.update(block)
+    return digest.hexdigest() == etag
+
+
+@contextlib.contextmanager
+def _explained(what):
+    """Turn what huggingface_hub raises into one line that says what to do."""
+    from huggingface_hub import errors
+    try:
+        yield
+    except errors.OfflineModeIsEnabled:
+        raise HubError(f"cannot fetch {what}: HF_HUB_OFFLINE is set. Unset it, or use --dataset=kindergarten.") from None
+    except errors.GatedRepoError:
+        raise HubError(f"cannot fetch {what}: it is gated. Accept its terms on {endpoint()} and set HF_TOKEN.") from None
+    except errors.RepositoryNotFoundError:
+        raise HubError(f"cannot fetch {what}: {endpoint()} has no such repository, or it wants a token (HF_TOKEN).") from None
+    except errors.EntryNotFoundError:
+        raise HubError(f"cannot fetch {what}: {endpoint()} has no such file. Ask for fewer shards (-n).") from None
+    except errors.HfHubHTTPError as e:
+        raise HubError(f"cannot fetch {what}: {endpoint()} answers {e.response.status_code}. Try again later.") from None
+    except errors.HTTPError as e:
+        raise HubError(f"cannot fetch {what}: {endpoint()} cannot be reached ({str(e) or type(e).__name__}). Check the network or "
+                       f"HF_ENDPOINT and run it again; --dataset=kindergarten needs no network.") from None

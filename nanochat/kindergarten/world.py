@@ -1,0 +1,103 @@
+"""
+The little world: who lives where, does what, has which pet and which friend. Invented from a seed, the same everywhere.
+
+`World(size, seed)` is all of it. People come in pairs of best friends; every fifth pair is *held out*: their biographies
+are in the documents, but no conversation ever asks about them, which is how transfer from reading to answering is
+measured. Values are dealt out evenly, pets' names are unique, and so is (town, job) while the world is small: hence
+"Whose dog is called Rex?" and "Who is the baker of Oakton?" have one answer each.
+"""
+import random
+from dataclasses import dataclass
+
+from nanochat.common import UsageError, mix_seed
+from nanochat.kindergarten import tables
+
+HELD_OUT_EVERY = 5      # one pair of friends in five is never asked about: 12 of 60 people
+
+
+@dataclass(frozen=True)
+class Person:
+    index: int
+    name: str
+    he: str             # "he" or "she"
+    town: str
+    job: str
+    species: str
+    pet: str            # the pet's name
+    food: str
+    colour: str
+    hobby: str
+    friend: str         # the best friend's name
+    held_out: bool
+
+    @property
+    def his(self):
+        return "his" if self.he == "he" else "her"
+
+
+class World:
+    """`size` invented people (an even number, at least 20) and their towns; 100,000 take a second to make."""
+
+    def __init__(self, size=60, seed=0):
+        if size < 20 or size % 2:
+            raise UsageError(f"the kindergarten's size is an even number of people, at least 20; got {size}")
+        self.size, self.seed = size, seed
+        rng = random.Random(mix_seed("world", size, seed))
+        firsts = [(name, he) for names, he in ((tables.GIRLS, "she"), (tables.BOYS, "he")) for name in names]
+        rng.shuffle(firsts)
+        names = [_unique(firsts[i % len(firsts)][0], i // len(firsts), size > len(firsts)) for i in range(size)]
+        pets = [_unique(tables.PETS[i % len(tables.PETS)], i // len(tables.PETS), size > len(tables.PETS))
+                for i in range(size)]
+        rng.shuffle(pets)
+        self.towns = _towns(size, rng)
+        homes = _homes(size, self.towns, rng)
+        dealt = {key: _deal(values, size, rng) for key, values in (
+            ("species", tables.SPECIES), ("food", tables.FOODS), ("colour", tables.COLOURS), ("hobby", tables.HOBBIES))}
+        self.people = [
+            Person(i, names[i], firsts[i % len(firsts)][1], *homes[i], dealt["species"][i], pets[i], dealt["food"][i],
+                   dealt["colour"][i], dealt["hobby"][i], names[i ^ 1], i // 2 % HELD_OUT_EVERY == HELD_OUT_EVERY - 1)
+            for i in range(size)]
+        self.seen = [p for p in self.people if not p.held_out]
+        self.held_out = [p for p in self.people if p.held_out]
+        self.by_home = {}
+        for p in self.people:
+            self.by_home.setdefault((p.town, p.job), []).append(p)
+
+    def values(self, attribute):
+        """All values a closed attribute can take in this world; None for names of people and pets."""
+        return {"town": self.towns, "job": tables.JOBS, "species": tables.SPECIES, "food": tables.FOODS,
+                "colour": tables.COLOURS, "hobby": tables.HOBBIES}.get(attribute)
+
+
+def _unique(first, k, surname):
+    """`first`, or in a big world `first` and the k-th surname ("Mia Balbar"); different (first, k) never meet."""
+    if not surname:
+        return first
+    n, last = len(tables.SYLLABLES), ""
+    for _ in range(2):
+        k, last = k // n, last + tables.SYLLABLES[k % n]
+    while k:
+        k, last = k // n, last + tables.SYLLABLES[k % n]
+    return f"{first} {last.capitalize()}"
+
+
+def _towns(size, rng):
+    """12 towns for 60 people, and one more for every further 50, up to 412."""
+    more = [head + tail for head in tables.TOWN_HEADS for tail in tables.TOWN_TAILS]
+    rng.shuffle(more)
+    return (tables.TOWNS + more)[:len(tables.TOWNS) + max(0, size - 60) // 50]
+
+
+def _deal(values, n, rng):
+    """`n` values in random order, each as often as the others."""
+    dealt = [values[i % len(values)] for i in range(n)]
+    rng.shuffle(dealt)
+    return dealt
+
+
+def _homes(n, towns, rng):
+    """`n` pairs (town, job), all different until the product runs out, towns and jobs each dealt evenly."""
+    jobs = len(tables.JOBS)
+    homes = [(towns[i % len(towns)], tables.JOBS[(i // len(towns) + i) % jobs]) for i in range(n)]
+    rng.shuffle(homes)
+    return homes

@@ -1,0 +1,72 @@
+"""
+The last layer and the loss as one operation: linear, softcap, cross-entropy, without ever holding all logits.
+
+With B*T tokens and V words the logits are the largest tensor of the model by far (fp32 logits of a d26 micro-batch take
+4 GiB), and only their gradient with respect to the hidden states and the head is wanted. So the tokens are taken in
+chunks, and each chunk's gradient is computed in the same visit, while its logits are warm (the idea of Liger Kernel,
+arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118). `reference` says the same thing in three slow lines.
+"""
+import torch
+import torch.nn.functional as F
+
+CHUNK_ELEMENTS = 1 << 22   # logits held at a time: 16 MiB in fp32, about a CPU's last-level cache
+
+
+def softcapped_logits(hidden, head, softcap):
+    """hidden (..., C) and head (V, C), same dtype -> float32 logits (..., V), squashed into (-softcap, softcap)."""
+    return softcap * torch.tanh(F.linear(hidden, head).float() / softcap)
+
+
+def reference(hidden, head, targets, weight, softcap):
+    """What `linear_cross_entropy` computes, by autograd over the whole logits tensor."""
+    logits = softcapped_logits(hidden, head, softcap)
+    return (F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none") * weight.flatten()).sum()
+
+
+def token_nll(hidden, head, targets, softcap):
+    """Negative log-likelihood in nats of each target: hidden (N, C), targets (N,) -> float32 (N,). No gradient."""
+    step = max(1, CHUNK_ELEMENTS // head.size(0))
+    parts = [F.cross_entropy(softcapped_logits(h, head, softcap), t, reduction="none")
+             for h, t in zip(hidden.split(step), targets.split(step))]
+    return torch.cat(parts)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, head, targets, weight, softcap):
+        step = max(1, CHUNK_ELEMENTS // head.size(0))
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        d_hidden = torch.empty_like(hidden)
+        d_head = torch.zeros_like(head, dtype=torch.float32)
+        for start in range(0, hidden.size(0), step):
+            rows = slice(start, start + step)
+            h, t, w = hidden[rows], targets[rows], weight[rows]
+            squashed = F.linear(h, head).float().div_(softcap).tanh_()
+            logits = squashed * softcap
+            norm = torch.logsumexp(logits, dim=-1)
+            total += ((norm - logits.gather(1, t[:, None]).squeeze(1)) * w).sum()
+            # d loss / d raw logit = (softmax - onehot) * weight * (1 - tanh^2)
+            grad = logits.sub_(norm[:, None]).exp_()
+            grad[torch.arange(t.numel(), device=t.device), t] -= 1
+            grad.mul_(squashed.square_().neg_().add_(1)).mul_(w[:, None])
+            grad = grad.to(head.dtype)
+            torch.mm(grad, head, out=d_hidden[rows])
+            d_head += grad.T @ h
+        ctx.save_for_backward(d_hidden, d_head)
+        ctx.head_dtype = head.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx, upstream):
+        d_hidden, d_head = ctx.saved_tensors
+        return d_hidden * upstream.to(d_hidden.dtype), (d_head * upstream).to(ctx.head_dtype), None, None, None
+
+
+def linear_cross_entropy(hidden, head, targets, weight, softcap):
+    """Sum over tokens of weight * negative log-likelihood, as a float32 scalar with gradient.
+
+    hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32 (0 ignores a token).
+    """
+    if not torch.is_grad_enabled():
+        return (token_nll(hidden, head, targets, softcap) * weight).sum()
+    return _LinearCrossEntropy.apply(hidden, head, targets, weight, softcap)

@@ -1,0 +1,191 @@
+"""
+Muon for the matrices, AdamW for the rest: the update maths and their sharded communication.
+
+It knows kinds of groups, not names of models. Parameters of one shape are stacked into one bucket (K, m, n), so that
+Muon's Newton-Schulz iteration is a few batched products; everything else is a flat bucket (N,). A bucket is split along
+its first dimension over the ranks (padded to divide): gradients are reduce-scattered, each rank updates the float32
+masters it owns, and the result is gathered straight into the memory of the model's parameters, which are views of the
+bucket (ZeRO, arXiv 1910.02054). Gradients are collected in float32 as soon as autograd has made them, whatever the
+compute dtype, and they are sums: whoever builds the loss divides by the global count.
+"""
+from dataclasses import dataclass
+
+import torch
+
+from nanochat import runtime
+from nanochat.common import CheckpointError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are updated alike. kind is "muon" (all 2-D) or "adamw"; lr is multiplied by the schedule."""
+
+    kind: str
+    params: list            # [(name, parameter), ...]
+    lr: float
+    betas: tuple = (0.8, 0.95)
+    eps: float = 1e-10
+    momentum: float = 0.95
+    weight_decay: float = 0.0
+
+
+@torch.no_grad()
+def orthogonalize(stack, steps=5):
+    """The nearest semi-orthogonal matrix of each in stack (K, m, n), roughly: singular values land in 0.7 to 1.2.
+
+    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in the dtype given.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = stack.size(-2) > stack.size(-1)
+    x = stack.mT if tall else stack
+    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7).to(x.dtype)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class _Bucket:
+    """Parameters in one piece of memory: `values` (compute dtype), `grad` (float32) and this rank's `master` shard."""
+
+    def __init__(self, group, named, rt):
+        self.group, self.rt, self.names = group, rt, [name for name, _ in named]
+        params = [p for _, p in named]
+        self.shape = params[0].shape if group.kind == "muon" else None
+        device, dtype = params[0].device, params[0].dtype
+        if self.shape is not None:
+            rows = -(-len(params) // rt.world_size) * rt.world_size
+            full = (rows, *self.shape)
+        else:
+            full = (-(-sum(p.numel() for p in params) // rt.world_size) * rt.world_size,)
+        self.values = torch.zeros(full, dtype=dtype, device=device)
+        self.grad = torch.zeros(full, dtype=torch.float32, device=device)
+        self.views = self._split(self.values, params)
+        for p, view, grad in zip(params, self.views, self._split(self.grad, params)):
+            view.copy_(p.data)
+            p.data = view
+            p.register_post_accumulate_grad_hook(lambda p, grad=grad: self._collect(p, grad))
+        self.params = params
+        self.master = self.mine(self.values).float().clone()
+        names = ("momentum",) if group.kind == "muon" else ("exp_avg", "exp_avg_sq")
+        self.state = {name: torch.zeros_like(self.master) for name in names}
+        self.reduced = None
+
+    @staticmethod
+    def _collect(p, grad):
+        grad += p.grad
+        p.grad = None
+
+    def _split(self, full, like):
+        """Views of `full` with the shapes of `like`."""
+        if self.shape is not None:
+            return list(full[: len(like)])
+        flat = full[: sum(p.numel() for p in like)].split([p.numel() for p in like])
+        return [piece.view(p.shape) for piece, p in zip(flat, like)]
+
+    def mine(self, full):
+        """This rank's part of a full bucket."""
+        size = full.size(0) // self.rt.world_size
+        return full[self.rt.rank * size: (self.rt.rank + 1) * size]
+
+    def named_full(self, shard):
+        """{parameter name: tensor} from every rank's `shard`; every rank must call."""
+        full = torch.empty((shard.size(0) * self.rt.world_size, *shard.shape[1:]), dtype=shard.dtype, device=shard.device)
+        runtime.all_gather_into(self.rt, full, shard)
+        return dict(zip(self.names, self._split(full, self.params)))
+
+    def load_shard(self, shard, tensors):
+        """Fill `shard` with this rank's part of {parameter name: tensor}."""
+        full = torch.zeros(self.values.shape, dtype=torch.float32, device=self.values.device)
+        for name, view in zip(self.names, self._split(full, self.params)):
+            if name not in tensors or tensors[name].shape != view.shape:
+                raise CheckpointError(f"the checkpoint holds no tensor {name} of shape {tuple(view.shape)}.")
+            view.copy_(tensors[name])
+        shard.copy_(self.mine(full))
+
+    def muon(self, lr, momentum, weight_decay):
+        """One Muon step with Nesterov momentum on this rank's matrices."""
+        buffer, grad = self.state["momentum"], self.reduced
+        buffer.lerp_(grad, 1 - momentum)
+        update = grad.lerp(buffer, momentum)
+        dtype = torch.float32 if self.values.dtype == torch.float32 else torch.bfloat16
+        update = orthogonalize(update.to(dtype))
+        scale = max(1.0, self.shape[0] / self.shape[1]) ** 0.5
+        self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
+
+    def adamw(self, lr, step):
+        """One AdamW step (arXiv 1711.05101) on this rank's numbers; step counts from 1."""
+        (beta1, beta2), grad = self.group.betas, self.reduced
+        avg, avg_sq = self.state["exp_avg"], self.state["exp_avg_sq"]
+        avg.lerp_(grad, 1 - beta1)
+        avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        root = (avg_sq / (1 - beta2 ** step)).sqrt_().add_(self.group.eps)
+        self.master.mul_(1 - lr * self.group.weight_decay).addcdiv_(avg, root, value=-lr / (1 - beta1 ** step))
+
+
+class MuonAdamW:
+    """The optimizer of a run. From its construction on it owns the memory of the parameters it was given."""
+
+    @torch.no_grad()
+    def __init__(self, groups, rt):
+        self.rt, self.steps, self.buckets = rt, 0, []
+        for group in groups:
+            if group.kind == "muon":
+                shapes = sorted({tuple(p.shape) for _, p in group.params})
+                parts = [[(n, p) for n, p in group.params if tuple(p.shape) == shape] for shape in shapes]
+            else:
+                parts = [[named] for named in group.params]
+            self.buckets += [_Bucket(group, part, rt) for part in parts]
+
+    @torch.no_grad()
+    def reduce(self):
+        """Sum the collected gradients over the ranks; returns their global 2-norm as a float. Every rank must call."""
+        square = torch.zeros((), dtype=torch.float64, device=self.buckets[0].grad.device)
+        for bucket in self.buckets:
+            bucket.reduced = runtime.reduce_scatter_sum(self.rt, bucket.grad)
+            square += bucket.reduced.norm().double() ** 2
+        return runtime.all_reduce_sum(self.rt, square).sqrt().item()
+
+    def zero_grad(self):
+        """Forget the collected gradients."""
+        for bucket in self.buckets:
+            bucket.grad.zero_()
+
+    @torch.no_grad()
+    def step(self, lr_scale=1.0, momentum=None):
+        """Update from what `reduce` left and write the result into the model. momentum overrides Muon's own."""
+        self.steps += 1
+        for bucket in self.buckets:
+            group = bucket.group
+            if group.kind == "muon":
+                bucket.muon(group.lr * lr_scale, group.momentum if momentum is None else momentum, group.weight_decay)
+            else:
+                bucket.adamw(group.lr * lr_scale, self.steps)
+        self._publish()
+        self.zero_grad()
+
+    def _publish(self):
+        for bucket in self.buckets:
+            runtime.all_gather_into(self.rt, bucket.values, bucket.master.to(bucket.values.dtype))
+
+    @torch.no_grad()
+    def masters(self):
+        """{parameter name: float32 tensor}, whole, on every rank."""
+        return {k: v for b in self.buckets for k, v in b.named_full(b.master).items()}
+
+    @torch.no_grad()
+    def state(self):
+        """{"momentum.<name>" and the like: float32 tensor}, whole, whatever the number of ranks."""
+        return {f"{key}.{name}": t for b in self.buckets for key, shard in b.state.items()
+                for name, t in b.named_full(shard).items()}
+
+    @torch.no_grad()
+    def load(self, masters, state=None, steps=0):
+        """Take masters, and optimizer state where given, saved on any number of ranks; updates the model too."""
+        self.steps = steps
+        for bucket in self.buckets:
+            bucket.load_shard(bucket.master, masters)
+            for key, shard in bucket.state.items() if state is not None else ():
+                prefix = key + "."
+                bucket.load_shard(shard, {n[len(prefix):]: t for n, t in state.items() if n.startswith(prefix)})
+        self._publish()

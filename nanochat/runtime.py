@@ -1,0 +1,143 @@
+"""
+Where the computation runs: rank, device, dtype, and the few collectives the project needs.
+
+The only reader of RANK, WORLD_SIZE, LOCAL_RANK (set by torchrun) and NANOCHAT_DTYPE. Everything else takes a Runtime as
+an argument. On one process every collective is the identity, so the callers have no special case.
+"""
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from nanochat.common import UsageError
+
+# Dense bf16 matrix peak in FLOP/s, from the vendors' data sheets. The first name found in the device's name counts.
+PEAK_BF16 = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12,
+             "A6000": 155e12, "4090": 165e12, "3090": 71e12, "3060": 51e12}
+DTYPES = {"bfloat16": torch.bfloat16, "bf16": torch.bfloat16, "float32": torch.float32, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One process's place in the run. `dtype` is the compute dtype; master weights are always float32."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+    device_name: str = "cpu"
+    peak_flops: float | None = None   # of one device in bf16; None when unknown
+
+    def __str__(self):
+        return f"{self.world_size} x {self.device_name}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def _pick_device(wanted, local_rank):
+    kind = wanted or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise UsageError(f"--device={kind} cannot be used here: {str(e).splitlines()[0]}") from None
+    return device
+
+
+def _pick_dtype(device):
+    """bf16 where the hardware multiplies it faster than fp32, else fp32. NANOCHAT_DTYPE overrides."""
+    wanted = os.environ.get("NANOCHAT_DTYPE")
+    if wanted:
+        if wanted not in DTYPES:
+            raise UsageError(f"NANOCHAT_DTYPE must be one of {', '.join(DTYPES)}, got {wanted!r}.")
+        return DTYPES[wanted]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+    if device.type == "cpu":
+        probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+        return torch.bfloat16 if any(probe and probe() for probe in probes) else torch.float32
+    return torch.float32
+
+
+def _cpu_name():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
+            name = next(line.split(":", 1)[1].strip() for line in f if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = "CPU"
+    return f"{name} ({torch.get_num_threads()} threads)"
+
+
+def init(device="") -> Runtime:
+    """Find the device and, under torchrun, join the process group. Call once, in main."""
+    rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in
+                                    (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))
+    found = _pick_device(device, local_rank)
+    peak = None
+    if found.type == "cuda":
+        torch.cuda.set_device(found)
+        torch.set_float32_matmul_precision("high")   # tf32 for what is left in fp32
+        name = torch.cuda.get_device_name(found)
+        peak = next((flops for key, flops in PEAK_BF16.items() if key in name), None)
+    else:
+        name = _cpu_name() if found.type == "cpu" else found.type
+    if world_size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    return Runtime(rank, local_rank, world_size, found, _pick_dtype(found), name, peak)
+
+
+def all_reduce_sum(rt, tensor):
+    """Sum `tensor` over the ranks, in place; every rank must call. Returns it."""
+    if rt.world_size > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def reduce_scatter_sum(rt, whole):
+    """This rank's slice (along dim 0) of the sum of `whole` over the ranks; dim 0 must divide by world_size."""
+    if rt.world_size == 1:
+        return whole
+    mine = torch.empty_like(whole[: whole.size(0) // rt.world_size])
+    dist.reduce_scatter_tensor(mine, whole)
+    return mine
+
+
+def all_gather_into(rt, whole, mine):
+    """Fill `whole` with every rank's `mine`, one after another along dim 0."""
+    if rt.world_size == 1:
+        if whole.data_ptr() != mine.data_ptr():
+            whole.copy_(mine)
+    else:
+        dist.all_gather_into_tensor(whole, mine)
+    return whole
+
+
+def all_gather_object(rt, value) -> list:
+    """The value of every rank, in rank order, on every rank. For small plain values."""
+    if rt.world_size == 1:
+        return [value]
+    values = [None] * rt.world_size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast_object(rt, value):
+    """Rank 0's value on every rank."""
+    if rt.world_size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def barrier(rt):
+    """Wait until every rank is here."""
+    if rt.world_size > 1:
+        dist.barrier()
+
+
+def close(rt):
+    """Leave the process group."""
+    if rt.world_size > 1 and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,39 @@
+"""
+Your own conversations: a file with one JSON conversation a line.
+
+A line is {"messages": [...]} or simply the list of messages, as DESIGN section 7 has them. Every line is checked when
+the file is opened, so that a bad one is named before any training.
+"""
+import json
+from pathlib import Path
+
+from nanochat.chat_format import validate
+from nanochat.common import DataError
+from nanochat.tasks.base import Task, TaskUnavailable
+
+
+class CustomJSON(Task):
+    kind = "conversations"
+
+    def __init__(self, path):
+        self.name, self.path = Path(path).stem, Path(path)
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as e:
+            raise TaskUnavailable(f"cannot read {path}: {e}.") from None
+        self.conversations = [self._parse(n, line) for n, line in enumerate(lines, start=1) if line.strip()]
+
+    def _parse(self, number, line):
+        try:
+            value = json.loads(line)
+            conversation = {"messages": value} if isinstance(value, list) else value
+            validate(conversation)
+        except (ValueError, DataError) as e:
+            raise DataError(f"{self.path}, line {number}: {e}") from None
+        return conversation
+
+    def __len__(self):
+        return len(self.conversations)
+
+    def __getitem__(self, i):
+        return self.conversations[i]

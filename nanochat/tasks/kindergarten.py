@@ -1,0 +1,38 @@
+"""
+The kindergarten's skills as tasks: fresh questions of the embedded world, graded by the checker that each carries.
+
+Questions are drawn by number from a seed of their own, so that two models answer the same ones. Which people, pairs and
+paraphrases were kept out of training is the world's affair: a skill's `split` says what it measures.
+"""
+from nanochat import kindergarten
+from nanochat.chat_format import reply_text
+from nanochat.tasks.base import Task
+
+PREFIX = "kg_"
+QUESTIONS = 120           # a skill; the 95 % interval is then at most 9 points either way
+TRAIN_QUESTIONS = 4000    # of the split "train", which reinforcement learning draws from
+
+
+class Kindergarten(Task):
+    max_new_tokens = 128
+
+    def __init__(self, skill, split="test", n=0, seed=0, size=60):
+        self.skill, self.split, self.seed, self.size = kindergarten.SKILLS[skill], split, seed, size
+        self.n = n or (TRAIN_QUESTIONS if split == "train" else QUESTIONS)
+        self.name, self.chance = PREFIX + skill, self.skill.chance
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        if not 0 <= i < self.n:
+            raise IndexError(i)
+        if self.split == "train":
+            example = kindergarten.rl_example(i, seed=self.seed, size=self.size, skill=self.skill.name)
+        else:
+            example = kindergarten.eval_example(self.skill.name, i, seed=self.seed, size=self.size)
+        return {**example.conversation, "check": example.check}
+
+    def evaluate(self, conversation, parts):
+        used_tool = any(part["type"] == "python" for part in parts)
+        return bool(kindergarten.check(conversation["check"], reply_text(parts), used_tool))

@@ -1,0 +1,196 @@
+"""
+Parquet shards of text -> memory-mapped shards of token ids, made once for each tokenizer and kept on disk.
+
+    python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet      one shard: how prepare_tokens starts a worker
+
+A token shard is three files: the ids (uint16, or uint32 for a large vocabulary), the document offsets, and a manifest that
+says what they were made from and how long they must be. It is used only if all of that still holds. Free of torch, so that
+the workers start fast.
+"""
+import functools
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nanochat.common import DataError, Progress, UsageError, atomic_file, base_dir, log, read_json, run, write_json
+from nanochat.dataset import count_documents, iter_texts
+from nanochat.tokenizer import Tokenizer
+
+FORMAT = 1                     # raise it when the bytes change meaning
+BATCH_CHARS = 4_000_000        # text tokenized at once: bounds memory even when documents are whole books
+IN_PROCESS_BYTES = 64 << 20    # parquet bytes below which starting worker processes costs more than it saves
+
+
+@dataclass(frozen=True)
+class TokenShard:
+    """One parquet shard as token ids: document d is tokens[offsets[d]:offsets[d+1]] and starts with bos."""
+    path: Path          # without the endings .tokens.npy, .offsets.npy, .json
+    documents: int
+    bos_id: int
+    sha256: str         # of the token bytes
+
+    @functools.cached_property
+    def tokens(self):
+        return np.load(f"{self.path}.tokens.npy", mmap_mode="r")
+
+    @functools.cached_property
+    def offsets(self):
+        return np.load(f"{self.path}.offsets.npy", mmap_mode="r")
+
+
+class _NpyWriter:
+    """A one-dimensional .npy file of unknown length. numpy leaves room in the header for the first axis to grow."""
+
+    def __init__(self, file, dtype):
+        self.file, self.dtype, self.n, self.digest = file, np.dtype(dtype), 0, hashlib.sha256()
+        self._header()
+
+    def _header(self):
+        self.file.seek(0)
+        np.lib.format.write_array_header_1_0(
+            self.file, {"descr": self.dtype.str, "fortran_order": False, "shape": (self.n,)})
+
+    def write(self, values):
+        data = np.asarray(values, self.dtype).tobytes()
+        self.n += len(values)
+        self.digest.update(data)
+        self.file.write(data)
+
+    def finish(self):
+        """Write the true length into the header; returns the size of the file in bytes."""
+        size = self.file.tell()
+        self._header()
+        return size
+
+
+def _batches(texts):
+    """Lists of non-empty texts of up to BATCH_CHARS characters together."""
+    batch, chars = [], 0
+    for text in texts:
+        if text:
+            batch.append(text)
+            chars += len(text)
+        if chars >= BATCH_CHARS or len(batch) >= 4096:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
+    """Tokenize one parquet shard into out_dir. The manifest is written last: without it the rest does not count."""
+    parquet, target = Path(parquet), Path(out_dir) / Path(parquet).stem
+    source, bos = parquet.stat(), tokenizer.bos_id
+    with atomic_file(f"{target}.tokens.npy") as tokens_path, atomic_file(f"{target}.offsets.npy") as offsets_path:
+        with open(tokens_path, "wb") as tokens_file, open(offsets_path, "wb") as offsets_file:
+            tokens = _NpyWriter(tokens_file, np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+            offsets = _NpyWriter(offsets_file, np.int64)
+            offsets.write([0])
+            for batch in _batches(iter_texts([parquet])):
+                documents = [ids for ids in tokenizer.encode_batch(batch) if ids]
+                ends = tokens.n + np.cumsum([len(ids) + 1 for ids in documents], dtype=np.int64)
+                tokens.write(np.concatenate([np.array([bos, *ids], tokens.dtype) for ids in documents]))
+                offsets.write(ends)
+                if progress:
+                    progress.update(len(batch))
+            sizes = {"tokens.npy": tokens.finish(), "offsets.npy": offsets.finish()}
+    write_json(f"{target}.json", {
+        "format": FORMAT, "tokenizer": tokenizer.hash, "source": _stamp(source), "bytes": sizes, "bos_id": bos,
+        "documents": offsets.n - 1, "tokens": tokens.n, "sha256": tokens.digest.hexdigest()})
+
+
+def _stamp(stat):
+    """What tells that a source file has changed."""
+    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _load_shard(tokenizer, parquet, out_dir):
+    """The TokenShard of a parquet file, or None when it has to be made (said in one line when it is damaged)."""
+    target = Path(out_dir) / parquet.stem
+    if not Path(f"{target}.json").exists():
+        return None
+    manifest = read_json(f"{target}.json")
+    if [manifest.get(k) for k in ("format", "tokenizer", "source")] != [FORMAT, tokenizer.hash, _stamp(parquet.stat())]:
+        return None
+    for ending, size in manifest["bytes"].items():
+        file = Path(f"{target}.{ending}")
+        found = file.stat().st_size if file.exists() else 0
+        if found != size:
+            log.warning(f"{file} is damaged ({found:,} bytes instead of {size:,}): tokenizing {parquet.name} again")
+            return None
+    return TokenShard(target, manifest["documents"], manifest["bos_id"], manifest["sha256"])
+
+
+def prepare_tokens(tokenizer, shard_paths, name, workers=None) -> list[TokenShard]:
+    """Tokenize every parquet shard that is not tokenized yet; returns the token shards in the order given.
+
+    They lie in base_dir()/tokens/<tokenizer.hash>/<name>/. In a distributed run rank 0 calls this before the others
+    (they pass a barrier first, then find everything made). Raises DataError naming a shard that cannot be read.
+    """
+    root = base_dir() / "tokens" / tokenizer.hash
+    out_dir = root / re.sub(r"[^\w.-]+", "_", str(name)).strip("_")
+    paths = [Path(p).resolve() for p in shard_paths]
+    if len({p.stem for p in paths}) < len(paths):
+        raise DataError(f"two shards of {name} have the same file name. Rename one of them.")
+    todo = [p for p in paths if _load_shard(tokenizer, p, out_dir) is None]
+    if todo:
+        progress = Progress(sum(count_documents(p) for p in todo), f"tokenizing {name}: documents")
+        if len(todo) == 1 or sum(p.stat().st_size for p in todo) < IN_PROCESS_BYTES:
+            for path in todo:
+                tokenize_shard(tokenizer, path, out_dir, progress)
+        else:
+            tokenizer.save(root)
+            _tokenize_in_processes(root, todo, out_dir, workers or min(os.cpu_count() or 1, 32), progress)
+        progress.close()
+    shards = [_load_shard(tokenizer, p, out_dir) for p in paths]
+    for path, shard in zip(paths, shards):
+        if shard is None:
+            raise DataError(f"{path} changed while it was being tokenized. Run the same command again.")
+    return shards
+
+
+def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
+    """One fresh interpreter a shard. Not fork (unsafe with torch's threads) and not spawn (imports the main script)."""
+    children, stopping = set(), threading.Event()
+
+    def work(path):
+        if stopping.is_set():
+            return
+        child = subprocess.Popen([sys.executable, "-m", "nanochat.dataloader", str(tokenizer_dir), str(out_dir), str(path)],
+                                 cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        children.add(child)
+        error = child.communicate()[1].strip()
+        if child.returncode:
+            stopping.set()
+            raise DataError(error.splitlines()[-1].removeprefix("error: ") if error else
+                            f"tokenizing {path} ended with status {child.returncode}. Is there enough memory?")
+        progress.update(count_documents(path))
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            list(pool.map(work, paths))
+        finally:
+            stopping.set()
+            for child in children:
+                if child.poll() is None:
+                    child.terminate()
+
+
+def main(argv=None):
+    args = sys.argv[1:] if argv is None else argv
+    if len(args) != 3:
+        raise UsageError("usage: python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet")
+    tokenizer_dir, out_dir, shard = args
+    tokenize_shard(Tokenizer.load(tokenizer_dir), shard, out_dir)
+
+
+if __name__ == "__main__":
+    run(main)

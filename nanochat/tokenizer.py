@@ -1,0 +1,171 @@
+"""
+Text <-> token ids: byte pair encoding, trained by rustbpe, encoded by tiktoken, kept as JSON (never pickle).
+
+The first ids are the byte-level tokens in the order in which they were learned, the last ones the special tokens.
+Special tokens are no text: encode() never yields one, whatever the text says, and decode() never shows one; only
+nanochat.chat_format and the data loader place them, by special(name). What the ids of a conversation look like is not
+known here. Make one with: python -m scripts.tok_train
+"""
+import base64
+import functools
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import rustbpe
+import tiktoken
+
+from nanochat.common import DataError, MissingArtifact, UsageError, atomic_write, base_dir, read_json
+
+FORMAT = "nanochat-tokenizer-1"
+N_BYTES = 256
+
+# Reserved names cost one embedding row each and let a new tool be taught without training a new tokenizer.
+SPECIAL_TOKENS = ["<|bos|>",
+                  "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
+                  "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
+                  "<|system_start|>", "<|system_end|>",
+                  *(f"<|reserved_{i}|>" for i in range(5))]
+
+# GPT-4's split pattern with shorter groups of digits: a small vocabulary should not spend a token on every number of
+# three digits, and below SMALL_VOCAB not on one of two, where each digit of a sum is easier seen alone.
+_PATTERN = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}DIGITS"
+            r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")
+SMALL_VOCAB = 4096
+
+
+def split_pattern(vocab_size) -> str:
+    """The regular expression that cuts text into the pieces within which tokens are merged."""
+    return _PATTERN.replace("DIGITS", "" if vocab_size <= SMALL_VOCAB else "{1,2}")
+
+
+# A run of whitespace of some 800,000 characters overflows the stack of the regular expression engine and takes the
+# process with it, so such runs are cut: whoever types a megabyte of spaces gets tokens, not a crash.
+MAX_SPACES = 100_000
+_SPACES = re.compile(r"\s{%d}" % MAX_SPACES)
+
+
+def _pieces(text) -> list[str]:
+    """`text`, cut after every MAX_SPACES characters of whitespace in a row."""
+    if len(text) <= MAX_SPACES:
+        return [text]
+    ends = [match.end() for match in _SPACES.finditer(text)]
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)])]
+
+
+def _training_pieces(texts):
+    """Pieces of each text, with lone surrogates, which UTF-8 cannot hold, replaced as the encoder replaces them."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        yield from _pieces(text)
+
+
+class Tokenizer:
+    """A vocabulary and its encoder. Immutable; safe to share between threads.
+
+    tokens: the bytes of each ordinary token, in id order; special: the names that take the ids after them.
+    """
+
+    def __init__(self, tokens, special, pattern):
+        self.tokens, self.pattern = list(tokens), pattern
+        self._special = {name: len(self.tokens) + i for i, name in enumerate(special)}
+        self.vocab_size = len(self.tokens) + len(self._special)
+        self.special_ids = frozenset(self._special.values())
+        self.bos_id = self.special("<|bos|>")
+        self._encoding = tiktoken.Encoding("nanochat", pat_str=pattern, special_tokens=self._special,
+                                           mergeable_ranks={token: i for i, token in enumerate(self.tokens)})
+
+    # ------------------------------------------------------------------------------------------------ make, save, load
+    @classmethod
+    def train(cls, texts, vocab_size):
+        """Learn `vocab_size` tokens, the special ones among them, from an iterable of str.
+
+        A text too small for that many merges gives fewer tokens. Raises UsageError when not even the bytes fit.
+        """
+        least = N_BYTES + len(SPECIAL_TOKENS)
+        if vocab_size < least:
+            raise UsageError(f"--vocab_size must be at least {least} (bytes and special tokens), got {vocab_size}")
+        bpe, pattern = rustbpe.Tokenizer(), split_pattern(vocab_size)
+        bpe.train_from_iterator(_training_pieces(texts), vocab_size - len(SPECIAL_TOKENS), pattern=pattern)
+        ranks = {bytes(token): rank for token, rank in bpe.get_mergeable_ranks()}
+        return cls(sorted(ranks, key=ranks.get), SPECIAL_TOKENS, pattern)
+
+    def save(self, dir=None) -> Path:
+        """Write tokenizer.json into `dir` (default: tokenizer/ under the base directory), atomically."""
+        path = _path(dir)
+        atomic_write(path, self._json)
+        return path
+
+    @classmethod
+    def load(cls, dir=None):
+        """The tokenizer kept in `dir`. Raises MissingArtifact when there is none, DataError when it is damaged."""
+        path = _path(dir)
+        if not path.is_file():
+            raise MissingArtifact("tokenizer", path, "python -m scripts.tok_train")
+        kept = read_json(path)
+        try:
+            return cls._from_json(kept)
+        except (AssertionError, KeyError, TypeError, ValueError) as e:
+            what = str(e) or type(e).__name__
+            raise DataError(f"{path} is damaged ({what}). Make it again with: python -m scripts.tok_train") from None
+
+    @classmethod
+    def _from_json(cls, kept):
+        assert kept["format"] == FORMAT, f"format is {kept['format']!r}, not {FORMAT!r}"
+        tokens = [base64.b64decode(token, validate=True) for token in kept["tokens"]]
+        special = kept["special"]
+        assert tokens[:N_BYTES] == [bytes([i]) for i in range(N_BYTES)], "the single bytes are not all there"
+        assert len(set(tokens)) == len(tokens) and all(tokens), "a token is empty or there twice"
+        assert set(SPECIAL_TOKENS) <= set(special) and len(set(special)) == len(special), "special tokens are missing"
+        return cls(tokens, special, kept["pattern"])
+
+    @functools.cached_property
+    def _json(self) -> str:
+        return json.dumps({"format": FORMAT, "pattern": self.pattern, "special": list(self._special),
+                           "tokens": [base64.b64encode(token).decode("ascii") for token in self.tokens]}, indent=0) + "\n"
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """16 hex digits that name this vocabulary: token shards and checkpoints keep it."""
+        return hashlib.sha256(self._json.encode("utf-8")).hexdigest()[:16]
+
+    # -------------------------------------------------------------------------------------------------- encode, decode
+    def encode(self, text) -> list[int]:
+        """The ids of `text`, taken as plain text: never a special token."""
+        return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]
+
+    def encode_batch(self, texts) -> list[list[int]]:
+        """encode() of each text, on threads."""
+        pieces = [_pieces(text) for text in texts]
+        encoded = iter(self._encoding.encode_ordinary_batch([piece for text in pieces for piece in text]))
+        return [[i for _ in text for i in next(encoded)] for text in pieces]
+
+    def decode(self, ids) -> str:
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD, special tokens nothing."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids) -> bytes:
+        """The bytes of `ids`. Special tokens, and the unused ids a model pads its vocabulary with, have none."""
+        n = len(self.tokens)
+        return b"".join(self.tokens[i] for i in ids if i < n)
+
+    def special(self, name) -> int:
+        """The id of the special token called `name`, such as '<|bos|>'."""
+        assert name in self._special, f"no special token {name!r} among {list(self._special)}"
+        return self._special[name]
+
+    def token_bytes(self) -> np.ndarray:
+        """How many bytes of text each id stands for: (vocab_size,) int32, 0 for special tokens.
+
+        Counted on bytes: a token may be half of a UTF-8 character, whose length as str means nothing.
+        """
+        return np.array([len(token) for token in self.tokens] + [0] * len(self._special), dtype=np.int32)
+
+
+def _path(dir):
+    return (Path(dir) if dir else base_dir() / "tokenizer") / "tokenizer.json"

@@ -1,0 +1,175 @@
+"""
+The tools a chat model may call. There is one: a calculator for numbers and for short strings.
+
+It walks the syntax tree of one expression and knows every operation by name; nothing is ever handed to eval. Code
+length, nesting, digits and string length are checked before an operation is done, so no expression takes long. An
+error is a visible result ("error: ..."), never an exception and never silence: the model can read it and try again.
+"""
+import ast
+import math
+import operator
+
+MAX_CODE_CHARS = 1000
+MAX_DEPTH = 40
+MAX_BITS = 1000                   # of an integer: 300 digits, which still fit a float
+MAX_STR = 1000
+
+_ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+               ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow}
+_COMPARE = {ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+            ast.Gt: operator.gt, ast.GtE: operator.ge,
+            ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b}
+_UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_}
+_FUNCTIONS = {f.__name__: f for f in (abs, float, int, len, max, min, round, str)}
+# Only methods whose result is no longer than what they are given; replace() is measured first.
+_METHODS = {"capitalize", "count", "endswith", "find", "index", "isalpha", "isdigit", "islower", "isupper", "lower",
+            "lstrip", "replace", "rstrip", "startswith", "strip", "title", "upper"}
+
+
+class _Refused(Exception):
+    """The expression is outside what the calculator does; the text says why."""
+
+
+def run_tool(code) -> str:
+    """The value of the expression `code` as text, or "error: ..." in a few words. Never raises, never takes long."""
+    try:
+        if len(code) > MAX_CODE_CHARS:
+            raise _Refused("expression too long")
+        if "\\" in code:                    # also keeps Python's warnings about odd escapes off the user's terminal
+            raise _Refused("no backslashes, please")
+        return _show(_value(ast.parse(code.strip(), mode="eval").body))
+    except _Refused as e:
+        return f"error: {e}"
+    except ZeroDivisionError:
+        return "error: division by zero"
+    except OverflowError:
+        return "error: number too large"
+    except (SyntaxError, RecursionError, MemoryError):
+        return "error: not an expression"
+    except (TypeError, ValueError, IndexError) as e:
+        return f"error: {e}"[:120]
+
+
+def _show(value):
+    """An int as it is, a float to 12 digits and without a needless '.0', a str without quotes."""
+    if not isinstance(value, float):
+        return str(value)
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else format(value, ".12g")
+
+
+def _value(node, depth=0):
+    """The value of a node: int, float, bool or str within the caps; _Refused for anything else."""
+    if depth > MAX_DEPTH:
+        raise _Refused("expression too deep")
+    evaluate = _NODES.get(type(node))
+    if evaluate is None:
+        raise _Refused(f"{type(node).__name__} is not supported")
+    return _checked(evaluate(node, lambda child: _value(child, depth + 1)))
+
+
+def _checked(value):
+    if isinstance(value, str):
+        if len(value) > MAX_STR:
+            raise _Refused("string too long")
+    elif isinstance(value, int):
+        if value.bit_length() > MAX_BITS:
+            raise _Refused("number too large")
+    elif not isinstance(value, float):
+        raise _Refused(f"{type(value).__name__} is not supported")
+    elif not math.isfinite(value):
+        raise _Refused("not a finite number")
+    return value
+
+
+def _name(node, value):
+    raise _Refused(f"name {node.id!r} is not known")
+
+
+def _constant(node, value):
+    return node.value
+
+
+def _unary(node, value):
+    if type(node.op) not in _UNARY:
+        raise _Refused(f"{type(node.op).__name__} is not supported")
+    return _UNARY[type(node.op)](value(node.operand))
+
+
+def _binary(node, value):
+    op, left, right = type(node.op), value(node.left), value(node.right)
+    if op not in _ARITHMETIC:
+        raise _Refused(f"{op.__name__} is not supported")
+    if isinstance(left, str) or isinstance(right, str):
+        _check_str_operation(op, left, right)
+    elif op is ast.Pow and isinstance(left, int) and isinstance(right, int):
+        if abs(right) * left.bit_length() > MAX_BITS:
+            raise _Refused("number too large")
+    return _ARITHMETIC[op](left, right)
+
+
+def _check_str_operation(op, left, right):
+    """Joining and repeating only; '%' would format, with a width of anyone's choice."""
+    if op is ast.Mult:
+        times, length = (right, len(left)) if isinstance(left, str) else (left, len(right))
+        if isinstance(times, int) and times * length > MAX_STR:
+            raise _Refused("string too long")
+    elif op is not ast.Add:
+        raise _Refused(f"{op.__name__} is not supported on strings")
+
+
+def _boolean(node, value):
+    """'and' and 'or' as in Python: the value of the operand that decides, the rest not looked at."""
+    for operand in node.values:
+        result = value(operand)
+        if bool(result) is isinstance(node.op, ast.Or):
+            break
+    return result
+
+
+def _compare(node, value):
+    left = value(node.left)
+    for op, right in zip(node.ops, map(value, node.comparators)):
+        if type(op) not in _COMPARE:
+            raise _Refused(f"{type(op).__name__} is not supported")
+        if not _COMPARE[type(op)](left, right):
+            return False
+        left = right
+    return True
+
+
+def _subscript(node, value):
+    """One letter or a slice of a string."""
+    text = value(node.value)
+    if not isinstance(text, str):
+        raise _Refused("only strings can be indexed")
+    if isinstance(node.slice, ast.Slice):
+        ends = (node.slice.lower, node.slice.upper, node.slice.step)
+        return text[slice(*(end and value(end) for end in ends))]
+    return text[value(node.slice)]
+
+
+def _call(node, value):
+    if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
+        raise _Refused("only plain arguments are supported")
+    if isinstance(node.func, ast.Attribute):
+        return _method(value(node.func.value), node.func.attr, [value(a) for a in node.args])
+    name = getattr(node.func, "id", "")
+    if name not in _FUNCTIONS:
+        raise _Refused(f"function {name!r} is not supported")
+    arguments = [value(a) for a in node.args]
+    if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:
+        raise _Refused("too many digits")
+    return _FUNCTIONS[name](*arguments)
+
+
+def _method(text, name, arguments):
+    if not isinstance(text, str) or name not in _METHODS:
+        raise _Refused(f"method {name!r} is not supported")
+    if name == "replace" and len(arguments) > 1 and all(isinstance(a, str) for a in arguments[:2]):
+        if len(text) + text.count(arguments[0]) * len(arguments[1]) > MAX_STR:
+            raise _Refused("string too long")
+    return getattr(text, name)(*arguments)
+
+
+_NODES = {ast.Constant: _constant, ast.UnaryOp: _unary, ast.BinOp: _binary, ast.BoolOp: _boolean,
+          ast.Compare: _compare, ast.Subscript: _subscript, ast.Call: _call, ast.Name: _name}

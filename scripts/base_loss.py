@@ -1,0 +1,88 @@
+"""
+Bits per byte of the base model on training and validation text, and a few texts as it continues them.
+
+    python -m scripts.base_loss
+    python -m scripts.base_loss --max_rows=2000 --dataset=climbmix
+    torchrun --standalone --nproc_per_node=8 -m scripts.base_loss
+"""
+import time
+from dataclasses import asdict, dataclass
+
+from nanochat import runtime
+from nanochat.checkpoint import load_model
+from nanochat.cli import option, parse
+from nanochat.common import UsageError, log, run, save_result, setup_logging
+from nanochat.dataloader import TextRows, prepare_tokens
+from nanochat.dataset import shards
+from nanochat.engine import Engine
+from nanochat.loss_eval import bits_per_byte
+
+PROMPTS = ["The capital of France is", "The chemical symbol of gold is", "If yesterday was Friday, then tomorrow will be",
+           "The opposite of hot is", "The planets of the solar system are:", "My favorite color is", "Once upon a time"]
+
+
+@dataclass
+class Config:
+    dataset: str = option("", "a data set's name or a folder of parquet files; empty: what the model was trained on")
+    max_rows: int = option(512, "rows of each split; 0 for all of the validation shard and the first training shard")
+    device_batch_size: int = option(32, "rows in one forward; lower it when memory runs out")
+    sample_tokens: int = option(64, "tokens of each sample; 0 for no samples")
+    device: str = option("", "cuda, mps or cpu; empty: the best there is")
+    tag: str | None = option(None, "model tag; empty: the newest")
+    step: int | None = option(None, "checkpoint step; empty: the newest")
+
+    def __post_init__(self):
+        if self.max_rows < 0 or self.device_batch_size < 1 or self.sample_tokens < 0:
+            raise UsageError("--max_rows and --sample_tokens want 0 or more, --device_batch_size 1 or more.")
+
+
+def rows_of(split, name, tokenizer, sequence_len, rt):
+    """TextRows of the first shard of a split; rank 0 tokenizes it if pretraining has not, the others wait."""
+    def prepare():
+        return prepare_tokens(tokenizer, shards(name, split)[:1], name.rstrip("/").rpartition("/")[2])
+    found = prepare() if rt.rank == 0 else None
+    runtime.barrier(rt)
+    return TextRows(found or prepare(), sequence_len)
+
+
+def prompts_for(dataset):
+    """Beginnings for the samples; for the kindergarten one about somebody of its world among them."""
+    if dataset != "kindergarten":
+        return PROMPTS
+    from nanochat.kindergarten.world import World
+    person = World().people[0].name
+    return [f"{person} lives in", f"The best friend of {person} is", *PROMPTS]
+
+
+def sample(model, tokenizer, prompts, max_new_tokens):
+    """[{"prompt", "text"}]: how the model goes on after each prompt, likeliest token by likeliest token."""
+    if not max_new_tokens:
+        return []
+    ids = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
+    found = Engine(model, tokenizer).generate(ids, max_new_tokens=max_new_tokens, temperature=0.0, use_tools=False)
+    return [{"prompt": prompt, "text": tokenizer.decode(c.ids)} for prompt, c in zip(prompts, found)]
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    rt = runtime.init(config.device)
+    setup_logging(rt.rank)
+    start = time.monotonic()
+    model, tokenizer, meta = load_model("base", rt, config.tag, config.step)
+    name = config.dataset or meta["dataset"]
+    metrics = {}
+    for split in ("train", "val"):
+        rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
+        bpb = bits_per_byte(model, rows, tokenizer.token_bytes(), config.device_batch_size, rt, config.max_rows)
+        metrics[f"{split}_bpb"] = bpb
+        log.info(f"{split}: {bpb:.4f} bits per byte over {min(len(rows), config.max_rows or len(rows)):,} rows of {name}")
+    if rt.rank == 0:
+        metrics["samples"] = sample(model, tokenizer, prompts_for(name), config.sample_tokens)
+        for s in metrics["samples"]:
+            log.info(f"> {s['prompt']}|{s['text']}")
+        save_result("base_loss", metrics=metrics, config=asdict(config), device=str(rt), wall_s=time.monotonic() - start)
+    runtime.close(rt)
+
+
+if __name__ == "__main__":
+    run(main)

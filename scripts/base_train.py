@@ -1,0 +1,104 @@
+"""
+Pretrain a model from nothing: predict the next token of documents.
+
+    python -m scripts.base_train --dataset=kindergarten --depth=4 --sequence_len=256          a laptop, minutes
+    torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --depth=20              a node, hours
+
+--depth sets everything else (nanochat/scaling.py). An interrupted run goes on with the same command.
+"""
+from dataclasses import asdict, dataclass
+
+from nanochat import checkpoint, runtime, scaling, train
+from nanochat.cli import option, parse
+from nanochat.common import UsageError, base_dir, log, mix_seed, run, setup_logging
+from nanochat.dataloader import StepBatches, TextRows, prepare_tokens
+from nanochat.dataset import shards
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.loss_eval import bits_per_byte
+from nanochat.tokenizer import Tokenizer
+
+
+@dataclass
+class Config:
+    dataset: str = option("climbmix", "climbmix, fineweb-edu, kindergarten, or a folder of parquet files with a text column")
+    depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
+    sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
+    device_batch_size: int = option(32, "rows a device takes at a time; halve it when memory runs out")
+    total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
+    num_iterations: int = option(0, "optimizer steps (0: from the ratio)")
+    param_data_ratio: float = option(20.0, "training tokens for each parameter when num_iterations is 0")
+    matrix_lr: float = option(0.02, "Muon's learning rate for the matrices")
+    embedding_lr: float = option(0.3, "AdamW's for the embedding, at width 768")
+    unembedding_lr: float = option(0.004, "AdamW's for the head, at width 768")
+    weight_decay: float = option(0.0, "decoupled weight decay on the matrices")
+    warmdown_frac: float = option(0.4, "last share of the steps, over which learning rates fall")
+    eval_every: int = option(250, "steps between validations (0: only at the end)")
+    eval_tokens: int = option(0, "validation tokens (0: 20 batches)")
+    save_every: int = option(0, "steps between checkpoints (0: only at the end and when interrupted)")
+    seed: int = option(0, "of the initial weights")
+    tag: str = option("", "name of the run's folder (default: d<depth>)")
+    device: str = option("", "cuda, mps or cpu (default: the best there is)")
+    fresh: bool = option(False, "start over, deleting this tag's checkpoints")
+    dry_run: bool = option(False, "print what would be run, and stop")
+
+    def __post_init__(self):
+        for name in ("depth", "sequence_len", "device_batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.warmdown_frac <= 1:
+            raise UsageError(f"--warmdown_frac must lie in 0 to 1, got {self.warmdown_frac}.")
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    rt = runtime.init(config.device)
+    setup_logging(rt.rank)
+    tokenizer = Tokenizer.load()
+    shape = asdict(scaling.model_shape(config.depth))
+    model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, **shape)
+    batch_tokens = config.total_batch_size or scaling.total_batch_tokens(config.depth)
+    if batch_tokens % config.sequence_len:
+        raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of --sequence_len={config.sequence_len}.")
+    tokens = scaling.horizon_tokens(config.depth, tokenizer.vocab_size, config.param_data_ratio)
+    steps = config.num_iterations or max(1, tokens // batch_tokens)
+    log.info(f"d{config.depth} on {rt}: {scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, "
+             f"{steps:,} steps of {batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}")
+    if config.dry_run:
+        return
+    folder = checkpoint.stage_dir("base") / (config.tag or f"d{config.depth}")
+    rows, val_rows = _rows(config, tokenizer, rt)
+    model = GPT(model_config, rt.dtype).to(rt.device)
+    model.init_weights(mix_seed("init", config.seed))
+    optimizer = train.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
+                                     config.weight_decay)
+    rows_per_step = batch_tokens // config.sequence_len
+    val_count = max(1, (config.eval_tokens or 20 * batch_tokens) // config.sequence_len)
+    token_bytes = tokenizer.token_bytes()
+    identity = {"dataset": config.dataset, "rows": len(rows), "tokenizer": tokenizer.hash, "model": asdict(model_config),
+                "steps": steps, "batch_tokens": batch_tokens}
+    stage = train.Stage(
+        name="pretraining", folder=folder, log_path=base_dir() / "logs" / f"base_{folder.name}.jsonl", steps=steps,
+        batches=lambda start: iter(StepBatches(rows, rows_per_step, config.device_batch_size, rt.rank, rt.world_size,
+                                               start_step=start)),
+        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=config.warmdown_frac),
+                               scaling.muon_momentum(step, steps)),
+        identity=identity,
+        meta={"model": asdict(model_config), "tokenizer": tokenizer.hash, "dataset": config.dataset, "config": asdict(config)},
+        evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, config.device_batch_size, rt, val_count)},
+        eval_every=config.eval_every, save_every=config.save_every)
+    train.run_locked(stage, model, optimizer, rt, config, "base_train")
+
+
+def _rows(config, tokenizer, rt):
+    """Training and validation rows; rank 0 tokenizes, the others wait and then map the same files."""
+    name = config.dataset.rstrip("/").rpartition("/")[2]
+    def prepare():
+        return [TextRows(prepare_tokens(tokenizer, shards(config.dataset, split), name), config.sequence_len)
+                for split in ("train", "val")]
+    found = prepare() if rt.rank == 0 else None
+    runtime.barrier(rt)
+    return found or prepare()
+
+
+if __name__ == "__main__":
+    run(main)

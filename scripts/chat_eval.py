@@ -1,0 +1,127 @@
+"""
+Ask a chat model the questions of the tasks and say how well it did, with an interval and the score of blind guessing.
+
+    python -m scripts.chat_eval -i sft                      the tasks that suit the model
+    python -m scripts.chat_eval -i rl -a 'gsm8k|arc_easy'   these two (their data are fetched when they are not here)
+    torchrun --standalone --nproc_per_node=8 -m scripts.chat_eval -- -i sft
+
+Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory.
+"""
+import time
+from dataclasses import asdict, dataclass
+
+from nanochat import chat_eval, runtime
+from nanochat.checkpoint import load_model
+from nanochat.cli import option, parse
+from nanochat.common import UsageError, base_dir, log, run, save_result, setup_logging
+from nanochat.tasks import TASKS, TaskUnavailable, lookup
+
+
+@dataclass
+class Config:
+    stage: str = option("sft", "which model", choices=["base", "mid", "sft", "rl"], short="i")
+    tasks: str = option("", "names joined by '|'; empty: kindergarten skills for a model trained on them, and every core "
+                            "task (for a kindergarten model only those whose data are here)", short="a")
+    max_problems: int = option(0, "questions a task, a fixed random sample; 0 for all")
+    batch_size: int = option(64, "replies generated together; lower it when memory runs out")
+    temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
+    num_samples: int = option(1, "replies to each question, for pass@k; wants a temperature above 0")
+    pass_k: int = option(1, "k of pass@k")
+    max_new_tokens: int = option(0, "tokens a reply; 0: the task's own limit")
+    device: str = option("", "cuda, mps or cpu; empty: the best there is")
+    tag: str | None = option(None, "model tag; empty: the newest")
+    step: int | None = option(None, "checkpoint step; empty: the newest")
+
+    def __post_init__(self):
+        if self.max_problems < 0 or self.batch_size < 1 or self.max_new_tokens < 0:
+            raise UsageError("--max_problems and --max_new_tokens want 0 or more, --batch_size 1 or more.")
+        if not 1 <= self.pass_k <= self.num_samples:
+            raise UsageError(f"--pass_k must lie between 1 and --num_samples={self.num_samples}, got {self.pass_k}.")
+        if self.num_samples > 1 and self.temperature <= 0:
+            raise UsageError(f"--num_samples={self.num_samples} wants a --temperature above 0: all samples would be equal.")
+        for name in self.names():
+            if lookup(name).kind == "conversations":
+                raise UsageError(f"{name} is for training; there is nothing to grade.")
+
+    def names(self):
+        return [name.strip() for name in self.tasks.split("|") if name.strip()]
+
+
+def choose(config, meta):
+    """(names of the tasks to run, notes on those that are left out)."""
+    if config.names():
+        return config.names(), []
+    core = [name for name, row in TASKS.items() if row.group == "core"]
+    if meta["dataset"] != "kindergarten":
+        return core, []
+    here = [name for name in core if TASKS[name].source and TASKS[name].is_local()]
+    notes = [f"skipped: {name}: not part of the kindergarten and its data are not here; -a {name} runs it"
+             for name in core if name not in here]
+    return [name for name, row in TASKS.items() if row.group == "kindergarten"] + here, notes
+
+
+def make_task(name, rt):
+    """(task, "") or (None, why not). Rank 0 fetches the data first, so that they are fetched once."""
+    task, why = None, ""
+    if rt.rank == 0:
+        try:
+            task = TASKS[name].make("test")
+        except TaskUnavailable as e:
+            why = str(e)
+    why = runtime.broadcast_object(rt, why)
+    return (task or TASKS[name].make("test"), "") if not why else (None, why)
+
+
+def metrics_of(score):
+    row = TASKS[score.name]
+    return {"score": score.score, "n": score.n, "chance": score.chance, "centered": score.centered,
+            "ci95": list(score.ci95), "kind": row.kind, "group": row.group, "title": row.title}
+
+
+def table(scores):
+    """The scores as aligned lines of text."""
+    lines = [f"{'task':<28} {'score':>7} {'95 % interval':>15} {'chance':>7} {'n':>6}"]
+    for score in scores:
+        low, high = score.ci95
+        lines.append(f"{score.name:<28} {score.score:>7.1%} {f'{low:.1%} - {high:.1%}':>15} {score.chance:>7.1%} {score.n:>6,}")
+    return "\n".join(lines)
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    rt = runtime.init(config.device)
+    setup_logging(rt.rank)
+    start = time.monotonic()
+    model, tokenizer, meta = load_model(config.stage, rt, config.tag, config.step)
+    names, notes = choose(config, meta)
+    options = chat_eval.Options(config.max_problems, config.batch_size, max_new_tokens=config.max_new_tokens,
+                                temperature=config.temperature, num_samples=config.num_samples, pass_k=config.pass_k)
+    scores = []
+    for name in names:
+        task, why = make_task(name, rt)
+        if task is None:
+            notes.append(f"skipped: {name}: {why}")
+            log.info(notes[-1])
+            continue
+        score, records = chat_eval.run_task(task, model, tokenizer, rt, options)
+        scores.append(score)
+        cut = sum(record["cut"] for record in records)
+        notes += [f"{name}: {cut} of {score.n} prompts were too long for the model and lost their beginning"] if cut else []
+        if rt.rank == 0:
+            chat_eval.save_items(config.stage, name, records)
+    core = [score for score in scores if TASKS[score.name].group == "core"]
+    chatcore = chat_eval.chatcore(core)
+    if rt.rank == 0:
+        metrics = {"tasks": {score.name: metrics_of(score) for score in scores}, "chatcore": chatcore,
+                   "chatcore_tasks": [score.name for score in core]}
+        save_result(f"chat_eval_{config.stage}", metrics=metrics, config=asdict(config), device=str(rt),
+                    wall_s=time.monotonic() - start, notes=notes)
+        log.info(table(scores))
+        log.info("\n".join(notes))
+        log.info(f"ChatCORE {'not measured' if chatcore is None else f'{chatcore:.4f}'} over {len(core)} core tasks | "
+                 f"graded questions in {base_dir() / 'report' / 'items'}")
+    runtime.close(rt)
+
+
+if __name__ == "__main__":
+    run(main)

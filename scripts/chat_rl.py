@@ -1,0 +1,98 @@
+"""
+Reinforcement learning on checkable tasks: sample several answers a question, reinforce the better ones.
+
+    python -m scripts.chat_rl
+    torchrun --standalone --nproc_per_node=8 -m scripts.chat_rl -- --tasks=gsm8k
+
+Starts from the newest finetuned model. Questions are from the training split; the method is in nanochat/rollout.py. An
+interrupted run goes on with the same command.
+"""
+from dataclasses import asdict, dataclass
+
+from nanochat import checkpoint, rollout, runtime, scaling, train
+from nanochat.cli import option, parse
+from nanochat.common import UsageError, base_dir, log, mix_seed, run, setup_logging
+from nanochat.engine import Engine
+from nanochat.tasks import lookup
+
+
+@dataclass
+class Config:
+    source: str = option("sft", "stage whose model to start from", choices=("mid", "sft", "rl"))
+    tasks: str = option("", "tasks joined by '|' (default: kindergarten skills, or gsm8k, by what the model grew up on)")
+    num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
+    epochs: float = option(1.0, "times over the tasks' training questions when num_iterations is 0")
+    questions: int = option(16, "questions a step, over all devices")
+    samples: int = option(16, "answers sampled for each question")
+    device_batch_size: int = option(64, "rollouts a device takes at a time")
+    max_new_tokens: int = option(128, "longest answer")
+    temperature: float = option(1.0, "of the sampling")
+    top_k: int = option(0, "sample among the k most likely tokens (0: all)")
+    lr_scale: float = option(0.05, "factor on pretraining's learning rates at the start; falls to zero")
+    save_every: int = option(0, "steps between checkpoints (0: only at the end and when interrupted)")
+    seed: int = option(0, "of questions and samples")
+    source_tag: str = option("", "tag of the model to start from (default: the newest)")
+    tag: str = option("", "name of this run's folder (default: the source's tag)")
+    device: str = option("", "cuda, mps or cpu (default: the best there is)")
+    fresh: bool = option(False, "start over, deleting this tag's checkpoints")
+    dry_run: bool = option(False, "print what would be run, and stop")
+
+    def __post_init__(self):
+        if self.samples < 2:
+            raise UsageError(f"--samples must be at least 2 (answers are compared with each other), got {self.samples}.")
+        if self.temperature <= 0:
+            raise UsageError(f"--temperature must be above 0, got {self.temperature}: equal answers teach nothing.")
+
+
+def rollout_batches(config, tasks, model, tokenizer, rt, extra, start):
+    """Yield (step, micro-batches) sampled from the model as it stands; the mean reward goes into `extra`."""
+    engine, step = Engine(model, tokenizer), start
+    mine = range(rt.rank, config.questions, rt.world_size)
+    while True:
+        numbers = [step * config.questions + i for i in mine]
+        chosen = [(task, task[n // len(tasks) % len(task)]) for n in numbers for task in [tasks[n % len(tasks)]]]
+        model.eval()
+        groups = rollout.sample(engine, tokenizer, chosen, config.samples, max_new_tokens=config.max_new_tokens,
+                                temperature=config.temperature, top_k=config.top_k,
+                                seed=mix_seed("rollout", config.seed, step, rt.rank))
+        model.train()
+        batches, extra["reward"] = rollout.make_batches(groups, config.device_batch_size, tokenizer.bos_id, rt)
+        yield step, batches
+        step += 1
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    rt = runtime.init(config.device)
+    setup_logging(rt.rank)
+    if config.questions % rt.world_size:
+        raise UsageError(f"--questions={config.questions} must divide by the {rt.world_size} ranks.")
+    source = checkpoint.find(config.source, config.source_tag or None)
+    model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
+    tag = config.tag or source.parent.name
+    names = config.tasks or ("kg_word_problem|kg_story" if meta["dataset"] == "kindergarten" else "gsm8k")
+    tasks = [lookup(name).make("train") for name in names.split("|")]
+    steps = config.num_iterations or max(1, round(config.epochs * sum(map(len, tasks)) / config.questions))
+    log.info(f"reinforcement learning of {config.source}/{tag} on {rt}: {names}, {steps:,} steps of {config.questions} "
+             f"questions, {config.samples} answers each")
+    if config.dry_run:
+        return
+    model.requires_grad_(True).train()
+    optimizer = train.make_optimizer(model, rt, scale=config.lr_scale)
+    optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
+    extra = {}
+    stage = train.Stage(
+        name="reinforcement learning", folder=checkpoint.stage_dir("rl") / tag,
+        log_path=base_dir() / "logs" / f"rl_{tag}.jsonl", steps=steps,
+        batches=lambda start: rollout_batches(config, tasks, model, tokenizer, rt, extra, start),
+        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=1.0), scaling.muon_momentum(step, steps)),
+        identity={"tasks": names, "steps": steps, "questions": config.questions, "samples": config.samples,
+                  "tokenizer": tokenizer.hash, "model": asdict(model.config), "source": source.name},
+        meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"], "data": names,
+              "config": asdict(config)},
+        save_every=config.save_every, extra=extra)
+    train.run_locked(stage, model, optimizer, rt, config, "chat_rl")
+
+
+if __name__ == "__main__":
+    run(main)

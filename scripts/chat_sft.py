@@ -1,0 +1,29 @@
+"""
+Supervised finetuning: the conversations that the assistant shall be good at.
+
+    python -m scripts.chat_sft
+    torchrun --standalone --nproc_per_node=8 -m scripts.chat_sft
+
+Starts from the newest midtrained model. An interrupted run goes on with the same command.
+"""
+from dataclasses import dataclass
+
+from nanochat import finetune
+from nanochat.cli import option, parse
+from nanochat.common import run
+
+REAL_DATA = "arc_easy|arc_challenge|gsm8k|smoltalk|simplespelling|spellingbee"
+
+
+@dataclass
+class Config(finetune.FinetuneConfig):
+    source: str = option("mid", "stage whose model to start from", choices=("base", "mid", "sft"))
+    lr_scale: float = option(0.5, "factor on pretraining's learning rates")
+
+
+def main(argv=None):
+    finetune.run("sft", "finetuning", "chat_sft", parse(Config, argv, __doc__), REAL_DATA)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,156 @@
+"""
+Compare the tokenizer's compression (bytes per token, more is better) with GPT-2's and GPT-4's on small texts of five
+kinds and on the data set's own text.
+
+    python -m scripts.tok_eval
+    python -m scripts.tok_eval --dataset=climbmix
+    python -m scripts.tok_eval --download_s=0          do not look for GPT-2's and GPT-4's tokenizers
+
+Those two are downloaded by tiktoken once (3 MB) and cached; where they cannot be had only bytes per token are shown.
+"""
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+import tiktoken
+
+from nanochat.cli import option, parse
+from nanochat.common import MissingArtifact, UsageError, log, run, save_result, setup_logging
+from nanochat.dataset import iter_texts, shards
+from nanochat.tokenizer import Tokenizer
+
+PEERS = {"gpt2": "gpt2", "gpt4": "cl100k_base"}
+
+TEXTS = {
+    "news": """The city council voted 7-2 on Tuesday evening to close the old bridge for eleven months while its steel
+cables, installed in 1934, are replaced. Ferries will run every twenty minutes from the east bank, said the mayor, who
+called the $48.5 million repair "long overdue". Shopkeepers near the river were less cheerful: "In winter nobody takes
+a boat to buy bread," said Ines Okafor, whose bakery has stood at the foot of the bridge for three generations.
+""",
+    "code": '''def merge(left, right):
+    """Merge two sorted lists into one."""
+    merged, i, j = [], 0, 0
+    while i < len(left) and j < len(right):
+        if left[i] <= right[j]:
+            merged.append(left[i])
+            i += 1
+        else:
+            merged.append(right[j])
+            j += 1
+    return merged + left[i:] + right[j:]
+
+
+assert merge([1, 4, 9], [2, 3, 10]) == [1, 2, 3, 4, 9, 10]
+''',
+    "maths": r"""Let $f(x) = x^3 - 6x^2 + 11x - 6$. Since $f(1) = f(2) = f(3) = 0$, we have $f(x) = (x-1)(x-2)(x-3)$, and so
+$$\int_1^3 f(x)\,dx = \left[\tfrac{1}{4}x^4 - 2x^3 + \tfrac{11}{2}x^2 - 6x\right]_1^3 = 0.$$
+A train covers 347 km in 2.5 hours; 347 / 2.5 = 138.8, so its mean speed is 138.8 km/h. Likewise 1024 * 768 = 786432.
+""",
+    "german": """Früh am Morgen öffnete die Müllerin das Fenster über dem Bach. Der Nebel lag noch dünn auf den Wiesen, und
+zwischen den Weiden hörte man das Rad, das sich schwerfällig drehte. „Heute wird es heiß“, sagte sie zu ihrer Tochter,
+„füttere die Gänse, bevor die Straße voller Fuhrwerke ist.“ Das Mädchen gähnte, lächelte und lief über den Hof.
+""",
+    "chat": """User: hi! can u help me pick a name for my puppy?? she's tiny & brown :)
+Assistant: Of course! Since she's small and brown, how about Hazel, Cocoa, Pepper or Acorn? If you'd rather have
+something playful, Biscuit suits a puppy who is always hungry. Which of these sounds most like her?
+User: haha acorn!! thx :D
+Assistant: You're welcome! Give Acorn a gentle scratch behind the ears from me.
+""",
+}
+
+
+@dataclass
+class Config:
+    dataset: str = option("kindergarten", "data set whose training and validation text is compressed too")
+    max_chars: int = option(200_000, "characters taken of each split of the data set")
+    download_s: float = option(6.0, "seconds to wait for GPT-2's and GPT-4's tokenizers; 0: do not look for them")
+
+    def __post_init__(self):
+        if self.max_chars < 1:
+            raise UsageError(f"--max_chars must be at least 1, got {self.max_chars}")
+
+
+def load_peers(wait_s):
+    """{"gpt2": encoding, "gpt4": encoding}, those that could be had within `wait_s` seconds, and notes on the rest.
+
+    tiktoken downloads without a time-out of its own, hence a thread that is left behind when it hangs.
+    """
+    found, problems = {}, []
+
+    def fetch():
+        try:
+            for peer, name in PEERS.items():
+                found[peer] = tiktoken.get_encoding(name)
+        except Exception as e:              # whatever the network says: it is shown, and the comparison goes on without
+            problems.append(type(e).__name__)
+    if wait_s > 0:
+        thread = threading.Thread(target=fetch, daemon=True)
+        thread.start()
+        thread.join(wait_s)
+    peers = dict(found)
+    missing = [peer for peer in PEERS if peer not in peers]
+    why = problems[0] if problems else f"no answer in {wait_s:g}s" if wait_s > 0 else "--download_s=0"
+    return peers, [f"{' and '.join(missing)} tokenizer not available offline ({why})"] if missing else []
+
+
+def sample_texts(config):
+    """The texts to compress by name, and notes on what was left out."""
+    texts, notes = dict(TEXTS), []
+    for split in ("train", "val"):
+        try:
+            texts[f"{config.dataset} {split}"] = _head(iter_texts(shards(config.dataset, split)), config.max_chars)
+        except MissingArtifact as e:
+            notes.append(f"skipped {config.dataset} {split}: {e}")
+    return texts, notes
+
+
+def _head(documents, max_chars):
+    taken, chars = [], 0
+    for text in documents:
+        taken.append(text[:max_chars - chars])
+        chars += len(taken[-1])
+        if chars >= max_chars:
+            break
+    return "\n".join(taken)
+
+
+def measure(name, text, tokenizer, peers):
+    """One row of the table."""
+    ids, n_bytes = tokenizer.encode(text), len(text.encode("utf-8", "replace"))
+    row = {"text": name, "bytes": n_bytes, "tokens": len(ids), "bytes_per_token": round(n_bytes / max(len(ids), 1), 3)}
+    for peer in PEERS:
+        row[f"{peer}_tokens"] = len(peers[peer].encode_ordinary(text)) if peer in peers else None
+    return row
+
+
+def show(rows, peers):
+    """Print the table; beside each peer's tokens by how much ours are fewer (+) or more (-)."""
+    log.info("text                     bytes   tokens  bytes/token" + "".join(f"{p:>10}    ours" for p in peers))
+    for row in rows:
+        line = f"{row['text'][-20:]:20} {row['bytes']:>9,} {row['tokens']:>8,} {row['bytes_per_token']:>12.2f}"
+        for peer in peers:
+            theirs = row[f"{peer}_tokens"]
+            line += f"{theirs:>10,} {1 - row['tokens'] / max(theirs, 1):>+7.1%}"
+        log.info(line)
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    setup_logging()
+    start = time.monotonic()
+    tokenizer = Tokenizer.load()
+    texts, notes = sample_texts(config)
+    peers, missing = load_peers(config.download_s)
+    notes += missing
+    rows = [measure(name, text, tokenizer, peers) for name, text in texts.items()]
+    show(rows, peers)
+    for note in notes:
+        log.info(note)
+    sizes = {"ours": tokenizer.vocab_size, **{peer: encoding.n_vocab for peer, encoding in peers.items()}}
+    metrics = {"rows": rows, "vocab_sizes": sizes, "hash": tokenizer.hash}
+    save_result("tok_eval", metrics=metrics, config=asdict(config), device="cpu", wall_s=time.monotonic() - start,
+                notes=notes)
+
+
+if __name__ == "__main__":
+    run(main)

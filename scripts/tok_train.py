@@ -1,0 +1,80 @@
+"""
+Train the tokenizer: byte pair encoding on the first characters of a data set's training text.
+
+    python -m scripts.tok_train                                            32,768 tokens on the kindergarten
+    python -m scripts.tok_train --vocab_size=2048                          what the kindergarten tier takes
+    python -m scripts.tok_train --dataset=climbmix --max_chars=2000000000
+    python -m scripts.tok_train --dataset=/data/my_parquet_folder
+
+Written to tokenizer/tokenizer.json under the base directory. The same text and flags give the same tokens; running it
+again replaces the tokenizer, and what was trained on another one (other hash) has to be trained again too.
+"""
+import time
+from dataclasses import asdict, dataclass
+
+from nanochat.cli import option, parse
+from nanochat.common import DataError, Progress, UsageError, log, run, save_result, setup_logging
+from nanochat.dataset import iter_texts, shards
+from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+
+@dataclass
+class Config:
+    dataset: str = option("kindergarten", "text to learn from: kindergarten, climbmix, ... or a folder of parquet files")
+    vocab_size: int = option(32768, "tokens, special ones included; 2048 is plenty for the kindergarten")
+    max_chars: int = option(2_000_000_000, "stop reading after so many characters; more hardly changes the tokens")
+    doc_cap: int = option(10_000, "characters used of one document, so that no single one dominates")
+
+    def __post_init__(self):
+        for flag in ("max_chars", "doc_cap"):
+            if getattr(self, flag) < 1:
+                raise UsageError(f"--{flag} must be at least 1, got {getattr(self, flag)}")
+
+
+class Reader:
+    """The texts to train on, counted as they go by."""
+
+    def __init__(self, config):
+        self.config, self.chars, self.documents = config, 0, 0
+
+    def __iter__(self):
+        progress = Progress(self.config.max_chars, "reading: character")
+        for text in iter_texts(shards(self.config.dataset, "train")):
+            text = text[:min(self.config.doc_cap, self.config.max_chars - self.chars)]
+            self.chars += len(text)
+            self.documents += 1
+            progress.update(len(text), documents=f"{self.documents:,}")
+            yield text
+            if self.chars >= self.config.max_chars:
+                break
+        seconds = progress.close()
+        log.info(f"read {self.chars:,} characters of {self.documents:,} documents in {seconds:.1f}s; learning merges...")
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    setup_logging()
+    start = time.monotonic()
+    reader = Reader(config)
+    tokenizer = Tokenizer.train(reader, config.vocab_size)
+    if not reader.chars:
+        raise DataError(f"{config.dataset} holds no text to learn from. Try another --dataset.")
+    seconds = time.monotonic() - start
+    path = tokenizer.save()
+    notes = []
+    if tokenizer.vocab_size < config.vocab_size:
+        notes.append(f"the text has room for only {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens")
+    lengths = tokenizer.token_bytes()[:-len(SPECIAL_TOKENS)]
+    metrics = {"vocab_size": tokenizer.vocab_size, "special_tokens": len(SPECIAL_TOKENS), "hash": tokenizer.hash,
+               "chars": reader.chars, "documents": reader.documents, "seconds": round(seconds, 2),
+               "token_bytes_mean": round(float(lengths.mean()), 3), "token_bytes_std": round(float(lengths.std()), 3),
+               "token_bytes_max": int(lengths.max())}
+    save_result("tok_train", metrics=metrics, config=asdict(config), device="cpu", wall_s=seconds, notes=notes)
+    for note in notes:
+        log.info(note)
+    log.info(f"{tokenizer.vocab_size:,} tokens in {seconds:.1f}s, {metrics['token_bytes_mean']:.2f} bytes each on "
+             f"average, hash {tokenizer.hash}, saved to {path}")
+
+
+if __name__ == "__main__":
+    run(main)
