@@ -4,6 +4,8 @@ Where the computation runs: rank, device, dtype, and the few collectives the pro
 The only reader of RANK, WORLD_SIZE, LOCAL_RANK (set by torchrun) and NANOCHAT_DTYPE. Everything else takes a Runtime as
 an argument. On one process every collective is the identity, so the callers have no special case.
 """
+import contextlib
+import ctypes
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -69,6 +71,16 @@ def _cpu_name():
     return f"{name} ({torch.get_num_threads()} threads)"
 
 
+def _keep_freed_memory():
+    """Ask glibc to keep freed blocks. By default every large temporary goes back to the kernel and is faulted in again at
+    its next use, which measured 10 to 40 % of a training step on the CPU."""
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    with contextlib.suppress(OSError, AttributeError):    # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
 def init(device="") -> Runtime:
     """Find the device and, under torchrun, join the process group. Call once, in main."""
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in
@@ -82,6 +94,7 @@ def init(device="") -> Runtime:
         peak = next((flops for key, flops in PEAK_BF16.items() if key in name), None)
     else:
         name = _cpu_name() if found.type == "cpu" else found.type
+        _keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
     return Runtime(rank, local_rank, world_size, found, _pick_dtype(found), name, peak)

@@ -34,7 +34,7 @@ mouse|mice|mammal|4|squeak|in a hole|seeds|1|
 bee|bees|insect|6|buzz|in a hive|nectar|0|
 spider|spiders||8||in a web|insects|0|
 ant|ants|insect|6||in a nest|seeds|0|
-elephant|elephants|mammal|4|trumpet|on the plains|leaves|9|calf
+elephant|elephants|mammal|4||on the plains|leaves|9|calf
 whale|whales|mammal|0||in the sea|small sea animals|10|calf
 shark|sharks|fish|0||in the sea|fish|8|pup
 penguin|penguins|bird|2||on the ice|fish|4|chick
@@ -44,35 +44,38 @@ rabbit|rabbits|mammal|4||in a burrow|carrots|3|
 """.strip().splitlines()]
 CAPITALS = dict(pair.split(":") for pair in (
     "France:Paris England:London Italy:Rome Spain:Madrid Germany:Berlin Japan:Tokyo China:Beijing Russia:Moscow "
-    "Egypt:Cairo Greece:Athens Portugal:Lisbon Poland:Warsaw Sweden:Stockholm Norway:Oslo Ireland:Dublin Austria:Vienna "
-    "India:Delhi Canada:Ottawa Kenya:Nairobi Peru:Lima").split())
+    "Egypt:Cairo Greece:Athens Portugal:Lisbon Poland:Warsaw Sweden:Stockholm Norway:Oslo Ireland:Dublin "
+    "Austria:Vienna India:Delhi Canada:Ottawa Kenya:Nairobi Peru:Lima").split())
 OPPOSITES = [pair.split(":") for pair in (
     "hot:cold big:small tall:short fast:slow day:night up:down left:right happy:sad old:young good:bad hard:soft "
     "light:dark open:closed wet:dry full:empty early:late loud:quiet strong:weak rich:poor clean:dirty near:far "
     "inside:outside first:last high:low thick:thin").split()]
 PLURALS = [pair.split(":") for pair in (
-    "mouse:mice child:children foot:feet tooth:teeth goose:geese man:men woman:women leaf:leaves wolf:wolves knife:knives "
-    "sheep:sheep fish:fish baby:babies city:cities box:boxes bus:buses potato:potatoes cat:cats tree:trees book:books").split()]
+    "mouse:mice child:children foot:feet tooth:teeth goose:geese man:men woman:women leaf:leaves wolf:wolves "
+    "knife:knives sheep:sheep fish:fish baby:babies city:cities box:boxes bus:buses potato:potatoes cat:cats "
+    "tree:trees book:books").split()]
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
 COLOURED = dict(pair.split(":") for pair in (
     "grass:green snow:white coal:black blood:red banana:yellow sky:blue carrot:orange leaf:green milk:white tomato:red "
     "lemon:yellow night:black strawberry:red chocolate:brown frog:green").split())
+MASS = {"grass", "snow", "coal", "blood", "milk", "chocolate"}      # said without an article
 PLANETS = "Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune".split()
 ORDINALS = "first second third fourth fifth sixth seventh eighth".split()
 UNITS = (("days", "a week", 7), ("months", "a year", 12), ("hours", "a day", 24), ("minutes", "an hour", 60),
-         ("seconds", "a minute", 60), ("letters", "the alphabet", 26), ("sides", "a triangle", 3), ("sides", "a square", 4),
-         ("wheels", "a car", 4), ("wheels", "a bicycle", 2), ("fingers", "one hand", 5), ("planets", "the solar system", 8),
-         ("seasons", "a year", 4), ("days", "a year", 365))
+         ("seconds", "a minute", 60), ("letters", "the alphabet", 26), ("sides", "a triangle", 3),
+         ("sides", "a square", 4), ("wheels", "a car", 4), ("wheels", "a bicycle", 2), ("fingers", "one hand", 5),
+         ("planets", "the solar system", 8), ("seasons", "a year", 4), ("days", "a year", 365))
 JOBS = {"baker": "bakes bread", "farmer": "grows food", "doctor": "helps sick people", "teacher": "teaches children",
-        "nurse": "cares for sick people", "painter": "paints pictures", "builder": "builds houses", "singer": "sings songs",
-        "pilot": "flies planes", "gardener": "looks after gardens", "driver": "drives a bus", "tailor": "makes clothes",
-        "writer": "writes books", "dentist": "looks after teeth"}
-THINGS = {"clock": "shows the time", "key": "opens a lock", "umbrella": "keeps you dry in the rain", "boat": "floats on water",
-          "map": "shows where places are", "lamp": "gives light", "knife": "cuts things", "bed": "is for sleeping",
-          "oven": "bakes bread and cakes", "bridge": "crosses a river", "library": "is a place full of books",
-          "school": "is a place to learn", "fridge": "keeps food cold", "bicycle": "has two wheels and pedals",
-          "kite": "flies in the wind", "telescope": "makes far things look near"}
+        "nurse": "cares for sick people", "painter": "paints pictures", "builder": "builds houses",
+        "singer": "sings songs", "pilot": "flies planes", "gardener": "looks after gardens", "driver": "drives a bus",
+        "tailor": "makes clothes", "writer": "writes books", "dentist": "looks after teeth"}
+THINGS = {"clock": "shows the time", "key": "opens a lock", "umbrella": "keeps you dry in the rain",
+          "boat": "floats on water", "map": "shows where places are", "lamp": "gives light", "knife": "cuts things",
+          "bed": "is for sleeping", "oven": "bakes bread and cakes", "bridge": "crosses a river",
+          "library": "is a place full of books", "school": "is a place to learn", "fridge": "keeps food cold",
+          "bicycle": "has two wheels and pedals", "kite": "flies in the wind",
+          "telescope": "makes far things look near"}
 # question, answer, the words that make it right; further wordings after the question
 SCIENCE = (
     (("Why is the sky blue?", "What makes the sky blue?", "Why does the sky look blue?", "How come the sky is blue?"),
@@ -87,29 +90,42 @@ SCIENCE = (
      "The moon is a ball of rock that goes round the Earth.", ("rock",)),
     (("Why do we have winter?", "What makes the seasons?", "Why do we have seasons?"),
      "We have seasons because the Earth is tilted.", ("tilted",)),
-    (("What is ice?", "What is ice made of?", "How is ice made?"), "Ice is frozen water.", ("frozen water",)),
-    (("What is snow?", "What is snow made of?", "How does snow form?"), "Snow is made of tiny crystals of ice.", ("ice",)),
+    (("What is ice?", "What is ice made of?", "How is ice made?"),
+     "Ice is frozen water.", ("frozen water",)),
+    (("What is snow?", "What is snow made of?", "How does snow form?"),
+     "Snow is made of tiny crystals of ice.", ("ice",)),
     (("What is steam?", "What happens when water boils?", "What does boiling water turn into?"),
      "When water boils, it turns into steam.", ("water boils",)),
     (("What do plants need to grow?", "What does a plant need?", "How do plants grow?"),
      "Plants need water, air and light to grow.", ("light",)),
-    (("Why do we sleep?", "Why do people sleep?", "Why do I need sleep?"), "We sleep so that our body can rest.", ("rest",)),
-    (("Why do we eat?", "Why do people eat?", "Why do I need food?"), "We eat because food gives us energy.", ("energy",)),
+    (("Why do we sleep?", "Why do people sleep?", "Why do I need sleep?"),
+     "We sleep so that our body can rest.", ("rest",)),
+    (("Why do we eat?", "Why do people eat?", "Why do I need food?"),
+     "We eat because food gives us energy.", ("energy",)),
     (("How do fish breathe?", "How can fish breathe under water?", "What do fish breathe with?"),
      "Fish breathe under water with gills.", ("gills",)),
-    (("How do birds fly?", "Why can birds fly?", "What do birds fly with?"), "Birds fly by beating their wings.", ("wings",)),
+    (("How do birds fly?", "Why can birds fly?", "What do birds fly with?"),
+     "Birds fly by beating their wings.", ("wings",)),
     (("What is a rainbow?", "How does a rainbow form?", "What makes a rainbow?"),
      "A rainbow forms when the sun shines through rain.", ("rain",)),
-    (("Where does milk come from?", "Who gives us milk?", "Which animal gives us milk?"), "Milk comes from cows.", ("cows",)),
-    (("Where does honey come from?", "Who makes honey?", "Which animal makes honey?"), "Honey is made by bees.", ("bees",)),
-    (("Where does bread come from?", "What is bread made of?", "How is bread made?"), "Bread is made of flour and water.", ("flour",)),
-    (("Why do things fall down?", "What makes things fall?", "What is gravity?"), "Gravity pulls things down to the ground.", ("gravity",)),
+    (("Where does milk come from?", "Who gives us milk?", "Which animal gives us milk?"),
+     "Milk comes from cows.", ("cows",)),
+    (("Where does honey come from?", "Who makes honey?", "Which animal makes honey?"),
+     "Honey is made by bees.", ("bees",)),
+    (("Where does bread come from?", "What is bread made of?", "How is bread made?"),
+     "Bread is made of flour and water.", ("flour",)),
+    (("Why do things fall down?", "What makes things fall?", "What is gravity?"),
+     "Gravity pulls things down to the ground.", ("gravity",)),
     (("Why is the sea salty?", "What makes the sea salty?", "Why does the sea taste of salt?"),
      "The sea is salty because rivers carry salt into it.", ("rivers",)),
-    (("What do we see with?", "What are eyes for?", "Which part of the body do we see with?"), "We see with our eyes.", ("eyes",)),
-    (("What do we hear with?", "What are ears for?", "Which part of the body do we hear with?"), "We hear with our ears.", ("ears",)),
-    (("What is thunder?", "What makes thunder?", "Where does thunder come from?"), "Thunder is the sound of lightning.", ("lightning",)),
-    (("What is paper made of?", "Where does paper come from?", "How is paper made?"), "Paper is made of wood from trees.", ("wood",)),
+    (("What do we see with?", "What are eyes for?", "Which part of the body do we see with?"),
+     "We see with our eyes.", ("eyes",)),
+    (("What do we hear with?", "What are ears for?", "Which part of the body do we hear with?"),
+     "We hear with our ears.", ("ears",)),
+    (("What is thunder?", "What makes thunder?", "Where does thunder come from?"),
+     "Thunder is the sound of lightning.", ("lightning",)),
+    (("What is paper made of?", "Where does paper come from?", "How is paper made?"),
+     "Paper is made of wood from trees.", ("wood",)),
 )
 
 
@@ -118,31 +134,30 @@ def _others(values, *own):
 
 
 def _animal_facts():
-    column = lambda k: [row[k] for row in ANIMALS]     # noqa: E731  (a table's column)
+    legs_, homes, kinds, sounds, young_ = ([row[k] for row in ANIMALS] for k in (3, 5, 2, 4, 8))
     for name, plural, kind, legs, sound, home, food, _, young in ANIMALS:
         one, cap, many = a(name), a(name).capitalize(), plural.capitalize()
-        yield Fact("animals", (f"{cap} has {legs} legs." if legs != "0" else f"{cap} has no legs.",
-                               f"{many} have {legs} legs." if legs != "0" else f"{many} have no legs."),
-                   (f"How many legs does {one} have?", f"How many legs do {plural} have?", f"What number of legs does {one} have?"),
-                   (legs,) if legs != "0" else ("no legs",), _others(column(3), legs) + (("no legs",) if legs != "0" else ()))
+        count = "no legs" if legs == "0" else f"{legs} legs"
+        yield Fact("animals", (f"{cap} has {count}.", f"{many} have {count}."),
+                   (f"How many legs does {one} have?", f"How many legs do {plural} have?",
+                    f"What number of legs does {one} have?"), (count.removesuffix(" legs"),), _others(legs_, legs))
         yield Fact("animals", (f"{cap} lives {home}.", f"{many} live {home}."),
                    (f"Where does {one} live?", f"Where do {plural} live?", f"What is the home of {one}?"), (home,),
-                   _others(column(5), home))
+                   _others(homes, home))
         yield Fact("animals", (f"{cap} eats {food}.", f"{many} like to eat {food}."),
                    (f"What does {one} eat?", f"What do {plural} eat?", f"What food does {one} eat?"), (food,), ())
         if kind:
-            yield Fact("animals", (f"{cap} is {a(kind)}.", f"{many} belong to the {kind}s.") if kind != "fish" else
-                       (f"{cap} is a fish.", f"{many} belong to the fish."),
-                       (f"What kind of animal is {one}?", f"What is {one}?", f"What are {plural}?"), (kind, kind + "s"),
-                       _others(column(2), kind))
+            yield Fact("animals", (f"{cap} is {a(kind)}.", f"{many} are {kind if kind == 'fish' else kind + 's'}."),
+                       (f"What kind of animal is {one}?", f"What is {one}?", f"What are {plural}?"),
+                       (kind, kind + "s"), _others(kinds, kind))
         if sound:
             yield Fact("animals", (f"{cap} says {sound}.", f"The sound of {one} is {sound}."),
                        (f"What does {one} say?", f"What sound does {one} make?", f"What do {plural} say?"), (sound,),
-                       _others(column(4), sound))
+                       _others(sounds, sound))
         if young:
             yield Fact("animals", (f"A young {name} is called {a(young)}.", f"{a(young).capitalize()} is a baby {name}."),
-                       (f"What is a young {name} called?", f"What is a baby {name} called?", f"What do we call a young {name}?"),
-                       (young,), _others(column(8), young))
+                       (f"What is a young {name} called?", f"What is a baby {name} called?",
+                        f"What do we call a young {name}?"), (young,), _others(young_, young))
 
 
 def _word_facts():
@@ -150,17 +165,20 @@ def _word_facts():
         for one, other in ((x, y), (y, x)):
             yield Fact("opposites", (f"The opposite of {one} is {other}.", f"{one.capitalize()} is the opposite of {other}."),
                        (f"What is the opposite of {one}?", f"What is the opposite of the word {one}?",
-                        f"Which word is the opposite of {one}?", f"What's the contrary of {one}?"), (other,), ())
+                        f"Which word is the opposite of {one}?", f"Tell me the opposite of {one}."), (other,), ())
     for one, many in PLURALS:
         yield Fact("plurals", (f"The plural of {one} is {many}.", f"One {one}, two {many}."),
                    (f"What is the plural of {one}?", f"What is the plural of the word {one}?",
                     f"How do you say more than one {one}?", f"One {one}, two what?"), (many,), ())
     for job, does in JOBS.items():
-        yield Fact("jobs", (f"{a(job).capitalize()} {does}.", f"The work of {a(job)}: {a(job)} {does}."),
-                   (f"What does {a(job)} do?", f"What is {a(job)}?", f"What is the work of {a(job)}?"), (does,), ())
+        one = a(job)
+        yield Fact("jobs", (f"{one.capitalize()} {does}.", f"What is {one}? {one.capitalize()} {does}."),
+                   (f"What does {one} do?", f"What is {one}?", f"What is the work of {one}?"), (does,), ())
     for thing, does in THINGS.items():
-        yield Fact("things", (f"{a(thing).capitalize()} {does}.", f"What is {a(thing)}? {a(thing).capitalize()} {does}."),
-                   (f"What is {a(thing)}?", f"What does {a(thing)} do?", f"Tell me what {a(thing)} is."), (does,), ())
+        one = a(thing)
+        second = f"What is {one} for?" if does.startswith("is ") else f"What does {one} do?"
+        yield Fact("things", (f"{one.capitalize()} {does}.", f"What is {one}? {one.capitalize()} {does}."),
+                   (f"What is {one}?", second, f"Tell me what {one} is."), (does,), ())
 
 
 def _calendar_facts():
@@ -168,37 +186,35 @@ def _calendar_facts():
         for i, name in enumerate(names):
             after, before = names[(i + 1) % len(names)], names[i - 1]
             yield Fact("calendar", (f"{after} comes after {name}.", f"The {one} after {name} is {after}."),
-                       (f"What {one} comes after {name}?", f"Which {one} is after {name}?", f"Which {one} follows {name}?"),
-                       (after,), _others(names, after, name))
+                       (f"What {one} comes after {name}?", f"Which {one} is after {name}?",
+                        f"Which {one} follows {name}?"), (after,), _others(names, after, name))
             yield Fact("calendar", (f"{before} comes before {name}.", f"The {one} before {name} is {before}."),
-                       (f"What {one} comes before {name}?", f"Which {one} is before {name}?", f"Which {one} comes just before {name}?"),
-                       (before,), _others(names, before, name))
+                       (f"What {one} comes before {name}?", f"Which {one} is before {name}?",
+                        f"Which {one} comes just before {name}?"), (before,), _others(names, before, name))
     for what, whole, n in UNITS:
-        verb = "has" if whole[0] == "a" or whole.startswith("the ") or whole.startswith("one ") else "have"
-        yield Fact("calendar", (f"{whole.capitalize()} {verb} {n} {what}.", f"There are {n} {what} in {whole}."),
-                   (f"How many {what} does {whole} have?", f"How many {what} are in {whole}?", f"How many {what} are there in {whole}?"),
-                   (str(n),), ())
+        yield Fact("calendar", (f"{whole.capitalize()} has {n} {what}.", f"There are {n} {what} in {whole}."),
+                   (f"How many {what} does {whole} have?", f"How many {what} are in {whole}?",
+                    f"How many {what} are there in {whole}?"), (str(n),), ())
 
 
 def _place_facts():
     for country, capital in CAPITALS.items():
         yield Fact("capitals", (f"The capital of {country} is {capital}.", f"{capital} is the capital of {country}."),
-                   (f"What is the capital of {country}?", f"Which city is the capital of {country}?", f"Tell me the capital of {country}.",
-                    f"What is {country}'s capital?"), (capital,), _others(CAPITALS.values(), capital))
-    for i, planet in enumerate(PLANETS):
-        nth = ORDINALS[i]
-        yield Fact("planets", (f"{planet} is the {nth} planet from the sun.", f"The {nth} planet from the sun is {planet}."),
-                   (f"Which planet is {nth} from the sun?", f"What is the {nth} planet from the sun?", f"What is the {nth} planet?"),
-                   (planet,), _others(PLANETS, planet))
+                   (f"What is the capital of {country}?", f"Which city is the capital of {country}?",
+                    f"Tell me the capital of {country}.", f"What is {country}'s capital?"), (capital,),
+                   _others(CAPITALS.values(), capital))
+    for planet, nth in zip(PLANETS, ORDINALS):
+        yield Fact("planets", (f"The {nth} planet from the sun is {planet}.", f"{planet} is the {nth} planet from the sun."),
+                   (f"Which planet is {nth} from the sun?", f"What is the {nth} planet from the sun?",
+                    f"What is the {nth} planet?"), (planet,), _others(PLANETS, planet))
     for planet, what in (("Jupiter", "biggest"), ("Mercury", "smallest"), ("Mars", "red")):
-        yield Fact("planets", (f"{planet} is the {what} planet.", f"The {what} planet is {planet}."),
-                   (f"Which planet is the {what} planet?" if what == "red" else f"Which planet is the {what}?",
-                    f"What is the {what} planet?", f"What's the name of the {what} planet?"), (planet,), _others(PLANETS, planet))
+        yield Fact("planets", (f"The {what} planet is {planet}.", f"{planet} is the {what} planet."),
+                   (f"Which planet is the {what} planet?", f"What is the {what} planet?",
+                    f"What is the {what} planet called?"), (planet,), _others(PLANETS, planet))
     for thing, colour in COLOURED.items():
-        thing = thing if thing in ("grass", "snow", "coal", "blood", "milk", "chocolate") else \
-            f"the {thing}" if thing in ("sky", "night") else a(thing)
-        yield Fact("colours", (f"{thing.capitalize()} is {colour}.", f"The colour of {thing} is {colour}."),
-                   (f"What colour is {thing}?", f"What is the colour of {thing}?", f"Which colour is {thing}?"), (colour,),
+        one = thing if thing in MASS else f"the {thing}" if thing in ("sky", "night") else a(thing)
+        yield Fact("colours", (f"{one.capitalize()} is {colour}.", f"The colour of {one} is {colour}."),
+                   (f"What colour is {one}?", f"What is the colour of {one}?", f"Which colour is {one}?"), (colour,),
                    _others(COLOURED.values(), colour))
 
 

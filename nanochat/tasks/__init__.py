@@ -86,6 +86,8 @@ def training_conversations(*names) -> Sequence:
     parts = []
     for name in names:
         name, _, times = name.partition("*")
+        if times and not times.isdecimal():
+            raise UsageError(f"{name}*{times}: the factor behind '*' must be a whole number.")
         if name.endswith(".jsonl"):
             task = CustomJSON(name)
         elif lookup(name).group == "kindergarten" or name == "humaneval":

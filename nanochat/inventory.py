@@ -1,0 +1,54 @@
+"""
+What the report counts beside results: the size of the code, the packages it asks for, and the machine.
+"""
+import os
+import platform
+import re
+from pathlib import Path
+
+SUFFIXES = (".py", ".sh", ".md", ".html", ".toml")
+ROOT = Path(__file__).parents[1]
+ASIDE = ("tests", "benchmarks", "dev")                      # not needed to understand the code
+NOT_OURS = ("build", "report.md", "report_files")           # made by running it
+
+
+def code_files(root=ROOT):
+    """[(path, whether a reader must read it)] of the code's own text files: not LICENSE, data, or what running it makes."""
+    tops = sorted(root.iterdir()) if (root / "pyproject.toml").exists() else [root / "nanochat", root / "scripts"]
+    found = []
+    for top in tops:
+        if top.name == ".ci" or not (top.name.startswith(".") or top.name in NOT_OURS):
+            paths = sorted(top.rglob("*")) if top.is_dir() else [top]
+            found += [(path, top.name not in ASIDE) for path in paths if path.suffix in SUFFIXES or path.parent.name == ".ci"]
+    return found
+
+
+def code_size(root=ROOT):
+    """[(what, files, lines, characters)]: what a reader must read, then the rest."""
+    counts = {True: [0, 0, 0], False: [0, 0, 0]}
+    for path, must_read in code_files(root):
+        text = path.read_text(encoding="utf-8")
+        counts[must_read] = [a + b for a, b in zip(counts[must_read], (1, text.count("\n"), len(text)))]
+    return [("the code", *counts[True]), (", ".join(ASIDE), *counts[False])]
+
+
+def dependencies(root=ROOT):
+    """Names of the packages that pyproject.toml asks for, without the extras; [] where there is no such file."""
+    path = root / "pyproject.toml"
+    if not path.exists():
+        return []
+    wanted = re.search(r"^dependencies = \[(.*?)^\]", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return re.findall(r'"([A-Za-z0-9_.-]+)', wanted[1]) if wanted else []
+
+
+def hardware():
+    """This machine's processor and memory in words; accelerators are named by the results."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
+            name = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), name)
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{cores} cores of {name}, {memory:.0f} GiB memory, {platform.system()}"

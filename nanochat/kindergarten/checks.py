@@ -1,0 +1,110 @@
+"""
+The graders: does a reply say the right thing? Exact about the answer, lenient about how it is said.
+
+`check(check, reply_text, used_tool)` is pure text work: case, punctuation and word boundaries are forgiven, a wrong or a
+second answer beside the right one is not. The same functions are evaluation and the reward of reinforcement learning,
+so they must not be easy to please: hedges ("Tom or Ben"), missing tool calls and parroted letters fail.
+"""
+import re
+
+NUMBER_WORDS = {w: str(i) for i, w in enumerate(
+    "zero one two three four five six seven eight nine ten eleven twelve".split())} | {"once": "1", "twice": "2"}
+STARTERS = set("the a an his her he she it its i my your you yes no that this there of oh well sorry and they we in for i'm "
+               "okay ok hello hi everyone name best friend dog cat rabbit parrot hamster pony goldfish turtle duck goat "
+               "who owner answer".split())
+DONT_KNOW = re.compile(r"\b(don'?t|do not|doesn'?t|did not|didn'?t|not|never) (really )?(know|sure|heard|met)\b|\bno idea\b")
+STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|is called|"
+                    r"capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")
+MAX_WORDS = 60          # a reply that says everything says nothing
+
+
+def words(text):
+    """Lower-case words and numbers, apostrophes kept inside."""
+    return re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower().replace("’", "'"))
+
+
+def says(text, phrase):
+    """Whether the phrase occurs in the text as whole words; a possessive counts ("Mia's" says Mia)."""
+    said, wanted = [w.removesuffix("'s") for w in words(text)], [w.removesuffix("'s") for w in words(phrase)]
+    return any(said[i:i + len(wanted)] == wanted for i in range(len(said) - len(wanted) + 1))
+
+
+def numbers(text):
+    """All numbers in the text, written in digits (sign kept) or as a word up to twelve, in order."""
+    found = re.findall(r"(?<![\d.])-?\d+(?:\.\d+)?|[a-z]+", text.lower().replace(",", ""))
+    return [NUMBER_WORDS.get(w, w) for w in found if w in NUMBER_WORDS or w[-1].isdigit()]
+
+
+def letter_runs(text):
+    """Runs of two or more single letters parted by hyphens, commas, dots or blanks: "c-a-t" -> ["cat"]."""
+    found = re.finditer(r"\b[a-z]([\s,.\-]+)[a-z](?:\1[a-z])*\b(?!')", text.lower())
+    return [re.sub("[^a-z]", "", run.group()) for run in found]
+
+
+def check(check, reply_text, used_tool=False):
+    """Whether the reply passes. `check` is an Example's check; `used_tool` says if the calculator gave an output."""
+    if not words(reply_text) or len(words(reply_text)) > MAX_WORDS:
+        return False
+    return KINDS[check["kind"]](check, reply_text, used_tool)
+
+
+def _fact(check, text, _):
+    if DONT_KNOW.search(text.lower()) or " or " in text.lower():
+        return False
+    if check["names"]:
+        allowed = {w for name in check["names"] for w in words(name)} | STARTERS
+        proper = {w.lower().removesuffix("'s") for w in re.findall(r"\b[A-Z][A-Za-z']*", text)}
+        if proper - allowed:
+            return False
+    if any(says(text, v) for v in check["rivals"]):
+        return False
+    return all(any(says(text, v) for v in group) for group in check["need"])
+
+
+def _yes_no(check, text, _):
+    said = words(text)
+    wrong = "no" if check["answer"] == "yes" else "yes"
+    return said[0] == check["answer"] and wrong not in said
+
+
+def _letter(check, text, _):
+    """The first thing said is the letter: "B", "B.", "(B) soup", "The answer is B."; and no other letter is."""
+    found = re.findall(r"\b[B-D]\b|\bA\b(?! [a-z])", text)
+    return bool(found) and set(found) == {check["answer"]}
+
+
+def _number(check, text, used_tool):
+    """The last number is the answer, and every other was in the question (or the answer's working)."""
+    found = numbers(text)
+    if not found or found[-1] != check["answer"] or (check["tool"] and not used_tool):
+        return False
+    return {n.lstrip("-") for n in found[:-1]} <= {*check["given"], check["answer"].lstrip("-")}
+
+
+def _spell(check, text, _):
+    """The last run of letters is the word's; a spelling before it (when reversing) may stand there too."""
+    runs = letter_runs(text)
+    return bool(runs) and runs[-1] == check["letters"] and set(runs[:-1]) <= set(check["before"])
+
+
+def _copy(check, text, _):
+    """The words in order, with nothing but a short introduction around them."""
+    said, wanted = words(text), words(check["text"])
+    return says(text, check["text"]) and len(said) <= len(wanted) + 3
+
+
+def _any(check, text, _):
+    return any(says(text, sign) for sign in check["signs"]) and not any(says(text, v) for v in check["rivals"])
+
+
+def _unknown(check, text, _):
+    """It says that it does not know, and no other sentence speaks of the thing or states a fact."""
+    low = text.lower().replace("’", "'")
+    if not DONT_KNOW.search(low) or STATED.search(re.sub(r"\b(where|what|who|if|that)\b[^.!?]*", "", low)):
+        return False
+    rest = [s for s in re.split(r"[.!?]+", text) if not DONT_KNOW.search(s.lower().replace("’", "'"))]
+    return not any(says(s, check["about"]) for s in rest)
+
+
+KINDS = {"fact": _fact, "yes_no": _yes_no, "letter": _letter, "number": _number, "spell": _spell, "copy": _copy,
+         "any": _any, "unknown": _unknown}

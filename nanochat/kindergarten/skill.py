@@ -1,0 +1,58 @@
+"""
+What a skill is: a maker of conversations with checks, and the rule that keeps training and testing apart.
+
+A maker is a function (rng, world, test, level) -> (messages, check). `test` says on which side of the split the drawn
+content must lie, `level` is 1 (simple: midtraining) or 2 (the full difficulty). Sides are decided by the content alone,
+never by the seed or the order of drawing, so that no training example can hold a test example.
+"""
+from dataclasses import dataclass
+from typing import Callable
+
+from nanochat.common import mix_seed
+
+
+@dataclass(frozen=True)
+class Skill:
+    name: str
+    title: str
+    chance: float       # score of blind guessing
+    split: str          # what is new in the test: "seen" (nothing), "people", "pairs", "paraphrase", "stories", ...
+    about: str
+    make: Callable
+    mid: float          # weight in the mixture of midtraining
+    sft: float          # weight in the mixture of SFT
+
+
+@dataclass(frozen=True)
+class Example:
+    conversation: dict  # {"messages": [...]}, the last one the reference answer
+    skill: str
+    split: str
+    check: dict         # plain JSON, for checks.check
+
+
+def is_test(*content, percent=10):
+    """Whether this content belongs to the test side; depends on nothing else."""
+    return mix_seed("split", *content) % 100 < percent
+
+
+def draw(make, key, test, percent=10):
+    """Call `make()` until `key(made)`, a tuple of strings and ints, lies on the wanted side."""
+    while True:
+        made = make()
+        if is_test(*key(made), percent=percent) == test:
+            return made
+
+
+def chat(*turns):
+    """Messages from alternating user and assistant contents."""
+    return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+
+
+def fact_check(*need, rivals=(), names=()):
+    """Check that all of `need` are said (each a value, or a list of acceptable values) and none of `rivals`.
+
+    With `names`, no capitalised word may appear beyond these and the usual sentence starters.
+    """
+    return {"kind": "fact", "need": [[n] if isinstance(n, str) else list(n) for n in need], "rivals": list(rivals)[:24],
+            "names": list(names)}

@@ -1,0 +1,94 @@
+"""
+Numbers: sums and word problems, worked out by the calculator tool and never in the head.
+
+The model's part is to put the right numbers and operator into the call and to copy the output into a sentence. A test's
+pair of numbers, in either order and under any operator, occurs in no training example.
+"""
+from nanochat.kindergarten.phrases import typed
+from nanochat.kindergarten.skill import chat, draw
+from nanochat.kindergarten.tables import NAMES
+
+ASK = {"+": ("What is {x} + {y}?", "What is {x} plus {y}?", "Add {x} and {y}.", "{x} + {y}", "How much is {x} plus {y}?",
+             "Calculate {x} + {y}.", "What is the sum of {x} and {y}?", "{x}+{y}=?"),
+       "-": ("What is {x} - {y}?", "What is {x} minus {y}?", "Take {y} away from {x}.", "{x} - {y}",
+             "How much is {x} minus {y}?", "Calculate {x} - {y}.", "{x}-{y}=?"),
+       "*": ("What is {x} * {y}?", "What is {x} times {y}?", "Multiply {x} by {y}.", "{x} * {y}", "How much is {x} times {y}?",
+             "Calculate {x} * {y}.", "What is {x} x {y}?", "{x}*{y}=?"),
+       "//": ("What is {x} / {y}?", "What is {x} divided by {y}?", "Divide {x} by {y}.", "{x} / {y}",
+              "How much is {x} divided by {y}?", "Calculate {x} / {y}.")}
+GOODS = "apples pears books coins balls cups stamps cards shells pens cakes stones flowers eggs nuts buttons".split()
+# story, code, answer; x, y, z are numbers, n and m names, g goods. Level 1 takes the first six.
+PROBLEMS = (
+    ("{n} has {x} {g}. {n} gets {y} more. How many {g} does {n} have now?", "x+y", "{n} has {r} {g} now."),
+    ("{n} has {x} {g} and loses {y}. How many {g} are left?", "x-y", "{r} {g} are left."),
+    ("{n} has {x} {g} and {m} has {y} {g}. How many {g} do they have together?", "x+y", "They have {r} {g} together."),
+    ("There are {x} boxes with {y} {g} in each. How many {g} are there?", "x*y", "There are {r} {g}."),
+    ("{n} had {x} {g} and gave {y} to {m}. How many {g} does {n} have now?", "x-y", "{n} has {r} {g} now."),
+    ("{n} finds {x} {g} in the morning and {y} in the evening. How many {g} is that?", "x+y", "That is {r} {g}."),
+    ("{x} {g} are shared by {y} children. How many {g} does each child get?", "x//y", "Each child gets {r} {g}."),
+    ("{n} buys {x} bags. Each bag holds {y} {g}. How many {g} does {n} have?", "x*y", "{n} has {r} {g}."),
+    ("{n} has {x} {g} and {m} has {y}. How many more {g} does {n} have?", "x-y", "{n} has {r} more {g}."),
+    ("There were {x} {g} on the table. {n} took {y} of them. How many {g} are still there?", "x-y", "{r} {g} are still there."),
+    ("{n} has {x} {g}, gets {y} more and then loses {z}. How many {g} does {n} have now?", "x+y-z", "{n} has {r} {g} now."),
+    ("{n} has {x} {g}, gives away {y} and then finds {z}. How many {g} does {n} have now?", "x-y+z", "{n} has {r} {g} now."),
+    ("{n} buys {x} boxes with {y} {g} in each and eats {z}. How many {g} are left?", "x*y-z", "{r} {g} are left."),
+)
+
+
+def calculate(code):
+    """The value of "47*12" or "x+y-z" filled in: whole numbers and + - * // only."""
+    return str(eval(code, {"__builtins__": {}}))     # made here, never from a user
+
+
+def tool_turn(code, reply):
+    """An assistant's content: the call, its output, and what is said of it."""
+    return [{"type": "python", "text": code}, {"type": "python_output", "text": calculate(code)},
+            {"type": "text", "text": reply}]
+
+
+def _pair(rng, op):
+    """Two numbers for the operator, mostly from 1 to 99; a division comes out whole."""
+    top = 999 if rng.random() < 0.12 else 99
+    if op == "//":
+        y, quotient = rng.randint(2, 12), rng.randint(1, 99 if top == 999 else 12)
+        return y * quotient, y
+    x, y = rng.randint(1, top), rng.randint(1, 99 if op == "*" else top)
+    return (max(x, y), min(x, y)) if op == "-" and rng.random() < 0.9 else (x, y)
+
+
+def _number_key(pair):
+    return ("numbers", *sorted(pair))
+
+
+def arithmetic(rng, world, test, level):
+    op = rng.choices(("+", "-", "*", "//"), (3, 3, 3, 1))[0]
+    x, y = draw(lambda: _pair(rng, op), _number_key, test)
+    code = f"{x}{op}{y}"
+    result, sign = calculate(code), "/" if op == "//" else op
+    question = typed(rng, rng.choice(ASK[op]).format(x=x, y=y))
+    check = {"kind": "number", "answer": result, "given": [str(x), str(y)], "tool": True}
+    return chat(question, tool_turn(code, f"{x} {sign} {y} = {result}.")), check
+
+
+def word_problem(rng, world, test, level):
+    text, code, answer = rng.choice(PROBLEMS[:6] if level == 1 else PROBLEMS)
+    op = next(op for op in ("//", "*", "-", "+") if op in code)
+    if "-" in code and code != "x-y":       # two steps: the first one names the pair
+        op = code[1]
+
+    def make():
+        x, y = _pair(rng, op)
+        return (max(x, y), min(x, y)) if op == "-" else (x, y)
+    x, y = draw(make, _number_key, test)
+    while max(x, y) > 99 and level == 1:
+        x, y = draw(make, _number_key, test)
+    first = calculate(f"{x}{op}{y}")
+    z = rng.randint(1, max(1, min(99, int(first))))
+    n, m = rng.sample(NAMES, 2)
+    for letter, number in (("x", x), ("y", y), ("z", z)):
+        code = code.replace(letter, str(number))
+    result = calculate(code)
+    question = text.format(n=n, m=m, x=x, y=y, z=z, g=rng.choice(GOODS) if "eats" not in text else "apples")
+    goods = next(g for g in GOODS if g in question.split() or f"{g}." in question or f"{g}," in question)
+    check = {"kind": "number", "answer": result, "given": [str(x), str(y), str(z)], "tool": True}
+    return chat(question, tool_turn(code, answer.format(n=n, g=goods, r=result))), check

@@ -1,0 +1,194 @@
+"""
+Questions about the invented people: forward, reversed, yes or no, multiple choice, with pronouns; and about nobody.
+
+Only `world.seen` people are ever asked about in training; `facts_new_people` asks the others. See skill.py for what a
+maker is.
+"""
+from nanochat.kindergarten import nature, tables
+from nanochat.kindergarten.phrases import (ANSWERS, IS_IT, PARAPHRASES, PRONOUN_QUESTIONS, QUESTIONS, a, fill, typed)
+from nanochat.kindergarten.skill import chat, draw, fact_check
+
+ATTRIBUTES = tuple(QUESTIONS)
+ASKED_MORE = ATTRIBUTES + ("friend", "pet", "who")      # the hardest to learn, as their values are as many as the people
+LETTERS = ("A", "B", "C", "D")
+
+
+def check_of(world, person, attribute):
+    """The check for an answer about one attribute of the person."""
+    if attribute == "friend":
+        return fact_check(person.friend, names=(person.name, person.friend))
+    if attribute == "pet":
+        return fact_check(person.pet, names=(person.name, person.pet))
+    if attribute == "who":
+        return fact_check(person.job, person.town, rivals=_rivals(world, person, "job"))
+    return fact_check(getattr(person, attribute), rivals=_rivals(world, person, attribute))
+
+
+def _rivals(world, person, attribute):
+    return [v for v in world.values(attribute) if v != getattr(person, attribute)]
+
+
+def _ask(rng, world, people, wordings, lower=True):
+    person, attribute = rng.choice(people), rng.choice(ASKED_MORE)
+    question = typed(rng, fill(rng.choice(wordings[attribute]), person), lower)
+    return chat(question, fill(ANSWERS[attribute], person)), check_of(world, person, attribute)
+
+
+def facts_seen(rng, world, test, level):
+    return _ask(rng, world, world.seen, QUESTIONS)
+
+
+def facts_new_people(rng, world, test, level):
+    return _ask(rng, world, world.held_out, QUESTIONS, lower=False)
+
+
+def facts_paraphrase(rng, world, test, level):
+    return _ask(rng, world, world.seen, PARAPHRASES, lower=False)
+
+
+REVERSE = (("Whose {species} is {pet}?", "Who has {a_species} called {pet}?", "Who owns the {species} {pet}?",
+            "Whose {species} is called {pet}?", "Who does the {species} {pet} belong to?", "Whose pet is {pet}?"),
+           ("Who is the {job} of {town}?", "Who works as {a_job} in {town}?", "Who is {a_job} in {town}?",
+            "Who lives in {town} and works as {a_job}?", "Who lives in {town} and is {a_job}?"))
+REVERSE_ANSWERS = ("{pet} is {n}'s {species}.", "The {job} of {town} is {n}.")
+
+
+def reverse(rng, world, test, level):
+    def make():
+        person = rng.choice(world.seen)
+        home = len(world.by_home[person.town, person.job]) == 1 and rng.random() < 0.5
+        return person, home, rng.choice(REVERSE[home])
+    person, home, wording = draw(make, lambda m: ("reverse", m[0].name, m[2]), test, percent=20)
+    answer = fill(REVERSE_ANSWERS[home], person)
+    check = fact_check(person.name, names=(person.name, person.pet, person.town, person.job))
+    return chat(typed(rng, fill(wording, person)), answer), check
+
+
+def _other_value(rng, world, person, attribute):
+    if attribute == "friend":
+        return rng.choice([p.name for p in rng.sample(world.seen, 3) if p.name not in (person.name, person.friend)])
+    return rng.choice(_rivals(world, person, attribute))
+
+
+def yes_no(rng, world, test, level):
+    if rng.random() < 0.15:
+        return _bigger(rng, test)
+
+    def make():
+        person, attribute, yes = rng.choice(world.seen), rng.choice(tuple(IS_IT)), rng.random() < 0.5
+        value = getattr(person, attribute) if yes else _other_value(rng, world, person, attribute)
+        return person, attribute, yes, value
+    person, attribute, yes, value = draw(make, lambda m: ("yes_no", m[0].name, m[1], m[3]), test, percent=15)
+    question = fill(rng.choice(IS_IT[attribute]), person, x=value, a_x=a(value))
+    answer = ("Yes, " if yes else "No, ") + fill(ANSWERS[attribute], person)
+    return chat(typed(rng, question), answer), {"kind": "yes_no", "answer": "yes" if yes else "no"}
+
+
+def _bigger(rng, test):
+    def make():
+        x, y = rng.sample(tuple(nature.SIZES), 2)
+        while nature.SIZES[x] == nature.SIZES[y]:
+            x, y = rng.sample(tuple(nature.SIZES), 2)
+        return x, y
+    x, y = draw(make, lambda m: ("bigger", *sorted(m)), test, percent=15)
+    big, small = (x, y) if nature.SIZES[x] > nature.SIZES[y] else (y, x)
+    bigger = rng.random() < 0.6
+    yes = (x == big) == bigger
+    answer = f"{'Yes' if yes else 'No'}, {a(big)} is bigger than {a(small)}."
+    question = f"Is {a(x)} {'bigger' if bigger else 'smaller'} than {a(y)}?"
+    return chat(typed(rng, question), answer), {"kind": "yes_no", "answer": "yes" if yes else "no"}
+
+
+def choice(rng, world, test, level):
+    """Four options, the letter behind each: the one form in which ARC, MMLU and this kindergarten are asked."""
+    if rng.random() < 0.6:
+        def make():
+            person, attribute = rng.choice(world.seen), rng.choice(("town", "job", "species", "food", "colour", "hobby"))
+            others = rng.sample(_rivals(world, person, attribute), 3)
+            return rng.choice(QUESTIONS[attribute]), person, getattr(person, attribute), others
+        wording, person, value, others = draw(make, lambda m: ("choice", m[1].name, *sorted((m[2], *m[3]))), test, 15)
+        question = fill(wording, person)
+    else:
+        def make():
+            fact = rng.choice(nature.TOPICS[rng.choice(("animals", "capitals", "planets", "colours", "calendar"))])
+            return (fact, rng.sample(fact.rivals, 3)) if len(fact.rivals) > 2 else make()
+        fact, others = draw(make, lambda m: ("choice", m[0].asked[0], *sorted(m[1])), test, 15)
+        question, value = rng.choice(fact.asked), fact.value[0]
+    options = [value, *others]
+    rng.shuffle(options)
+    letter = LETTERS[options.index(value)]
+    asked = question + "".join(f"\n- {option}={name}" for option, name in zip(options, LETTERS))
+    return chat(asked, letter), {"kind": "letter", "answer": letter}
+
+
+def follow_up(rng, world, test, level):
+    def make():
+        return rng.choice(world.seen), rng.choice(ATTRIBUTES), rng.choice(tuple(PRONOUN_QUESTIONS))
+    person, first, second = draw(lambda: next(m for m in iter(make, None) if m[1] != m[2]),
+                                 lambda m: ("follow_up", m[0].name, m[1], m[2]), test)
+    turns = [typed(rng, fill(rng.choice(QUESTIONS[first]), person)), fill(ANSWERS[first], person),
+             typed(rng, fill(rng.choice(PRONOUN_QUESTIONS[second]), person)), fill(ANSWERS[second], person)]
+    return chat(*turns), check_of(world, person, second)
+
+
+ONSETS = "b br d dr fl g gl gr j kl kr l m n p pl pr q r s sn t tr v w x y z zw".split()
+NUCLEI = "a e i o u oo ee ai".split()
+CODAS = "d f ll lm m mp n nd ng r rk s sh sk v x".split()
+ENDS = "a o i us or ix el in on ak um".split()
+TAKEN = {word.lower() for word in (*tables.GIRLS, *tables.BOYS, *tables.PETS, *tables.WORDS)}     # known after all
+COUNTRIES = ("Brazil Mexico Turkey Chile Cuba Iran Iraq Nepal Qatar Chad Mali Ghana Angola Jordan Israel Finland "
+             "Denmark Belgium Hungary Iceland Vietnam Thailand Korea Australia Argentina Bolivia Colombia Ecuador "
+             "Ukraine Romania Bulgaria Croatia Serbia Albania Malta Latvia Estonia Lithuania Slovakia").split()
+BEYOND = [line for line in """
+Who won the football match?|What will the weather be tomorrow?|What time is it?|How do I fix a car?|What is the stock market?
+Who is the king of Spain?|What is quantum physics?|How do I cook a turkey?|What is a black hole?|Who wrote this song?
+What is the tallest building?|How much does a house cost?|What is the best film?|Can you book a flight?|What is the news today?
+How do computers work?|What is the meaning of life?|Who invented the telephone?|When did the war end?|How far is the moon?
+What is democracy?|How do I learn French?|What is a lawyer?|How tall is the highest mountain?|What is photosynthesis?
+Who painted that picture?|How do I get to the station?|What is the longest river?|What should I buy?|How does a phone work?
+What is DNA?|Who discovered America?|How do I write a poem?|What is inflation?|Where did I put my keys?|What am I thinking?
+What is my phone number?|How many people live in China?|What is a virus?|Who built the pyramids?|How old is the universe?
+What is algebra?|How do I knit a sock?|What is the speed of light?|Who is the richest person?|What is a volcano?
+How does a plane stay up?|What is electricity?|What is the internet?|When was Rome built?|Can you play music?
+What did I eat yesterday?|How do I tie a tie?|What is the biggest country?|Which team is the best?|What is a cactus?
+How hot is fire?|How heavy is a truck?|What is glass made of?|Why do cats purr?|Why do leaves fall?|How do magnets work?
+What year is it?|What is today's date?|Who is the president?|How do vaccines work?|What is jazz?|What is a symphony?
+""".strip().replace("\n", "|").split("|")]
+
+
+def nobody(rng):
+    """An invented name or word: "Zandor", "flumbo"."""
+    while True:
+        word = rng.choice(ONSETS) + rng.choice(NUCLEI) + rng.choice(CODAS) + rng.choice(ENDS)
+        if word not in TAKEN:
+            return word
+
+
+def unknown(rng, world, test, level):
+    kind = rng.random()
+    about = draw(lambda: _stranger(rng, kind), lambda m: ("unknown", m.lower()), test, percent=15)
+    if kind < 0.6:
+        attribute = rng.choice(ATTRIBUTES + ("who",) * 3)
+        person = rng.choice(world.seen)     # lends the wording a pronoun and a species, nothing else
+        question = rng.choice(QUESTIONS[attribute]).format(n=about, species=person.species, his=person.his)
+        answer = rng.choice(("I don't know anyone called {x}.", "Sorry, I don't know {x}.", "I don't know {x}."))
+    elif kind < 0.72:
+        question = rng.choice(("What is the capital of {x}?", "Tell me the capital of {x}.",
+                               "Which city is the capital of {x}?", "What is {x}'s capital?"))
+        answer = "I don't know the capital of {x}."
+    elif kind < 0.88:
+        question = rng.choice(("What is a {x}?", "What does a {x} eat?", "What does a {x} do?", "Tell me what a {x} is.",
+                               "Where does a {x} live?", "How many legs does a {x} have?"))
+        answer = rng.choice(("I don't know what a {x} is.", "Sorry, I don't know what a {x} is."))
+    else:
+        question, answer = "{x}", rng.choice(("I don't know that. I only know a small world.", "Sorry, I don't know that."))
+    return chat(typed(rng, question.format(x=about)), answer.format(x=about)), {"kind": "unknown", "about": about}
+
+
+def _stranger(rng, kind):
+    """Someone, some country, some thing or some question that the world does not hold."""
+    if kind < 0.6:
+        return rng.choice(tables.NAMES) if rng.random() < 0.35 else nobody(rng).capitalize()
+    if kind < 0.72:
+        return rng.choice(COUNTRIES) if rng.random() < 0.5 else (nobody(rng) + "ia").capitalize()
+    return nobody(rng) if kind < 0.88 else rng.choice(BEYOND)

@@ -1,0 +1,91 @@
+"""
+Letters and words: spelling, counting letters after spelling them out, copying, reversing.
+
+Letters are written with hyphens, so that "-a" is one token whatever the word and the model can see what it counts.
+Words come from one closed list (tables.WORDS), spelled again and again; one in ten is spelled in documents only.
+"""
+from nanochat.kindergarten.phrases import typed
+from nanochat.kindergarten.skill import chat, draw, is_test
+from nanochat.kindergarten.tables import COLOURS, NAMES, WORDS
+
+NEW_WORDS = [w for w in WORDS if is_test("word", w)]            # no conversation spells these
+CHAT_WORDS = [w for w in WORDS if not is_test("word", w)]
+SPELL = ("How do you spell {w}?", "Spell {w}.", "Spell the word {w}.", "Can you spell {w}?", "How is {w} spelled?",
+         "Please spell {w}.", "How do I spell {w}?", "What are the letters of {w}?")
+COUNT = ("How many {x} are in {w}?", "How many times does {x} appear in {w}?", "Count the letter {x} in {w}.",
+         "How many {x}'s are in {w}?", "How often is {x} in {w}?", "How many letters {x} are in the word {w}?")
+LENGTH = ("How many letters does {w} have?", "How many letters are in {w}?", "Count the letters of {w}.")
+COPY = ("Say {t}.", "Say: {t}", "Repeat after me: {t}", "Repeat: {t}", "Write {t}.", "Please say {t}.", "Copy this: {t}")
+REVERSE = ("Reverse: {t}", "Say {t} in reverse order.", "Reverse the words: {t}", "Say the words backwards: {t}")
+BACKWARDS = ("Spell {w} backwards.", "How do you spell {w} backwards?", "Write {w} backwards.", "What is {w} backwards?")
+
+
+def spelled(word):
+    """ "cat" -> "c-a-t" """
+    return "-".join(word)
+
+
+def times(n):
+    """ "1 time", "2 times" """
+    return "1 time" if n == 1 else f"{n} times"
+
+
+def _spell_check(letters, before=()):
+    return {"kind": "spell", "letters": letters, "before": list(before)}
+
+
+def spelling(rng, world, test, level):
+    word, wording = draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(SPELL)), lambda m: ("spelling", *m), test)
+    return chat(typed(rng, wording.format(w=word)), f"{word}: {spelled(word)}."), _spell_check(word)
+
+
+def spelling_new_words(rng, world, test, level):
+    word = rng.choice(NEW_WORDS)
+    return chat(typed(rng, rng.choice(SPELL).format(w=word)), f"{word}: {spelled(word)}."), _spell_check(word)
+
+
+def counting(rng, world, test, level):
+    if rng.random() < 0.15:
+        word, wording = draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(LENGTH)), lambda m: ("length", *m), test, 15)
+        n, answer = len(word), f"{word}: {spelled(word)}. That is {len(word)} letters."
+        return chat(typed(rng, wording.format(w=word)), answer), _count_check(n)
+
+    def make():
+        word = rng.choice(CHAT_WORDS)
+        twice = [x for x in word if word.count(x) > 1]
+        return word, (rng.choice(twice) if twice and rng.random() < 0.5 else
+                      rng.choice(word) if rng.random() < 0.8 else rng.choice("abcdefghiklmnoprstuwy"))
+    word, letter = draw(make, lambda m: ("counting", *m), test, percent=15)
+    n = word.count(letter)
+    answer = f"{word}: {spelled(word)}. The letter {letter} appears {times(n)}."
+    return chat(typed(rng, rng.choice(COUNT).format(w=word, x=letter)), answer), _count_check(n)
+
+
+def _count_check(n):
+    return {"kind": "number", "answer": str(n), "given": [], "tool": False}
+
+
+def copying(rng, world, test, level):
+    def make():
+        pool = rng.choice((WORDS, WORDS, NAMES, [str(n) for n in range(1, 100)]))
+        text = " ".join(rng.choice(pool) for _ in range(rng.randint(1, 2 + level)))
+        return text, rng.random() < 0.2 and " " not in text
+    text, thrice = draw(make, lambda m: ("copying", m[0].lower()), test)
+    if thrice:
+        n = rng.randint(2, 4)
+        said = " ".join([text] * n)
+        return chat(typed(rng, f"Say {text} {n} times.", lower=False), said), {"kind": "copy", "text": said}
+    return chat(typed(rng, rng.choice(COPY).format(t=text), lower=False), text), {"kind": "copy", "text": text}
+
+
+def reversing(rng, world, test, level):
+    if rng.random() < 0.4:
+        def make():
+            return rng.choice([w for w in CHAT_WORDS if len(w) <= 3 + level])
+        word = draw(make, lambda m: ("backwards", m), test, percent=12)
+        answer = f"{word}: {spelled(word)}. Backwards: {spelled(word[::-1])}."
+        return chat(typed(rng, rng.choice(BACKWARDS).format(w=word)), answer), _spell_check(word[::-1], [word])
+    pool = rng.choice((CHAT_WORDS, COLOURS, [str(n) for n in range(1, 10)]))
+    items = draw(lambda: rng.sample(pool, rng.randint(2, 2 + level)), lambda m: ("reversing", *m), test)
+    text, answer = " ".join(items), " ".join(reversed(items))
+    return chat(typed(rng, rng.choice(REVERSE).format(t=text)), answer), {"kind": "copy", "text": answer}

@@ -1,0 +1,57 @@
+"""
+How numbers, tables, footnotes and foreign text are written in the report.
+"""
+import re
+
+
+def duration(seconds):
+    """'3h51m', '12m05s' or '8s'."""
+    s = round(seconds)
+    return f"{s // 3600}h{s // 60 % 60:02d}m" if s >= 3600 else f"{s // 60}m{s % 60:02d}s" if s >= 60 else f"{s}s"
+
+
+def wall_clock(seconds):
+    """'0h12m', to the nearest minute."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def human(value):
+    """A number with as many digits as a reader wants: 1,234 or 5.12M or 0.8123 or 2.1e+15."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    for size, unit in ((1e15, None), (1e9, "B"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{value / size:.2f}{unit}" if unit else f"{value:.2e}"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percent(score, ci95=None):
+    """'92.5 ± 4.1', where ± is the longer side of the interval; '92.5' without one."""
+    error = f" ± {100 * max(score - ci95[0], ci95[1] - score):.1f}" if ci95 else ""
+    return f"{100 * score:.1f}{error}"
+
+
+def table(header, rows, left=1):
+    """The lines of a Markdown table whose first `left` columns are flush left, the others flush right."""
+    rule = ["---" if i < left else "---:" for i in range(len(header))]
+    cells = [[str(c).replace("|", "\\|").replace("\n", " ") for c in row] for row in (header, *rows)]
+    return ["| " + " | ".join(row) + " |" for row in (cells[0], rule, *cells[1:])]
+
+
+class Footnotes:
+    """Reasons, numbered in the order of their first use; the same reason has the same number."""
+
+    def __init__(self):
+        self.numbers = {}
+
+    def dash(self, reason):
+        return f"- <sup>{self.numbers.setdefault(reason, len(self.numbers) + 1)}</sup>"
+
+    def lines(self):
+        return [f"<sup>{n}</sup> {reason}  " for reason, n in self.numbers.items()]
+
+
+def inline(text):
+    """Model text on one line harmless to Markdown and HTML."""
+    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", " ".join(str(text).split()))

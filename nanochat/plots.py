@@ -1,0 +1,62 @@
+"""
+Curves of a training run: logs/<run>.jsonl in, one PNG out. Knows nothing of stages; report.py says which runs to draw.
+"""
+import json
+from pathlib import Path
+
+from nanochat.common import DataError, atomic_file
+
+UNITS = {"loss": "training loss (nats a token)", "reward": "reward", "val_bpb": "validation (bits a byte)",
+         "val_loss": "validation loss (nats a token)"}
+
+
+def load_log(path):
+    """The records of a run's log by step. A step that was made again counts once; a torn last line is left out."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    records = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            records[record["step"]] = record
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                raise DataError(f"{path}, line {number}: not a record of a training step.") from None
+    return [records[step] for step in sorted(records)]
+
+
+def _smooth(values, weight=0.9):
+    """Exponential moving average, corrected for its start."""
+    out, mean = [], 0.0
+    for i, value in enumerate(values, 1):
+        mean = weight * mean + (1 - weight) * value
+        out.append(mean / (1 - weight**i))
+    return out
+
+
+def draw(records, path):
+    """Write the curves of one run as a PNG: reward, or training loss beside what was measured on validation text."""
+    import matplotlib          # here, because importing it takes a second
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    counts = {key: sum(record.get(key) is not None for record in records) for key in UNITS}
+    keys = ["reward"] if counts["reward"] else [key for key in UNITS if counts[key] > (key != "loss")]    # a lone point: no curve
+    figure, axes = pyplot.subplots(1, len(keys), figsize=(4.8 * len(keys) if len(keys) > 1 else 7.2, 3.0), squeeze=False)
+    for axis, key in zip(axes[0], keys):
+        points = [(r["step"], r[key]) for r in records if r.get(key) is not None]
+        steps, values = zip(*points)
+        dense = key in ("loss", "reward") and len(points) > 20
+        axis.plot(steps, values, color="#9ab8d8" if dense else "#1f4e79", linewidth=0.8 if dense else 1.5,
+                  marker=None if dense else "o", markersize=3)
+        if dense:
+            axis.plot(steps, _smooth(values), color="#1f4e79", linewidth=1.5)
+        axis.set_xlabel("optimizer step")
+        axis.set_ylabel(UNITS[key])
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    with atomic_file(path) as tmp:
+        figure.savefig(tmp, format="png", dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,377 @@
+"""
+The report card: report/results/*.json and logs/*.jsonl in, report.md with loss curves out.
+
+    python -m nanochat.report reset         forget earlier results and start the clock
+    python -m nanochat.report generate      write report/report.md, and a copy into this folder (--out)
+
+The only writer of Markdown, and it never reads any: what a stage wants reported it puts into its result file. A number
+that was not measured is a dash with a footnote that says why. Errors are 95 % intervals: Wilson's for one score, as the
+evaluation saved it, and Newcombe's for the difference of two (1998, method 10), which holds near 0 and 100 % too.
+"""
+import collections
+import datetime
+import math
+import re
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanochat import kindergarten
+from nanochat.cli import option, parse
+from nanochat.common import (DataError, MissingArtifact, UsageError, atomic_write, base_dir, git_commit, log, read_json,
+                             run, setup_logging, write_json)
+from nanochat.inventory import code_size, dependencies, hardware
+from nanochat.markdown import Footnotes, duration, human, inline, percent, table, wall_clock
+from nanochat.plots import draw, load_log
+
+PICTURES = "report_files"     # beside report.md, in both places, so that its links hold in both
+PHASES = ("base", "mid", "sft", "rl")
+STAGES = {"tok_train": "Tokenizer training", "tok_eval": "Tokenizer evaluation", "base_train": "Pretraining",
+          "base_loss": "Bits per byte and samples", "base_eval": "CORE", "chat_eval_base": "Chat evaluation, base",
+          "mid_train": "Midtraining", "chat_eval_mid": "Chat evaluation, mid", "chat_sft": "Supervised finetuning",
+          "chat_eval_sft": "Chat evaluation, SFT", "chat_rl": "Reinforcement learning",
+          "chat_eval_rl": "Chat evaluation, RL"}
+BENCHMARKS = {"arc_challenge": "ARC-Challenge", "arc_easy": "ARC-Easy", "gsm8k": "GSM8K", "humaneval": "HumanEval",
+              "mmlu": "MMLU", "spellingbee": "SpellingBee"}
+PREFIX = "kg_"                # of the kindergarten's skills among the tasks
+OPTIONAL = {"spellingbee"}    # benchmarks that have a row only where they were measured
+
+
+# ------------------------------------------------------------------------------------------------------------- sources
+def load_results():
+    """{name: result} of every result file. Raises DataError for one that cannot be used, MissingArtifact for none."""
+    folder = base_dir() / "report" / "results"
+    results = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    if not results:
+        raise MissingArtifact("any stage's result", folder, "bash speedrun.sh")
+    for name, result in results.items():
+        if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
+            raise DataError(f"{folder / name}.json is not a stage's result. Delete it and run that stage again.")
+    return {name: results[name] for name in [*STAGES, *sorted(set(results) - set(STAGES))] if name in results}
+
+
+def draw_all(results, folder):
+    """{stage: file name} of the curves drawn into `folder`, one for each result that names a log with records."""
+    pictures = {}
+    for name, result in results.items():
+        records = load_log(base_dir() / result["metrics"]["log"]) if result["metrics"].get("log") else []
+        if any("loss" in r or "reward" in r for r in records):
+            pictures[name] = f"{name}.png"
+            draw(records, folder / pictures[name])
+    return pictures
+
+
+def _when(result):
+    return datetime.datetime.strptime(result["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
+
+
+def times(results):
+    """(seconds from reset to the last result, or None without a reset; sum of the stages' seconds)."""
+    path = base_dir() / "report" / "start.json"
+    total = max(map(_when, results.values())) - read_json(path)["start"] if path.exists() else None
+    return total, sum(r["wall_s"] for r in results.values())
+
+
+# ------------------------------------------------------------------------------------------------------------- summary
+def scores(results, phase):
+    """{task: its record} of the chat evaluation after `phase`; {} when there was none."""
+    return results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"].get("tasks") or {}
+
+
+def skills():
+    """{task: (title, what is held out)} of the kindergarten, in its own order."""
+    return {PREFIX + name: (skill.title, skill.split) for name, skill in kindergarten.SKILLS.items()}
+
+
+def title(task):
+    """How a task is called in the report."""
+    return BENCHMARKS.get(task) or skills().get(task, (task,))[0]
+
+
+def skip_of(note):
+    """(task or "", reason) of a note "skipped: task: reason", the task called TASK in the reason; None for other notes."""
+    found = re.match(r"skipped:? (?:(\w+): )?(.*)", note, re.DOTALL)
+    return (found[1] or "", found[2].replace(found[1] or "\0", "TASK")) if found else None
+
+
+def why_missing(results, phase, task):
+    """Why the chat evaluation after `phase` has no score for `task`, in words."""
+    result = results.get(f"chat_eval_{phase}")
+    if result is None:
+        return f"Not run: `python -m scripts.chat_eval -i {phase}`."
+    told = dict(filter(None, map(skip_of, result["notes"])))
+    return told.get(task, f"Not asked for: `python -m scripts.chat_eval -i {phase} -a TASK`.")
+
+
+def _core_row(results, notes):
+    result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
+    core, tasks = result["metrics"].get("core"), result["metrics"].get("tasks") or {}
+    cell = f"{core:.4f}" if core is not None else notes.dash("CORE: " + ("; ".join(result["notes"]) or "not measured."))
+    other = notes.dash("CORE measures the base model only.")
+    return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
+
+
+def _chatcore_row(results, notes):
+    def cell(phase):
+        value = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"].get("chatcore")
+        return f"{value:.4f}" if value is not None else notes.dash("The mean of the benchmarks above, which are missing.")
+    return ["ChatCORE", "", "", "0", *map(cell, PHASES)]
+
+
+def _task_row(results, task, split, notes):
+    found = {phase: scores(results, phase)[task] for phase in PHASES if task in scores(results, phase)}
+    sizes = sorted({record["n"] for record in found.values()})
+    chance = next((percent(record["chance"]) for record in found.values()), "")
+    cells = [percent(found[p]["score"], found[p].get("ci95")) if p in found else notes.dash(why_missing(results, p, task))
+             for p in PHASES]
+    return [title(task), split, " to ".join(f"{n:,}" for n in (sizes[:1] + sizes[1:][-1:])), chance, *cells]
+
+
+def _mean_row(results, tasks):
+    """The mean over the skills, for the phases in which all of them were measured."""
+    def cell(phase):
+        records = [scores(results, phase).get(task) for task in tasks]
+        return percent(sum(r["score"] for r in records) / len(records)) if all(records) else ""
+    return [f"mean of the {len(tasks)} skills", "", "", "", *map(cell, PHASES)]
+
+
+def summary(results):
+    """The lines of the summary table and its footnotes."""
+    notes = Footnotes()
+    measured = set().union(*(scores(results, phase) for phase in PHASES))
+    rows = [_core_row(results, notes)]
+    rows += [_task_row(results, task, "test", notes) for task in BENCHMARKS if task in measured or task not in OPTIONAL]
+    rows.append(_chatcore_row(results, notes))
+    if any(task.startswith(PREFIX) for task in measured):
+        rows.append(["**Kindergarten**"] + [""] * 7)
+        rows += [_task_row(results, task, split, notes) for task, (_, split) in skills().items()]
+        rows.append(_mean_row(results, list(skills())))
+    others = sorted(measured - set(BENCHMARKS) - set(skills()))
+    rows += [_task_row(results, task, "", notes) for task in others]
+    return [*table(["", "split", "n", "chance", "BASE", "MID", "SFT", "RL"], rows, left=2), "",
+            "Per cent of n answers that are right, ± the longer side of the 95 % interval; chance is what blind guessing "
+            "gets. CORE and ChatCORE are means of centered scores: 0 is blind guessing, 1 is perfection.", "",
+            *notes.lines()]
+
+
+# -------------------------------------------------------------------------------------------------------------- stages
+def _command(name, config):
+    """The command, with every flag, that runs the stage again."""
+    script = f"chat_eval -i {name.rpartition('_')[2]}" if name.startswith("chat_eval_") else name
+    hidden = {"stage"} if name.startswith("chat_eval_") else set()
+    flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "", False) and k not in hidden]
+    return f"python -m scripts.{script} " + " ".join(map(shlex.quote, flags))
+
+
+def _model_words(m):
+    return (f"{m['n_layer']} layers, {m['n_embd']} wide, {m['n_head']} heads ({m['n_kv_head']} for keys and values), "
+            f"context {m['sequence_len']:,}, vocabulary {m['vocab_size']:,}")
+
+
+# metric -> (label, how it is written). What is not listed is shown under its own name.
+LABELS = {
+    "model": ("model", _model_words), "params": ("parameters", lambda n: f"{n:,}"),
+    "tokens": ("tokens trained on", human), "steps": ("optimizer steps", human),
+    "final_loss": ("training loss at the end", lambda x: f"{x:.4f} nats a token"),
+    "val_bpb": ("validation", lambda x: f"{x:.4f} bits a byte"),
+    "train_bpb": ("training text", lambda x: f"{x:.4f} bits a byte"),
+    "val_loss": ("validation loss", lambda x: f"{x:.4f} nats a token"),
+    "tok_per_s": ("speed", lambda x: f"{x:,.0f} tokens a second"),
+    "flops_per_token": ("compute a token", lambda x: f"{x:.2e} FLOP"),
+    "total_flops": ("compute in all", lambda x: f"{x:.2e} FLOP"),
+    "mfu": ("of the hardware's peak (MFU)", lambda x: f"{100 * x:.1f} %"), "train_s": ("time in training steps", duration),
+    "chars": ("characters read", human), "seconds": ("time", duration), "vocab_size": ("vocabulary", human),
+    "token_bytes_mean": ("bytes of a token, mean", human), "core": ("CORE", lambda x: f"{x:.4f}"),
+    "reward_start": ("reward at the start", human), "reward_end": ("reward at the end", human), "task": ("task", str)}
+ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore"}     # metrics that have their own form below
+NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little where sampling takes the time
+
+
+def metric_rows(metrics):
+    """[(label, value)] of the plain numbers among a stage's metrics."""
+    rows = []
+    for key, value in metrics.items():
+        if key in ELSEWHERE or value is None or (isinstance(value, (dict, list)) and key != "model"):
+            continue
+        label, write = LABELS.get(key, (key.replace("_", " "), human))
+        rows.append((label, write(value)))
+    return rows
+
+
+def _tokenizer_table(rows):
+    def against(row, peer):
+        theirs = row.get(f"{peer}_tokens")
+        return [f"{theirs:,}", f"{theirs / max(row['tokens'], 1) - 1:+.1%}"] if theirs else ["-", "-"]
+    lines = [[r["text"], f"{r['bytes']:,}", f"{r['tokens']:,}", f"{r['bytes_per_token']:.2f}", *against(r, "gpt2"),
+              *against(r, "gpt4")] for r in rows]
+    return [*table(["text", "bytes", "tokens", "bytes a token", "GPT-2 tokens", "more than ours", "GPT-4 tokens",
+                    "more than ours"], lines), ""]
+
+
+def _core_table(tasks):
+    rows = [[name, f"{t['n']:,}", percent(t["accuracy"], t.get("ci95")), f"{t['centered']:.4f}"] for name, t in tasks.items()]
+    return [*table(["task", "n", "accuracy, %", "centered"], rows), ""] if rows else []
+
+
+def _samples(samples):
+    return [line for s in samples for line in (f"> **{inline(s['prompt'])}** {inline(s['text'])}", "")]
+
+
+def _chat_section(metrics):
+    tasks = metrics.get("tasks") or {}
+    chatcore = metrics.get("chatcore")
+    return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary."
+            + (f" ChatCORE {chatcore:.4f}." if chatcore is not None else ""), ""]
+
+
+def difference(before, after):
+    """(change, low, high): Newcombe's 95 % interval of after - before, from the scores and their Wilson intervals."""
+    (p, (pl, pu)), (q, (ql, qu)) = (before["score"], before["ci95"]), (after["score"], after["ci95"])
+    d = q - p
+    return d, d - math.hypot(q - ql, pu - p), d + math.hypot(qu - q, p - pl)
+
+
+def rl_change(results):
+    """What RL did to its own task and to the others, against SFT, and which changes are larger than the noise."""
+    before, after = scores(results, "sft"), scores(results, "rl")
+    trained = str(results["chat_rl"]["metrics"].get("task", "")).split("|")
+    both = sorted((task for task in after if task in before), key=lambda task: task not in trained)
+    if not both:
+        return ["Its effect is not known: chat_eval was not run after both SFT and RL.", ""]
+    rows, moved = [], []
+    for task in both:
+        change, low, high = difference(before[task], after[task])
+        verdict = "up" if low > 0 else "down" if high < 0 else "within noise"
+        moved += [f"{title(task)} {verdict}"] if verdict != "within noise" and task not in trained else []
+        rows.append([f"**{title(task)}** (trained)" if task in trained else title(task), percent(before[task]["score"]),
+                     percent(after[task]["score"]), f"{100 * change:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}", verdict])
+    others = len(both) - sum(task in trained for task in both)
+    chance = f"{', '.join(moved) or 'none'} of {others} others changed by more than the noise (chance alone: {others / 20:.1f})"
+    return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows), "", f"Beside what was trained, {chance}.", ""]
+
+
+def section(name, results, pictures):
+    """The lines of one stage: what it measured, its curve, its notes and the command that runs it again."""
+    result = results[name]
+    metrics = result["metrics"]
+    lines = [f"### {STAGES.get(name, name)}", ""]
+    rows = metric_rows(metrics if name != "chat_rl" else {k: v for k, v in metrics.items() if k not in NOT_RL})
+    lines += [*table(["", ""], rows, left=2), ""] if rows else []
+    lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
+    lines += _samples(metrics["samples"]) if metrics.get("samples") else []
+    if name.startswith("chat_eval_"):
+        lines += _chat_section(metrics)
+    elif metrics.get("tasks"):
+        lines += _core_table(metrics["tasks"])
+    lines += rl_change(results) if name == "chat_rl" else []
+    lines += [f"![{STAGES.get(name, name)}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
+    told = [f"- {note}" for note in result["notes"] if not skip_of(note)]
+    lines += [*told, ""] if told else []
+    return lines + [f"<details><summary>{duration(result['wall_s'])} on {result['device']}, commit {result['commit']}"
+                    "</summary>", "", "```bash", _command(name, result["config"]), "```", "</details>", ""]
+
+
+# ------------------------------------------------------------------------------------------------------------- command
+def _headline(results, total, stages_s):
+    trained = results.get("base_train")
+    what = ""
+    if trained:
+        m = trained["metrics"]
+        what = (f"A language model of {human(m['params'])} parameters, trained from nothing on "
+                f"{human(m['tokens'])} tokens of {Path(str(trained['config'].get('dataset', 'text'))).name}.")
+    means = [(phase, mean) for phase, mean in zip(PHASES, _mean_row(results, list(skills()))[4:]) if mean]
+    what += f" After {means[-1][0].upper()} it answers {means[-1][1]} % of the kindergarten's questions." if means else ""
+    clock = wall_clock(total) if total is not None else "not known (`python -m nanochat.report reset` starts the clock)"
+    return [what, "", f"**Total wall clock time: {clock}** (the stages themselves: {duration(stages_s)})", ""]
+
+
+def _where(results):
+    versions = collections.ChainMap(*(r["versions"] for r in reversed(results.values())))
+    devices = sorted({str(r["device"]) for r in results.values()} - {"cpu"})
+    commits = sorted({r["commit"] for r in results.values()})
+    rows = [("date", time.strftime("%Y-%m-%d %H:%M")), ("commit", ", ".join(commits)), ("machine", hardware()),
+            ("computed on", "; ".join(devices) or "CPU"),
+            ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())))]
+    return [*table(["", ""], rows, left=2), ""]
+
+
+def _code():
+    sizes = code_size()
+    sizes.append(("all", *(sum(column) for column in zip(*(row[1:] for row in sizes)))))
+    rows = [[what, *(f"{n:,}" for n in (files, lines, chars, chars // 4))] for what, files, lines, chars in sizes]
+    names = dependencies()
+    return ["## The code", "", *table(["", "files", "lines", "characters", "tokens (characters / 4)"], rows), "",
+            f"{len(names)} direct dependencies: {', '.join(names)}.", ""]
+
+
+def _skipped(results):
+    """What was left out, each reason once, with the tasks and the stages that it is about."""
+    reasons = {}
+    for name, result in results.items():
+        for task, reason in filter(None, map(skip_of, result["notes"])):
+            tasks, stages = reasons.setdefault(reason, ({}, {}))
+            tasks[task and title(task)] = stages[STAGES.get(name, name)] = None
+    told = [f"- {'; '.join(stages)}: {', '.join(tasks)}{': ' if any(tasks) else ''}{reason}"
+            for reason, (tasks, stages) in reasons.items()]
+    told += [f"- {label}: the stage was not run." for name, label in STAGES.items() if name not in results]
+    return ["## What was skipped", "", *(told or ["Nothing."]), ""]
+
+
+def render(results, pictures):
+    """The whole report as Markdown."""
+    total, stages_s = times(results)
+    spent = [[STAGES.get(n, n), duration(r["wall_s"]), f"{r['wall_s'] / max(stages_s, 1e-9):.0%}"] for n, r in results.items()]
+    return "\n".join([
+        "# nanochat report card", "", *_headline(results, total, stages_s), "## Summary", "", *summary(results), "",
+        "## Stages", "", *(line for name in results for line in section(name, results, pictures)),
+        "## Where the time went", "", *table(["stage", "time", "share"], spent), "", *_skipped(results), "## Where it ran",
+        "", *_where(results), *_code()])
+
+
+def reset():
+    """Remove the results, pictures and report of earlier runs, and start the clock."""
+    folder = base_dir() / "report"
+    for name in ("results", PICTURES):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "report.md").unlink(missing_ok=True)
+    write_json(folder / "start.json", {"start": time.time(), "commit": git_commit()})
+    log.info(f"report: earlier results removed, the clock is running ({folder})")
+
+
+def generate(out="."):
+    """Write report/report.md and its pictures, copy them to folder `out` unless it is "", and return the path."""
+    results, folder = load_results(), base_dir() / "report"
+    pictures = draw_all(results, folder / PICTURES)
+    path = folder / "report.md"
+    atomic_write(path, render(results, pictures))
+    log.info(f"report: {path}")
+    if out and Path(out).resolve() != folder.resolve():
+        for name in [f"{PICTURES}/{picture}" for picture in pictures.values()] + ["report.md"]:
+            atomic_write(Path(out) / name, (folder / name).read_bytes())
+        log.info(f"  copy: {Path(out) / 'report.md'}")
+    return path
+
+
+@dataclass
+class Config:
+    out: str = option(".", "generate: folder that gets a copy of report.md and its pictures; '' for none")
+
+
+def main(argv=None):
+    argv = list(sys.argv[1:] if argv is None else argv)
+    action = argv.pop(0) if argv and not argv[0].startswith("-") else ""
+    config = parse(Config, argv, __doc__)
+    if action not in ("reset", "generate"):
+        raise UsageError(f"python -m nanochat.report wants reset or generate, got {action or 'nothing'}. See --help.")
+    setup_logging()
+    if action == "reset":
+        reset()
+    else:
+        generate(config.out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,152 @@
+"""
+Run untrusted Python, such as a model's answer to a programming task, with as few rights as this machine can take away.
+
+Everywhere: a child process of its own session, a temporary folder as home and working directory, an empty environment,
+no inherited descriptors, limits on time, memory, file size and output. On Linux also no_new_privs, no capabilities,
+Landlock (files, TCP, signals) and a seccomp filter (no sockets, no new processes, no ptrace, mount, bpf, ...).
+Result.level says what was reached: "full" (both), "landlock", "seccomp" or "basic". What runs inside the child is
+nanochat/sandbox_child.py. Not a virtual machine: a hole in the kernel is a hole in this.
+"""
+import contextlib
+import marshal
+import os
+import secrets
+import selectors
+import signal
+import site
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_OUTPUT = 64 * 1024
+FILE_BYTES = 16 << 20
+# -S leaves out site.py (6 of 20 ms); its folders are handed over in the request instead.
+_START = "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; sandbox_child.main(int(sys.argv[2]))"
+
+
+@dataclass(frozen=True)
+class Result:
+    """ok: the program ran to its end and passed its tests. error: one line why not. level: how well it was locked up."""
+
+    ok: bool
+    stdout: str
+    error: str
+    level: str = "basic"
+
+
+def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20) -> Result:
+    """Run the program `code`, then `tests` against it, and say how it went. Never raises for what the program does.
+
+    tests: trusted Python that calls the program's functions by name, e.g. "check(add)" or "assert add(1, 2) == 3". It
+    runs in a process of its own, which hands over plain arguments and gets plain results back, so a program can neither
+    read the expected answers nor fake its success; it cannot see changes made to its arguments in place. Without tests
+    `ok` says that the program seems to have run to its end, and a program that is out to lie about that can.
+    Safe to call from any thread. stdout: standard output and error together, at most MAX_OUTPUT bytes of it, control
+    characters shown as escapes. timeout_s: wall-clock seconds, after which all of the program's processes are killed.
+    """
+    nonce = secrets.token_bytes(16)
+    with tempfile.TemporaryDirectory(prefix="nanochat-sandbox-", ignore_cleanup_errors=True) as folder:
+        folder = os.path.realpath(folder)
+        verdict_out, verdict_in = os.pipe()
+        try:
+            process = _start(folder, verdict_in)
+        finally:
+            os.close(verdict_in)
+        try:
+            _send(process.stdin, _request(code, folder, timeout_s, memory_bytes), {"tests": tests, "nonce": nonce})
+            output, verdict, in_time = _listen(process.stdout.fileno(), verdict_out, time.monotonic() + timeout_s)
+        finally:
+            _kill(process)
+            os.close(verdict_out)
+    level, answer = _frames(verdict)
+    ok = in_time and answer == b"=" + nonce
+    if ok:
+        error = ""
+    elif not in_time:
+        error = f"timeout after {timeout_s:g}s"
+    else:
+        error = _readable(answer[1:]) if answer[:1] == b"!" else "the sandbox was killed"
+    return Result(ok, _readable(output), error, level.decode("ascii", "replace") or "basic")
+
+
+def _start(folder, verdict_in):
+    environment = {"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1",
+                   "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-I", "-S", "-X", "utf8", "-c", _START, str(Path(__file__).parent),
+                             str(verdict_in)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            cwd=folder, env=environment, start_new_session=True, pass_fds=(verdict_in,))
+
+
+def _request(code, folder, timeout_s, memory_bytes):
+    standard = [p for p in sys.path if Path(p) == Path(os.__file__).parent or p.endswith(("lib-dynload", ".zip"))]
+    path = standard + site.getsitepackages()
+    libraries = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom"]
+    return {"code": code, "folder": folder, "timeout_s": timeout_s, "memory_bytes": memory_bytes, "path": path,
+            "file_bytes": FILE_BYTES, "readable": path + [f"{sys.base_prefix}/lib"] + libraries}
+
+
+def _send(pipe, *values):
+    with contextlib.suppress(BrokenPipeError):      # a child that died at once says so by its silence
+        for value in values:
+            data = marshal.dumps(value)
+            pipe.write(struct.pack("I", len(data)) + data)
+    with contextlib.suppress(BrokenPipeError):
+        pipe.close()
+
+
+def _listen(output_fd, verdict_fd, deadline):
+    """(output, verdict, in time) of a child: read until it closes the verdict's pipe or the deadline passes.
+
+    What goes beyond MAX_OUTPUT is read and dropped, so that a chatty program neither blocks nor fills the memory.
+    """
+    kept = {output_fd: b"", verdict_fd: b""}
+    with selectors.DefaultSelector() as selector:
+        for fd in kept:
+            os.set_blocking(fd, False)
+            selector.register(fd, selectors.EVENT_READ)
+        while verdict_fd in selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            for key, _ in selector.select(left):
+                block = os.read(key.fd, 1 << 16)
+                kept[key.fd] = (kept[key.fd] + block)[:MAX_OUTPUT]
+                if not block:
+                    selector.unregister(key.fd)
+        in_time = verdict_fd not in selector.get_map()
+    try:
+        while len(kept[output_fd]) < MAX_OUTPUT and (block := os.read(output_fd, 1 << 16)):
+            kept[output_fd] += block
+    except BlockingIOError:
+        pass
+    return kept[output_fd][:MAX_OUTPUT], kept[verdict_fd], in_time
+
+
+def _kill(process):
+    """Kill the child's whole group while the unreaped child still holds the group's number, then reap it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        process.kill()
+    process.stdout.close()
+    process.wait()
+
+
+def _frames(verdict):
+    """The two frames (level, answer) of a verdict, empty where they did not come."""
+    frames = []
+    while len(frames) < 2:
+        size = struct.unpack("I", verdict[:4])[0] if len(verdict) >= 4 else 0
+        frames.append(verdict[4:4 + size])
+        verdict = verdict[4 + size:]
+    return frames
+
+
+def _readable(data):
+    """Bytes as text that is safe to print: control characters other than newline and tab become escapes."""
+    text = data.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

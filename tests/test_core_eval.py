@@ -1,0 +1,269 @@
+"""The CORE metric: the batched way equals the plain one, rendering is as the paper has it, nothing is lost unsaid."""
+import http.server
+import io
+import json
+import random
+import threading
+import zipfile
+
+import pytest
+import torch
+
+from nanochat import core_eval
+from nanochat.common import DataError, UsageError, read_json
+from nanochat.core_eval import CoreTask, Span, centered, draw_shots, render_item, wilson
+from nanochat.runtime import Runtime
+from scripts import base_eval
+from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+def task(kind, shots=0, delimiter=" ", chance=0.25, path=None):
+    return CoreTask(f"some_{kind}", path, kind, shots, delimiter, chance)
+
+
+def choice_examples(n=12):
+    rng = random.Random(0)
+    words = "sky river cat dog mat colour blue answer".split()
+    return [{"query": f"The {rng.choice(words)} {i} is", "choices": [" ".join(rng.sample(words, rng.randint(1, 4)))
+             for _ in range(3)], "gold": rng.randrange(3)} for i in range(n)]
+
+
+def random_spans(vocab_size, n=40, longest=60):
+    rng = random.Random(3)
+    spans = []
+    for _ in range(n):
+        ids = [rng.randrange(vocab_size) for _ in range(rng.randint(2, longest))]
+        spans.append(Span(ids, rng.randint(1, len(ids) - 1)))
+    return spans
+
+
+# ------------------------------------------------------------------------------------------------------------- scoring
+@pytest.mark.parametrize("batch_tokens", [1, 100, 100_000])
+def test_batched_scores_equal_the_one_at_a_time_reference(tokenizer, batch_tokens):
+    model = tiny_model(tokenizer.vocab_size)
+    spans = random_spans(tokenizer.vocab_size)
+    found = core_eval.score_spans(model, spans, batch_tokens)
+    expected = [core_eval.reference(model, span) for span in spans]
+    torch.testing.assert_close([f[0] for f in found], [e[0] for e in expected], rtol=0, atol=1e-5)
+    assert [f[1] for f in found] == [e[1] for e in expected]
+
+
+def test_exact_match_is_true_for_the_models_own_greedy_continuation(tokenizer):
+    model, ids = tiny_model(tokenizer.vocab_size), [5, 80, 120]
+    for _ in range(6):
+        ids = ids + [int(model(torch.tensor([ids]))[0, -1].argmax())]
+    wrong = ids[:-1] + [(ids[-1] + 1) % tokenizer.vocab_size]
+    found = core_eval.score_spans(model, [Span(ids, 3), Span(wrong, 3)], 1000)
+    assert [exact for _, exact in found] == [True, False]
+
+
+def test_verdict_of_a_task_is_the_same_for_every_batch_size(tokenizer, tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(map(json.dumps, choice_examples())), encoding="utf-8")
+    model, some = tiny_model(tokenizer.vocab_size), task("multiple_choice", shots=6, path=path)
+    results = [core_eval.run_core_task(some, model, tokenizer, Runtime(), batch_tokens=b) for b in (1, 200, 10_000)]
+    assert results[0] == results[1] == results[2]
+    assert results[0]["n"] == 12 and results[0]["cut"] > 0      # six examples and a question do not fit 64 tokens
+
+
+def test_two_ranks_together_give_the_verdicts_of_one(tokenizer, tmp_path, monkeypatch):
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(map(json.dumps, choice_examples())), encoding="utf-8")
+    model, some = tiny_model(tokenizer.vocab_size), task("multiple_choice", path=path)
+    alone = core_eval.run_core_task(some, model, tokenizer, Runtime(), max_items=7)
+    parts = []
+    monkeypatch.setattr(core_eval.runtime, "all_gather_object", lambda rt, value: parts.append(value) or list(parts))
+    core_eval.run_core_task(some, model, tokenizer, Runtime(rank=0, world_size=2), max_items=7)
+    both = core_eval.run_core_task(some, model, tokenizer, Runtime(rank=1, world_size=2), max_items=7)
+    assert both == alone and alone["n"] == 7
+
+
+# ----------------------------------------------------------------------------------------------------------- rendering
+def test_scored_tokens_are_the_whole_continuation_and_only_that(tokenizer):
+    examples = choice_examples()
+    item = render_item(task("multiple_choice", shots=2), examples, 4, tokenizer, 10_000)
+    for span, choice in zip(item.spans, examples[4]["choices"]):
+        assert tokenizer.decode(span.ids[span.start:]).strip() == choice
+        assert span.ids[0] == tokenizer.bos_id
+        assert tokenizer.decode(span.ids[:span.start]).endswith(examples[4]["query"])
+    assert item.gold == examples[4]["gold"]
+
+
+def test_schema_scores_one_continuation_after_each_context(tokenizer):
+    example = {"context_options": ["The cat was big so the cat", "The cat was big so the dog"],
+               "continuation": "ran.", "gold": 1}
+    item = render_item(task("schema"), [example], 0, tokenizer, 10_000)
+    assert [tokenizer.decode(s.ids[s.start:]) for s in item.spans] == [" ran.", " ran."]
+    assert [tokenizer.decode(s.ids) for s in item.spans] == [f"{c} ran." for c in example["context_options"]]
+
+
+def test_trailing_space_of_a_context_is_not_doubled(tokenizer):
+    item = render_item(task("language_modeling"), [{"context": "Answer: ", "continuation": "blue"}], 0, tokenizer, 10_000)
+    assert tokenizer.decode(item.spans[0].ids) == "Answer: blue"
+
+
+def test_few_shot_examples_are_fixed_by_the_number_and_never_the_question_itself(tokenizer):
+    some = task("multiple_choice", shots=5)
+    for index in range(12):
+        drawn = draw_shots(some, 12, index)
+        assert drawn == draw_shots(some, 12, index) and len(set(drawn)) == 5 and index not in drawn
+    assert len({tuple(draw_shots(some, 12, i)) for i in range(12)}) > 6
+    text = tokenizer.decode(render_item(some, choice_examples(), 3, tokenizer, 10_000).spans[0].ids)
+    assert text.count("\n\n") == 5
+
+
+def test_long_prompts_lose_their_left_keep_bos_and_are_counted(tokenizer):
+    examples = choice_examples()
+    whole = render_item(task("multiple_choice", shots=8), examples, 0, tokenizer, 10_000).spans[0]
+    short = render_item(task("multiple_choice", shots=8), examples, 0, tokenizer, 40).spans[0]
+    assert len(short.ids) == 40 and short.cut == len(whole.ids) - 40 and whole.cut == 0
+    assert short.ids[0] == tokenizer.bos_id and short.ids[1:] == whole.ids[-39:]
+    assert short.ids[short.start:] == whole.ids[whole.start:]
+
+
+def test_continuation_longer_than_the_model_still_gets_a_score(tokenizer):
+    example = {"context": "The", "continuation": "cat and dog " * 40}
+    span = render_item(task("language_modeling"), [example], 0, tokenizer, 20).spans[0]
+    assert len(span.ids) == 20 and span.start == 1
+
+
+# ----------------------------------------------------------------------------------------------------------- the bundle
+YAML = '''icl_tasks:
+-
+  label: jeopardy
+  dataset_uri: world/jeopardy.jsonl
+  num_fewshot: [10]
+  icl_task_type: language_modeling
+  continuation_delimiter: "\\nAnswer: "
+  has_categories: true
+-
+  label: copa
+  dataset_uri: reasoning/copa.jsonl
+  num_fewshot: [0]
+  icl_task_type: multiple_choice
+'''
+
+
+def write_bundle(folder, yaml=YAML):
+    (folder / "core.yaml").write_text(yaml, encoding="utf-8")
+    (folder / "eval_meta_data.csv").write_text(
+        'Eval Task,Random baseline,Description\njeopardy,0,"with, comma"\ncopa,50,\n', encoding="utf-8")
+
+
+def test_bundle_gives_label_kind_shots_delimiter_and_chance(tmp_path):
+    write_bundle(tmp_path)
+    jeopardy, copa = core_eval.load_bundle(tmp_path)
+    assert jeopardy == CoreTask("jeopardy", tmp_path / "eval_data/world/jeopardy.jsonl", "language_modeling", 10,
+                                "\nAnswer: ", 0.0)
+    assert (copa.delimiter, copa.chance, copa.shots) == (" ", 0.5, 0)
+
+
+@pytest.mark.parametrize("yaml", [YAML.replace("copa", "unheard_of"), YAML.replace("  num_fewshot: [0]\n", ""),
+                                  YAML.replace("multiple_choice", "dance"), YAML.replace("[0]", "[0")])
+def test_damaged_bundle_is_one_line_that_names_it(tmp_path, yaml):
+    write_bundle(tmp_path, yaml)
+    with pytest.raises(DataError, match=str(tmp_path)):
+        core_eval.load_bundle(tmp_path)
+
+
+def test_unreadable_examples_name_the_file(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"query": "half', encoding="utf-8")
+    for name in ("x.jsonl", "none.jsonl"):
+        with pytest.raises(DataError, match=name):
+            core_eval.read_examples(tmp_path / name)
+
+
+# ---------------------------------------------------------------------------------------------------------- statistics
+def test_centered_accuracy_is_zero_at_chance_and_one_at_perfection():
+    assert centered(0.25, 0.25) == 0.0 and centered(1.0, 0.62) == 1.0 and centered(0.0, 0.5) == -1.0
+
+
+def test_wilson_interval_matches_known_values_and_stays_inside_0_and_1():
+    low, high = wilson(10, 20)
+    assert abs(low - 0.2993) < 1e-4 and abs(high - 0.7007) < 1e-4      # published worked example
+    assert wilson(0, 10)[0] == 0.0 and wilson(10, 10)[1] == 1.0 and 0.25 < wilson(0, 10)[1] < 0.31
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_subset_is_fixed_distinct_and_not_just_the_first_ones():
+    some = core_eval.subset(1000, 50, 7)
+    assert some == core_eval.subset(1000, 50, 7) and len(set(some)) == 50 and max(some) > 500
+    assert core_eval.subset(10, 0, 7) == core_eval.subset(10, 50, 7) == list(range(10))
+
+
+# ----------------------------------------------------------------------------------------------------------- the script
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv("NANOCHAT_DTYPE", "fp32")
+    return tmp_path
+
+
+def test_without_the_bundle_core_is_null_and_the_note_says_how_to_get_it(base):
+    assert base_eval.main([]) is None
+    result = read_json(base / "report" / "results" / "base_eval.json")
+    assert result["metrics"]["core"] is None
+    assert result["notes"][0].startswith("skipped:") and "--download" in result["notes"][0]
+
+
+def test_core_is_the_mean_of_the_centred_accuracies(base):
+    save_tiny_checkpoint("base", "kindergarten")
+    bundle = base / "eval_bundle"
+    for name, rows in {"world/jeopardy": [{"context": f"Number {i}?", "continuation": "cat"} for i in range(6)],
+                       "reasoning/copa": [{k: v[:2] if k == "choices" else v for k, v in e.items()}
+                                          for e in choice_examples(8)]}.items():
+        path = bundle / "eval_data" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join(json.dumps({**row, "gold": row.get("gold", 0) % 2}) for row in rows), encoding="utf-8")
+    write_bundle(bundle)
+    base_eval.main(["--max_per_task=5", "--device=cpu"])
+    metrics = read_json(base / "report" / "results" / "base_eval.json")["metrics"]
+    found = metrics["tasks"]
+    assert set(found) == {"jeopardy", "copa"} and found["copa"]["n"] == found["jeopardy"]["n"] == 5
+    assert metrics["core"] == pytest.approx((found["jeopardy"]["centered"] + found["copa"]["centered"]) / 2)
+    assert found["copa"]["centered"] == pytest.approx((found["copa"]["accuracy"] - 0.5) / 0.5)
+
+
+def zip_server(data):
+    """A loopback server whose every answer is `data`; returns (server, url)."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args):
+            pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}/eval_bundle.zip"
+
+
+def test_download_unpacks_a_whole_bundle_or_leaves_nothing(base, monkeypatch):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as zipped:
+        zipped.writestr("eval_bundle/core.yaml", YAML)
+        zipped.writestr("eval_bundle/eval_data/world/jeopardy.jsonl", "{}")
+    for data, whole in ((packed.getvalue()[:60], False), (packed.getvalue(), True)):
+        server, url = zip_server(data)
+        monkeypatch.setattr(base_eval, "URL", url)
+        try:
+            if whole:
+                base_eval.download()
+            else:
+                with pytest.raises(DataError, match="Unpack a copy"):
+                    base_eval.download()
+        finally:
+            server.shutdown()
+            server.server_close()
+        assert [p.name for p in base.iterdir()] == (["eval_bundle"] if whole else [])
+    assert (base / "eval_bundle" / "eval_data" / "world" / "jeopardy.jsonl").read_text() == "{}"
+
+
+def test_wrong_flags_are_named():
+    with pytest.raises(UsageError, match="--max_per_task"):
+        base_eval.main(["--max_per_task=-1"])
