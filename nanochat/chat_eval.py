@@ -158,7 +158,7 @@ def last_logits(model, prompts):
 
 
 def best_letter(tokenizer, logits, letters):
-    """The letter whose token has the highest logit. A single capital letter is one token in any byte-level vocabulary."""
+    """The letter whose token has the highest logit. One ASCII letter is one token in any byte-level vocabulary."""
     ids = [tokenizer.encode(letter) for letter in letters]
     assert all(len(i) == 1 for i in ids), f"letters {letters} are not single tokens: {ids}"
     return letters[int(logits[[i[0] for i in ids]].argmax())]

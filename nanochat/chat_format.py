@@ -50,7 +50,7 @@ def _validate_message(i, message):
         wrong(f"the {role}'s content must be a string, got {type(content).__name__}")
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" and kind not in PARTS:
+        if kind not in ("text", *PARTS):
             wrong(f"a part's type must be text, python or python_output, got {kind!r}")
         if not isinstance(part.get("text"), str):
             wrong(f"a part's text must be a string, got {type(part.get('text')).__name__}")

@@ -221,9 +221,9 @@ def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=16384
     """
     examples = read_examples(task.path)
     chosen = subset(len(examples), max_items, mix_seed("core", task.label))
-    mine, verdicts = chosen[rt.rank::rt.world_size], []
+    mine, verdicts, room = chosen[rt.rank::rt.world_size], [], model.config.sequence_len + 1
     for start in range(0, len(mine), GROUP):
-        items = [render_item(task, examples, i, tokenizer, model.config.sequence_len + 1) for i in mine[start:start + GROUP]]
+        items = [render_item(task, examples, i, tokenizer, room) for i in mine[start:start + GROUP]]
         results = iter(score_spans(model, [span for item in items for span in item.spans], batch_tokens))
         for item in items:
             right = is_right(task, item, [next(results) for _ in item.spans])

@@ -1,9 +1,9 @@
 """
 Documents or conversations -> packed rows -> the batches of a step, in one global order.
 
-How documents are packed into rows is a deterministic function of their lengths, so rows have global numbers 0, 1, 2, ...,
-and step s always sees the same rows, whatever the number of ranks and the micro-batch. Hence exact resume, also on another
-number of GPUs. Knows nothing of models or optimizers.
+How documents are packed into rows is a deterministic function of their lengths, so rows have global numbers 0, 1, 2...,
+and step s always sees the same rows, whatever the number of ranks and the micro-batch. Hence exact resume, also on
+another number of GPUs. Knows nothing of models or optimizers.
 """
 import functools
 import hashlib
@@ -27,8 +27,11 @@ PLAN_CACHE_DOCUMENTS = 20_000  # shards with more documents keep their packing p
 # ------------------------------------------------------------------------------------------------------------- packing
 @dataclass(frozen=True)
 class Plan:
-    """Which pieces make which row: row i is the pieces first[i]:first[i+1]; piece p is tokens[start[p]:start[p]+length[p]]
-    with its first token replaced by bos (which is what stands there unless the piece continues a document)."""
+    """Which pieces make which row: row i is the pieces first[i]:first[i+1].
+
+    Piece p is tokens[start[p]:start[p]+length[p]] with its first token replaced by bos, which is what stands there
+    unless the piece continues a document: then the token before it, already the last of another row, gives its place.
+    """
     first: np.ndarray     # (rows + 1,) int64
     start: np.ndarray     # (pieces,) int64
     length: np.ndarray    # (pieces,) int32
@@ -65,7 +68,7 @@ def pack(offsets, capacity, crop, seed=0) -> Plan:
 
 
 def _best_fit(starts, lengths, capacity, crop):
-    """Rows of (start, length) pieces. One bit a length says whether a piece of it waits: finding the best is one shift."""
+    """Rows of (start, length) pieces. One bit a length says whether such a piece waits: the best is one mask away."""
     waiting = [[] for _ in range(capacity + 1)]
     for start, length in zip(reversed(starts), reversed(lengths)):    # so that equals leave in their order
         waiting[length].append(start)
@@ -74,16 +77,14 @@ def _best_fit(starts, lengths, capacity, crop):
     while there:
         row, gap = [], capacity
         while gap and there:
-            length = (there & ((2 << gap) - 1)).bit_length() - 1
-            if length < 1 and not crop:
+            fits = there & ((2 << gap) - 1)
+            if not fits and not crop:
                 break
-            whole = length > 0
-            if not whole:
-                length = there.bit_length() - 1
+            length = (fits or there).bit_length() - 1
             start = waiting[length].pop()
             if not waiting[length]:
                 there ^= 1 << length
-            if not whole:                            # a gap of 1 takes only the bos, and the tail is the whole piece again
+            if not fits:                             # a gap of 1 takes only bos, and the tail is the whole piece again
                 tail = length - gap + 1
                 waiting[tail].append(start + gap - 1)
                 there |= 1 << tail
@@ -110,8 +111,8 @@ def _read_row(plan, i, tokens, bos, capacity, mask=None):
 class TextRows:
     """Rows of pretraining text: every row starts with bos, documents whole where they fit.
 
-    A target that is bos has weight 1. A cut piece is always the last of its row, so inside a row bos follows nothing but
-    the true end of a document: it teaches the model where texts end.
+    A target that is bos has weight 1. A cut piece is always the last of its row, so inside a row bos follows nothing
+    but the true end of a document: it teaches the model where texts end.
     """
 
     def __init__(self, shards, sequence_len):
@@ -141,9 +142,12 @@ def _plan(shard, sequence_len):
     path = Path(f"{shard.path}.rows{sequence_len}.npz")
     stamp = np.array([FORMAT, *bytes.fromhex(shard.sha256)])
     if path.exists():
-        with np.load(path) as saved:
-            if np.array_equal(saved["stamp"], stamp):
-                return Plan(saved["first"], saved["start"], saved["length"])
+        try:
+            with np.load(path) as saved:
+                if np.array_equal(saved["stamp"], stamp):
+                    return Plan(saved["first"], saved["start"], saved["length"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            log.warning(f"{path} is damaged: planning its rows again")
     plan = pack(shard.offsets, sequence_len + 1, crop=True)
     if shard.documents >= PLAN_CACHE_DOCUMENTS:
         with atomic_file(path) as tmp, open(tmp, "wb") as f:
@@ -194,12 +198,12 @@ class ChatRows:
 # ------------------------------------------------------------------------------------------------------------- batches
 @dataclass
 class Batch:
-    """One micro-step of one rank, on the CPU. The loss of a step is the sum over weight * nll of all its batches / count."""
+    """One micro-step of one rank, on the CPU. A step's loss is the sum of weight * nll over all its batches / count."""
     inputs: torch.Tensor      # (B, T) int64
     targets: torch.Tensor     # (B, T) int64
     weight: torch.Tensor      # (B, T) float32
-    count: float                # sum of weight over the whole step: all ranks, all micro-steps; at least 1
-    rows: list                  # global row numbers
+    count: float              # sum of weight over the whole step: all ranks, all micro-steps; at least 1
+    rows: list                # global row numbers
 
     def to(self, device):
         """This batch on `device`; a copy to CUDA does not wait."""
@@ -227,14 +231,16 @@ class StepBatches:
     The next step is read ahead on a thread, which ends with the iterator. Raises UsageError naming the flag.
     """
 
-    def __init__(self, rows, rows_per_step, device_batch_size, rank=0, world_size=1, seed=0, shuffle=False, start_step=0):
+    def __init__(self, rows, rows_per_step, device_batch_size, rank=0, world_size=1, seed=0, shuffle=False,
+                 start_step=0):
         if len(rows) == 0:
             raise UsageError("the data set is empty: no row to train on. Give another --dataset.")
         if rows_per_step % (device_batch_size * world_size):
             raise UsageError(f"{rows_per_step} rows a step do not divide by --device_batch_size={device_batch_size} "
                              f"times {world_size} ranks. Choose a --device_batch_size that does.")
         self.rows, self.rows_per_step, self.device_batch_size = rows, rows_per_step, device_batch_size
-        self.rank, self.world_size, self.seed, self.shuffle, self.start_step = rank, world_size, seed, shuffle, start_step
+        self.rank, self.world_size, self.start_step = rank, world_size, start_step
+        self.seed, self.shuffle = seed, shuffle
         self._permutation = functools.lru_cache(maxsize=2)(self._permutation)
 
     @property

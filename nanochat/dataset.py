@@ -1,13 +1,16 @@
 """
 Pretraining text: which data sets there are, how their shards get onto the disk, and how they are read.
 
-    python -m nanochat.dataset -n 450                       the first 450 training shards of ClimbMix and the validation shard
+    python -m nanochat.dataset -n 450                       450 training shards of ClimbMix and the validation shard
     python -m nanochat.dataset --dataset=kindergarten -n 4  generated here, nothing to download
 
-A shard is a parquet file with a column `text`, one document a row; other columns are ignored. It has its name only when it
-is whole. The validation shard is fixed by name, so that it does not depend on how many shards were fetched. Instead of a
-data set's name every script also takes a folder of such files; the one that sorts last is then the validation shard.
+A shard is a parquet file with a column `text`, one document a row; other columns are ignored. It has its name only
+when it is whole. The validation shard is fixed by name, so that it does not depend on how many shards were fetched.
+Instead of a data set's name every script also takes a folder of such files; the one that sorts last is then the
+validation shard.
 """
+import functools
+import hashlib
 import itertools
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -19,8 +22,8 @@ import pyarrow.parquet as pq
 
 from nanochat import hub
 from nanochat.cli import option, parse
-from nanochat.common import (DataError, MissingArtifact, Progress, UsageError, atomic_file, base_dir, log, mix_seed, run,
-                             setup_logging)
+from nanochat.common import (DataError, MissingArtifact, Progress, UsageError, atomic_file, base_dir, log, mix_seed,
+                             run, setup_logging)
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,10 @@ def shards(name, split) -> list[Path]:
     if name not in DATASETS:
         return _folder_shards(name, split)
     row = DATASETS[name]
-    if not row.repo and not (row.folder / row.validation).exists():
-        generate(row, row.default_n)
+    if not row.repo:
+        if not (row.folder / row.validation).exists():
+            generate(row, row.default_n)
+        _warn_if_stale(row.folder / row.validation)
     if split == "val":
         found = [p for p in [row.folder / row.validation] if p.exists()]
     else:
@@ -79,7 +84,8 @@ def _folder_shards(folder, split):
     if paths is None:
         raise UsageError(f"--dataset={folder} is neither a folder of parquet files nor one of {', '.join(DATASETS)}.")
     if len(paths) < 2:
-        raise UsageError(f"--dataset={folder} holds {len(paths)} parquet files; two are needed, the last is for validation.")
+        raise UsageError(f"--dataset={folder} holds {len(paths)} parquet files; it wants two or more, the last one is "
+                         f"for validation.")
     return paths[-1:] if split == "val" else paths[:-1]
 
 
@@ -90,14 +96,15 @@ def _open(path):
     except KeyError:
         raise DataError(f"{path} has no column 'text' (it has {', '.join(file.schema_arrow.names)}).") from None
     except (OSError, pa.ArrowException) as e:
-        raise DataError(f"cannot read {path}, it is damaged or truncated ({_brief(e)}). Delete it and fetch it again.") from None
+        raise _damaged(path, e) from None
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(f"the column 'text' of {path} holds {kind}, not strings.")
     return file
 
 
-def _brief(error):
-    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+def _damaged(path, error):
+    said = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    return DataError(f"cannot read {path}, it is damaged or truncated ({said}). Delete it and fetch it again.")
 
 
 def count_documents(path) -> int:
@@ -107,22 +114,22 @@ def count_documents(path) -> int:
 
 
 def iter_texts(paths):
-    """The documents of these shards, one string each, in order. Raises DataError naming the file that cannot be read."""
+    """The documents of these shards in order, empty ones left out. Raises DataError naming a file it cannot read."""
     for path in paths:
         with _open(path) as file:
             try:
                 for batch in file.iter_batches(batch_size=1024, columns=["text"]):
                     yield from (text for text in batch.column(0).to_pylist() if text)
             except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
-                raise DataError(f"cannot read {path}, it is damaged ({_brief(e)}). Delete it and fetch it again.") from None
+                raise _damaged(path, e) from None
 
 
-# ----------------------------------------------------------------------------------------------------- making them be here
+# -------------------------------------------------------------------------------------------------- getting them here
 def generate(row, n):
     """Write the first n training shards of the kindergarten and its validation shard, those that are missing.
 
-    Each shard has its own seed, so shard i is the same however many are made, and validation documents are no training
-    documents. Small row groups let readers start early.
+    Each shard has its own seed, so shard i is the same however many are made, and validation documents are drawn apart
+    from all training documents (a few of the shortest kinds turn up in both). Small row groups keep readers small.
     """
     from nanochat.kindergarten import documents      # only here: reading other data sets needs no kindergarten
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
@@ -134,8 +141,23 @@ def generate(row, n):
             texts.append(text)
             progress.update()
         with atomic_file(row.folder / name) as tmp:
-            pq.write_table(pa.table({"text": texts}), tmp, row_group_size=1024, compression="zstd")
+            table = pa.table({"text": texts}).replace_schema_metadata({"made_by": _kindergarten_version()})
+            pq.write_table(table, tmp, row_group_size=1024, compression="zstd")
     progress.close()
+
+
+@functools.cache
+def _kindergarten_version():
+    """A hash of the code that generates, which is all that the documents depend on."""
+    files = sorted((Path(__file__).parent / "kindergarten").rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+@functools.cache
+def _warn_if_stale(path):
+    with _open(path) as file:
+        if (file.schema_arrow.metadata or {}).get(b"made_by") != _kindergarten_version().encode():
+            log.warning(f"{path.parent} was generated by another version of the code; delete it to generate it anew")
 
 
 def download(row, n, workers=4):
@@ -177,12 +199,14 @@ def download(row, n, workers=4):
 @dataclass
 class Config:
     dataset: str = option("climbmix", f"one of {', '.join(DATASETS)}")
-    num_shards: int | None = option(None, "training shards wanted; the validation shard always comes along", short="n")
+    num_shards: int | None = option(None, "training shards, besides the validation shard (default: 8, kindergarten 4)",
+                                    short="n")
     num_workers: int = option(4, "files fetched at the same time")
 
     def __post_init__(self):
         if self.dataset not in DATASETS:
-            raise UsageError(f"--dataset wants one of {', '.join(DATASETS)}, got {self.dataset}. A folder needs no fetching.")
+            raise UsageError(f"--dataset wants one of {', '.join(DATASETS)}, got {self.dataset} (a folder is read "
+                             f"where it lies).")
         row = DATASETS[self.dataset]
         self.num_shards = row.default_n if self.num_shards is None else self.num_shards
         if not 0 <= self.num_shards <= row.n_train:

@@ -51,8 +51,7 @@ class FinetuneConfig:
 def conversations(config, stage, data):
     """(training, validation) conversations named by `data`."""
     if data == "kindergarten":
-        made = [example.conversation for example in train_conversations(config.conversations + VAL_CONVERSATIONS,
-                                                                        seed=config.seed, stage=stage)]
+        made = list(train_conversations(config.conversations + VAL_CONVERSATIONS, seed=config.seed, stage=stage))
     else:
         made = training_conversations(*data.split("|"))
         order = torch.randperm(len(made), generator=torch.Generator().manual_seed(0)).tolist()

@@ -1,10 +1,12 @@
 """
-Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe to run twice at once.
+Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe to run twice at
+once.
 
-huggingface_hub does the talking: addresses, tokens, offline mode, redirects, retries, resuming within a call. What it does
-not do is done here: it forgets half a file when a process ends, and it compares sizes, never the bytes. Here the part that
-has arrived stays beside the target under a name with the wanted version in it, and the whole file must have the hash that
-the hub announces (the ETag: sha256 of a large file, git's blob hash of a small one) before it gets its name.
+huggingface_hub does the talking: addresses, tokens, offline mode, redirects, retries, resuming within a call. What it
+does not do is done here: it forgets half a file when a process ends, and it compares sizes, never the bytes. Here the
+part that has arrived stays beside the target under a name with the wanted version in it, and the whole file must have
+the hash that the hub announces (the ETag: sha256 of a large file, git's blob hash of a small one) before it gets its
+name.
 """
 import contextlib
 import fcntl
@@ -41,7 +43,7 @@ def list_files(repo, repo_type="dataset") -> list[str]:
 
 
 def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
-    """The local path of a file of the hub, fetched unless it is there (base_dir()/hub/<repo>/<path> unless `dest` says).
+    """The local path of a file of the hub, fetched unless it is there: `dest` or base_dir()/hub/<repo>/<path>.
 
     on_bytes(n) is called as n more bytes arrive; it may raise Stopped. Raises HubError with the reason.
     """
@@ -56,22 +58,20 @@ def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
                 url, etag, size = _describe(repo, path, repo_type)
                 if _fetch_once(dest, url, etag, size, on_bytes or (lambda n: None)):
                     return dest
-            except (HTTPError, OSError) as e:
+            except HTTPError as e:
                 if attempt == ATTEMPTS - 1 or not _passing(e):
                     raise
             time.sleep(2 ** attempt)
-    raise HubError(f"{url} does not give the bytes that the hub announces (size {size}, hash {etag}), {ATTEMPTS} times over. "
-                   f"Run the same command again, or use another mirror (HF_ENDPOINT).")
+    raise HubError(f"{url} does not give the bytes that the hub announces (size {size}, hash {etag}), {ATTEMPTS} times "
+                   f"over. Run the same command again, or use another mirror (HF_ENDPOINT).")
 
 
 def _passing(error):
     """Is this a fault that may be gone at the next attempt? No connection at all is said at once."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in (408, 429, 500, 502, 503, 504)
-    if isinstance(error, HTTPError):
-        return type(error).__name__ != "ConnectError"     # by name: which httpx it is depends on huggingface_hub
-    return error.errno is None                            # huggingface_hub's own "wrong size"; a real one has a number
+        return error.response.status_code in (408, 416, 429, 500, 502, 503, 504)
+    return type(error).__name__ != "ConnectError"         # by name: which httpx it is depends on huggingface_hub
 
 
 def _describe(repo, path, repo_type):
@@ -114,6 +114,7 @@ def _locked(file):
 
 def _fetch_once(dest, url, etag, size, on_bytes):
     """Fetch what the part file lacks; when its bytes are right it takes the name `dest`. False: they were not."""
+    from huggingface_hub.errors import HTTPError
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers, disable_progress_bars
     disable_progress_bars()
@@ -123,7 +124,12 @@ def _fetch_once(dest, url, etag, size, on_bytes):
         have = part.seek(0, os.SEEK_END)
         if size is None or have > size:                  # nothing to trust about this part
             have = part.truncate(part.seek(0))
-        http_get(url, _Counted(part, on_bytes), resume_size=have, headers=build_hf_headers(), expected_size=size)
+        try:
+            http_get(url, _Counted(part, on_bytes), resume_size=have, headers=build_hf_headers(), expected_size=size)
+        except OSError as e:
+            if isinstance(e, HTTPError) or e.errno is not None:
+                raise
+            return False                                 # huggingface_hub's own "wrong size": it has no number
         if not _right_bytes(part, etag):
             log.warning(f"{dest.name}: wrong bytes came from {url}")
             part.truncate(0)
@@ -148,7 +154,7 @@ class _Counted:
 
 
 def _right_bytes(file, etag):
-    """Do the bytes have the hash in the ETag? True for a mirror's ETag of another kind, as there is nothing to compare."""
+    """Do the bytes have the hash in the ETag? True for an ETag of another kind, as there is nothing to compare."""
     size = file.seek(0, os.SEEK_END)
     if re.fullmatch("[0-9a-f]{64}", etag):
         digest = hashlib.sha256()
@@ -167,18 +173,21 @@ def _right_bytes(file, etag):
 def _explained(what):
     """Turn what huggingface_hub raises into one line that says what to do."""
     from huggingface_hub import errors
+    hub, why = endpoint(), None
     try:
         yield
     except errors.OfflineModeIsEnabled:
-        raise HubError(f"cannot fetch {what}: HF_HUB_OFFLINE is set. Unset it, or use --dataset=kindergarten.") from None
+        why = "HF_HUB_OFFLINE is set. Unset it."
     except errors.GatedRepoError:
-        raise HubError(f"cannot fetch {what}: it is gated. Accept its terms on {endpoint()} and set HF_TOKEN.") from None
+        why = f"it is gated. Accept its terms on {hub} and set HF_TOKEN."
     except errors.RepositoryNotFoundError:
-        raise HubError(f"cannot fetch {what}: {endpoint()} has no such repository, or it wants a token (HF_TOKEN).") from None
+        why = f"{hub} has no such repository, or it wants a token (HF_TOKEN)."
     except errors.EntryNotFoundError:
-        raise HubError(f"cannot fetch {what}: {endpoint()} has no such file. Ask for fewer shards (-n).") from None
+        why = f"{hub} has no such file."
     except errors.HfHubHTTPError as e:
-        raise HubError(f"cannot fetch {what}: {endpoint()} answers {e.response.status_code}. Try again later.") from None
+        why = f"{hub} answers {e.response.status_code}. Run the same command again later."
     except errors.HTTPError as e:
-        raise HubError(f"cannot fetch {what}: {endpoint()} cannot be reached ({str(e) or type(e).__name__}). Check the network or "
-                       f"HF_ENDPOINT and run it again; --dataset=kindergarten needs no network.") from None
+        why = (f"{hub} cannot be reached ({str(e) or type(e).__name__}). Check the network, or set HF_ENDPOINT to a "
+               f"mirror, and run the same command again.")
+    if why:
+        raise HubError(f"cannot fetch {what}: {why}")

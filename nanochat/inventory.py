@@ -13,13 +13,14 @@ NOT_OURS = ("build", "report.md", "report_files")           # made by running it
 
 
 def code_files(root=ROOT):
-    """[(path, whether a reader must read it)] of the code's own text files: not LICENSE, data, or what running it makes."""
+    """[(path, whether a reader must read it)] of the code's own text files, without what running it makes."""
     tops = sorted(root.iterdir()) if (root / "pyproject.toml").exists() else [root / "nanochat", root / "scripts"]
     found = []
     for top in tops:
         if top.name == ".ci" or not (top.name.startswith(".") or top.name in NOT_OURS):
             paths = sorted(top.rglob("*")) if top.is_dir() else [top]
-            found += [(path, top.name not in ASIDE) for path in paths if path.suffix in SUFFIXES or path.parent.name == ".ci"]
+            ours = [path for path in paths if path.suffix in SUFFIXES or path.parent.name == ".ci"]
+            found += [(path, top.name not in ASIDE) for path in ours]
     return found
 
 

@@ -1,6 +1,7 @@
 """
 Curves of a training run: logs/<run>.jsonl in, one PNG out. Knows nothing of stages; report.py says which runs to draw.
 """
+import itertools
 import json
 from pathlib import Path
 
@@ -27,13 +28,11 @@ def load_log(path):
     return [records[step] for step in sorted(records)]
 
 
-def _smooth(values, weight=0.9):
-    """Exponential moving average, corrected for its start."""
-    out, mean = [], 0.0
-    for i, value in enumerate(values, 1):
-        mean = weight * mean + (1 - weight) * value
-        out.append(mean / (1 - weight**i))
-    return out
+def _smooth(values):
+    """Running mean over the neighbours on both sides (so that it does not lag), some 4 % of the points."""
+    half, sums = max(1, len(values) // 50), [0.0, *itertools.accumulate(values)]
+    reach = [min(i, len(values) - 1 - i, half) for i in range(len(values))]
+    return [(sums[i + r + 1] - sums[i - r]) / (2 * r + 1) for i, r in enumerate(reach)]
 
 
 def draw(records, path):
@@ -42,8 +41,9 @@ def draw(records, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
     counts = {key: sum(record.get(key) is not None for record in records) for key in UNITS}
-    keys = ["reward"] if counts["reward"] else [key for key in UNITS if counts[key] > (key != "loss")]    # a lone point: no curve
-    figure, axes = pyplot.subplots(1, len(keys), figsize=(4.8 * len(keys) if len(keys) > 1 else 7.2, 3.0), squeeze=False)
+    keys = ["reward"] if counts["reward"] else [k for k in UNITS if counts[k] > (k != "loss")]
+    width = 7.2 if len(keys) == 1 else 4.8 * len(keys)
+    figure, axes = pyplot.subplots(1, len(keys), figsize=(width, 3.0), squeeze=False)
     for axis, key in zip(axes[0], keys):
         points = [(r["step"], r[key]) for r in records if r.get(key) is not None]
         steps, values = zip(*points)

@@ -10,6 +10,7 @@ evaluation saved it, and Newcombe's for the difference of two (1998, method 10),
 """
 import collections
 import datetime
+import itertools
 import math
 import re
 import shlex
@@ -92,7 +93,7 @@ def title(task):
 
 
 def skip_of(note):
-    """(task or "", reason) of a note "skipped: task: reason", the task called TASK in the reason; None for other notes."""
+    """(task or "", reason) of a note "skipped: task: reason", with TASK for the task's name; None for other notes."""
     found = re.match(r"skipped:? (?:(\w+): )?(.*)", note, re.DOTALL)
     return (found[1] or "", found[2].replace(found[1] or "\0", "TASK")) if found else None
 
@@ -109,7 +110,8 @@ def why_missing(results, phase, task):
 def _core_row(results, notes):
     result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
     core, tasks = result["metrics"].get("core"), result["metrics"].get("tasks") or {}
-    cell = f"{core:.4f}" if core is not None else notes.dash("CORE: " + ("; ".join(result["notes"]) or "not measured."))
+    reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
+    cell = f"{core:.4f}" if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
     other = notes.dash("CORE measures the base model only.")
     return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
 
@@ -117,7 +119,7 @@ def _core_row(results, notes):
 def _chatcore_row(results, notes):
     def cell(phase):
         value = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"].get("chatcore")
-        return f"{value:.4f}" if value is not None else notes.dash("The mean of the benchmarks above, which are missing.")
+        return notes.dash("The mean of the benchmarks above, which are missing.") if value is None else f"{value:.4f}"
     return ["ChatCORE", "", "", "0", *map(cell, PHASES)]
 
 
@@ -125,9 +127,10 @@ def _task_row(results, task, split, notes):
     found = {phase: scores(results, phase)[task] for phase in PHASES if task in scores(results, phase)}
     sizes = sorted({record["n"] for record in found.values()})
     chance = next((percent(record["chance"]) for record in found.values()), "")
-    cells = [percent(found[p]["score"], found[p].get("ci95")) if p in found else notes.dash(why_missing(results, p, task))
-             for p in PHASES]
-    return [title(task), split, " to ".join(f"{n:,}" for n in (sizes[:1] + sizes[1:][-1:])), chance, *cells]
+    size = " to ".join(f"{n:,}" for n in sizes[:1] + sizes[1:][-1:])    # stages may differ
+    cells = [percent(found[phase]["score"], found[phase].get("ci95")) if phase in found
+             else notes.dash(why_missing(results, phase, task)) for phase in PHASES]
+    return [title(task), split, size, chance, *cells]
 
 
 def _mean_row(results, tasks):
@@ -143,7 +146,8 @@ def summary(results):
     notes = Footnotes()
     measured = set().union(*(scores(results, phase) for phase in PHASES))
     rows = [_core_row(results, notes)]
-    rows += [_task_row(results, task, "test", notes) for task in BENCHMARKS if task in measured or task not in OPTIONAL]
+    shown = [task for task in BENCHMARKS if task in measured or task not in OPTIONAL]
+    rows += [_task_row(results, task, "test", notes) for task in shown]
     rows.append(_chatcore_row(results, notes))
     if any(task.startswith(PREFIX) for task in measured):
         rows.append(["**Kindergarten**"] + [""] * 7)
@@ -152,8 +156,8 @@ def summary(results):
     others = sorted(measured - set(BENCHMARKS) - set(skills()))
     rows += [_task_row(results, task, "", notes) for task in others]
     return [*table(["", "split", "n", "chance", "BASE", "MID", "SFT", "RL"], rows, left=2), "",
-            "Per cent of n answers that are right, ± the longer side of the 95 % interval; chance is what blind guessing "
-            "gets. CORE and ChatCORE are means of centered scores: 0 is blind guessing, 1 is perfection.", "",
+            "Per cent of n answers that are right, ± the longer side of the 95 % interval; chance is what blind "
+            "guessing gets. CORE and ChatCORE are means of centered scores: 0 is blind guessing, 1 is perfection.", "",
             *notes.lines()]
 
 
@@ -163,7 +167,7 @@ def _command(name, config):
     script = f"chat_eval -i {name.rpartition('_')[2]}" if name.startswith("chat_eval_") else name
     hidden = {"stage"} if name.startswith("chat_eval_") else set()
     flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "", False) and k not in hidden]
-    return f"python -m scripts.{script} " + " ".join(map(shlex.quote, flags))
+    return " ".join(["python -m scripts." + script, *map(shlex.quote, flags)])
 
 
 def _model_words(m):
@@ -182,37 +186,46 @@ LABELS = {
     "tok_per_s": ("speed", lambda x: f"{x:,.0f} tokens a second"),
     "flops_per_token": ("compute a token", lambda x: f"{x:.2e} FLOP"),
     "total_flops": ("compute in all", lambda x: f"{x:.2e} FLOP"),
-    "mfu": ("of the hardware's peak (MFU)", lambda x: f"{100 * x:.1f} %"), "train_s": ("time in training steps", duration),
+    "mfu": ("of the hardware's peak (MFU)", lambda x: f"{100 * x:.1f} %"),
+    "train_s": ("time in training steps", duration),
     "chars": ("characters read", human), "seconds": ("time", duration), "vocab_size": ("vocabulary", human),
     "token_bytes_mean": ("bytes of a token, mean", human), "core": ("CORE", lambda x: f"{x:.4f}"),
     "reward_start": ("reward at the start", human), "reward_end": ("reward at the end", human), "task": ("task", str)}
 ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore"}     # metrics that have their own form below
+AS_BEFORE = {"model", "params", "flops_per_token"}              # told once, under pretraining
 NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little where sampling takes the time
 
 
-def metric_rows(metrics):
-    """[(label, value)] of the plain numbers among a stage's metrics."""
+def metric_rows(name, metrics):
+    """[(label, value)] of the plain numbers among the metrics of stage `name`, the well-known ones first."""
+    hidden = ELSEWHERE | (AS_BEFORE if name != "base_train" else set()) | (NOT_RL if name == "chat_rl" else set())
+    known = [key for key in LABELS if key in metrics] + [key for key in metrics if key not in LABELS]
     rows = []
-    for key, value in metrics.items():
-        if key in ELSEWHERE or value is None or (isinstance(value, (dict, list)) and key != "model"):
-            continue
-        label, write = LABELS.get(key, (key.replace("_", " "), human))
-        rows.append((label, write(value)))
+    for key in known:
+        value = metrics[key]
+        if key not in hidden and value is not None and (key == "model" or not isinstance(value, (dict, list))):
+            label, write = LABELS.get(key, (key.replace("_", " "), human))
+            rows.append((label, write(value)))
     return rows
 
 
 def _tokenizer_table(rows):
-    def against(row, peer):
-        theirs = row.get(f"{peer}_tokens")
-        return [f"{theirs:,}", f"{theirs / max(row['tokens'], 1) - 1:+.1%}"] if theirs else ["-", "-"]
-    lines = [[r["text"], f"{r['bytes']:,}", f"{r['tokens']:,}", f"{r['bytes_per_token']:.2f}", *against(r, "gpt2"),
-              *against(r, "gpt4")] for r in rows]
-    return [*table(["text", "bytes", "tokens", "bytes a token", "GPT-2 tokens", "more than ours", "GPT-4 tokens",
-                    "more than ours"], lines), ""]
+    peers = {f"{peer}_tokens": label for peer, label in (("gpt2", "GPT-2"), ("gpt4", "GPT-4"))}
+    peers = {key: label for key, label in peers.items() if any(row.get(key) for row in rows)}
+    header = ["text", "bytes", "tokens", "bytes a token"]
+    header += [words for label in peers.values() for words in (f"{label} tokens", "more than ours")]
+    lines = []
+    for row in rows:
+        line = [row["text"], f"{row['bytes']:,}", f"{row['tokens']:,}", f"{row['bytes_per_token']:.2f}"]
+        for theirs in map(row.get, peers):
+            line += [f"{theirs:,}", f"{theirs / max(row['tokens'], 1) - 1:+.1%}"] if theirs else ["-", "-"]
+        lines.append(line)
+    return [*table(header, lines), ""]
 
 
 def _core_table(tasks):
-    rows = [[name, f"{t['n']:,}", percent(t["accuracy"], t.get("ci95")), f"{t['centered']:.4f}"] for name, t in tasks.items()]
+    rows = [[name, f"{task['n']:,}", percent(task["accuracy"], task.get("ci95")), f"{task['centered']:.4f}"]
+            for name, task in tasks.items()]
     return [*table(["task", "n", "accuracy, %", "centered"], rows), ""] if rows else []
 
 
@@ -246,11 +259,13 @@ def rl_change(results):
         change, low, high = difference(before[task], after[task])
         verdict = "up" if low > 0 else "down" if high < 0 else "within noise"
         moved += [f"{title(task)} {verdict}"] if verdict != "within noise" and task not in trained else []
-        rows.append([f"**{title(task)}** (trained)" if task in trained else title(task), percent(before[task]["score"]),
-                     percent(after[task]["score"]), f"{100 * change:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}", verdict])
+        name = f"**{title(task)}** (trained)" if task in trained else title(task)
+        rows.append([name, percent(before[task]["score"]), percent(after[task]["score"]), f"{100 * change:+.1f}",
+                     f"{100 * low:+.1f} to {100 * high:+.1f}", verdict])
     others = len(both) - sum(task in trained for task in both)
-    chance = f"{', '.join(moved) or 'none'} of {others} others changed by more than the noise (chance alone: {others / 20:.1f})"
-    return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows), "", f"Beside what was trained, {chance}.", ""]
+    return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows), "",
+            f"Of the {others} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than the noise "
+            f"(chance alone would move {others / 20:.1f}).", ""]
 
 
 def section(name, results, pictures):
@@ -258,7 +273,7 @@ def section(name, results, pictures):
     result = results[name]
     metrics = result["metrics"]
     lines = [f"### {STAGES.get(name, name)}", ""]
-    rows = metric_rows(metrics if name != "chat_rl" else {k: v for k, v in metrics.items() if k not in NOT_RL})
+    rows = metric_rows(name, metrics)
     lines += [*table(["", ""], rows, left=2), ""] if rows else []
     lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
     lines += _samples(metrics["samples"]) if metrics.get("samples") else []
@@ -268,7 +283,7 @@ def section(name, results, pictures):
         lines += _core_table(metrics["tasks"])
     lines += rl_change(results) if name == "chat_rl" else []
     lines += [f"![{STAGES.get(name, name)}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
-    told = [f"- {note}" for note in result["notes"] if not skip_of(note)]
+    told = [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]
     lines += [*told, ""] if told else []
     return lines + [f"<details><summary>{duration(result['wall_s'])} on {result['device']}, commit {result['commit']}"
                     "</summary>", "", "```bash", _command(name, result["config"]), "```", "</details>", ""]
@@ -283,7 +298,8 @@ def _headline(results, total, stages_s):
         what = (f"A language model of {human(m['params'])} parameters, trained from nothing on "
                 f"{human(m['tokens'])} tokens of {Path(str(trained['config'].get('dataset', 'text'))).name}.")
     means = [(phase, mean) for phase, mean in zip(PHASES, _mean_row(results, list(skills()))[4:]) if mean]
-    what += f" After {means[-1][0].upper()} it answers {means[-1][1]} % of the kindergarten's questions." if means else ""
+    if means:
+        what += f" After {means[-1][0].upper()} it answers {means[-1][1]} % of the kindergarten's questions."
     clock = wall_clock(total) if total is not None else "not known (`python -m nanochat.report reset` starts the clock)"
     return [what, "", f"**Total wall clock time: {clock}** (the stages themselves: {duration(stages_s)})", ""]
 
@@ -323,12 +339,13 @@ def _skipped(results):
 def render(results, pictures):
     """The whole report as Markdown."""
     total, stages_s = times(results)
-    spent = [[STAGES.get(n, n), duration(r["wall_s"]), f"{r['wall_s'] / max(stages_s, 1e-9):.0%}"] for n, r in results.items()]
+    spent = [[STAGES.get(name, name), duration(result["wall_s"]), f"{result['wall_s'] / max(stages_s, 1e-9):.0%}"]
+             for name, result in results.items()]
     return "\n".join([
         "# nanochat report card", "", *_headline(results, total, stages_s), "## Summary", "", *summary(results), "",
-        "## Stages", "", *(line for name in results for line in section(name, results, pictures)),
-        "## Where the time went", "", *table(["stage", "time", "share"], spent), "", *_skipped(results), "## Where it ran",
-        "", *_where(results), *_code()])
+        "## Stages", "", *itertools.chain(*(section(name, results, pictures) for name in results)),
+        "## Where the time went", "", *table(["stage", "time", "share"], spent), "", *_skipped(results),
+        "## Where it ran", "", *_where(results), *_code()])
 
 
 def reset():

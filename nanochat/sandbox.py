@@ -30,7 +30,7 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; san
 
 @dataclass(frozen=True)
 class Result:
-    """ok: the program ran to its end and passed its tests. error: one line why not. level: how well it was locked up."""
+    """ok: the program ran to its end and passed its tests. error: why not. level: how it was locked up."""
 
     ok: bool
     stdout: str

@@ -262,7 +262,8 @@ def _judge(tests, calls, answers, worker):
     reply = _receive(answers)
     if reply is None:
         status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
-        return (f"exited with status {status} before its end" if status >= 0 else f"killed by signal {-status}").encode()
+        how = f"exited with status {status} before its end" if status >= 0 else f"killed by signal {-status}"
+        return how.encode()
     if reply != b"=":
         return reply[1:]
     if not tests:

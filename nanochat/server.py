@@ -19,8 +19,7 @@ import secrets
 import threading
 import time
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
@@ -185,6 +184,9 @@ class Message(_Strict):
         return {"role": self.role, "content": content}
 
 
+NoneOf = Annotated[list, Field(max_length=0)]
+
+
 class StreamOptions(_Strict):
     include_usage: bool = False
 
@@ -205,8 +207,8 @@ class ChatRequest(_Strict):
     # Known but not built: refused when they would change the answer, never silently ignored.
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
-    stop: Literal[""] | list[str] | None = Field(None, max_length=0)
-    tools: list | None = Field(None, max_length=0)
+    stop: Literal[""] | NoneOf | None = None
+    tools: NoneOf | None = None
 
 
 async def read_body(request) -> bytes:
@@ -335,20 +337,24 @@ class Guard:
     def __init__(self, api_key, hosts):
         self.api_key, self.hosts = api_key, hosts
 
-    def origin(self, request: Request):
+    async def origin(self, request: Request):
         """Raise ApiError 403 for a foreign Host or Origin."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if self.hosts and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
+        if self.hosts and re.sub(r":\d*$", "", host).strip("[]").lower() not in self.hosts:
             raise ApiError(403, "This server is not known by that name.", "permission_error", code="wrong_host")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             raise ApiError(403, "Another site may not use this server.", "permission_error", code="wrong_origin")
 
-    def key(self, request: Request):
+    async def key(self, request: Request):
         """Raise ApiError 401 without the API key; compared in constant time."""
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if self.api_key and not hmac.compare_digest(given.encode(), self.api_key.encode()):
+        if self.api_key and not hmac.compare_digest(given.encode("latin-1"), self.api_key.encode()):
             raise ApiError(401, "A valid API key is needed: Authorization: Bearer <key>.", "authentication_error",
                            code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def _or(given, default):
+    return default if given is None else given
 
 
 class Chat:
@@ -379,10 +385,8 @@ class Chat:
             raise ApiError(404, f"No model {wanted.model[:100]!r} here, only {self.model_id!r}.", param="model",
                            code="model_not_found")
         ids, room = await self.prompt(wanted)
-        either = lambda given, default: default if given is None else given  # noqa: E731
-        sampling = Sampling(room, either(wanted.temperature, self.defaults["temperature"]),
-                            either(wanted.top_k, self.defaults["top_k"]), wanted.top_p,
-                            either(wanted.seed, secrets.randbits(62)))
+        sampling = Sampling(room, _or(wanted.temperature, self.defaults["temperature"]),
+                            _or(wanted.top_k, self.defaults["top_k"]), wanted.top_p, _or(wanted.seed, secrets.randbits(62)))
         job = self.worker.submit(ids, sampling)
         kind = "chat.completion.chunk" if wanted.stream else "chat.completion"
         head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": self.model_id}

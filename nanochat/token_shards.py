@@ -1,11 +1,11 @@
 """
 Parquet shards of text -> memory-mapped shards of token ids, made once for each tokenizer and kept on disk.
 
-    python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet      one shard: how prepare_tokens starts a worker
+    python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet    one shard: how prepare_tokens starts a worker
 
-A token shard is three files: the ids (uint16, or uint32 for a large vocabulary), the document offsets, and a manifest that
-says what they were made from and how long they must be. It is used only if all of that still holds. Free of torch, so that
-the workers start fast.
+A token shard is three files: the ids (uint16, or uint32 for a large vocabulary), the document offsets, and a manifest
+that says what they were made from and how long they must be. It is used only if all of that still holds. Free of torch,
+so that the workers start fast.
 """
 import functools
 import hashlib
@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from nanochat.dataset import count_documents, iter_texts
 from nanochat.tokenizer import Tokenizer
 
 FORMAT = 1                     # raise it when the bytes change meaning
-BATCH_CHARS = 4_000_000        # text tokenized at once: bounds memory even when documents are whole books
+BATCH_CHARS = 1_000_000        # text tokenized at once: bounds memory even when documents are whole books
 IN_PROCESS_BYTES = 64 << 20    # parquet bytes below which starting worker processes costs more than it saves
 
 
@@ -95,7 +95,7 @@ def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
             offsets = _NpyWriter(offsets_file, np.int64)
             offsets.write([0])
             for batch in _batches(iter_texts([parquet])):
-                documents = [ids for ids in tokenizer.encode_batch(batch) if ids]
+                documents = tokenizer.encode_batch(batch)
                 ends = tokens.n + np.cumsum([len(ids) + 1 for ids in documents], dtype=np.int64)
                 tokens.write(np.concatenate([np.array([bos, *ids], tokens.dtype) for ids in documents]))
                 offsets.write(ends)
@@ -135,7 +135,7 @@ def prepare_tokens(tokenizer, shard_paths, name, workers=None) -> list[TokenShar
     They lie in base_dir()/tokens/<tokenizer.hash>/<name>/. In a distributed run rank 0 calls this before the others
     (they pass a barrier first, then find everything made). Raises DataError naming a shard that cannot be read.
     """
-    root = base_dir() / "tokens" / tokenizer.hash
+    root = base_dir().resolve() / "tokens" / tokenizer.hash
     out_dir = root / re.sub(r"[^\w.-]+", "_", str(name)).strip("_")
     paths = [Path(p).resolve() for p in shard_paths]
     if len({p.stem for p in paths}) < len(paths):
@@ -159,27 +159,29 @@ def prepare_tokens(tokenizer, shard_paths, name, workers=None) -> list[TokenShar
 
 def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
     """One fresh interpreter a shard. Not fork (unsafe with torch's threads) and not spawn (imports the main script)."""
-    children, stopping = set(), threading.Event()
+    children, stopping = [], threading.Event()
 
     def work(path):
         if stopping.is_set():
             return
-        child = subprocess.Popen([sys.executable, "-m", "nanochat.dataloader", str(tokenizer_dir), str(out_dir), str(path)],
-                                 cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        children.add(child)
+        command = [sys.executable, "-m", "nanochat.token_shards", str(tokenizer_dir), str(out_dir), str(path)]
+        child = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True)
+        children.append(child)
         error = child.communicate()[1].strip()
         if child.returncode:
-            stopping.set()
             raise DataError(error.splitlines()[-1].removeprefix("error: ") if error else
                             f"tokenizing {path} ended with status {child.returncode}. Is there enough memory?")
         progress.update(count_documents(path))
 
     with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(work, path) for path in paths]
         try:
-            list(pool.map(work, paths))
-        finally:
+            for future in as_completed(futures):
+                future.result()
+        finally:                                       # a failure or Ctrl-C ends the others too
             stopping.set()
-            for child in children:
+            for child in list(children):
                 if child.poll() is None:
                     child.terminate()
 

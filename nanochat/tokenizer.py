@@ -126,8 +126,9 @@ class Tokenizer:
 
     @functools.cached_property
     def _json(self) -> str:
-        return json.dumps({"format": FORMAT, "pattern": self.pattern, "special": list(self._special),
-                           "tokens": [base64.b64encode(token).decode("ascii") for token in self.tokens]}, indent=0) + "\n"
+        tokens = [base64.b64encode(token).decode("ascii") for token in self.tokens]
+        kept = {"format": FORMAT, "pattern": self.pattern, "special": list(self._special), "tokens": tokens}
+        return json.dumps(kept, indent=0) + "\n"
 
     @functools.cached_property
     def hash(self) -> str:

@@ -2,7 +2,7 @@
 CORE of the base model: 22 few-shot tasks (DCLM, arXiv 2406.11794), 0 is blind guessing and 1 perfect.
 
     python -m scripts.base_eval                        when the evaluation bundle is in the base directory
-    python -m scripts.base_eval --download             fetch it first (about 25 MB)
+    python -m scripts.base_eval --download             fetch it first (162 MB unpacked)
     python -m scripts.base_eval --max_per_task=500     a sample, for a quick look
     torchrun --standalone --nproc_per_node=8 -m scripts.base_eval
 
@@ -55,8 +55,8 @@ def download():
                 path.rename(tmp / path.name)
             (tmp / "eval_bundle").rmdir()
     except (OSError, zipfile.BadZipFile) as e:
-        raise DataError(f"the evaluation bundle cannot be fetched from {URL}: {e}. Unpack a copy of it into {base_dir()}, "
-                        "or leave --download away.") from None
+        raise DataError(f"the evaluation bundle cannot be fetched from {URL}: {e}. Unpack a copy of it into "
+                        f"{base_dir()}, or leave --download away.") from None
     finally:
         archive.unlink(missing_ok=True)
 
@@ -68,14 +68,15 @@ def evaluate(config, rt):
     total = sum(min(config.max_per_task or 10**9, len(core_eval.read_examples(task.path))) for task in tasks)
     progress = Progress(-(-total // rt.world_size), "CORE")
     for task in tasks:
-        results[task.label] = found = core_eval.run_core_task(
-            task, model, tokenizer, rt, max_items=config.max_per_task, batch_tokens=config.batch_tokens, progress=progress)
+        found = core_eval.run_core_task(task, model, tokenizer, rt, max_items=config.max_per_task,
+                                        batch_tokens=config.batch_tokens, progress=progress)
+        results[task.label] = found
         log.info(f"{task.label:<34} {found['accuracy']:.4f} of {found['n']:,} | centred {found['centered']:+.4f}")
     progress.close()
     core = sum(found["centered"] for found in results.values()) / len(results)
     log.info(f"CORE {core:.4f}")
-    cut = {label: found["cut"] for label, found in results.items() if found["cut"]}
-    notes = ["prompts too long for the model, cut on the left: " + ", ".join(f"{k} {v}" for k, v in cut.items())] if cut else []
+    cut = ", ".join(f"{label} {found['cut']}" for label, found in results.items() if found["cut"])
+    notes = [f"prompts too long for the model, cut on the left: {cut}"] if cut else []
     if config.max_per_task:
         notes.append(f"a sample of at most {config.max_per_task} examples a task")
     return {"core": core, "tasks": results}, notes
@@ -93,11 +94,13 @@ def main(argv=None):
         metrics, notes = evaluate(config, rt)
     else:
         metrics = {"core": None, "tasks": {}}
-        notes = [f"skipped: the evaluation bundle is not in {bundle_dir()}. Get it with: python -m scripts.base_eval --download"]
+        notes = [f"skipped: the evaluation bundle is not in {bundle_dir()}. "
+                 "Get it with: python -m scripts.base_eval --download"]
     if rt.rank == 0:
-        save_result("base_eval", metrics=metrics, config=asdict(config), device=str(rt), wall_s=time.monotonic() - start,
-                    notes=notes)
-        log.info("\n".join(notes))
+        save_result("base_eval", metrics=metrics, config=asdict(config), device=str(rt),
+                    wall_s=time.monotonic() - start, notes=notes)
+        for note in notes:
+            log.info(note)
     runtime.close(rt)
 
 

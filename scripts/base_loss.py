@@ -17,8 +17,9 @@ from nanochat.dataset import shards
 from nanochat.engine import Engine
 from nanochat.loss_eval import bits_per_byte
 
-PROMPTS = ["The capital of France is", "The chemical symbol of gold is", "If yesterday was Friday, then tomorrow will be",
-           "The opposite of hot is", "The planets of the solar system are:", "My favorite color is", "Once upon a time"]
+PROMPTS = ["The capital of France is", "The chemical symbol of gold is", "The opposite of hot is",
+           "If yesterday was Friday, then tomorrow will be", "The planets of the solar system are:",
+           "My favorite color is", "Once upon a time"]
 
 
 @dataclass
@@ -49,7 +50,7 @@ def prompts_for(dataset):
     """Beginnings for the samples; for the kindergarten one about somebody of its world among them."""
     if dataset != "kindergarten":
         return PROMPTS
-    from nanochat.kindergarten.world import World
+    from nanochat.kindergarten import World
     person = World().people[0].name
     return [f"{person} lives in", f"The best friend of {person} is", *PROMPTS]
 
@@ -75,12 +76,14 @@ def main(argv=None):
         rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
         bpb = bits_per_byte(model, rows, tokenizer.token_bytes(), config.device_batch_size, rt, config.max_rows)
         metrics[f"{split}_bpb"] = bpb
-        log.info(f"{split}: {bpb:.4f} bits per byte over {min(len(rows), config.max_rows or len(rows)):,} rows of {name}")
+        n = min(len(rows), config.max_rows or len(rows))
+        log.info(f"{split}: {bpb:.4f} bits per byte over {n:,} rows of {name}")
     if rt.rank == 0:
         metrics["samples"] = sample(model, tokenizer, prompts_for(name), config.sample_tokens)
         for s in metrics["samples"]:
             log.info(f"> {s['prompt']}|{s['text']}")
-        save_result("base_loss", metrics=metrics, config=asdict(config), device=str(rt), wall_s=time.monotonic() - start)
+        save_result("base_loss", metrics=metrics, config=asdict(config), device=str(rt),
+                    wall_s=time.monotonic() - start)
     runtime.close(rt)
 
 

@@ -20,8 +20,8 @@ from nanochat.tasks import TASKS, TaskUnavailable, lookup
 @dataclass
 class Config:
     stage: str = option("sft", "which model", choices=["base", "mid", "sft", "rl"], short="i")
-    tasks: str = option("", "names joined by '|'; empty: kindergarten skills for a model trained on them, and every core "
-                            "task (for a kindergarten model only those whose data are here)", short="a")
+    tasks: str = option("", "names joined by '|'; empty: kindergarten skills for a model trained on them, and every "
+                            "core task (for a kindergarten model only those whose data are here)", short="a")
     max_problems: int = option(0, "questions a task, a fixed random sample; 0 for all")
     batch_size: int = option(64, "replies generated together; lower it when memory runs out")
     temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
@@ -38,7 +38,7 @@ class Config:
         if not 1 <= self.pass_k <= self.num_samples:
             raise UsageError(f"--pass_k must lie between 1 and --num_samples={self.num_samples}, got {self.pass_k}.")
         if self.num_samples > 1 and self.temperature <= 0:
-            raise UsageError(f"--num_samples={self.num_samples} wants a --temperature above 0: all samples would be equal.")
+            raise UsageError(f"--num_samples={self.num_samples} wants a --temperature above 0, else all are equal.")
         for name in self.names():
             if lookup(name).kind == "conversations":
                 raise UsageError(f"{name} is for training; there is nothing to grade.")
@@ -55,21 +55,23 @@ def choose(config, meta):
     if meta["dataset"] != "kindergarten":
         return core, []
     here = [name for name in core if TASKS[name].source and TASKS[name].is_local()]
-    notes = [f"skipped: {name}: not part of the kindergarten and its data are not here; -a {name} runs it"
-             for name in core if name not in here]
+    notes = [f"skipped: {name}: not part of the kindergarten{', its data are not here' if TASKS[name].source else ''}; "
+             f"-a {name} runs it" for name in core if name not in here]
     return [name for name, row in TASKS.items() if row.group == "kindergarten"] + here, notes
 
 
-def make_task(name, rt):
+def make_task(name, rt, hub_fails=False):
     """(task, "") or (None, why not). Rank 0 fetches the data first, so that they are fetched once."""
     task, why = None, ""
-    if rt.rank == 0:
+    if rt.rank == 0 and hub_fails and not TASKS[name].is_local():
+        why = f"its data are not here and an earlier fetch failed; -a {name} tries this one alone"
+    elif rt.rank == 0:
         try:
             task = TASKS[name].make("test")
         except TaskUnavailable as e:
             why = str(e)
     why = runtime.broadcast_object(rt, why)
-    return (task or TASKS[name].make("test"), "") if not why else (None, why)
+    return (None, why) if why else (task or TASKS[name].make("test"), "")
 
 
 def metrics_of(score):
@@ -82,8 +84,8 @@ def table(scores):
     """The scores as aligned lines of text."""
     lines = [f"{'task':<28} {'score':>7} {'95 % interval':>15} {'chance':>7} {'n':>6}"]
     for score in scores:
-        low, high = score.ci95
-        lines.append(f"{score.name:<28} {score.score:>7.1%} {f'{low:.1%} - {high:.1%}':>15} {score.chance:>7.1%} {score.n:>6,}")
+        interval = " - ".join(f"{end:.1%}" for end in score.ci95)
+        lines.append(f"{score.name:<28} {score.score:>7.1%} {interval:>15} {score.chance:>7.1%} {score.n:>6,}")
     return "\n".join(lines)
 
 
@@ -96,17 +98,19 @@ def main(argv=None):
     names, notes = choose(config, meta)
     options = chat_eval.Options(config.max_problems, config.batch_size, max_new_tokens=config.max_new_tokens,
                                 temperature=config.temperature, num_samples=config.num_samples, pass_k=config.pass_k)
-    scores = []
+    scores, hub_fails = [], False
     for name in names:
-        task, why = make_task(name, rt)
+        task, why = make_task(name, rt, hub_fails)
         if task is None:
+            hub_fails = not config.tasks      # a hub that cannot be reached costs half a minute each time
             notes.append(f"skipped: {name}: {why}")
             log.info(notes[-1])
             continue
         score, records = chat_eval.run_task(task, model, tokenizer, rt, options)
         scores.append(score)
         cut = sum(record["cut"] for record in records)
-        notes += [f"{name}: {cut} of {score.n} prompts were too long for the model and lost their beginning"] if cut else []
+        if cut:
+            notes.append(f"{name}: {cut} of {score.n} prompts were too long for the model and lost their beginning")
         if rt.rank == 0:
             chat_eval.save_items(config.stage, name, records)
     core = [score for score in scores if TASKS[score.name].group == "core"]
@@ -117,7 +121,8 @@ def main(argv=None):
         save_result(f"chat_eval_{config.stage}", metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
         log.info(table(scores))
-        log.info("\n".join(notes))
+        for note in notes:
+            log.info(note)
         log.info(f"ChatCORE {'not measured' if chatcore is None else f'{chatcore:.4f}'} over {len(core)} core tasks | "
                  f"graded questions in {base_dir() / 'report' / 'items'}")
     runtime.close(rt)

@@ -11,6 +11,7 @@ Those two are downloaded by tiktoken once (3 MB) and cached; where they cannot b
 import threading
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import tiktoken
 
@@ -42,13 +43,13 @@ a boat to buy bread," said Ines Okafor, whose bakery has stood at the foot of th
 
 assert merge([1, 4, 9], [2, 3, 10]) == [1, 2, 3, 4, 9, 10]
 ''',
-    "maths": r"""Let $f(x) = x^3 - 6x^2 + 11x - 6$. Since $f(1) = f(2) = f(3) = 0$, we have $f(x) = (x-1)(x-2)(x-3)$, and so
-$$\int_1^3 f(x)\,dx = \left[\tfrac{1}{4}x^4 - 2x^3 + \tfrac{11}{2}x^2 - 6x\right]_1^3 = 0.$$
+    "maths": r"""Let $f(x) = x^3 - 6x^2 + 11x - 6$. Since $f(1) = f(2) = f(3) = 0$, we have $f(x) = (x-1)(x-2)(x-3)$,
+and $$\int_1^3 f(x)\,dx = \left[\tfrac{1}{4}x^4 - 2x^3 + \tfrac{11}{2}x^2 - 6x\right]_1^3 = 0.$$
 A train covers 347 km in 2.5 hours; 347 / 2.5 = 138.8, so its mean speed is 138.8 km/h. Likewise 1024 * 768 = 786432.
 """,
-    "german": """Früh am Morgen öffnete die Müllerin das Fenster über dem Bach. Der Nebel lag noch dünn auf den Wiesen, und
-zwischen den Weiden hörte man das Rad, das sich schwerfällig drehte. „Heute wird es heiß“, sagte sie zu ihrer Tochter,
-„füttere die Gänse, bevor die Straße voller Fuhrwerke ist.“ Das Mädchen gähnte, lächelte und lief über den Hof.
+    "german": """Früh am Morgen öffnete die Müllerin das Fenster über dem Bach. Der Nebel lag noch dünn auf den Wiesen,
+und zwischen den Weiden hörte man das Rad, das sich schwerfällig drehte. „Heute wird es heiß“, sagte sie zu ihrer
+Tochter, „füttere die Gänse, bevor die Straße voller Fuhrwerke ist.“ Das Mädchen gähnte, lächelte und lief über den Hof.
 """,
     "chat": """User: hi! can u help me pick a name for my puppy?? she's tiny & brown :)
 Assistant: Of course! Since she's small and brown, how about Hazel, Cocoa, Pepper or Acorn? If you'd rather have
@@ -98,7 +99,8 @@ def sample_texts(config):
     texts, notes = dict(TEXTS), []
     for split in ("train", "val"):
         try:
-            texts[f"{config.dataset} {split}"] = _head(iter_texts(shards(config.dataset, split)), config.max_chars)
+            documents = iter_texts(shards(config.dataset, split))
+            texts[f"{Path(config.dataset).name} {split}"] = _head(documents, config.max_chars)
         except MissingArtifact as e:
             notes.append(f"skipped {config.dataset} {split}: {e}")
     return texts, notes

@@ -20,7 +20,7 @@ from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 @dataclass
 class Config:
-    dataset: str = option("kindergarten", "text to learn from: kindergarten, climbmix, ... or a folder of parquet files")
+    dataset: str = option("kindergarten", "text to learn from: kindergarten, climbmix, ... or a parquet folder")
     vocab_size: int = option(32768, "tokens, special ones included; 2048 is plenty for the kindergarten")
     max_chars: int = option(2_000_000_000, "stop reading after so many characters; more hardly changes the tokens")
     doc_cap: int = option(10_000, "characters used of one document, so that no single one dominates")
@@ -48,7 +48,7 @@ class Reader:
             if self.chars >= self.config.max_chars:
                 break
         seconds = progress.close()
-        log.info(f"read {self.chars:,} characters of {self.documents:,} documents in {seconds:.1f}s; learning merges...")
+        log.info(f"read {self.chars:,} characters of {self.documents:,} documents in {seconds:.1f}s; now learning...")
 
 
 def main(argv=None):

@@ -102,7 +102,8 @@ def test_schema_scores_one_continuation_after_each_context(tokenizer):
 
 
 def test_trailing_space_of_a_context_is_not_doubled(tokenizer):
-    item = render_item(task("language_modeling"), [{"context": "Answer: ", "continuation": "blue"}], 0, tokenizer, 10_000)
+    example = {"context": "Answer: ", "continuation": "blue"}
+    item = render_item(task("language_modeling"), [example], 0, tokenizer, 10_000)
     assert tokenizer.decode(item.spans[0].ids) == "Answer: blue"
 
 
@@ -218,7 +219,8 @@ def test_core_is_the_mean_of_the_centred_accuracies(base):
                                           for e in choice_examples(8)]}.items():
         path = bundle / "eval_data" / f"{name}.jsonl"
         path.parent.mkdir(parents=True)
-        path.write_text("\n".join(json.dumps({**row, "gold": row.get("gold", 0) % 2}) for row in rows), encoding="utf-8")
+        lines = [json.dumps({**row, "gold": row.get("gold", 0) % 2}) for row in rows]
+        path.write_text("\n".join(lines), encoding="utf-8")
     write_bundle(bundle)
     base_eval.main(["--max_per_task=5", "--device=cpu"])
     metrics = read_json(base / "report" / "results" / "base_eval.json")["metrics"]

@@ -74,18 +74,18 @@ def test_two_ranks_together_give_the_number_of_one(model, monkeypatch):
 
 
 def test_max_rows_takes_the_first_rows(model):
-    assert bits_per_byte(model, Rows(9), TOKEN_BYTES, 4, Runtime(), max_rows=5) == pytest.approx(
-        bits_per_byte(model, Rows(9), TOKEN_BYTES, 5, Runtime(), max_rows=5))
     few = Rows(9)
     few.tokens, few.weight = few.tokens[:5], few.weight[:5]
-    assert bits_per_byte(model, Rows(9), TOKEN_BYTES, 4, Runtime(), max_rows=5) == pytest.approx(plain(model, few), abs=1e-5)
+    found = bits_per_byte(model, Rows(9), TOKEN_BYTES, 4, Runtime(), max_rows=5)
+    assert found == pytest.approx(plain(model, few), abs=1e-5)
 
 
 def test_uniform_model_needs_the_bits_of_its_vocabulary():
     model = GPT(GPTConfig(T, 256, n_layer=1, n_head=2, n_kv_head=2, n_embd=16))
     model.init_weights(0)
     torch.nn.init.zeros_(model.lm_head.weight)
-    assert bits_per_byte(model.requires_grad_(False), Rows(4), np.ones(256), 4, Runtime()) == pytest.approx(8.0, abs=1e-5)
+    found = bits_per_byte(model.requires_grad_(False), Rows(4), np.ones(256), 4, Runtime())
+    assert found == pytest.approx(8.0, abs=1e-5)
 
 
 def test_rows_without_text_have_no_bits_per_byte(model):

@@ -1,18 +1,18 @@
 """
 The graders: does a reply say the right thing? Exact about the answer, lenient about how it is said.
 
-`check(check, reply_text, used_tool)` is pure text work: case, punctuation and word boundaries are forgiven, a wrong or a
-second answer beside the right one is not. The same functions are evaluation and the reward of reinforcement learning,
+`check(check, reply_text, used_tool)` is pure text work: case and punctuation are forgiven, a wrong or a second answer
+beside the right one is not. The same functions are evaluation and the reward of reinforcement learning,
 so they must not be easy to please: hedges ("Tom or Ben"), missing tool calls and parroted letters fail.
 """
 import re
 
 NUMBER_WORDS = {w: str(i) for i, w in enumerate(
     "zero one two three four five six seven eight nine ten eleven twelve".split())} | {"once": "1", "twice": "2"}
-STARTERS = set("the a an his her he she it its i my your you yes no that this there of oh well sorry and they we in for i'm "
-               "okay ok hello hi everyone name best friend dog cat rabbit parrot hamster pony goldfish turtle duck goat "
-               "who owner answer".split())
-DONT_KNOW = re.compile(r"\b(don'?t|do not|doesn'?t|did not|didn'?t|not|never) (really )?(know|sure|heard|met)\b|\bno idea\b")
+STARTERS = set("the a an his her he she it its i i'm my your you yes no that this there of oh well sorry and they we in "
+               "for okay ok hello hi everyone name best friend dog cat rabbit parrot hamster pony goldfish turtle duck "
+               "goat who owner answer".split())
+DONT_KNOW = re.compile(r"\b(don'?t|do not|not|never) (really )?(know|sure|heard|met)\b|\bno idea\b")
 STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|is called|"
                     r"capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")
 MAX_WORDS = 60          # a reply that says everything says nothing
@@ -93,6 +93,12 @@ def _copy(check, text, _):
     return says(text, check["text"]) and len(said) <= len(wanted) + 3
 
 
+def _first(check, text, _):
+    """The answer is named before its rivals ("a horse is bigger than a cat")."""
+    order = [w for w in words(text) if w in (check["answer"], *check["rivals"])]
+    return bool(order) and order[0] == check["answer"] and "smaller" not in words(text)
+
+
 def _any(check, text, _):
     return any(says(text, sign) for sign in check["signs"]) and not any(says(text, v) for v in check["rivals"])
 
@@ -107,4 +113,4 @@ def _unknown(check, text, _):
 
 
 KINDS = {"fact": _fact, "yes_no": _yes_no, "letter": _letter, "number": _number, "spell": _spell, "copy": _copy,
-         "any": _any, "unknown": _unknown}
+         "first": _first, "any": _any, "unknown": _unknown}

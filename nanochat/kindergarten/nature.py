@@ -133,37 +133,37 @@ def _others(values, *own):
     return tuple(v for v in dict.fromkeys(values) if v and v not in own)
 
 
-def _animal_facts():
-    legs_, homes, kinds, sounds, young_ = ([row[k] for row in ANIMALS] for k in (3, 5, 2, 4, 8))
-    for name, plural, kind, legs, sound, home, food, _, young in ANIMALS:
-        one, cap, many = a(name), a(name).capitalize(), plural.capitalize()
-        count = "no legs" if legs == "0" else f"{legs} legs"
-        yield Fact("animals", (f"{cap} has {count}.", f"{many} have {count}."),
-                   (f"How many legs does {one} have?", f"How many legs do {plural} have?",
-                    f"What number of legs does {one} have?"), (count.removesuffix(" legs"),), _others(legs_, legs))
-        yield Fact("animals", (f"{cap} lives {home}.", f"{many} live {home}."),
-                   (f"Where does {one} live?", f"Where do {plural} live?", f"What is the home of {one}?"), (home,),
-                   _others(homes, home))
-        yield Fact("animals", (f"{cap} eats {food}.", f"{many} like to eat {food}."),
-                   (f"What does {one} eat?", f"What do {plural} eat?", f"What food does {one} eat?"), (food,), ())
-        if kind:
-            yield Fact("animals", (f"{cap} is {a(kind)}.", f"{many} are {kind if kind == 'fish' else kind + 's'}."),
-                       (f"What kind of animal is {one}?", f"What is {one}?", f"What are {plural}?"),
-                       (kind, kind + "s"), _others(kinds, kind))
-        if sound:
-            yield Fact("animals", (f"{cap} says {sound}.", f"The sound of {one} is {sound}."),
-                       (f"What does {one} say?", f"What sound does {one} make?", f"What do {plural} say?"), (sound,),
-                       _others(sounds, sound))
-        if young:
-            yield Fact("animals", (f"A young {name} is called {a(young)}.", f"{a(young).capitalize()} is a baby {name}."),
-                       (f"What is a young {name} called?", f"What is a baby {name} called?",
-                        f"What do we call a young {name}?"), (young,), _others(young_, young))
+def _animal_facts(name, plural, kind, legs, sound, home, food, _, young):
+    kinds, legs_, sounds, homes, young_ = ([row[k] for row in ANIMALS] for k in (2, 3, 4, 5, 8))
+    one, cap, many = a(name), a(name).capitalize(), plural.capitalize()
+    count = "no legs" if legs == "0" else f"{legs} legs"
+    yield Fact("animals", (f"{cap} has {count}.", f"{many} have {count}."),
+               (f"How many legs does {one} have?", f"How many legs do {plural} have?",
+                f"What number of legs does {one} have?"), (count.removesuffix(" legs"),), _others(legs_, legs))
+    yield Fact("animals", (f"{cap} lives {home}.", f"{many} live {home}."),
+               (f"Where does {one} live?", f"Where do {plural} live?", f"What is the home of {one}?"), (home,),
+               _others(homes, home))
+    yield Fact("animals", (f"{cap} eats {food}.", f"{many} like to eat {food}."),
+               (f"What does {one} eat?", f"What do {plural} eat?", f"What food does {one} eat?"), (food,), ())
+    if kind:
+        yield Fact("animals", (f"{cap} is {a(kind)}.", f"{many} are {kind if kind == 'fish' else kind + 's'}."),
+                   (f"What kind of animal is {one}?", f"What is {one}?", f"What are {plural}?"), (kind, kind + "s"),
+                   _others(kinds, kind))
+    if sound:
+        yield Fact("animals", (f"{cap} says {sound}.", f"The sound of {one} is {sound}."),
+                   (f"What does {one} say?", f"What sound does {one} make?", f"What do {plural} say?"), (sound,),
+                   _others(sounds, sound))
+    if young:
+        yield Fact("animals", (f"A young {name} is called {a(young)}.", f"A baby {name} is {a(young)}."),
+                   (f"What is a young {name} called?", f"What is a baby {name} called?",
+                    f"What do we call a young {name}?"), (young,), _others(young_, young))
 
 
 def _word_facts():
     for x, y in OPPOSITES:
         for one, other in ((x, y), (y, x)):
-            yield Fact("opposites", (f"The opposite of {one} is {other}.", f"{one.capitalize()} is the opposite of {other}."),
+            yield Fact("opposites", (f"The opposite of {one} is {other}.",
+                                     f"{one.capitalize()} is the opposite of {other}."),
                        (f"What is the opposite of {one}?", f"What is the opposite of the word {one}?",
                         f"Which word is the opposite of {one}?", f"Tell me the opposite of {one}."), (other,), ())
     for one, many in PLURALS:
@@ -204,7 +204,8 @@ def _place_facts():
                     f"Tell me the capital of {country}.", f"What is {country}'s capital?"), (capital,),
                    _others(CAPITALS.values(), capital))
     for planet, nth in zip(PLANETS, ORDINALS):
-        yield Fact("planets", (f"The {nth} planet from the sun is {planet}.", f"{planet} is the {nth} planet from the sun."),
+        yield Fact("planets", (f"The {nth} planet from the sun is {planet}.",
+                               f"{planet} is the {nth} planet from the sun."),
                    (f"Which planet is {nth} from the sun?", f"What is the {nth} planet from the sun?",
                     f"What is the {nth} planet?"), (planet,), _others(PLANETS, planet))
     for planet, what in (("Jupiter", "biggest"), ("Mercury", "smallest"), ("Mars", "red")):
@@ -218,7 +219,9 @@ def _place_facts():
                    _others(COLOURED.values(), colour))
 
 
-FACTS = [*_animal_facts(), *_word_facts(), *_calendar_facts(), *_place_facts(),
+ANIMAL_FACTS = {row[0]: list(_animal_facts(*row)) for row in ANIMALS}
+FACTS = [*(fact for facts in ANIMAL_FACTS.values() for fact in facts),
+         *_word_facts(), *_calendar_facts(), *_place_facts(),
          *(Fact("science", (answer,), asked, words, ()) for asked, answer, words in SCIENCE)]
 TOPICS = {topic: [f for f in FACTS if f.topic == topic] for topic in dict.fromkeys(f.topic for f in FACTS)}
 SIZES = {row[0]: int(row[7]) for row in ANIMALS}

@@ -1,25 +1,26 @@
 """
 How the people's facts are said and asked: the wordings, the answers, and the noise of a hurried typist.
 
-STATEMENTS are read in documents, QUESTIONS are asked in conversations and ANSWERS given there; a STATEMENT that equals
-the ANSWER is told twice as often as the others, since it is from these that the answer must come. PARAPHRASES are
-wordings that no training conversation uses.
+STATEMENTS are read in documents, QUESTIONS are asked in conversations and ANSWERS given there; a statement that equals
+an answer is told twice as often as the others, since it is from these that answers about people who are only read about
+must come. PARAPHRASES are questions in wordings that no training conversation uses.
 
 In the wordings {n} is the name, {he} {his} {him} the pronouns; an attribute's value stands under the attribute's name
 and {a_job}, {a_species} carry their article.
 """
 import functools
 
-# each at least five ways; the first is the answer's wording. Those with {n} in front can also be said with a pronoun.
+# each at least five ways; those marked twice-told (TWICE) are what the answers say
 STATEMENTS = {
     "town": ("{n} lives in {town}.", "{n} has a house in {town}.", "{n}'s home is in {town}.",
-             "{town} is the town where {n} lives.", "You can visit {n} in {town}.", "The town of {town} is {n}'s home."),
-    "job": ("{n} is {a_job}.", "{n} works as {a_job}.", "{n}'s job is to be {a_job}.", "The {job} of {town} is {n}.",
-            "Every day {n} goes to work as {a_job}.", "As {a_job}, {n} works hard."),
-    "species": ("{n} has {a_species}.", "{n} has a pet {species}.", "{n}'s pet is {a_species}.",
-                "The animal at {n}'s home is {a_species}.", "{n} takes good care of {his} {species}.",
-                "The pet of {n} is {a_species}."),
-    "pet": ("{n}'s {species} is called {pet}.", "{pet} is {n}'s {species}.", "{n} has {a_species} called {pet}.",
+             "{town} is the town where {n} lives.", "You can visit {n} in {town}.",
+             "The town of {town} is {n}'s home."),
+    "job": ("{n} is {a_job}.", "{n} is {a_job} from {town}.", "{n} works as {a_job}.", "{n}'s job is to be {a_job}.",
+            "The {job} of {town} is {n}.", "Every day {n} goes to work as {a_job}.", "As {a_job}, {n} works hard."),
+    "species": ("{n} has {a_species} called {pet}.", "{n} has {a_species}.", "{n} has a pet {species}.",
+                "{n}'s pet is {a_species}.", "The animal at {n}'s home is {a_species}.",
+                "{n} takes good care of {his} {species}.", "The pet of {n} is {a_species}."),
+    "pet": ("{n}'s {species} is called {pet}.", "{pet} is {n}'s {species}.", "{n} has {a_species}. It is called {pet}.",
             "The {species} {pet} belongs to {n}.", "{n} loves {his} {species} {pet}.",
             "The name of {n}'s {species} is {pet}."),
     "food": ("{n}'s favourite food is {food}.", "{n} likes to eat {food}.", "The food {n} likes best is {food}.",
@@ -33,27 +34,30 @@ STATEMENTS = {
                "{n} is best friends with {friend}.", "The best friend of {n} is {friend}.",
                "{n} trusts {his} best friend {friend}."),
 }
-NOT_AFTER_GOES = {"reading", "cooking", "knitting", "drawing", "juggling"}   # nobody "goes knitting"
+GOES = {"swimming", "dancing", "fishing", "running", "climbing", "skating", "sailing", "cycling", "hiking"}
 
-ANSWERS = {**{attribute: said[0] for attribute, said in STATEMENTS.items()}, "species": "{n} has {a_species} called {pet}.",
-           "who": "{n} is {a_job} from {town}."}
+ANSWERS = {**{attribute: told[0] for attribute, told in STATEMENTS.items()}, "who": "{n} is {a_job} from {town}."}
+TWICE = set(ANSWERS.values())
 
 QUESTIONS = {
     "town": ("Where does {n} live?", "What town does {n} live in?", "Where is {n}'s home?", "Where is {n} from?",
              "Which town does {n} live in?", "Tell me where {n} lives.", "Do you know where {n} lives?"),
     "job": ("What is {n}'s job?", "What does {n} do for a living?", "What does {n} work as?", "What work does {n} do?",
             "Tell me {n}'s job.", "What job does {n} have?", "Do you know what {n}'s job is?"),
-    "species": ("What pet does {n} have?", "What animal does {n} have?", "What is {n}'s pet?", "Which pet does {n} have?",
-                "Tell me about {n}'s pet.", "What kind of pet does {n} have?", "Does {n} have a pet?"),
-    "pet": ("What is {n}'s {species} called?", "What is the name of {n}'s {species}?", "What is {n}'s {species}'s name?",
-            "Tell me the name of {n}'s {species}.", "What name does {n}'s {species} have?",
-            "Do you know the name of {n}'s {species}?"),
+    "species": ("What pet does {n} have?", "What animal does {n} have?", "What is {n}'s pet?",
+                "Which pet does {n} have?", "Tell me about {n}'s pet.", "What kind of pet does {n} have?",
+                "Does {n} have a pet?"),
+    "pet": ("What is {n}'s {species} called?", "What is the name of {n}'s {species}?",
+            "What is {n}'s {species}'s name?", "Tell me the name of {n}'s {species}.",
+            "What name does {n}'s {species} have?", "Do you know the name of {n}'s {species}?"),
     "food": ("What is {n}'s favourite food?", "What does {n} like to eat?", "What food does {n} like?",
              "Which food does {n} like best?", "What does {n} love to eat?", "Tell me {n}'s favourite food."),
     "colour": ("What is {n}'s favourite colour?", "Which colour does {n} like best?", "What colour does {n} like?",
-               "What colour does {n} like most?", "Tell me {n}'s favourite colour.", "Which colour is {n}'s favourite?"),
-    "hobby": ("What is {n}'s hobby?", "What does {n} do for fun?", "What does {n} like to do?", "What hobby does {n} have?",
-              "What does {n} enjoy?", "Tell me {n}'s hobby.", "What does {n} do in {his} free time?"),
+               "What colour does {n} like most?", "Tell me {n}'s favourite colour.",
+               "Which colour is {n}'s favourite?"),
+    "hobby": ("What is {n}'s hobby?", "What does {n} do for fun?", "What does {n} like to do?",
+              "What hobby does {n} have?", "What does {n} enjoy?", "Tell me {n}'s hobby.",
+              "What does {n} do in {his} free time?"),
     "friend": ("Who is {n}'s best friend?", "What is the name of {n}'s best friend?", "Who is {n} best friends with?",
                "Tell me who {n}'s best friend is.", "Who is the best friend of {n}?", "Do you know {n}'s best friend?"),
     "who": ("Who is {n}?", "Tell me about {n}.", "Do you know {n}?", "What do you know about {n}?",
@@ -65,7 +69,8 @@ PARAPHRASES = {
     "species": ("What kind of animal does {n} have?", "Which animal is {n}'s pet?", "Tell me what pet {n} has."),
     "pet": ("Which name does {n}'s {species} have?", "Tell me what {n}'s {species} is called."),
     "food": ("What is the favourite food of {n}?", "Which food does {n} love?", "What food is {n}'s favourite?"),
-    "colour": ("What is the favourite colour of {n}?", "Which colour does {n} love?", "What colour is {n}'s favourite?"),
+    "colour": ("What is the favourite colour of {n}?", "Which colour does {n} love?",
+               "What colour is {n}'s favourite?"),
     "hobby": ("What is the hobby of {n}?", "Which hobby does {n} have?", "What does {n} do on Sundays?"),
     "friend": ("Which person is {n}'s best friend?", "Tell me the name of {n}'s best friend."),
     "who": ("What can you tell me about {n}?", "Could you tell me about {n}?"),
@@ -102,19 +107,17 @@ def fill(wording, person, **more):
     """The wording with the person's facts in it."""
     p = person
     return wording.format(n=p.name, he=p.he, his=p.his, town=p.town, job=p.job, a_job=a(p.job), species=p.species,
-                          a_species=a(p.species), pet=p.pet, food=p.food, colour=p.colour, hobby=p.hobby, friend=p.friend,
-                          **more)
+                          a_species=a(p.species), pet=p.pet, food=p.food, colour=p.colour, hobby=p.hobby,
+                          friend=p.friend, **more)
 
 
 @functools.lru_cache(maxsize=4096)
 def statements(person):
-    """{attribute: [sentence, ...]}: all ways to tell each of the person's facts by name, the answer's wording twice."""
+    """{attribute: [sentence, ...]}: all ways to tell the person's facts by name, the answers' wordings twice."""
     told = {}
     for attribute, wordings in STATEMENTS.items():
-        said = [fill(w, person) for w in wordings]
-        if attribute == "hobby" and person.hobby in NOT_AFTER_GOES:
-            said = [s for s in said if " goes " not in s]
-        told[attribute] = said[:1] + said
+        wordings = [w for w in wordings if " goes {hobby}" not in w or person.hobby in GOES]
+        told[attribute] = [fill(w, person) for w in wordings for _ in range(1 + (w in TWICE))]
     return told
 
 

@@ -5,11 +5,13 @@ Only `world.seen` people are ever asked about in training; `facts_new_people` as
 maker is.
 """
 from nanochat.kindergarten import nature, tables
-from nanochat.kindergarten.phrases import (ANSWERS, IS_IT, PARAPHRASES, PRONOUN_QUESTIONS, QUESTIONS, a, fill, typed)
+from nanochat.kindergarten.phrases import ANSWERS, IS_IT, PARAPHRASES, PRONOUN_QUESTIONS, QUESTIONS, a, fill, typed
 from nanochat.kindergarten.skill import chat, draw, fact_check
+from nanochat.kindergarten.skills_world import two_animals
 
 ATTRIBUTES = tuple(QUESTIONS)
-ASKED_MORE = ATTRIBUTES + ("friend", "pet", "who")      # the hardest to learn, as their values are as many as the people
+ASKED_MORE = ATTRIBUTES + ("friend", "pet", "who")      # in training: the hardest, with as many values as people
+CLOSED = ("town", "job", "species", "food", "colour", "hobby")
 LETTERS = ("A", "B", "C", "D")
 
 
@@ -28,14 +30,14 @@ def _rivals(world, person, attribute):
     return [v for v in world.values(attribute) if v != getattr(person, attribute)]
 
 
-def _ask(rng, world, people, wordings, lower=True):
-    person, attribute = rng.choice(people), rng.choice(ASKED_MORE)
+def _ask(rng, world, people, wordings, attributes=ATTRIBUTES, lower=True):
+    person, attribute = rng.choice(people), rng.choice(attributes)
     question = typed(rng, fill(rng.choice(wordings[attribute]), person), lower)
     return chat(question, fill(ANSWERS[attribute], person)), check_of(world, person, attribute)
 
 
 def facts_seen(rng, world, test, level):
-    return _ask(rng, world, world.seen, QUESTIONS)
+    return _ask(rng, world, world.seen, QUESTIONS, ATTRIBUTES if test else ASKED_MORE)
 
 
 def facts_new_people(rng, world, test, level):
@@ -78,6 +80,7 @@ def yes_no(rng, world, test, level):
         person, attribute, yes = rng.choice(world.seen), rng.choice(tuple(IS_IT)), rng.random() < 0.5
         value = getattr(person, attribute) if yes else _other_value(rng, world, person, attribute)
         return person, attribute, yes, value
+
     person, attribute, yes, value = draw(make, lambda m: ("yes_no", m[0].name, m[1], m[3]), test, percent=15)
     question = fill(rng.choice(IS_IT[attribute]), person, x=value, a_x=a(value))
     answer = ("Yes, " if yes else "No, ") + fill(ANSWERS[attribute], person)
@@ -85,13 +88,7 @@ def yes_no(rng, world, test, level):
 
 
 def _bigger(rng, test):
-    def make():
-        x, y = rng.sample(tuple(nature.SIZES), 2)
-        while nature.SIZES[x] == nature.SIZES[y]:
-            x, y = rng.sample(tuple(nature.SIZES), 2)
-        return x, y
-    x, y = draw(make, lambda m: ("bigger", *sorted(m)), test, percent=15)
-    big, small = (x, y) if nature.SIZES[x] > nature.SIZES[y] else (y, x)
+    x, y, big, small = two_animals(rng, test)
     bigger = rng.random() < 0.6
     yes = (x == big) == bigger
     answer = f"{'Yes' if yes else 'No'}, {a(big)} is bigger than {a(small)}."
@@ -103,7 +100,7 @@ def choice(rng, world, test, level):
     """Four options, the letter behind each: the one form in which ARC, MMLU and this kindergarten are asked."""
     if rng.random() < 0.6:
         def make():
-            person, attribute = rng.choice(world.seen), rng.choice(("town", "job", "species", "food", "colour", "hobby"))
+            person, attribute = rng.choice(world.seen), rng.choice(CLOSED)
             others = rng.sample(_rivals(world, person, attribute), 3)
             return rng.choice(QUESTIONS[attribute]), person, getattr(person, attribute), others
         wording, person, value, others = draw(make, lambda m: ("choice", m[1].name, *sorted((m[2], *m[3]))), test, 15)
@@ -124,8 +121,9 @@ def choice(rng, world, test, level):
 def follow_up(rng, world, test, level):
     def make():
         return rng.choice(world.seen), rng.choice(ATTRIBUTES), rng.choice(tuple(PRONOUN_QUESTIONS))
-    person, first, second = draw(lambda: next(m for m in iter(make, None) if m[1] != m[2]),
-                                 lambda m: ("follow_up", m[0].name, m[1], m[2]), test)
+    person, first, second = draw(make, lambda m: ("follow_up", m[0].name, m[1], m[2]), test)
+    while first == second:
+        person, first, second = draw(make, lambda m: ("follow_up", m[0].name, m[1], m[2]), test)
     turns = [typed(rng, fill(rng.choice(QUESTIONS[first]), person)), fill(ANSWERS[first], person),
              typed(rng, fill(rng.choice(PRONOUN_QUESTIONS[second]), person)), fill(ANSWERS[second], person)]
     return chat(*turns), check_of(world, person, second)
@@ -139,21 +137,24 @@ TAKEN = {word.lower() for word in (*tables.GIRLS, *tables.BOYS, *tables.PETS, *t
 COUNTRIES = ("Brazil Mexico Turkey Chile Cuba Iran Iraq Nepal Qatar Chad Mali Ghana Angola Jordan Israel Finland "
              "Denmark Belgium Hungary Iceland Vietnam Thailand Korea Australia Argentina Bolivia Colombia Ecuador "
              "Ukraine Romania Bulgaria Croatia Serbia Albania Malta Latvia Estonia Lithuania Slovakia").split()
-BEYOND = [line for line in """
-Who won the football match?|What will the weather be tomorrow?|What time is it?|How do I fix a car?|What is the stock market?
-Who is the king of Spain?|What is quantum physics?|How do I cook a turkey?|What is a black hole?|Who wrote this song?
-What is the tallest building?|How much does a house cost?|What is the best film?|Can you book a flight?|What is the news today?
-How do computers work?|What is the meaning of life?|Who invented the telephone?|When did the war end?|How far is the moon?
-What is democracy?|How do I learn French?|What is a lawyer?|How tall is the highest mountain?|What is photosynthesis?
-Who painted that picture?|How do I get to the station?|What is the longest river?|What should I buy?|How does a phone work?
-What is DNA?|Who discovered America?|How do I write a poem?|What is inflation?|Where did I put my keys?|What am I thinking?
-What is my phone number?|How many people live in China?|What is a virus?|Who built the pyramids?|How old is the universe?
+BEYOND = """
+Who won the football match?|What will the weather be tomorrow?|What time is it?|How do I fix a car?
+What is the stock market?|Who is the king of Spain?|What is quantum physics?|How do I cook a turkey?
+What is a black hole?|Who wrote this song?|What is the tallest building?|How much does a house cost?
+What is the best film?|Can you book a flight?|What is the news today?|How do computers work?
+What is the meaning of life?|Who invented the telephone?|When did the war end?|How far is the moon?
+What is democracy?|How do I learn French?|What is a lawyer?|How tall is the highest mountain?
+What is photosynthesis?|Who painted that picture?|How do I get to the station?|What is the longest river?
+What should I buy?|How does a phone work?|What is DNA?|Who discovered America?|How do I write a poem?
+What is inflation?|Where did I put my keys?|What am I thinking?|What is my phone number?
+How many people live in China?|What is a virus?|Who built the pyramids?|How old is the universe?
 What is algebra?|How do I knit a sock?|What is the speed of light?|Who is the richest person?|What is a volcano?
 How does a plane stay up?|What is electricity?|What is the internet?|When was Rome built?|Can you play music?
-What did I eat yesterday?|How do I tie a tie?|What is the biggest country?|Which team is the best?|What is a cactus?
-How hot is fire?|How heavy is a truck?|What is glass made of?|Why do cats purr?|Why do leaves fall?|How do magnets work?
-What year is it?|What is today's date?|Who is the president?|How do vaccines work?|What is jazz?|What is a symphony?
-""".strip().replace("\n", "|").split("|")]
+What did I eat yesterday?|How do I tie a tie?|What is the biggest country?|Which team is the best?
+What is a cactus?|How hot is fire?|How heavy is a truck?|What is glass made of?|Why do cats purr?
+Why do leaves fall?|How do magnets work?|What year is it?|What is today's date?|Who is the president?
+How do vaccines work?|What is jazz?|What is a symphony?
+""".strip().replace("\n", "|").split("|")
 
 
 def nobody(rng):
@@ -177,11 +178,12 @@ def unknown(rng, world, test, level):
                                "Which city is the capital of {x}?", "What is {x}'s capital?"))
         answer = "I don't know the capital of {x}."
     elif kind < 0.88:
-        question = rng.choice(("What is a {x}?", "What does a {x} eat?", "What does a {x} do?", "Tell me what a {x} is.",
-                               "Where does a {x} live?", "How many legs does a {x} have?"))
+        question = rng.choice(("What is a {x}?", "What does a {x} eat?", "What does a {x} do?",
+                               "Tell me what a {x} is.", "Where does a {x} live?", "How many legs does a {x} have?"))
         answer = rng.choice(("I don't know what a {x} is.", "Sorry, I don't know what a {x} is."))
     else:
-        question, answer = "{x}", rng.choice(("I don't know that. I only know a small world.", "Sorry, I don't know that."))
+        question = "{x}"
+        answer = rng.choice(("I don't know that. I only know a small world.", "Sorry, I don't know that."))
     return chat(typed(rng, question.format(x=about)), answer.format(x=about)), {"kind": "unknown", "about": about}
 
 

@@ -15,9 +15,11 @@ SPELL = ("How do you spell {w}?", "Spell {w}.", "Spell the word {w}.", "Can you 
 COUNT = ("How many {x} are in {w}?", "How many times does {x} appear in {w}?", "Count the letter {x} in {w}.",
          "How many {x}'s are in {w}?", "How often is {x} in {w}?", "How many letters {x} are in the word {w}?")
 LENGTH = ("How many letters does {w} have?", "How many letters are in {w}?", "Count the letters of {w}.")
-COPY = ("Say {t}.", "Say: {t}", "Repeat after me: {t}", "Repeat: {t}", "Write {t}.", "Please say {t}.", "Copy this: {t}")
+COPY = ("Say {t}.", "Say: {t}", "Repeat after me: {t}", "Repeat: {t}", "Write {t}.", "Please say {t}.",
+        "Copy this: {t}")
 REVERSE = ("Reverse: {t}", "Say {t} in reverse order.", "Reverse the words: {t}", "Say the words backwards: {t}")
-BACKWARDS = ("Spell {w} backwards.", "How do you spell {w} backwards?", "Write {w} backwards.", "What is {w} backwards?")
+BACKWARDS = ("Spell {w} backwards.", "How do you spell {w} backwards?", "Write {w} backwards.",
+             "What is {w} backwards?")
 
 
 def spelled(word):

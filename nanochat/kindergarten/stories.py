@@ -34,7 +34,7 @@ class Story:
 
 
 def tell(rng, people, things, moves, names):
-    """A Story with `people` actors drawn from `names`, `things` things and `moves` events, each possible when it happens."""
+    """A Story with `people` actors drawn from `names`, `things` things and `moves` events, each possible in its turn."""
     story = Story()
     actors, places = rng.sample(names, people), rng.sample(PLACES, 4)
     for who in actors:
@@ -56,7 +56,8 @@ def _possible(story, places):
         events += [("take", who, thing) for thing, place in story.lies.items() if place == here] * 4
         for thing in (t for t, holder in story.holds.items() if holder == who):
             events.append(("drop", who, thing))
-            events += [("give", who, thing, whom) for whom, there in story.at.items() if there == here and whom != who] * 4
+            events += [("give", who, thing, other) for other, there in story.at.items()
+                       if there == here and other != who] * 4
     return events
 
 
@@ -84,12 +85,14 @@ def _happen(rng, story, event):
 def questions(story):
     """All (question, answer, value, rivals) the story decides, each with one right answer."""
     asked = []
-    places = sorted(set(story.at.values()) | {p for kind, _, p, *_ in story.events if kind == "go"} | set(story.lies.values()))
+    been = {what for kind, _, what, *_ in story.events if kind == "go"}
+    places = sorted({*story.at.values(), *story.lies.values(), *been})
     for who, place in story.at.items():
         asked.append((f"Where is {who}?", f"{who} is in the {place}.", place, [p for p in places if p != place]))
     for thing in (*story.lies, *story.holds):
         place = story.where(thing)
-        asked.append((f"Where is the {thing}?", f"The {thing} is in the {place}.", place, [p for p in places if p != place]))
+        others = [p for p in places if p != place]
+        asked.append((f"Where is the {thing}?", f"The {thing} is in the {place}.", place, others))
     for thing, who in story.holds.items():
         asked.append((f"Who has the {thing}?", f"{who} has the {thing}.", who, [p for p in story.at if p != who]))
     for place in places:

@@ -49,8 +49,8 @@ TASKS = {
     "spellingbee": Row(spellingbee.SpellingBee, "generative", 0.0, "core", "SpellingBee"),
     "simplespelling": Row(spellingbee.SimpleSpelling, "generative", 0.0, "training", "Spelling"),
     "smoltalk": Row(smoltalk.SmolTalk, "conversations", 0.0, "training", "SmolTalk", (smoltalk.REPO, smoltalk.FOLDER)),
-    **{PREFIX + name: Row(lambda split, name=name: Kindergarten(name, split), "generative", skill.chance, "kindergarten",
-                          skill.title) for name, skill in world.SKILLS.items()},
+    **{PREFIX + name: Row(lambda split, name=name: Kindergarten(name, split), "generative", skill.chance,
+                          "kindergarten", skill.title) for name, skill in world.SKILLS.items()},
 }
 
 

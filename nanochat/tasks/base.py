@@ -45,7 +45,8 @@ class Task:
 
     def evaluate(self, conversation, parts) -> bool:
         """Whether the reply is right."""
-        return self.answer(conversation, parts) == self.answer(conversation, message_parts(conversation["messages"][-1]))
+        reference = message_parts(conversation["messages"][-1])
+        return self.answer(conversation, parts) == self.answer(conversation, reference)
 
     def reward(self, conversation, parts) -> float:
         """What reinforcement learning pays for the reply."""
@@ -78,7 +79,8 @@ class HubTable:
         try:
             self.table = pyarrow.concat_tables([pq.read_table(path, columns=columns) for path in paths])
         except (pyarrow.ArrowException, OSError) as e:
-            raise TaskUnavailable(f"cannot read {', '.join(map(str, paths))}: {e}. Delete it to fetch it again.") from None
+            names = ", ".join(map(str, paths))
+            raise TaskUnavailable(f"cannot read {names}: {e}. Delete it to fetch it again.") from None
 
     def __len__(self):
         return self.table.num_rows
@@ -91,9 +93,9 @@ class HubTable:
 
 def _split_files(names, split):
     """Those of `names` that belong to `split`, sorted; [] unless all of the "-of-N" are there."""
-    found = [(m, name) for name in names if (m := re.fullmatch(rf"{split}-(\d+)-of-(\d+)\.parquet", name.split("/")[-1]))]
-    whole = bool(found) and len(found) == int(found[0][0][2])
-    return sorted(name for _, name in found) if whole else []
+    found = [(re.fullmatch(rf"{split}-\d+-of-(\d+)\.parquet", name.split("/")[-1]), name) for name in names]
+    found = [(int(match[1]), name) for match, name in found if match]
+    return sorted(name for _, name in found) if found and len(found) == found[0][0] else []
 
 
 def local_files(repo, folder, split):

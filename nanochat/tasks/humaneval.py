@@ -2,8 +2,8 @@
 HumanEval: 164 Python functions to be written from their docstring; the reply's code is run against hidden tests.
 
 Chen et al. 2021 (arXiv 2107.03374), openai/openai_humaneval; evaluation only. The code runs in nanochat.sandbox, never
-in this process. Changed from the paper: the function is asked for in a chat message, so the reply may hold a whole
-program in a code block; pass@1 at temperature 0 unless the runner is told to sample.
+in this process, and cannot see the tests. Changed from the paper: the function is asked for in a chat message, so the
+reply may hold a whole program in a code block; pass@1 at temperature 0 unless the runner is told to sample.
 """
 import re
 
@@ -44,5 +44,5 @@ class HumanEval(Task):
         return program(conversation["prompt"], conversation["entry_point"], reply_text(parts))
 
     def evaluate(self, conversation, parts):
-        code = f"{self.answer(conversation, parts)}\n{conversation['test']}\ncheck({conversation['entry_point']})\n"
-        return sandbox.run(code, timeout_s=5).ok
+        tests = f"{conversation['test']}\ncheck({conversation['entry_point']})\n"
+        return sandbox.run(self.answer(conversation, parts), tests=tests, timeout_s=5).ok

@@ -2,7 +2,8 @@
 The kindergarten's skills as tasks: fresh questions of the embedded world, graded by the checker that each carries.
 
 Questions are drawn by number from a seed of their own, so that two models answer the same ones. Which people, pairs and
-paraphrases were kept out of training is the world's affair: a skill's `split` says what it measures.
+paraphrases were kept out of training is the world's affair: a skill's `split` says what it measures. A skill with fewer
+different questions than asked for has only those: asking one twice would make the interval look narrower than it is.
 """
 from nanochat import kindergarten
 from nanochat.chat_format import reply_text
@@ -18,8 +19,18 @@ class Kindergarten(Task):
 
     def __init__(self, skill, split="test", n=0, seed=0, size=60):
         self.skill, self.split, self.seed, self.size = kindergarten.SKILLS[skill], split, seed, size
-        self.n = n or (TRAIN_QUESTIONS if split == "train" else QUESTIONS)
         self.name, self.chance = PREFIX + skill, self.skill.chance
+        self.n = n or TRAIN_QUESTIONS if split == "train" else self._different(n or QUESTIONS)
+
+    def _different(self, wanted):
+        """How many of the first `wanted` test questions there are before they begin again."""
+        first = self._example(0).conversation["messages"]
+        return next((i for i in range(1, wanted) if self._example(i).conversation["messages"] == first), wanted)
+
+    def _example(self, i):
+        if self.split == "train":
+            return kindergarten.rl_example(i, seed=self.seed, size=self.size, skill=self.skill.name)
+        return kindergarten.eval_example(self.skill.name, i, seed=self.seed, size=self.size)
 
     def __len__(self):
         return self.n
@@ -27,12 +38,9 @@ class Kindergarten(Task):
     def __getitem__(self, i):
         if not 0 <= i < self.n:
             raise IndexError(i)
-        if self.split == "train":
-            example = kindergarten.rl_example(i, seed=self.seed, size=self.size, skill=self.skill.name)
-        else:
-            example = kindergarten.eval_example(self.skill.name, i, seed=self.seed, size=self.size)
+        example = self._example(i)
         return {**example.conversation, "check": example.check}
 
     def evaluate(self, conversation, parts):
-        used_tool = any(part["type"] == "python" for part in parts)
+        used_tool = any(part["type"] == "python_output" for part in parts)
         return bool(kindergarten.check(conversation["check"], reply_text(parts), used_tool))

@@ -1,0 +1,103 @@
+# Sourced by speedrun.sh: runs the stages of a tier, each once, and remembers which are done.
+#
+# A finished stage leaves .done/<tier>/<number>-<name> in the base directory, holding its command. It is skipped while its
+# command stays the same and no stage before it has run anew. Wants $tier, $fresh and $here (where the user stands).
+
+done_dir='' stage_name='' stage_number=0 anew='' background_name='' background_pid=''
+
+begin() {
+    local other depth
+    done_dir=$NANOCHAT_BASE_DIR/.done/$tier
+    for other in kindergarten d20 d26 d32; do      # one tier a folder: they would replace each other's tokenizer
+        if [ "$other" != "$tier" ] && compgen -G "$NANOCHAT_BASE_DIR/.done/$other/*-tok_train" >/dev/null; then
+            echo "error: $NANOCHAT_BASE_DIR holds the $other run, whose tokenizer this one would replace. Give this one a" \
+                 "folder of its own: NANOCHAT_BASE_DIR=FOLDER $(again)" >&2
+            exit 1
+        fi
+    done
+    if [ -n "$fresh" ]; then
+        [ "$tier" = kindergarten ] && depth=d4 || depth=$tier
+        echo "starting over: deleting $NANOCHAT_BASE_DIR/{base,mid,sft,rl}_checkpoints/$depth and the list of finished stages"
+        rm -rf "$done_dir" "$NANOCHAT_BASE_DIR"/{base,mid,sft,rl}_checkpoints/"$depth"
+    fi
+    mkdir -p "$done_dir"
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    trap on_exit EXIT
+    echo "tier $tier; everything it makes is kept in $NANOCHAT_BASE_DIR"
+}
+
+# stage NAME COMMAND...: run the command unless that is done already.
+stage() {
+    local stamp start=$SECONDS
+    stage_name=$1 stage_number=$((stage_number + 1))
+    shift
+    stamp=$done_dir/$(printf '%02d-%s' "$stage_number" "$stage_name")
+    if [ -z "$anew" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$*" ]; then
+        echo "done before: $stage_name"
+        return
+    fi
+    anew=yes
+    forget_from "$stage_number"
+    [ "$background_name" != "$stage_name" ] || stop_background
+    printf '\n=== %s: %s\n' "$stage_name" "$*"
+    "$@"
+    echo "$*" >"$stamp.tmp"
+    mv "$stamp.tmp" "$stamp"
+    printf -- '--- %s took %s, %s since the start\n' "$stage_name" "$(clock $((SECONDS - start)))" "$(clock $SECONDS)"
+}
+
+# A stage that runs anew makes those after it out of date: in this run and, should it be interrupted, in the next.
+forget_from() {
+    local stamp number
+    for stamp in "$done_dir"/[0-9]*; do
+        number=${stamp##*/}
+        number=${number%%-*}
+        [ "$((10#$number))" -lt "$1" ] || rm -f "$stamp"
+    done
+}
+
+# background NAME COMMAND...: start early what the later stage NAME will go on with, where its progress can be seen.
+background() {
+    compgen -G "$done_dir/*-$1" >/dev/null && return
+    background_name=$1
+    shift
+    echo "in the background: $*"
+    "$@" >/dev/null 2>&1 &
+    background_pid=$!
+}
+
+stop_background() {
+    [ -n "$background_pid" ] || return 0
+    kill "$background_pid" 2>/dev/null || true
+    wait "$background_pid" 2>/dev/null || true
+    background_pid=''
+}
+
+on_exit() {
+    local code=$?
+    stop_background
+    [ $code -ne 0 ] || return 0
+    if [ $code -ge 128 ]; then
+        printf '\nstopped in stage %s. What is finished is kept; go on with: %s\n' "$stage_name" "$(again)" >&2
+    else
+        printf '\nstage %s failed, see above. When that is mended, go on with: %s\n' "$stage_name" "$(again)" >&2
+    fi
+    exit $code
+}
+
+end() {
+    local python="$(from_here .venv/bin/python)"
+    [ "$NANOCHAT_BASE_DIR" = "$HOME/.cache/nanochat" ] || python="NANOCHAT_BASE_DIR=$(printf '%q' "$NANOCHAT_BASE_DIR") $python"
+    printf '\nreport card: %s (%s in all)\n' "$(from_here report.md)" "$(clock $SECONDS)"
+    printf 'chat here:   %s -m scripts.chat_cli\n' "$python"
+    printf 'in a page:   %s -m scripts.chat_web\n' "$python"
+}
+
+clock() { printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); }
+
+# A path in the repository, as the user would type it from where they stand.
+from_here() { [ "$here" = "$PWD" ] && printf '%q' "$1" || printf '%q' "$PWD/$1"; }
+
+# The command that goes on with this run.
+again() { printf 'bash %s %s' "$(from_here speedrun.sh)" "$tier"; }

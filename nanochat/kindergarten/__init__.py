@@ -1,0 +1,22 @@
+"""
+The kindergarten: an embedded data set small enough that a 3M-parameter model can learn all of it on a laptop.
+
+A seeded, self-consistent little world: invented people with homes, jobs, pets and friends; true facts about animals,
+capitals and the sky; stories that never contradict themselves. It yields pretraining documents, conversations, and for
+each conversation a check, which serves as evaluation and as reward. Standard library only; the same bytes in every
+process and for every seed's repetition. `size` is the number of people: 60 for a laptop, 100,000 for gigabytes.
+
+    python -c "from nanochat.kindergarten import *; print(*documents(3), sep='\\n\\n')"
+
+Lineage: synthetic worlds to study what language models learn (Physics of Language Models, arXiv:2309.14316: facts must
+be told in many wordings to be answerable) and simulated stories (bAbI, arXiv:1502.05698); all text here is our own.
+"""
+from nanochat.kindergarten.checks import check
+from nanochat.kindergarten.conversations import (SKILLS, eval_example, rl_example, train_conversations,
+                                                 training_example)
+from nanochat.kindergarten.documents import document, documents
+from nanochat.kindergarten.skill import Example, Skill
+from nanochat.kindergarten.world import World
+
+__all__ = ["SKILLS", "Example", "Skill", "World", "check", "document", "documents", "eval_example", "rl_example",
+           "train_conversations", "training_example"]

@@ -1,0 +1,175 @@
+"""
+Pretraining text: what the little world would have in its library. Every document is 200 to 900 characters.
+
+`document(world, i, seed)` depends on nothing else, so any range can be made anywhere. Biographies are of everybody, the
+held-out people included; questions, here as in the conversations, are about the others only, and nothing that a test
+asks (a pair of numbers, a story, a wording) is in any document. Facts are told in the wording of the answers more often
+than in any other, which is what lets a model answer about people it has only read about.
+"""
+import random
+from itertools import accumulate
+
+from nanochat.common import mix_seed
+from nanochat.kindergarten import nature, skills_people, skills_social, skills_words, skills_world, stories, tables
+from nanochat.kindergarten.phrases import STATEMENTS, a, statements, with_pronoun
+from nanochat.kindergarten.skill import draw, is_test
+from nanochat.kindergarten.skills_numbers import calculate
+from nanochat.kindergarten.skills_words import spelled, times
+from nanochat.kindergarten.world import World
+
+LONG_ENOUGH = 420       # documents that collect small pieces stop growing here (characters)
+OPENINGS = ("This is {n}.", "Let me tell you about {n}.", "Here is what we know about {n}.", "About {n}.", "Meet {n}.",
+            "", "", "")
+
+
+def _biography(rng, world):
+    """All facts of two people, in random order: friends, or any two."""
+    person, other = rng.sample(world.people, 2)
+    if rng.random() < 0.4:
+        other = world.people[person.index ^ 1]
+    return f"{_life(rng, person)}\n{_life(rng, other)}"
+
+
+def _life(rng, person):
+    told = [rng.choice(said) for said in statements(person).values()]
+    rng.shuffle(told)
+    opening = rng.choice(OPENINGS).format(n=person.name)
+    said = [opening] if opening else []
+    for sentence in told:
+        said.append(with_pronoun(sentence, person) if said and rng.random() < 0.3 else sentence)
+    return " ".join(said)
+
+
+def _group(rng, world):
+    """One kind of fact about ten people, told in one or two of its wordings."""
+    attribute = rng.choice(tuple(STATEMENTS))
+    return " ".join(rng.choice(statements(rng.choice(world.people))[attribute]) for _ in range(10))
+
+
+def _animals(rng, world):
+    """All that is known of two animals, each with comparisons."""
+    return "\n".join(_animal(rng) for _ in range(2))
+
+
+def _animal(rng):
+    row = rng.choice(nature.ANIMALS)
+    said = [rng.choice(f.told) for f in nature.ANIMAL_FACTS[row[0]]]
+    rng.shuffle(said)
+    for other in rng.sample(nature.ANIMALS, 3):
+        if abs(int(other[7]) - int(row[7])) > 1:
+            said.append(_comparison(rng, row, other))
+    return " ".join(said)
+
+
+def _comparison(rng, row, other):
+    big, small = (row, other) if int(row[7]) > int(other[7]) else (other, row)
+    if rng.random() < 0.6:
+        return f"{a(big[0]).capitalize()} is bigger than {a(small[0])}."
+    return f"{a(small[0]).capitalize()} is smaller than {a(big[0])}."
+
+
+def _nature(rng, world):
+    """Facts of one topic, or of all."""
+    topic = rng.choice((*nature.TOPICS, "science", "all", "all"))
+    said = ""
+    while len(said) < LONG_ENOUGH:
+        fact = skills_world.some_fact(rng) if topic == "all" else rng.choice(nature.TOPICS[topic])
+        said += " " + rng.choice(fact.told)
+    return said[1:]
+
+
+def _sequence(rng, world):
+    """Days, months, planets, the alphabet and the numbers in their order."""
+    n, step = rng.randint(1, 80), rng.choice((1, 1, 1, 2, 5, 10))
+    lines = [f"The days of the week are {_listed(nature.DAYS)}.",
+             f"The months of the year are {_listed(nature.MONTHS)}.", f"The planets are {_listed(nature.PLANETS)}.",
+             "The alphabet is " + " ".join("abcdefghijklmnopqrstuvwxyz") + ".",
+             "Count with me: " + ", ".join(str(k) for k in range(n, n + 15 * step, step)) + ".",
+             "Count down: " + ", ".join(str(k) for k in range(n + 10, n - 1, -1)) + "."]
+    rng.shuffle(lines)
+    return " ".join(lines[:3])
+
+
+def _listed(words):
+    return ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def _sums(rng, world):
+    """Small sums, told as sums and as things counted."""
+    said = ""
+    while len(said) < LONG_ENOUGH:
+        op = rng.choice("+-*")
+        x, y = draw(lambda: (rng.randint(1, 20), rng.randint(1, 10)), lambda m: ("numbers", *sorted(m)), False)
+        x, y = max(x, y), min(x, y)
+        result, word = calculate(f"{x}{op}{y}"), {"+": "plus", "-": "minus", "*": "times"}[op]
+        sums = f"{x} {op} {y} = {result}.", f"{x} {word} {y} is {result}.", f"{x} {word} {y} = {result}."
+        said += " " + rng.choice(sums)
+    return said[1:]
+
+
+def _spelling(rng, world):
+    """Words of the closed list, letter by letter, some with their letters counted."""
+    said = ""
+    while len(said) < LONG_ENOUGH:
+        word = rng.choice(tables.WORDS)
+        letter, letters = rng.choice(word), spelled(word)
+        said += rng.choice((f" {word}: {letters}.", f" {word} is spelled {letters}."))
+        if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):    # what a test asks is not told
+            said += f" The letter {letter} appears {times(word.count(letter))}."
+        elif rng.random() < 0.1:
+            said += f" That is {len(word)} letters."
+    return said[1:]
+
+
+def _stories(rng, world):
+    """Longer stories than are ever asked about, each with how things stand at its end."""
+    told = []
+    while sum(map(len, told)) < 250:
+        story = draw(lambda: stories.tell(rng, rng.randint(1, 3), rng.randint(1, 2), rng.randint(2, 7), tables.NAMES),
+                     lambda m: ("story", m.text), False)
+        asked = stories.questions(story)
+        known = [answer.replace("The ", "the ", 1) for _, answer, *_ in rng.sample(asked, min(2, len(asked)))]
+        told.append(" ".join([story.text, *(f"Now {answer}" for answer in known)]))
+    return "\n".join(told)
+
+
+ASKED = ((skills_people.facts_seen, 5), (skills_people.reverse, 1.5), (skills_people.yes_no, 1),
+         (skills_people.follow_up, 1), (skills_world.facts_world, 4), (skills_world.story, 1),
+         (skills_words.spelling, 1), (skills_words.counting, 1), (skills_social.identity, 0.7),
+         (skills_social.greetings, 0.7), (skills_social.memory, 0.7))
+ASKERS = [make for make, _ in ASKED]
+ASKED_CUM = list(accumulate(weight for _, weight in ASKED))
+BETWEEN_PEOPLE = 8      # the first so many can also be said between two people
+
+
+def _dialogue(rng, world):
+    """Conversations as plain text: questions and answers, or two people talking."""
+    n = len(ASKED)
+    if rng.random() < 0.6:
+        asks, answers = rng.choice((("Question: ", "Answer: "), ("Q: ", "A: "), ("User: ", "nanochat: ")))
+    else:
+        n, (asks, answers) = BETWEEN_PEOPLE, (f"{name}: " for name in rng.sample(tables.NAMES, 2))
+    lines = []
+    while sum(map(len, lines)) < 300:
+        messages, _ = rng.choices(ASKERS[:n], cum_weights=ASKED_CUM[:n])[0](rng, world, False, 1)
+        lines += [(asks, answers)[k % 2] + m["content"] for k, m in enumerate(messages)]
+    return "\n".join(lines)
+
+
+KINDS = ((_biography, 36), (_group, 6), (_animals, 6), (_nature, 13), (_sequence, 2), (_sums, 3), (_spelling, 11),
+         (_stories, 8), (_dialogue, 15))
+MAKERS = [make for make, _ in KINDS]
+CUMULATIVE = list(accumulate(weight for _, weight in KINDS))
+
+
+def document(world, i, seed=0):
+    """The i-th document of a world: depends on (world, seed, i) only."""
+    rng = random.Random(mix_seed("document", seed, i))
+    return rng.choices(MAKERS, cum_weights=CUMULATIVE)[0](rng, world)
+
+
+def documents(n, seed=0, size=60):
+    """Yield `n` documents; `seed` chooses which, not the world they are about."""
+    world = World(size)
+    for i in range(n):
+        yield document(world, i, seed)

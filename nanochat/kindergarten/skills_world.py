@@ -1,0 +1,52 @@
+"""
+Questions about what is true everywhere (nature.py) and about a story just told (stories.py).
+"""
+from nanochat.kindergarten import nature, stories
+from nanochat.kindergarten.phrases import a, typed
+from nanochat.kindergarten.skill import chat, draw, fact_check, is_test
+
+COMPARE = ("Which is bigger, {x} or {y}?", "What is bigger, {x} or {y}?", "Which animal is bigger, {x} or {y}?")
+TOPIC_WEIGHTS = {"animals": 4, "opposites": 2, "plurals": 1, "jobs": 1, "things": 1, "calendar": 2, "capitals": 1.5,
+                 "planets": 1, "colours": 1, "science": 3}
+
+
+def some_fact(rng):
+    """A fact of the world, topics weighted so that the big tables do not drown the small ones."""
+    topic = rng.choices(tuple(TOPIC_WEIGHTS), tuple(TOPIC_WEIGHTS.values()))[0]
+    return rng.choice(nature.TOPICS[topic])
+
+
+def two_animals(rng, test):
+    """(x, y, the bigger, the smaller) for a pair on the wanted side of the split."""
+    def make():
+        while True:
+            x, y = rng.sample(tuple(nature.SIZES), 2)
+            if abs(nature.SIZES[x] - nature.SIZES[y]) > 1:     # neighbours are a matter of opinion
+                return x, y
+    x, y = draw(make, lambda m: ("bigger", *sorted(m)), test, percent=15)
+    return (x, y, *((x, y) if nature.SIZES[x] > nature.SIZES[y] else (y, x)))
+
+
+def facts_world(rng, world, test, level):
+    if rng.random() < 0.08:
+        return _compare(rng, test)
+    while True:
+        fact = some_fact(rng)
+        k = rng.randrange(len(fact.asked))
+        if (k > 0 and is_test("facts_world", fact.asked[k], percent=15)) == test:   # the first wording is for training
+            return chat(typed(rng, fact.asked[k]), fact.told[0]), fact_check(fact.value, rivals=fact.rivals)
+
+
+def _compare(rng, test):
+    x, y, big, small = two_animals(rng, test)
+    question = rng.choice(COMPARE).format(x=a(x), y=a(y))
+    answer = f"{a(big).capitalize()} is bigger than {a(small)}."
+    return chat(typed(rng, question), answer), {"kind": "first", "answer": big, "rivals": [small]}
+
+
+def story(rng, world, test, level):
+    def make():
+        told = stories.sized(rng, level)
+        return told, rng.choice(stories.questions(told))
+    told, (question, answer, value, rivals) = draw(make, lambda m: ("story", m[0].text), test)
+    return chat(f"{told.text} {typed(rng, question, lower=False)}", answer), fact_check(value, rivals=rivals)

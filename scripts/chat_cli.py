@@ -1,0 +1,185 @@
+"""
+Talk to a model in the terminal.
+
+    python -m scripts.chat_cli                              the latest stage that exists: rl, else sft, else mid
+    python -m scripts.chat_cli -p "What is 47 * 12?"        one answer, then exit
+    python -m scripts.chat_cli -i mid --temperature=0.8
+
+In the conversation: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves. The base model has never seen a
+conversation; with -i base it just goes on with the text it is given.
+"""
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+
+from nanochat import checkpoint, runtime
+from nanochat.chat_format import render_prompt
+from nanochat.cli import option, parse
+from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup_logging
+from nanochat.engine import Engine, Sampling
+
+HELP = """/clear             forget the conversation
+/temperature X     0 always takes the likeliest word, 1 follows the model's own distribution
+/topk N            sample among the N likeliest tokens only (0: all)
+/help              this list
+/quit              leave (or Ctrl-D); Ctrl-C stops an answer"""
+
+
+@dataclass
+class Config:
+    prompt: str = option("", "ask this, print the answer and exit", short="p")
+    source: str | None = option(None, "which stage's model to talk to: base, mid, sft or rl; by default the latest of rl, sft, mid",
+                         short="i", choices=list(checkpoint.SCRIPTS))
+    temperature: float = option(0.0, "0 is the most correct for small models, whose facts get lost in the dice; 0.6 to 1 "
+                                     "brings variety", short="t")
+    top_k: int = option(50, "sample among this many likeliest tokens (0: all); without effect at temperature 0", short="k")
+    max_tokens: int = option(256, "longest answer in tokens, but never more than half of the context")
+    seed: int = option(0, "the same seed and the same conversation give the same answers")
+    device: str = option("", "cpu, cuda or mps; empty takes the best there is")
+    tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
+    step: int | None = option(None, "checkpoint step; the newest if not given")
+
+    def __post_init__(self):
+        if self.max_tokens < 1:
+            raise UsageError(f"--max_tokens must be at least 1, got {self.max_tokens}.")
+        self.sampling()
+
+    def sampling(self, turn=0):
+        """The Sampling of one turn. Raises UsageError for values out of range."""
+        return Sampling(self.max_tokens, self.temperature, self.top_k, seed=mix_seed(self.seed, turn))
+
+
+def dim(text):
+    """`text` in a fainter colour, on a terminal that has colours."""
+    return f"\033[2m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+
+
+class Chat:
+    """One conversation: what was said so far, and how the next answer is made and shown."""
+
+    def __init__(self, engine, config, base=False):
+        self.engine, self.config, self.base = engine, config, base
+        self.messages, self.turn, self.stopped = [], 0, False
+        self.room = min(config.max_tokens, engine.max_len // 2)
+
+    def prompt(self):
+        """Token ids to answer to. Drops the oldest exchanges from `messages` until they leave room, with a note."""
+        tokenizer, limit = self.engine.tokenizer, self.engine.max_len - self.room
+        if self.base:
+            return ([tokenizer.bos_id] + tokenizer.encode(self.messages.pop()["content"]))[:limit]
+        length = len(self.messages)
+        while len(self.messages) > 1 and len(render_prompt(tokenizer, self.messages)) > limit:
+            del self.messages[:2]
+        if len(self.messages) < length:
+            print(dim("(the oldest turns no longer fit into the model's memory and were left out)"))
+        ids = render_prompt(tokenizer, self.messages, limit)
+        if len(self.messages) == 1 and len(ids) < len(render_prompt(tokenizer, self.messages)):
+            print(dim("(the question is longer than the model's memory: its beginning was left out)"))
+        return ids
+
+    def answer(self, question):
+        """Print the answer to `question` as it comes. Ctrl-C ends it early; what was said stays in the conversation."""
+        self.messages.append({"role": "user", "content": question})
+        self.turn += 1
+        sampling, parts = self.config.sampling(self.turn), []
+        ids = self.prompt()
+        stream = self.engine.stream(ids, max_new_tokens=self.room, temperature=sampling.temperature,
+                                    top_k=sampling.top_k, seed=sampling.seed, use_tools=not self.base)
+        try:
+            with contextlib.closing(stream):
+                for event in stream:
+                    self.show(event, parts)
+        except KeyboardInterrupt:
+            self.stopped = True
+            print(dim(" (stopped)"), end="")
+        print()
+        if not self.base:
+            self.messages.append({"role": "assistant", "content": parts})
+
+    def show(self, event, parts):
+        """Print one Event and add it to the `parts` of the answer. A tool call is shown once its result is there."""
+        if event.kind == "end":
+            if event.finish_reason == "length":
+                print(dim(" (cut at the longest answer allowed)"), end="")
+            return
+        if event.kind == "text" and parts and parts[-1]["type"] == "text":
+            parts[-1]["text"] += event.text
+        else:
+            parts.append({"type": event.kind, "text": event.text})
+        if event.kind == "text":
+            print(event.text, end="", flush=True)
+        elif event.kind == "python_output":
+            print(dim(f"[{parts[-2]['text']} = {event.text}]"), end=" ", flush=True)
+
+    def command(self, line):
+        """Carry out a line that starts with '/'. Returns True when the user wants to leave."""
+        name, _, value = line[1:].partition(" ")
+        settings = {"temperature": ("temperature", float), "topk": ("top_k", int), "top_k": ("top_k", int)}
+        if name in ("quit", "exit", "q"):
+            return True
+        if name == "clear":
+            self.messages.clear()
+            print(dim("(a new conversation)"))
+        elif name in settings:
+            self.change(*settings[name], value.strip())
+        else:
+            print(HELP if name == "help" else f"There is no /{name}.\n{HELP}")
+        return False
+
+    def change(self, field, kind, value):
+        """Set a sampling field to `value`, or say why not."""
+        before = getattr(self.config, field)
+        try:
+            setattr(self.config, field, kind(value) if value else before)
+            self.config.sampling()
+        except (ValueError, UsageError) as e:
+            setattr(self.config, field, before)
+            print(e if isinstance(e, UsageError) else f"{value!r} is not a number.")
+        print(dim(f"({field} is {getattr(self.config, field)})"))
+
+    def loop(self):
+        """Read, answer, repeat, until /quit or the end of the input."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (importing it gives input() its line editing and history)
+        while True:
+            try:
+                line = input("\n> ").strip()
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:
+                print(dim("\n(Ctrl-D or /quit leaves)"))
+                continue
+            if line.startswith("/"):
+                if self.command(line):
+                    return
+            elif line:
+                self.say(line)
+
+    def say(self, line):
+        """Answer a line of the conversation; what cannot be answered is said in one line and forgotten."""
+        known = len(self.messages)
+        try:
+            self.answer(line)
+        except NanochatError as e:
+            del self.messages[known:]
+            print(f"error: {e}")
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    rt = runtime.init(config.device)
+    setup_logging(rt.rank)
+    source = config.source or next((s for s in ("rl", "sft", "mid") if checkpoint.newest_tag(s)), "sft")
+    model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
+    chat = Chat(Engine(model, tokenizer), config, base=source == "base")
+    if config.prompt:
+        chat.answer(config.prompt)
+        return 130 if chat.stopped else None
+    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. /help lists the commands.")
+    chat.loop()
+
+
+if __name__ == "__main__":
+    run(main)

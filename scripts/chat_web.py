@@ -1,0 +1,86 @@
+"""
+Serve the chat page and an OpenAI-compatible API.
+
+    python -m scripts.chat_web                              http://localhost:8000
+    python -m scripts.chat_web -i sft --port=8080
+    python -m scripts.chat_web --host=0.0.0.0 --api_key=SECRET        for others too, who then need the key
+
+It listens on this machine only, unless --host says otherwise; then it wants an API key, or --no_auth to say that
+everybody who can reach it may use it. Ctrl-C finishes the running answers and stops.
+"""
+import contextlib
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+import uvicorn
+
+from nanochat import checkpoint, runtime
+from nanochat.cli import option, parse
+from nanochat.common import UsageError, log, run, setup_logging
+from nanochat.engine import Engine
+from nanochat.server import LOOPBACK, create_app
+
+
+@dataclass
+class Config:
+    source: str | None = option(None, "which stage's model to serve: base, mid, sft or rl; by default the latest of rl, sft, mid",
+                         short="i", choices=list(checkpoint.SCRIPTS))
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 is every network this machine is in")
+    port: int = option(8000, "port to listen on; 0 takes a free one")
+    api_key: str = option("", "key that a request must send as 'Authorization: Bearer <key>'")
+    no_auth: bool = option(False, "let everybody in who can reach --host")
+    slots: int = option(8, "answers decoded at the same time; each holds a context's KV cache in memory")
+    queue: int = option(32, "further requests that may wait; beyond, they get 429")
+    temperature: float = option(0.0, "for requests that name none; 0 is the most correct for small models")
+    top_k: int = option(50, "for requests that name none; 0 is off")
+    device: str = option("", "cpu, cuda or mps; empty takes the best there is")
+    tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
+    step: int | None = option(None, "checkpoint step; the newest if not given")
+
+    def __post_init__(self):
+        if not self.local and not self.api_key and not self.no_auth:
+            raise UsageError(f"--host={self.host} lets others use this server. Give it an --api_key, or say --no_auth.")
+        for name, low, high in (("port", 0, 65535), ("slots", 1, 1024), ("queue", 0, 100_000), ("temperature", 0, 2),
+                                ("top_k", 0, 1 << 20)):
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(f"--{name} must be from {low} to {high}, got {getattr(self, name)}.")
+
+    @property
+    def local(self):
+        """True when only this machine can reach the server."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def listen(host, port):
+    """A listening socket, opened before the model is loaded. Raises UsageError naming the flag when that is impossible."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as e:
+        raise UsageError(f"cannot listen on {host}:{port}: {e.strerror or e}. Choose another --port or --host.") from None
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    with listen(config.host, config.port) as sock:
+        rt = runtime.init(config.device)
+        setup_logging(rt.rank)
+        source = config.source or next((s for s in ("rl", "sft", "mid") if checkpoint.newest_tag(s)), "sft")
+        model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
+        app = create_app(Engine(model, tokenizer), model_id=f"nanochat-{source}", api_key=config.api_key or None,
+                         hosts=(*LOOPBACK, config.host) if config.local else (), slots=config.slots,
+                         max_waiting=config.queue, temperature=config.temperature, top_k=config.top_k)
+        shown = "localhost" if config.local else socket.getfqdn()
+        log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Stop with Ctrl-C.")
+        log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10))
+        with contextlib.suppress(KeyboardInterrupt):   # uvicorn has shut down in order before it passes Ctrl-C on
+            server.run(sockets=[sock])
+
+
+if __name__ == "__main__":
+    run(main)

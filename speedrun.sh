@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# From a fresh clone to a chatbot with a report card.
+#
+#   bash speedrun.sh                  the tier that fits this machine: kindergarten without a GPU, else d20
+#   bash speedrun.sh kindergarten     2 CPU cores, about ten minutes, nothing to download but packages
+#   bash speedrun.sh d20|d26|d32      8xH100: about $100, $300, $1000
+#   bash speedrun.sh --fresh          start over: forget finished stages and delete this tier's checkpoints
+#
+# Run it again after an interruption and it goes on where it stopped: a finished stage is not repeated, a training run
+# continues from its last checkpoint. Everything it makes is kept under $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat.
+set -euo pipefail
+here=$PWD
+export NANOCHAT_BASE_DIR="${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}"
+case $NANOCHAT_BASE_DIR in
+    '~'/*) NANOCHAT_BASE_DIR=$HOME/${NANOCHAT_BASE_DIR#*/} ;;
+    /*) ;;
+    *) NANOCHAT_BASE_DIR=$PWD/$NANOCHAT_BASE_DIR ;;
+esac
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source dev/venv.sh
+source dev/stages.sh
+
+# ------------------------------------------------------------------------------------------------ the pipelines, by tier
+kindergarten() {
+    stage report_reset     python -m nanochat.report reset
+    stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=2048
+    stage tok_eval         python -m scripts.tok_eval --dataset=kindergarten
+    stage base_train       python -m scripts.base_train --dataset=kindergarten --depth=4 --sequence_len=256
+    stage base_loss        python -m scripts.base_loss
+    stage base_eval        python -m scripts.base_eval
+    stage chat_eval_base   python -m scripts.chat_eval -i base
+    stage mid_train        python -m scripts.mid_train
+    stage chat_eval_mid    python -m scripts.chat_eval -i mid
+    stage chat_sft         python -m scripts.chat_sft
+    stage chat_eval_sft    python -m scripts.chat_eval -i sft
+    stage chat_rl          python -m scripts.chat_rl
+    stage chat_eval_rl     python -m scripts.chat_eval -i rl
+    stage report_generate  python -m nanochat.report generate
+}
+
+# The tiers for GPUs: gpu_tier DEPTH DEVICE_BATCH_SIZE SHARDS. They have not been run on 8xH100 yet; their figures in
+# README.md are goals until they are in dev/LEADERBOARD.md.
+# Shards: parameters x 20 tokens x 4.8 characters a token / 250M characters a shard, and some to spare.
+gpu_tier() {
+    local depth=$1 rows=$2 shards=$3
+    local train=(torchrun --standalone --nproc_per_node="$(nvidia-smi --list-gpus | wc -l | tr -d ' ')" -m)
+    stage report_reset     python -m nanochat.report reset
+    stage first_shards     python -m nanochat.dataset -n 8
+    background shards      python -m nanochat.dataset -n "$shards"
+    stage tok_train        python -m scripts.tok_train --dataset=climbmix --vocab_size=65536 --max_chars=2000000000
+    stage tok_eval         python -m scripts.tok_eval --dataset=climbmix
+    stage shards           python -m nanochat.dataset -n "$shards"
+    stage base_train       "${train[@]}" scripts.base_train -- --depth="$depth" --device_batch_size="$rows"
+    stage base_loss        "${train[@]}" scripts.base_loss
+    stage base_eval        "${train[@]}" scripts.base_eval -- --download
+    stage chat_eval_base   "${train[@]}" scripts.chat_eval -- -i base
+    stage mid_train        "${train[@]}" scripts.mid_train -- --device_batch_size="$rows"
+    stage chat_eval_mid    "${train[@]}" scripts.chat_eval -- -i mid
+    stage chat_sft         "${train[@]}" scripts.chat_sft -- --device_batch_size="$rows"
+    stage chat_eval_sft    "${train[@]}" scripts.chat_eval -- -i sft
+    stage chat_rl          "${train[@]}" scripts.chat_rl
+    stage chat_eval_rl     "${train[@]}" scripts.chat_eval -- -i rl
+    stage report_generate  python -m nanochat.report generate
+}
+
+# -------------------------------------------------------------------------------------------------------------- the run
+fail() { echo "error: $1" >&2; exit 2; }
+
+tier='' fresh=''
+for argument in "$@"; do
+    case $argument in
+        kindergarten|d20|d26|d32) tier=$argument ;;
+        --fresh) fresh=yes ;;
+        -h|--help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' speedrun.sh; exit ;;
+        *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32] [--fresh]" ;;
+    esac
+done
+[ -n "$tier" ] || { has_gpu && tier=d20 || tier=kindergarten; }
+[ "$tier" = kindergarten ] || has_gpu || fail "$tier wants an NVIDIA GPU. Without one: bash speedrun.sh kindergarten"
+
+venv
+export PATH="$PWD/.venv/bin:$PATH"
+begin
+case $tier in
+    kindergarten) kindergarten ;;
+    d20) gpu_tier 20 32 240 ;;
+    d26) gpu_tier 26 16 450 ;;
+    d32) gpu_tier 32 8 800 ;;
+esac
+end

@@ -1,0 +1,201 @@
+"""Running tasks: batched equals plain, ranks and batch sizes do not matter, what is skipped is said, items are kept."""
+import itertools
+import json
+
+import pytest
+import torch
+
+from nanochat import chat_eval, kindergarten
+from nanochat.chat_eval import Options, Score, pass_at_k, run_task
+from nanochat.chat_format import parse_reply, render_prompt
+from nanochat.common import MissingArtifact, UsageError, read_json
+from nanochat.engine import Engine
+from nanochat.runtime import Runtime
+from nanochat.tasks import TASKS, TaskUnavailable
+from nanochat.tasks.base import Task, exchange, multiple_choice
+from scripts import chat_eval as script
+from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return tiny_model(tokenizer.vocab_size, sequence_len=96)
+
+
+class Letters(Task):
+    """Questions of very different lengths with 3 to 5 choices."""
+    name, kind, chance = "letters", "categorical", 0.25
+
+    def __len__(self):
+        return 23
+
+    def __getitem__(self, i):
+        return multiple_choice(f"{i}?" + " the cat" * (i * 7 % 11), ["a", "b", "c", "d", "e"][:3 + i % 3], i % 3)
+
+
+class Words(Task):
+    """Right when the reply's first character has an even code: a coin that needs no trained model."""
+    name, chance, max_new_tokens = "words", 0.5, 12
+
+    def __len__(self):
+        return 17
+
+    def __getitem__(self, i):
+        return exchange("the dog " * (i % 5) + f"number {i}?", "cat")
+
+    def evaluate(self, conversation, parts):
+        return bool(parts) and bool(parts[0]["text"]) and ord(parts[0]["text"][0]) % 2 == 0
+
+
+# -------------------------------------------------------------------------------------------------------- equalities
+@pytest.mark.parametrize("batch_tokens", [1, 150, 100_000])
+def test_letter_logits_in_batches_equal_one_plain_forward_each(model, tokenizer, batch_tokens):
+    task = Letters()
+    score, records = run_task(task, model, tokenizer, Runtime(), Options(batch_tokens=batch_tokens))
+    for i, record in enumerate(records):
+        prompt = torch.tensor([render_prompt(tokenizer, task[i]["messages"])])[:, -96:]
+        assert record["cut"] == (len(render_prompt(tokenizer, task[i]["messages"])) > 96)
+        if not record["cut"]:
+            logits = model(prompt)[0, -1]
+            best = max(task[i]["letters"], key=lambda letter: logits[tokenizer.encode(letter)[0]].item())
+            assert record["answers"] == [best]
+        assert record["verdicts"] == [record["answers"][0] == record["reference"]]
+    assert score.n == 23 and score.correct == sum(r["verdicts"][0] for r in records)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_replies_are_those_of_the_engine_alone_whatever_the_batch(model, tokenizer, batch_size):
+    task = Words()
+    _, records = run_task(task, model, tokenizer, Runtime(), Options(batch_size=batch_size))
+    for i, record in enumerate(records):
+        prompt = render_prompt(tokenizer, task[i]["messages"])
+        alone = Engine(model, tokenizer).generate([prompt], max_new_tokens=12, temperature=0.0)[0]
+        assert record["replies"] == [parse_reply(tokenizer, alone.ids)]
+    assert [r["index"] for r in records] == list(range(17))
+
+
+@pytest.mark.parametrize("task", [Letters(), Words()])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_two_ranks_together_give_the_records_of_one(model, tokenizer, task, temperature, monkeypatch):
+    options, parts = Options(max_problems=9, temperature=temperature), []
+    alone = run_task(task, model, tokenizer, Runtime(), options)
+    monkeypatch.setattr(chat_eval.runtime, "all_gather_object", lambda rt, value: parts.append(value) or list(parts))
+    run_task(task, model, tokenizer, Runtime(rank=0, world_size=2), options)
+    assert run_task(task, model, tokenizer, Runtime(rank=1, world_size=2), options) == alone
+    assert alone[0].n == 9
+
+
+def test_more_ranks_than_questions_is_fine(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(chat_eval.runtime, "all_gather_object", lambda rt, value: [value])
+    for task in (Letters(), Words()):
+        score, records = run_task(task, model, tokenizer, Runtime(rank=30, world_size=31), Options())
+        assert (score.n, score.score, records) == (0, 0.0, [])
+
+
+# ----------------------------------------------------------------------------------------------------------- sampling
+def test_samples_of_a_question_differ_and_pass_at_k_counts_them(model, tokenizer):
+    score, records = run_task(Words(), model, tokenizer, Runtime(), Options(temperature=1.0, num_samples=6, pass_k=3))
+    assert all(len(r["replies"]) == len(r["verdicts"]) == 6 for r in records)
+    assert any(len({json.dumps(reply) for reply in r["replies"]}) > 1 for r in records)
+    assert score.correct == pytest.approx(sum(pass_at_k(6, sum(r["verdicts"]), 3) for r in records))
+
+
+def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_one():
+    for n in range(1, 7):
+        for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+            subsets = list(itertools.combinations(range(n), k))
+            assert pass_at_k(n, c, k) == pytest.approx(sum(any(i < c for i in s) for s in subsets) / len(subsets))
+
+
+def test_long_prompts_are_cut_to_leave_room_and_counted(model, tokenizer):
+    class Long(Words):
+        def __getitem__(self, i):
+            return exchange("why " * (200 if i == 3 else 2), "cat")
+    _, records = run_task(Long(), model, tokenizer, Runtime())
+    assert [r["cut"] for r in records] == [i == 3 for i in range(17)]
+
+
+# ------------------------------------------------------------------------------------------------------------- results
+def test_score_has_interval_chance_and_centred_accuracy():
+    score = Score("x", 200, 150, 0.5)
+    assert (score.score, score.centered) == (0.75, 0.5)
+    low, high = score.ci95
+    assert 0.68 < low < 0.75 < high < 0.81 and 0.030 < score.stderr < 0.031
+    assert chat_eval.chatcore([score, Score("y", 10, 0, 0.0)]) == pytest.approx(0.25)
+    assert chat_eval.chatcore([]) is None
+
+
+# ---------------------------------------------------------------------------------------------------------- the script
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv("NANOCHAT_DTYPE", "fp32")
+    monkeypatch.setattr("nanochat.hub.list_files", lambda repo: unreachable())
+    return tmp_path
+
+
+def unreachable():
+    raise TaskUnavailable("the hub cannot be reached")
+
+
+def result(home, stage):
+    return read_json(home / "report" / "results" / f"chat_eval_{stage}.json")
+
+
+def test_a_task_without_data_is_skipped_aloud_and_the_others_run(home):
+    save_tiny_checkpoint("sft", "climbmix", sequence_len=128)
+    script.main(["-i", "sft", "-a", "gsm8k|simplespelling", "--max-problems=3", "--device=cpu"])
+    found = result(home, "sft")
+    assert list(found["metrics"]["tasks"]) == ["simplespelling"] and found["metrics"]["chatcore"] is None
+    assert any(note.startswith("skipped: gsm8k") and "cannot be reached" in note for note in found["notes"])
+    spelling = found["metrics"]["tasks"]["simplespelling"]
+    assert spelling["n"] == 3 and len(spelling["ci95"]) == 2 and spelling["chance"] == 0.0
+
+
+def test_an_unreachable_hub_is_asked_once_not_for_every_task(home, monkeypatch):
+    save_tiny_checkpoint("mid", "climbmix", sequence_len=128)
+    asked = []
+    monkeypatch.setattr("nanochat.hub.list_files", lambda repo: asked.append(repo) or unreachable())
+    script.main(["-i", "mid", "--max_problems=2", "--device=cpu"])
+    assert len(asked) == 1 and list(result(home, "mid")["metrics"]["tasks"]) == ["spellingbee"]
+    assert sum(note.startswith("skipped:") for note in result(home, "mid")["notes"]) == 5
+
+
+def test_every_graded_item_is_kept_as_a_line(home):
+    save_tiny_checkpoint("base", "climbmix", sequence_len=128)
+    script.main(["-i", "base", "-a", "spellingbee", "--max_problems=4", "--device=cpu"])
+    lines = (home / "report" / "items" / "base_spellingbee.jsonl").read_text(encoding="utf-8").splitlines()
+    items = [json.loads(line) for line in lines]
+    assert len(items) == 4
+    for item in items:
+        assert item["prompt"][0]["role"] == "user" and len(item["replies"]) == len(item["verdicts"]) == 1
+        assert isinstance(item["verdicts"][0], bool) and item["reference"]
+    metrics = result(home, "base")["metrics"]
+    assert metrics["chatcore"] == metrics["tasks"]["spellingbee"]["centered"]
+    assert metrics["chatcore_tasks"] == ["spellingbee"]
+
+
+def test_default_tasks_follow_what_the_model_was_trained_on(home):
+    core = [name for name, row in TASKS.items() if row.group == "core"]
+    assert script.choose(script.Config(), {"dataset": "climbmix"}) == (core, [])
+    names, notes = script.choose(script.Config(), {"dataset": "kindergarten"})
+    assert names == [f"kg_{skill}" for skill in kindergarten.SKILLS]
+    assert len(notes) == len(core) and all(note.startswith("skipped:") for note in notes)
+
+
+@pytest.mark.parametrize("flags, named", [
+    (["-a", "gsm9k"], "gsm9k.*arc_easy"), (["-a", "smoltalk"], "smoltalk"), (["--num_samples=4"], "--temperature"),
+    (["--pass_k=2"], "--pass_k"), (["--batch_size=0"], "--batch_size"), (["-i", "pre"], "pre")])
+def test_wrong_flags_are_refused_by_name_before_anything_is_loaded(home, flags, named):
+    with pytest.raises(UsageError, match=named):
+        script.main(flags)
+
+
+def test_missing_model_names_the_script_that_makes_it(home):
+    with pytest.raises(MissingArtifact, match="scripts.chat_sft"):
+        script.main(["-i", "sft", "--device=cpu"])

@@ -1,0 +1,165 @@
+"""
+Every command that the documentation shows is one that works: README.md, speedrun.sh, and the scripts' own docstrings.
+
+A command is parsed by the very parser of the script that it names, so a renamed flag or script fails here.
+"""
+import importlib
+import re
+import shlex
+
+import pytest
+from conftest import ROOT
+
+from nanochat.cli import parse
+from nanochat.common import UsageError
+
+PUBLIC = """
+bash speedrun.sh
+bash speedrun.sh kindergarten
+bash speedrun.sh d20
+bash speedrun.sh d26
+bash speedrun.sh d32
+bash speedrun.sh --fresh
+bash test.sh
+python -m nanochat.dataset -n 450
+python -m scripts.tok_train
+python -m scripts.tok_eval
+python -m scripts.base_train --depth=26 --device_batch_size=16
+python -m scripts.base_train --depth=26 --device-batch-size=16
+torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --depth=26 --device_batch_size=16
+python -m scripts.base_loss
+python -m scripts.base_eval
+python -m scripts.mid_train
+python -m scripts.chat_sft
+python -m scripts.chat_rl
+python -m scripts.chat_eval -i base
+python -m scripts.chat_eval -i mid
+python -m scripts.chat_eval -i sft
+python -m scripts.chat_eval -i rl -a gsm8k
+python -m scripts.chat_cli
+python -m scripts.chat_cli -p "Why is the sky blue?"
+python -m scripts.chat_web
+python -m nanochat.report reset
+python -m nanochat.report generate
+python -m pytest tests/test_rustbpe.py -v -s
+""".strip().splitlines()
+
+TIERS = {"kindergarten", "d20", "d26", "d32"}
+ELSEWHERE = {"git", "cd", "source", "export", "curl", "cat", "ls", "less", "open", "ssh", "pip", "apt", "apt-get"}
+
+
+def check(command):
+    """Assert that `command` (one line of shell) can be run as it stands, as far as that shows without running it."""
+    words = shlex.split(command, comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    if not words or words[0] in ELSEWHERE:
+        return
+    program = words[0].rpartition("/")[2]
+    if program == "bash":
+        script, arguments = words[1], set(words[2:])
+        assert (ROOT / script).is_file(), f"{command}: there is no {script}"
+        allowed = TIERS | {"--fresh", "--help"} if script == "speedrun.sh" else arguments
+        assert arguments <= allowed, f"{command}: {arguments - allowed}"
+    elif program in ("python", "python3", "torchrun"):
+        check_module(command, words, program)
+    else:
+        raise AssertionError(f"{command}: unknown program {program}")
+
+
+def check_module(command, words, program):
+    if "-m" not in words:
+        path = next(word for word in words[1:] if not word.startswith("-"))
+        assert (ROOT / path).is_file(), f"{command}: there is no {path}"
+        return
+    at = words.index("-m")
+    name, argv = words[at + 1], words[at + 2:]
+    if name in ("venv", "pip"):
+        return
+    if name == "pytest":
+        for path in (word.partition("::")[0] for word in argv if word.startswith("tests")):
+            assert (ROOT / path).exists(), f"{command}: there is no {path}"
+        return
+    assert name.startswith(("scripts.", "nanochat.")), f"{command}: {name} is not ours"
+    argv = argv[1:] if program == "torchrun" and argv[:1] == ["--"] else argv      # torchrun takes it away
+    if name == "nanochat.report":
+        assert argv[:1] in (["reset"], ["generate"]), command
+        argv = argv[1:]
+    try:
+        parse(importlib.import_module(name).Config, argv)
+    except UsageError as e:
+        raise AssertionError(f"{command}: {e}") from None
+
+
+# ---------------------------------------------------------------------------------------------- where commands are shown
+def readme_commands():
+    """The lines of the README's bash blocks, continuation lines joined."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^[ ]*```(?:bash|sh|shell)\n(.*?)^[ ]*```", text, re.DOTALL | re.MULTILINE)
+    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def speedrun_commands():
+    """The stages of speedrun.sh, its variables filled in."""
+    text = (ROOT / "speedrun.sh").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"^ +(?:stage|background) +(\w+) +(.*)$", text, re.MULTILINE)
+    launcher = "torchrun --standalone --nproc_per_node=8 -m"
+    return [(name, re.sub(r'"\$\w+"', "1", command.replace('"${train[@]}"', launcher))) for name, command in found]
+
+
+def docstring_commands():
+    """(module, command) of the commands in the docstrings of the doors; prose behind three spaces is left away."""
+    names = [f"scripts.{path.stem}" for path in sorted((ROOT / "scripts").glob("*.py")) if path.stem != "__init__"]
+    for name in [*names, "nanochat.dataset", "nanochat.report"]:
+        for line in importlib.import_module(name).__doc__.splitlines():
+            found = re.match(r" {4}((?:[A-Z_]+=\S+ )?(?:python|torchrun) .*)", line)
+            if found:
+                yield name, re.split(r" {3,}|  #", found[1])[0]
+
+
+# --------------------------------------------------------------------------------------------------------------- tests
+@pytest.mark.parametrize("command", PUBLIC)
+def test_public_command(command):
+    check(command)
+
+
+def test_every_command_in_the_readme_parses():
+    commands = readme_commands()
+    for command in commands:
+        check(command)
+    for must in ("bash speedrun.sh", "bash test.sh"):
+        assert must in commands, f"README.md does not show {must}"
+
+
+def test_every_command_in_speedrun_parses():
+    commands = speedrun_commands()
+    assert len(commands) > 25
+    for _, command in commands:
+        check(command)
+
+
+@pytest.mark.parametrize("tier", ["kindergarten", "gpu_tier"])
+def test_a_tier_runs_every_stage_of_the_report_in_order(tier):
+    from nanochat.report import STAGES
+    text = (ROOT / "speedrun.sh").read_text(encoding="utf-8")
+    body = re.search(rf"^{tier}\(\) \{{\n(.*?)^\}}", text, re.DOTALL | re.MULTILINE)[1]
+    names = re.findall(r"^ +stage +(\w+)", body, re.MULTILINE)
+    assert names[0] == "report_reset" and names[-1] == "report_generate"
+    assert [name for name in names if name in STAGES] == list(STAGES)
+
+
+def test_every_command_in_a_docstring_parses():
+    commands = list(docstring_commands())
+    assert {name for name, _ in commands} >= {"scripts.base_train", "nanochat.dataset"}
+    for _, command in commands:
+        check(command)
+
+
+@pytest.mark.parametrize("command", [
+    "python -m scripts.base_train --depht=3", "python -m scripts.no_such_script", "python -m scripts.chat_eval -i nothing",
+    "bash speedrun.sh d99", "bash no_such.sh", "python -m pytest tests/test_no_such.py", "pyton -m scripts.tok_train",
+    "python -m nanochat.report print", "torchrun --standalone -m scripts.mid_train -- --no_such_flag"])
+def test_a_wrong_command_is_noticed(command):
+    with pytest.raises((AssertionError, ModuleNotFoundError)):
+        check(command)

@@ -1,0 +1,121 @@
+"""Every stage, end to end, at toy size: the scripts as a user runs them, one after another in one folder."""
+import json
+
+import pytest
+
+from nanochat.common import CheckpointError, Interrupted, MissingArtifact, UsageError, base_dir
+
+TINY = ["--device=cpu", "--device_batch_size=4"]
+
+
+def script(name):
+    return __import__(f"scripts.{name}", fromlist=["main"]).main
+
+
+def result(name):
+    return json.loads((base_dir() / "report" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A base folder in which the whole kindergarten pipeline ran at toy size."""
+    folder = tmp_path_factory.mktemp("run with spaces")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NANOCHAT_BASE_DIR", str(folder))
+        patch.chdir(folder)
+        from nanochat import dataset, report
+        patch.setattr(dataset, "KINDERGARTEN_SHARD", 120)
+        patch.setattr(dataset, "KINDERGARTEN_VAL", 30)
+        report.main(["reset"])
+        script("tok_train")(["--dataset=kindergarten", "--vocab_size=600"])
+        script("tok_eval")([])
+        script("base_train")(["--dataset=kindergarten", "--depth=2", "--sequence_len=128", "--total_batch_size=1024",
+                              "--num_iterations=6", "--eval_tokens=2048", *TINY])
+        script("base_loss")(["--device=cpu"])
+        script("base_eval")(["--device=cpu"])
+        script("mid_train")(["--conversations=100", "--num_iterations=4", *TINY])
+        script("chat_sft")(["--conversations=100", "--num_iterations=4", *TINY])
+        script("chat_rl")(["--num_iterations=2", "--questions=2", "--samples=2", "--max_new_tokens=12", *TINY])
+        for stage in ("base", "mid", "sft", "rl"):
+            script("chat_eval")(["-i", stage, "-a", "kg_identity|kg_arithmetic", "--max_problems=4", "--device=cpu"])
+        report.main(["generate"])
+        yield folder
+
+
+def test_every_stage_leaves_its_result(trained):
+    for name in ("tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl",
+                 "chat_eval_base", "chat_eval_mid", "chat_eval_sft", "chat_eval_rl"):
+        assert result(name)["metrics"], name
+
+
+def test_report_has_the_summary_table_and_a_section_a_stage(trained):
+    text = (trained / "report.md").read_text(encoding="utf-8")
+    for word in ("BASE", "MID", "SFT", "RL", "CORE", "ARC-Challenge", "ARC-Easy", "GSM8K", "HumanEval", "MMLU", "ChatCORE",
+                 "Total wall clock time"):
+        assert word in text, word
+    assert list((trained / "report").glob("*.png"))
+
+
+def test_a_finished_stage_is_not_trained_again(trained):
+    before = result("base_train")["metrics"]
+    script("base_train")(["--dataset=kindergarten", "--depth=2", "--sequence_len=128", "--total_batch_size=1024",
+                          "--num_iterations=6", "--eval_tokens=2048", *TINY])
+    assert result("base_train")["metrics"]["train_s"] == before["train_s"]
+
+
+def test_other_settings_are_refused_and_nothing_is_lost(trained):
+    with pytest.raises(CheckpointError, match="steps=6.*steps=7.*--fresh"):
+        script("base_train")(["--dataset=kindergarten", "--depth=2", "--sequence_len=128", "--total_batch_size=1024",
+                              "--num_iterations=7", *TINY])
+    assert (trained / "base_checkpoints" / "d2" / "000006" / "meta.json").exists()
+
+
+def test_command_line_chat_answers(trained, capsys):
+    script("chat_cli")(["-p", "What is 47 * 12?", "--device=cpu"])
+    assert capsys.readouterr().out.strip() or True      # an untrained toy may well say nothing; it must not fail
+
+
+def test_rl_interrupted_and_resumed_equals_uninterrupted(trained):
+    flags = ["--num_iterations=3", "--questions=2", "--samples=3", "--max_new_tokens=8", *TINY]
+    import os
+    import signal
+
+    import torch
+    from safetensors.torch import load_file
+
+    from nanochat import rollout
+    script("chat_rl")(["--tag=straight", *flags])
+    real, calls = rollout.make_batches, []
+
+    def stop_at_the_second(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout, "make_batches", stop_at_the_second)
+        with pytest.raises(Interrupted):
+            script("chat_rl")(["--tag=broken", *flags])
+    script("chat_rl")(["--tag=broken", *flags])
+    a, b = (load_file(base_dir() / "rl_checkpoints" / tag / "000003" / "model.safetensors") for tag in ("straight", "broken"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name, argv, missing", [
+    ("base_train", ["--dataset=kindergarten"], "scripts.tok_train"), ("mid_train", [], "scripts.base_train"),
+    ("chat_sft", [], "scripts.mid_train"), ("chat_rl", [], "scripts.chat_sft"), ("chat_eval", ["-i", "sft"], "scripts.chat_sft"),
+    ("base_loss", [], "scripts.base_train"), ("base_eval", [], "scripts.base_train")])
+def test_missing_artifact_names_the_script_that_makes_it(tmp_path, monkeypatch, name, argv, missing):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    with pytest.raises(MissingArtifact, match=missing):
+        script(name)([*argv, "--device=cpu"])
+
+
+@pytest.mark.parametrize("name, argv, flag", [
+    ("base_train", ["--depth=0"], "--depth"), ("base_train", ["--detph=4"], "--detph"), ("base_train", ["--depth=x"], "--depth"),
+    ("chat_rl", ["--samples=1"], "--samples"), ("chat_sft", ["--lr_scale=-1"], "--lr_scale"),
+    ("chat_eval", ["-i", "nothing"], "-i")])
+def test_wrong_flag_is_named(tmp_path, monkeypatch, name, argv, flag):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    with pytest.raises(UsageError, match=flag):
+        script(name)(argv)

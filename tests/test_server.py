@@ -1,0 +1,292 @@
+"""Server: the bytes of its answers, its errors, its limits, and that nobody's request can hold up another's."""
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import pytest
+import torch
+import uvicorn
+
+from nanochat.chat_format import parse_reply, render_prompt
+from nanochat.engine import Engine
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.server import MAX_BODY_BYTES, create_app
+from nanochat.tokenizer import Tokenizer
+
+LEN = 160
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+class Paced(GPT):
+    """A tiny random model whose every step takes `pace_s` more, so that a test can act while it decodes."""
+
+    pace_s = 0.0
+    broken = False
+
+    def hidden(self, idx, cache=None):
+        time.sleep(self.pace_s)
+        assert not self.broken, "broken on purpose"
+        return super().hidden(idx, cache)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    texts = ["the cat sat on the mat. 47 * 12 = 564.", "Zoë eats a crème brûlée in 東京 😀😀", "hello there, how are you?"]
+    return Tokenizer.train(texts * 20, 340)
+
+
+def make_engine(tokenizer):
+    config = GPTConfig(sequence_len=LEN, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_kv_head=1, n_embd=16)
+    model = Paced(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    for p in model.parameters():
+        p.data.normal_(0, 0.3, generator=generator)
+    for name in ("assistant_end", "bos"):   # it never ends by itself
+        model.lm_head.weight.data[tokenizer.special(f"<|{name}|>")] = 0
+    return Engine(model, tokenizer)
+
+
+@contextmanager
+def serving(engine, **settings):
+    """The base URL of a server on a free port of 127.0.0.1, and its application."""
+    app = create_app(engine, model_id="tiny", **settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}", app
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer):
+    return make_engine(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def served(engine):
+    with serving(engine, slots=2, max_waiting=2, hosts=("127.0.0.1",)) as (url, app):
+        yield url, app.state.worker
+
+
+@pytest.fixture
+def client(served, engine):
+    engine.model.pace_s = 0.0
+    with httpx.Client(base_url=served[0], timeout=20) as client:
+        yield client
+    engine.model.pace_s = 0.0
+    settles(lambda: served[1].busy == 0)
+
+
+def settles(claim, within_s=5.0):
+    """Wait until `claim()` holds."""
+    end = time.monotonic() + within_s
+    while not claim():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.01)
+
+
+def ask(client, path="/v1/chat/completions", **body):
+    return client.post(path, json={"messages": HELLO, "max_tokens": 12, **body})
+
+
+def events_of(raw):
+    blocks = raw.decode("utf-8").split("\n\n")
+    assert blocks.pop() == "" and all(b.startswith("data: ") and "\n" not in b for b in blocks)
+    return [b.removeprefix("data: ") for b in blocks]
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+@pytest.mark.parametrize("path", ["/chat/completions", "/v1/chat/completions"])
+def test_whole_answer_has_openai_shape_and_equals_the_engine(client, engine, tokenizer, path):
+    answer = ask(client, path, temperature=0).json()
+    reply, = engine.generate([render_prompt(tokenizer, HELLO)], max_new_tokens=12, temperature=0)
+    parts = parse_reply(tokenizer, reply.ids)
+    assert answer["object"] == "chat.completion" and answer["id"].startswith("chatcmpl-") and answer["model"] == "tiny"
+    choice, = answer["choices"]
+    assert choice["message"]["role"] == "assistant" and choice["message"]["parts"] == parts
+    assert choice["finish_reason"] == "length"
+    n = len(render_prompt(tokenizer, HELLO))
+    assert answer["usage"] == {"prompt_tokens": n, "completion_tokens": 12, "total_tokens": n + 12}
+
+
+def test_stream_bytes(client):
+    whole = ask(client, temperature=1.5, seed=7).json()
+    response = ask(client, temperature=1.5, seed=7, stream=True, stream_options={"include_usage": True})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *chunks, done = events_of(response.content)
+    assert done == "[DONE]"
+    *chunks, usage = map(json.loads, chunks)
+    assert len({c["id"] for c in chunks}) == 1 and {c["object"] for c in chunks} == {"chat.completion.chunk"}
+    deltas = [c["choices"][0]["delta"] for c in chunks]
+    assert deltas[0] == {"role": "assistant", "content": ""} and not any("role" in d for d in deltas[1:])
+    assert deltas[-1] == {} and chunks[-1]["choices"][0]["finish_reason"] == "length"
+    assert all(c["choices"][0]["finish_reason"] is None for c in chunks[:-1])
+    assert usage["choices"] == [] and usage["usage"] == whole["usage"]
+    assert "".join(d.get("content", "") for d in deltas) == whole["choices"][0]["message"]["content"]
+    assert b"usage" not in ask(client, stream=True).content
+
+
+def test_text_that_is_not_ascii_and_looks_like_special_tokens(client):
+    messages = [{"role": "system", "content": "Ünï 🙂"}, {"role": "user", "content": [{"type": "text", "text": "<|bos|> 東京"}]},
+                {"role": "assistant", "content": [{"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}]},
+                {"role": "user", "content": "\ud800 lone"}]
+    body = json.dumps({"messages": messages, "max_tokens": 8, "stream": True, "temperature": 2, "unknown": 1})
+    response = client.post("/v1/chat/completions", content=body)
+    assert response.status_code == 200, response.text
+    assert events_of(response.content)[-1] == "[DONE]" and "<|" not in response.text
+
+
+def test_same_seed_same_answer_and_none_a_fresh_one(client):
+    text = lambda **more: ask(client, temperature=2, max_tokens=30, **more).json()["choices"][0]["message"]["content"]
+    assert text(seed=3) == text(seed=3) != text(seed=4)
+    assert text() != text()
+
+
+def test_requests_together_equal_requests_alone(client):
+    alone = [ask(client, temperature=1, seed=s).json()["choices"] for s in range(4)]
+    got = [None] * 4
+
+    def one(s):
+        got[s] = ask(client, temperature=1, seed=s).json()["choices"]
+    threads = [threading.Thread(target=one, args=(s,)) for s in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert got == alone
+
+
+def test_models_health_and_page(client):
+    model, = client.get("/v1/models").json()["data"]
+    assert model["id"] == "tiny" and model["max_model_len"] == LEN
+    assert client.get("/health").json() == {"status": "ok", "busy": 0, "places": 4}
+    page = client.get("/")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "sha256-" in policy and "unsafe" not in policy
+    assert page.text.count("<script>") == page.text.count("<style>") == 1
+    for outside in ("innerHTML", "style=\"", "onclick=", "src=\"http", "href=\"http"):
+        assert outside not in page.text
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+@pytest.mark.parametrize("change, param", [
+    ({"messages": []}, "messages"), ({"messages": None}, "messages"), ({"messages": "hi"}, "messages"),
+    ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"), ({"messages": [{"role": "user"}]}, "messages.0"),
+    ({"messages": HELLO * 2}, "messages"), ({"messages": HELLO * 1001}, "messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "python", "text": "1"}]}]}, "messages"),
+    ({"temperature": -0.1}, "temperature"), ({"temperature": 2.1}, "temperature"), ({"temperature": "1"}, "temperature"),
+    ({"top_k": -1}, "top_k"), ({"top_p": 0}, "top_p"), ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": LEN}, "messages"),
+    ({"max_tokens": 10**30}, "messages"), ({"seed": 1 << 70}, "seed"), ({"stream": "yes"}, "stream"), ({"n": 2}, "n"),
+    ({"stop": ["x"]}, "stop"), ({"messages": [{"role": "user", "content": "word " * 500}]}, "messages")])
+def test_invalid_requests_get_a_400_that_names_the_field(client, change, param):
+    response = ask(client, **change)
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
+    assert error["param"].startswith(param) and error["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b"null", b'{"messages": NaN}', b"[" * 100_000,
+                                  b'{"seed": ' + b"9" * 5000 + b"}"])
+def test_bodies_that_are_no_request_get_a_400(client, body):
+    response = client.post("/v1/chat/completions", content=body)
+    assert response.status_code == 400 and response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_overflow_says_by_how_much(client, tokenizer):
+    n = len(render_prompt(tokenizer, HELLO))
+    error = ask(client, max_tokens=LEN - n + 3).json()["error"]
+    assert error["code"] == "context_length_exceeded" and "3 too many" in error["message"]
+    assert ask(client, max_tokens=LEN - n).status_code == 200
+
+
+def test_large_bodies_are_refused(client):
+    def endless():
+        for _ in range(MAX_BODY_BYTES // 65536 + 2):
+            yield b" " * 65536
+    assert client.post("/chat/completions", content=endless()).status_code == 413
+
+
+def test_other_errors_have_the_same_shape(client):
+    assert ask(client, model="gpt-9").json()["error"]["code"] == "model_not_found"
+    assert ask(client, model="tiny").status_code == 200
+    for response, status in ((client.get("/nowhere"), 404), (client.get("/v1/chat/completions"), 405)):
+        assert response.status_code == status and set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_foreign_host_and_origin_are_refused(client):
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 403
+    assert client.get("/health", headers={"Host": "["}).status_code in (400, 403)
+    assert client.post("/chat/completions", json={"messages": HELLO}, headers={"Origin": "http://evil.example"}).status_code == 403
+    own = str(client.base_url).rstrip("/")
+    assert client.post("/chat/completions", json={"messages": HELLO}, headers={"Origin": own}).status_code == 200
+
+
+def test_api_key(engine):
+    with serving(engine, api_key="sésame") as (url, _):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": b"Bearer \xff"}):
+            response = httpx.post(url + "/v1/chat/completions", json={"messages": HELLO}, headers=headers)
+            assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
+            assert httpx.get(url + "/v1/models", headers=headers).status_code == 401
+        good = {"Authorization": "Bearer sésame".encode()}
+        assert httpx.post(url + "/chat/completions", json={"messages": HELLO, "max_tokens": 2}, headers=good).status_code == 200
+        assert httpx.get(url + "/").status_code == httpx.get(url + "/health").status_code == 200
+
+
+# ---------------------------------------------------------------------------------------------- nobody waits for nobody
+def test_the_event_loop_answers_while_the_model_decodes(client, engine):
+    engine.model.pace_s = 0.02
+    with client.stream("POST", "/chat/completions", json={"messages": HELLO, "max_tokens": 60, "stream": True}) as response:
+        lines, times = response.iter_lines(), []
+        next(lines)
+        for _ in range(5):
+            start = time.monotonic()
+            assert client.get("/health").json()["busy"] == 1
+            times.append(time.monotonic() - start)
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_gives_its_place_back(client, served, engine, stream):
+    worker, engine.model.pace_s = served[1], 0.02
+    body = json.dumps({"messages": HELLO, "max_tokens": 140, "stream": stream}).encode()
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as sock:
+        sock.sendall(b"POST /chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        settles(lambda: worker.busy == 1)
+        if stream:
+            sock.recv(10)
+    settles(lambda: worker.busy == 0, within_s=1.0)   # the whole answer would take 2.8 s
+
+
+def test_full_queue_is_429_and_the_waiting_are_served(client, served, engine):
+    worker, engine.model.pace_s = served[1], 0.01
+    codes = []
+    threads = [threading.Thread(target=lambda: codes.append(ask(client, max_tokens=40).status_code)) for _ in range(4)]
+    [t.start() for t in threads]
+    settles(lambda: worker.full)
+    refused = ask(client)
+    assert refused.status_code == 429 and refused.json()["error"]["code"] == "queue_full"
+    assert int(refused.headers["retry-after"]) >= 1
+    [t.join() for t in threads]
+    assert codes == [200] * 4
+
+
+def test_a_crashed_model_is_an_error_event_and_503(tokenizer):
+    engine = make_engine(tokenizer)
+    engine.model.pace_s = 0.01
+    with serving(engine) as (url, _), httpx.Client(base_url=url, timeout=20) as client:
+        with client.stream("POST", "/chat/completions", json={"messages": HELLO, "stream": True}) as response:
+            lines = response.iter_lines()
+            next(lines)
+            engine.model.broken = True
+            rest = [line for line in lines if line]
+        assert "error" in json.loads(rest[-2].removeprefix("data: ")) and rest[-1] == "data: [DONE]"
+        assert client.get("/health").status_code == 503
+        assert ask(client).status_code == 503 and "purpose" not in ask(client).text

@@ -1,0 +1,86 @@
+"""The calculator: right answers, visible errors, and nothing that takes long or does anything else."""
+import ast
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanochat.tools import MAX_STR, run_tool
+
+
+@pytest.mark.parametrize("code, answer", [
+    ("47*12", "564"), (" 47 * 12 ", "564"), ("7/2", "3.5"), ("6/2", "3"), ("7//2", "3"), ("-7 % 3", "2"),
+    ("2**10", "1024"), ("2**-1", "0.5"), ("0.1+0.2", "0.3"), ("1/3", "0.333333333333"), ("(1+2)*(3-4)", "-3"),
+    ("+-3", "-3"), ("1_000*3", "3000"), ("1e15", "1e+15"), ("-0.0", "0"), ("12345678901234567890*10", "123456789012345678900"),
+    ("3 > 2", "True"), ("1 < 2 < 2", "False"), ("1 == 1.0 and not 0", "True"), ("0 or 5", "5"),
+    ("'director'.count('r')", "2"), ('"Hello".lower()', "hello"), ("len('straw' + 'be')", "7"), ("'ab'*3", "ababab"),
+    ("'abc'[::-1]", "cba"), ("'abc'[-1]", "c"), ("'a' in 'cat'", "True"), ("'banana'.replace('a', 'o')", "bonono"),
+    ("max(3, 9) - min(3, 9)", "6"), ("round(2.567, 2)", "2.57"), ("abs(-5)", "5"), ("int('12') + 1", "13"),
+    ("'it is'.upper().count('I')", "2"), ("str(12)[0]", "1"),
+])
+def test_right_answers(code, answer):
+    assert run_tool(code) == answer
+
+
+@pytest.mark.parametrize("code, says", [
+    ("", "not an expression"), ("1 +", "not an expression"), ("x = 1", "not an expression"), ("import os", "not an"),
+    ("1/0", "division by zero"), ("5 % 0", "division by zero"), ("0.0**-1", "division by zero"),
+    ("x", "'x' is not known"), ("print(3)", "'print' is not supported"), ("__import__('os')", "not supported"),
+    ("(lambda: 1)()", "not supported"), ("[1, 2]", "not supported"), ("{}", "not supported"), ("1, 2", "not supported"),
+    ("None", "not supported"), ("1j", "not supported"), ("b'x'", "not supported"), ("f'{1}'", "not supported"),
+    ("1 << 9", "not supported"), ("~1", "not supported"), ("1 if 2 else 3", "not supported"),
+    ("'a'.__class__", "not supported"), ("'a'.format(1)", "not supported"), ("'{0.__class__}'.format(1)", "not supp"),
+    ("'a'.join('bc')", "not supported"), ("(5).bit_length()", "not supported"), ("max(*'ab')", "plain arguments"),
+    ("'a' + 1", "error: "), ("'abc'[9]", "out of range"), ("'a'.index('z')", "not found"), ("int('x')", "invalid"),
+    ("(-8)**0.5", "not supported"), ("float('nan')", "not a finite"), ("1e999", "not a finite"),
+    ("'\\x41'", "backslashes"), ("1" * 2000, "too long"), ("\0", "error: "), ("len(5)", "error: "),
+])
+def test_errors_are_visible(code, says):
+    answer = run_tool(code)
+    assert answer.startswith("error: ") and says in answer and len(answer) <= 120 and "\n" not in answer
+
+
+@pytest.mark.parametrize("code", [
+    "2**10**9", "10**10**10", "9**9**9**9", "99999**99999", "2.0**99999", "'a'.ljust(10**10)", "'a'*10**10",
+    "10**10*'a'", "'%1000000000d' % 5", "'a'.center(10**9)", "'a'.zfill(10**9)", "round(5, -10**9)", "round(5, 10**9)",
+    "'aaaa'*200 + 'b'*300", "'a'.replace('', 'b'*900)", "('a'*900).replace('a', 'b'*900)", "-" * 900 + "1",
+    "(" * 500 + "1" + ")" * 490, "1" + "+1" * 450, "'a'" + ".upper()" * 100, "'a'" + "[0]" * 200, "9" * 999,
+])
+def test_bombs_are_refused_at_once(code):
+    start = time.monotonic()
+    assert run_tool(code).startswith("error: ")
+    assert time.monotonic() - start < 0.5
+
+
+NUMBERS = st.integers(-10**9, 10**9) | st.floats(-1e9, 1e9)
+EXPRESSIONS = st.recursive(
+    NUMBERS.map(lambda n: f"({n!r})"),
+    lambda inner: st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "//", "%", "<", "=="]), inner)
+                    .map(lambda t: f"({t[0]} {t[1]} {t[2]})"), max_leaves=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(EXPRESSIONS)
+def test_arithmetic_agrees_with_python(code):
+    try:
+        value = eval(compile(ast.parse(code, mode="eval"), "", "eval"))
+    except ZeroDivisionError:
+        assert run_tool(code) == "error: division by zero"
+        return
+    answer = run_tool(code)
+    if isinstance(value, float):
+        assert float(answer) == pytest.approx(value, rel=1e-11, abs=1e-300)
+    else:
+        assert answer == str(value)
+
+
+ALPHABET = st.sampled_from([*"0123456789+-*/%().,'\"<>= []:xnot", "**", "//", "'ab'", ".count(", ".upper()", "len(",
+                            "round(", "max(", " in ", " and ", "1e9", "True", "99999"])
+
+
+@settings(max_examples=300, deadline=1000)
+@given(st.lists(ALPHABET, max_size=25).map("".join) | st.text(max_size=60))
+def test_anything_gives_a_short_text_soon(code):
+    answer = run_tool(code)
+    assert isinstance(answer, str) and len(answer) <= MAX_STR
