@@ -230,7 +230,7 @@ class Progress:
     def __init__(self, total, what, every_s=10.0, done=0):
         self.total, self.what, self.every_s = total, what, every_s
         self.done, self.before = done, done
-        self.start, self.tty = time.monotonic(), sys.stdout.isatty()
+        self.start, self.tty = time.monotonic(), sys.stdout.isatty() and log.isEnabledFor(logging.INFO)
         self.shown = self.start if not self.tty else 0.0
 
     def update(self, n=1, **fields):

@@ -1,10 +1,10 @@
 """
 Inference: KV cache, sampling, tool use and continuous batching. It takes a model and a tokenizer and loads neither.
 
-Three parts that know little of each other: `Sequence` is one reply's state (what may be sampled, when a tool's output is
-forced, when it ends) and holds no tensor; `KVCache` and `sample` are tensors without policy; `Batcher` owns the slots of
-one cache, lets waiting sequences join as others leave, and runs one batched step at a time. `Engine` is the door for
-offline work (`generate`) and for one conversation (`stream`); the web server drives a Batcher of its own.
+Three parts that know little of each other: `Sequence` is one reply's state (what may be sampled, when a tool's output
+is forced, when it ends) and holds no tensor; `KVCache` and `sample` are tensors without policy; `Batcher` owns the
+slots of one cache, lets waiting sequences join as others leave, and runs one batched step at a time. `Engine` is the
+door for offline work (`generate`) and for one conversation (`stream`); the web server drives a Batcher of its own.
 
 Each sequence draws from its own generator, so what it says does not depend on who else is in the batch, beyond the
 rounding noise of differently shaped matrix products.
@@ -59,12 +59,12 @@ class KVCache:
     def update(self, layer, k, v):
         """Store k, v (B, T, n_kv_head, head_dim) at each row's positions lengths[b]..lengths[b]+T-1.
 
-        Returns that layer's keys and values (B, max(lengths)+T, n_kv_head, head_dim). Raises UsageError past the capacity.
+        Returns that layer's k, v (B, max(lengths)+T, n_kv_head, head_dim). Raises UsageError past the capacity.
         """
         T = k.size(1)
         end = self.longest + T
         if end > self.capacity:
-            raise UsageError(f"{end} tokens do not fit a KV cache of {self.capacity}. Shorten the prompt or the answer.")
+            raise UsageError(f"{end} tokens do not fit a KV cache of {self.capacity}. Shorten prompt or answer.")
         at = self.lengths[:, None] + torch.arange(T, device=self.lengths.device)
         self.k[layer].index_put_((self._row, at), k)
         self.v[layer].index_put_((self._row, at), v)
@@ -78,8 +78,8 @@ class KVCache:
     def move(self, source, target):
         """Copy slot `source` over slot `target`."""
         n = int(self.lengths[source])
-        self.k[:, target, :n] = self.k[:, source, :n]
-        self.v[:, target, :n] = self.v[:, source, :n]
+        for x in (self.k, self.v):
+            x[:, target, :n] = x[:, source, :n]
         self.lengths[target] = n
 
 
@@ -127,14 +127,13 @@ class Sampling:
     use_tools: bool = True
 
     def __post_init__(self):
-        if self.max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UsageError(f"temperature must be 0 or more, got {self.temperature}.")
-        if self.top_k is not None and self.top_k < 0:
-            raise UsageError(f"top_k must be 0 (off) or more, got {self.top_k}.")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
+        for name, wanted, holds in (
+                ("max_new_tokens", "at least 1", self.max_new_tokens >= 1),
+                ("temperature", "0 or more", 0 <= self.temperature < math.inf),
+                ("top_k", "0 (off) or more", (self.top_k or 0) >= 0),
+                ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1)):
+            if not holds:
+                raise UsageError(f"{name} must be {wanted}, got {getattr(self, name)}.")
 
 
 # --------------------------------------------------------------------------------------------------------- one reply
@@ -150,7 +149,7 @@ class Sequence:
         self.ids, self.sampled, self.finish_reason = [], [], None
         self.room = sampling.max_new_tokens   # lowered to what the cache can hold by Batcher.add
         self.tool_calls, self._code, self._forced = 0, None, deque()
-        self._random = random.Random(mix_seed(sampling.seed, index))
+        self.random = random.Random(mix_seed(sampling.seed, index))
         special = tokenizer.special
         self._stops = (special("<|assistant_end|>"), tokenizer.bos_id)
         self._python = (special("<|python_start|>"), special("<|python_end|>"))
@@ -167,10 +166,6 @@ class Sequence:
     def forced(self):
         """True when the next token is a tool's and not the model's."""
         return bool(self._forced)
-
-    def uniform(self):
-        """The sequence's next random number in [0, 1)."""
-        return self._random.random()
 
     def accept(self, token):
         """Take the next token: the forced one if there is any, else `token`, which the model sampled."""
@@ -203,7 +198,8 @@ def banned(tokenizer, vocab_size):
     """(3, vocab_size) float32 to be added to the logits, one row a state: -inf where a token would break the format."""
     special = tokenizer.special
     stops = {special("<|assistant_end|>"), tokenizer.bos_id}
-    allowed = {FREE: stops | {special("<|python_start|>")}, IN_CODE: stops | {special("<|python_end|>")}, NO_TOOLS: stops}
+    allowed = {FREE: stops | {special("<|python_start|>")}, NO_TOOLS: stops,
+               IN_CODE: stops | {special("<|python_end|>")}}
     bias = torch.zeros(3, vocab_size)
     bias[:, tokenizer.vocab_size:] = -math.inf
     for state, ids in allowed.items():
@@ -233,8 +229,8 @@ class Batcher:
         """Queue a sequence. Raises UsageError when its prompt leaves no room for an answer."""
         n, capacity = len(sequence.prompt), self.cache.capacity
         if not 0 < n < capacity:
-            raise UsageError(f"the prompt has {n} tokens; it must have 1 to {capacity - 1} to leave room for an answer. "
-                             "Shorten it, or start a new conversation.")
+            raise UsageError(f"the prompt has {n} tokens; it must have 1 to {capacity - 1} to leave room for an "
+                             "answer. Shorten it, or start a new conversation.")
         sequence.room = min(sequence.sampling.max_new_tokens, capacity - n)
         self.waiting.append(sequence)
 
@@ -247,7 +243,7 @@ class Batcher:
 
     @torch.inference_mode()
     def step(self):
-        """Let newcomers join (their prompts are read and their first token chosen), then one token for every active row.
+        """Let newcomers join (prompts read, first tokens chosen), then one token for every active row.
 
         Returns the sequences that gained tokens or ended.
         """
@@ -272,11 +268,12 @@ class Batcher:
         window = self.cache.rows(len(self.active), len(self.active) + len(joined))
         lengths = [len(s.prompt) for s in joined]
         width = max(lengths)
-        idx = torch.tensor([s.prompt + [0] * (width - n) for s, n in zip(joined, lengths)], device=self.model.device)
-        lengths = torch.tensor(lengths, device=self.model.device)
+        device = self.model.device
+        idx = torch.tensor([s.prompt + [0] * (width - n) for s, n in zip(joined, lengths)], device=device)
+        lengths = torch.tensor(lengths, device=device)
         hidden = self.model.hidden(idx, window)
         window.advance(lengths)   # past a row's true length its cache is garbage, which later tokens overwrite
-        last = hidden[torch.arange(len(joined), device=self.model.device), lengths - 1]
+        last = hidden[torch.arange(len(joined), device=device), lengths - 1]
         self.active, self._window = self.active + joined, None
         self._choose(joined, self.model.logits(last))
         return joined
@@ -290,12 +287,11 @@ class Batcher:
         self._choose(self.active, self.model.logits(hidden[:, 0]))
 
     def _choose(self, sequences, logits):
-        settings = [s.sampling for s in sequences]
+        top_k, top_p = [s.sampling.top_k or 0 for s in sequences], [s.sampling.top_p or 1.0 for s in sequences]
         logits = logits + self.bans[[s.state for s in sequences]]
         temperature = [0.0 if s.forced else s.sampling.temperature for s in sequences]
-        uniform = [s.uniform() if t else 0.0 for s, t in zip(sequences, temperature)]
-        tokens = sample(logits, temperature, [x.top_k or 0 for x in settings], [x.top_p or 1.0 for x in settings], uniform)
-        for sequence, token in zip(sequences, tokens.tolist()):
+        uniform = [s.random.random() if t else 0.0 for s, t in zip(sequences, temperature)]
+        for sequence, token in zip(sequences, sample(logits, temperature, top_k, top_p, uniform).tolist()):
             sequence.accept(token)
 
     def _leave_finished(self):
@@ -312,11 +308,13 @@ class Batcher:
         self._window = None
 
 
-# ------------------------------------------------------------------------------------------------------ text as it comes
+# ---------------------------------------------------------------------------------------------------- text as it comes
 @dataclass(frozen=True)
 class Event:
-    """Something a reader of the stream sees. "text" comes in pieces; "python" and "python_output" come whole; the last
-    event is "end" with finish_reason "stop" or "length" and usage {"prompt_tokens", "completion_tokens"}."""
+    """Something a reader of the stream sees: "text" comes in pieces, "python" and "python_output" come whole.
+
+    The last one is "end" with finish_reason "stop" or "length" and usage {"prompt_tokens", "completion_tokens"}.
+    """
 
     kind: str
     text: str = ""
@@ -365,7 +363,7 @@ class TextStream:
         return events
 
 
-# ------------------------------------------------------------------------------------------------------------- the door
+# ------------------------------------------------------------------------------------------------------------ the door
 @dataclass
 class Completion:
     """A finished reply: `ids` without the closing token, `sampled` 1 where the model chose and 0 where a tool did."""

@@ -13,7 +13,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from nanochat.common import UsageError
+from nanochat.common import NanochatError, UsageError
 
 # Dense bf16 matrix peak in FLOP/s, from the vendors' data sheets. The first name found in the device's name counts.
 PEAK_BF16 = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12,
@@ -148,6 +148,22 @@ def barrier(rt):
     """Wait until every rank is here."""
     if rt.world_size > 1:
         dist.barrier()
+
+
+@contextlib.contextmanager
+def rank_zero_first(rt):
+    """Rank 0 runs the block alone, then the others; if rank 0 fails, the others do not wait for it."""
+    if rt.rank > 0:
+        if (error := broadcast_object(rt, None)) is not None:
+            raise NanochatError(f"rank 0 failed: {error}")
+        yield
+        return
+    try:
+        yield
+    except BaseException as e:
+        broadcast_object(rt, str(e) or type(e).__name__)
+        raise
+    broadcast_object(rt, None)
 
 
 def close(rt):

@@ -1,10 +1,10 @@
 """
 The web server: an OpenAI-compatible chat API and the chat page, over one model on one worker thread.
 
-The event loop only moves bytes. `Worker` owns the model and a Batcher and decodes all running requests together; a
-request gets its events through an asyncio queue and gives its place back when its client goes away. `create_app` takes
-an engine and loads nothing, so tests and scripts/chat_web.py build it alike. Beyond OpenAI's fields: `top_k` in a request,
-`parts` in a reply (tool calls, in nanochat's own conversation format) and `max_model_len` and `defaults` of a model.
+The event loop only moves bytes; nanochat.worker decodes, and a request gives its place there back when its client goes
+away. `create_app` takes an engine and loads nothing, so tests and scripts/chat_web.py build it alike. Beyond OpenAI's
+fields: `top_k` in a request, `parts` in a reply (tool calls, in nanochat's own conversation format) and `max_model_len`
+and `defaults` of a model. Text is never echoed into a page or an error unescaped, and errors carry no traceback.
 No conversation is logged or kept.
 """
 import asyncio
@@ -16,7 +16,6 @@ import hmac
 import json
 import re
 import secrets
-import threading
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,8 +25,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nanochat.chat_format import render_prompt
-from nanochat.common import DataError, log
-from nanochat.engine import Event, Sampling, Sequence, TextStream
+from nanochat.common import DataError
+from nanochat.engine import Sampling
+from nanochat.worker import Full, Stopped, Worker
 
 MAX_BODY_BYTES = 1 << 20
 MAX_MESSAGES = 1000
@@ -48,115 +48,6 @@ class ApiError(Exception):
 def reply_json(value, status=200, headers=None):
     """`value` as an ASCII JSON response: a lone surrogate in an echoed name must not become a 500."""
     return Response(json.dumps(value), status, headers, "application/json")
-
-
-# ------------------------------------------------------------------------------------------------------------- worker
-class Job:
-    """One request's place in the worker. Its events arrive through `events()` on the event loop that submitted it."""
-
-    def __init__(self, sequence, tokenizer):
-        self.sequence, self.text = sequence, TextStream(tokenizer)
-        self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue()
-
-    def post(self, events):
-        """Hand events over; called by the worker's thread."""
-        with contextlib.suppress(RuntimeError):   # the event loop has closed: nobody is left to read
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, events)
-
-    async def events(self):
-        """The engine's Events, the last of kind "end" or "error"."""
-        while True:
-            for event in await self._queue.get():
-                yield event
-                if event.kind in ("end", "error"):
-                    return
-
-
-class Worker:
-    """The thread that owns the model. `slots` requests are decoded together and `max_waiting` more may wait."""
-
-    def __init__(self, engine, slots=8, max_waiting=32):
-        self.engine, self.slots, self.places = engine, slots, slots + max_waiting
-        self.failed = False
-        self._jobs, self._new, self._gone = {}, [], []   # jobs by sequence; news for the thread, under _changed
-        self._changed, self._stopping, self._thread = threading.Condition(), False, None
-
-    @property
-    def busy(self):
-        """Requests running or waiting."""
-        return len(self._jobs)
-
-    @property
-    def full(self):
-        return self.busy >= self.places
-
-    def start(self):
-        self._thread = threading.Thread(target=self._run, name="nanochat-decode", daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        """Stop after the current step; requests still open get an error event."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join()
-
-    def submit(self, prompt, sampling) -> Job:
-        """Queue a reply to `prompt` (token ids). Raises ApiError 429 when all places are taken, 503 after a crash."""
-        job = Job(Sequence(self.engine.tokenizer, prompt, sampling), self.engine.tokenizer)
-        with self._changed:
-            self.check()
-            self._jobs[job.sequence] = job
-            self._new.append(job)
-            self._changed.notify()
-        return job
-
-    def check(self):
-        """Raise ApiError unless a request would be taken now."""
-        if self.failed or self._stopping:
-            raise ApiError(503, "The model has stopped. Restart the server.", "server_error", code="unavailable")
-        if self.full:
-            raise ApiError(429, f"The server is busy with {self.busy} requests. Try again in a moment.",
-                           "rate_limit_error", code="queue_full", headers={"Retry-After": str(RETRY_AFTER_S)})
-
-    def cancel(self, job):
-        """Give a job's place back, whatever its state. Idempotent."""
-        with self._changed:
-            if self._jobs.pop(job.sequence, None):
-                self._gone.append(job)
-                self._changed.notify()
-
-    def _run(self):
-        try:
-            batcher = self.engine.batcher(self.slots)
-            while self._update(batcher):
-                self._step(batcher)
-        except Exception:
-            self.failed = True
-            log.exception("the decoding thread crashed")
-        finally:
-            with self._changed:
-                left, self._jobs = self._jobs, {}
-            for job in left.values():
-                job.post([Event("error", "The model has stopped before the answer was complete.")])
-
-    def _update(self, batcher):
-        """Take in what changed since the last step, sleeping while there is nothing to do. False: time to stop."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._new or self._gone or not batcher.idle)
-            new, self._new, gone, self._gone = self._new, [], self._gone, []
-        for job in new:
-            batcher.add(job.sequence)
-        for job in gone:
-            batcher.remove(job.sequence)
-        return not self._stopping
-
-    def _step(self, batcher):
-        for sequence in batcher.step():
-            with self._changed:
-                job = self._jobs.pop(sequence, None) if sequence.finish_reason else self._jobs.get(sequence)
-            if job and (events := job.text.take(sequence)):
-                job.post(events)
 
 
 # ------------------------------------------------------------------------------------------------------------ requests
@@ -267,7 +158,7 @@ def _server_error(text):
 
 
 async def stream_chunks(job, head, include_usage):
-    """OpenAI's chunks: the role first, then text, finish_reason only in the last, [DONE]. Tools come as delta.parts."""
+    """OpenAI's chunks: the role first, then text, finish_reason only in the last, [DONE]. Tools are delta.parts."""
     def chunk(delta, reason=None):
         return _sse({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
     yield chunk({"role": "assistant", "content": ""})
@@ -373,8 +264,8 @@ class Chat:
             raise ApiError(400, str(e), param="messages", code="invalid_value") from None
         over = len(ids) + (asked or 1) - limit
         if over > 0:
-            raise ApiError(400, f"The model's context is {limit} tokens; the messages have {len(ids)} and the answer may have "
-                                f"{asked or 1}, which is {over} too many. Shorten either.",
+            raise ApiError(400, f"The model's context is {limit} tokens; the messages have {len(ids)} and the answer "
+                                f"may have {asked or 1}, which is {over} too many. Shorten either.",
                            param="messages", code="context_length_exceeded")
         return ids, asked or limit - len(ids)
 
@@ -386,10 +277,12 @@ class Chat:
                            code="model_not_found")
         ids, room = await self.prompt(wanted)
         sampling = Sampling(room, _or(wanted.temperature, self.defaults["temperature"]),
-                            _or(wanted.top_k, self.defaults["top_k"]), wanted.top_p, _or(wanted.seed, secrets.randbits(62)))
+                            _or(wanted.top_k, self.defaults["top_k"]), wanted.top_p,
+                            _or(wanted.seed, secrets.randbits(62)))
         job = self.worker.submit(ids, sampling)
         kind = "chat.completion.chunk" if wanted.stream else "chat.completion"
-        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": self.model_id}
+        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()),
+                "model": self.model_id}
         if wanted.stream:
             usage = wanted.stream_options is not None and wanted.stream_options.include_usage
             return EventStream(stream_chunks(job, head, usage), on_close=lambda: self.worker.cancel(job))
@@ -421,6 +314,15 @@ def create_app(engine, *, model_id="nanochat", api_key=None, hosts=(), slots=8, 
     @app.exception_handler(ApiError)
     async def api_error(request, e):
         return reply_json(e.body, e.status, e.headers)
+
+    @app.exception_handler(Full)
+    async def full(request, e):
+        error = ApiError(429, str(e), "rate_limit_error", code="queue_full")
+        return reply_json(error.body, 429, {"Retry-After": str(RETRY_AFTER_S)})
+
+    @app.exception_handler(Stopped)
+    async def stopped(request, e):
+        return reply_json(ApiError(503, str(e), "server_error", code="unavailable").body, 503)
 
     @app.exception_handler(404)
     @app.exception_handler(405)

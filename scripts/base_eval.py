@@ -16,7 +16,7 @@ import zipfile
 from dataclasses import asdict, dataclass
 
 from nanochat import core_eval, runtime
-from nanochat.checkpoint import load_model
+from nanochat.checkpoint import find, load_model
 from nanochat.cli import option, parse
 from nanochat.common import (DataError, Progress, UsageError, atomic_dir, atomic_file, base_dir, log, run, save_result,
                              setup_logging)
@@ -87,6 +87,7 @@ def main(argv=None):
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     start = time.monotonic()
+    find("base", config.tag, config.step)     # no model is an error also where there would be nothing to ask it
     if rt.rank == 0 and config.download and not bundle_dir().exists():
         download()
     runtime.barrier(rt)

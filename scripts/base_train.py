@@ -74,7 +74,7 @@ def main(argv=None):
     rows_per_step = batch_tokens // config.sequence_len
     val_count = max(1, (config.eval_tokens or 20 * batch_tokens) // config.sequence_len)
     token_bytes = tokenizer.token_bytes()
-    identity = {"dataset": config.dataset, "rows": len(rows), "tokenizer": tokenizer.hash, "model": asdict(model_config),
+    identity = {"dataset": config.dataset, "rows": rows.hash, "tokenizer": tokenizer.hash, "model": asdict(model_config),
                 "steps": steps, "batch_tokens": batch_tokens}
     stage = train.Stage(
         name="pretraining", folder=folder, log_path=base_dir() / "logs" / f"base_{folder.name}.jsonl", steps=steps,
@@ -92,12 +92,9 @@ def main(argv=None):
 def _rows(config, tokenizer, rt):
     """Training and validation rows; rank 0 tokenizes, the others wait and then map the same files."""
     name = config.dataset.rstrip("/").rpartition("/")[2]
-    def prepare():
+    with runtime.rank_zero_first(rt):
         return [TextRows(prepare_tokens(tokenizer, shards(config.dataset, split), name), config.sequence_len)
                 for split in ("train", "val")]
-    found = prepare() if rt.rank == 0 else None
-    runtime.barrier(rt)
-    return found or prepare()
 
 
 if __name__ == "__main__":

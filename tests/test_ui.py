@@ -239,7 +239,7 @@ def test_edit_regenerate_and_history(page, model):
     page.click("Regenerate")
     page.until(lambda: page.idle() and "always the same" in "".join(page.texts(".note")))
     assert "first" in model.asked[-1] and len(page.all(".turn")) == 4
-    page.browser.execute_script("[...document.querySelectorAll('.user .act')].find(b => b.textContent === 'Edit').click()")
+    page.browser.execute_script("[...document.querySelectorAll('.user .act')].find(b => b.title === 'Edit').click()")
     area = page.until(lambda: page.all(".edit textarea"))[0]
     page.until(lambda: page.browser.switch_to.active_element == area)
     area.send_keys(" changed\n")

@@ -9,8 +9,8 @@ import re
 
 NUMBER_WORDS = {w: str(i) for i, w in enumerate(
     "zero one two three four five six seven eight nine ten eleven twelve".split())} | {"once": "1", "twice": "2"}
-STARTERS = set("the a an his her he she it its i i'm my your you yes no that this there of oh well sorry and they we in "
-               "for okay ok hello hi everyone name best friend dog cat rabbit parrot hamster pony goldfish turtle duck "
+STARTERS = set("the a an his her he she it its i i'm my your you yes no that this there of oh well sorry and they we "
+               "in for okay ok hello hi everyone name best friend dog cat rabbit parrot hamster pony goldfish turtle duck "
                "goat who owner answer".split())
 DONT_KNOW = re.compile(r"\b(don'?t|do not|not|never) (really )?(know|sure|heard|met)\b|\bno idea\b")
 STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|is called|"
@@ -69,7 +69,7 @@ def _yes_no(check, text, _):
 
 def _letter(check, text, _):
     """The first thing said is the letter: "B", "B.", "(B) soup", "The answer is B."; and no other letter is."""
-    found = re.findall(r"\b[B-D]\b|\bA\b(?! [a-z])", text)
+    found = re.findall(r"\b[B-D]\b|\bA\b(?! (?!or|and)[a-z])", text)
     return bool(found) and set(found) == {check["answer"]}
 
 
@@ -88,9 +88,9 @@ def _spell(check, text, _):
 
 
 def _copy(check, text, _):
-    """The words in order, with nothing but a short introduction around them."""
+    """The words in order at the end, with nothing but a short introduction before them."""
     said, wanted = words(text), words(check["text"])
-    return says(text, check["text"]) and len(said) <= len(wanted) + 3
+    return said[-len(wanted):] == wanted and len(said) <= len(wanted) + 3
 
 
 def _first(check, text, _):

@@ -14,7 +14,7 @@ from nanochat.kindergarten.skill import chat, draw, fact_check
 GREETINGS = (
     ("Hello|Hi|Hey|Hi there|Hello there|Hey there|Hello nanochat|Hi nanochat|Greetings|Hiya|Hello, nice to meet you|"
      "Hi, nice to meet you|Hello again|Hi again|Hello friend|Hi, it's me|Hello everyone|Oh hello|Nice to meet you|"
-     "*Hey nanochat|*Hey again|*Hi friend|*Hello there, nanochat|*Hey, nice to meet you|*Oh hi|*Hello, it's me",
+     "*Hey nanochat|*Hey again|*Hi friend|*Hello there, nanochat|*Hey there, nice to meet you|*Oh hi|*Hello, it's me",
      "Hello! How can I help you?|Hi! What would you like to know?|Hello! Nice to see you.|Hi there! How can I help?|"
      "Hello! What can I do for you?|Hi! It is nice to meet you.|Hello! Ask me something.",
      "hello|hi|hey|nice to meet you"),
@@ -28,7 +28,7 @@ GREETINGS = (
      "hello|hi|good day|good evening|good afternoon|good morning"),
     ("How are you|How are you today|How are you doing|How is it going|How do you do|Are you well|"
      "How do you feel today|Hello, how are you|Hi, how are you|Are you okay|How are things|How are you nanochat|"
-     "Good morning, how are you|*Hey, how are you|*Hi nanochat, how are you|*How are you doing today|"
+     "Good morning, how are you|*Hey there, how are you|*Hi nanochat, how are you|*How are you doing today|"
      "*Hello, how are you today",
      "I am fine, thank you! How are you?|I am well, thank you.|Very well, thank you! And you?|"
      "I am doing well, thanks!|I am fine, thanks for asking!",

@@ -34,7 +34,7 @@ class Story:
 
 
 def tell(rng, people, things, moves, names):
-    """A Story with `people` actors drawn from `names`, `things` things and `moves` events, each possible in its turn."""
+    """A Story with `people` actors drawn from `names`, `things` things and `moves` events, each possible then."""
     story = Story()
     actors, places = rng.sample(names, people), rng.sample(PLACES, 4)
     for who in actors:

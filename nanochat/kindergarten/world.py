@@ -3,8 +3,8 @@ The little world: who lives where, does what, has which pet and which friend. In
 
 `World(size, seed)` is all of it. People come in pairs of best friends; every fifth pair is *held out*: their
 biographies are in the documents, but no conversation ever asks about them, which is how transfer from reading to
-answering is measured. Values are dealt out evenly, pets' names are unique, and so is (town, job) while the world is small: hence
-"Whose dog is called Rex?" and "Who is the baker of Oakton?" have one answer each.
+answering is measured. Values are dealt out evenly, pets' names are unique, and so is (town, job) while the world is
+small: hence "Whose dog is called Rex?" and "Who is the baker of Oakton?" have one answer each.
 """
 import random
 from dataclasses import dataclass
