@@ -3,7 +3,7 @@
 # A finished stage leaves .done/<tier>/<number>-<name> in the base directory, holding its command. It is skipped while its
 # command stays the same and no stage before it has run anew. Wants $tier, $fresh and $here (where the user stands).
 
-done_dir='' stage_name='' stage_number=0 anew='' background_name='' background_pid=''
+done_dir='' stage_name='' stage_number=0 anew='' background_name='' background_pid='' finished=''
 
 begin() {
     local other depth
@@ -51,6 +51,7 @@ stage() {
 forget_from() {
     local stamp number
     for stamp in "$done_dir"/[0-9]*; do
+        [ -f "$stamp" ] || continue
         number=${stamp##*/}
         number=${number%%-*}
         [ "$((10#$number))" -lt "$1" ] || rm -f "$stamp"
@@ -77,7 +78,8 @@ stop_background() {
 on_exit() {
     local code=$?
     stop_background
-    [ $code -ne 0 ] || return 0
+    [ -z "$finished" ] || return 0
+    [ $code -ne 0 ] || code=1
     if [ $code -ge 128 ]; then
         printf '\nstopped in stage %s. What is finished is kept; go on with: %s\n' "$stage_name" "$(again)" >&2
     else
@@ -87,6 +89,7 @@ on_exit() {
 }
 
 end() {
+    finished=yes
     local python="$(from_here .venv/bin/python)"
     [ "$NANOCHAT_BASE_DIR" = "$HOME/.cache/nanochat" ] || python="NANOCHAT_BASE_DIR=$(printf '%q' "$NANOCHAT_BASE_DIR") $python"
     printf '\nreport card: %s (%s in all)\n' "$(from_here report.md)" "$(clock $SECONDS)"

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nanochat.chat_format import render_prompt
 from nanochat.common import DataError
-from nanochat.engine import Sampling
+from nanochat.sampling import Sampling
 from nanochat.worker import Full, Stopped, Worker
 
 MAX_BODY_BYTES = 1 << 20
@@ -217,8 +217,8 @@ def page():
     def source(tag):
         inline = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
         return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(x.encode()).digest()).decode()}'" for x in inline)
-    return html, (f"default-src 'none'; script-src {source('script')}; style-src {source('style')}; connect-src 'self'; "
-                  "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+    return html, (f"default-src 'none'; script-src {source('script')}; style-src {source('style')}; "
+                  "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 
 
 # ------------------------------------------------------------------------------------------------------------------ app

@@ -17,7 +17,8 @@ from nanochat import checkpoint, runtime
 from nanochat.chat_format import render_prompt
 from nanochat.cli import option, parse
 from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup_logging
-from nanochat.engine import Engine, Sampling
+from nanochat.engine import Engine
+from nanochat.sampling import Sampling
 
 HELP = """/clear             forget the conversation
 /temperature X     0 always takes the likeliest word, 1 follows the model's own distribution
@@ -29,11 +30,11 @@ HELP = """/clear             forget the conversation
 @dataclass
 class Config:
     prompt: str = option("", "ask this, print the answer and exit", short="p")
-    source: str | None = option(None, "which stage's model to talk to: base, mid, sft or rl; by default the latest of rl, sft, mid",
-                         short="i", choices=list(checkpoint.SCRIPTS))
-    temperature: float = option(0.0, "0 is the most correct for small models, whose facts get lost in the dice; 0.6 to 1 "
+    source: str | None = option(None, "which stage's model to talk to; by default the latest of rl, sft, mid",
+                                short="i", choices=list(checkpoint.SCRIPTS))
+    temperature: float = option(0.0, "0 is the most correct for small models, which lose facts at dice; 0.6 to 1 "
                                      "brings variety", short="t")
-    top_k: int = option(50, "sample among this many likeliest tokens (0: all); without effect at temperature 0", short="k")
+    top_k: int = option(50, "sample among this many likeliest tokens (0: all); no effect at temperature 0", short="k")
     max_tokens: int = option(256, "longest answer in tokens, but never more than half of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
@@ -177,7 +178,8 @@ def main(argv=None):
     if config.prompt:
         chat.answer(config.prompt)
         return 130 if chat.stopped else None
-    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. /help lists the commands.")
+    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. /help lists the "
+             "commands.")
     chat.loop()
 
 

@@ -24,8 +24,8 @@ from nanochat.server import LOOPBACK, create_app
 
 @dataclass
 class Config:
-    source: str | None = option(None, "which stage's model to serve: base, mid, sft or rl; by default the latest of rl, sft, mid",
-                         short="i", choices=list(checkpoint.SCRIPTS))
+    source: str | None = option(None, "which stage's model to serve; by default the latest of rl, sft, mid",
+                                short="i", choices=list(checkpoint.SCRIPTS))
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 is every network this machine is in")
     port: int = option(8000, "port to listen on; 0 takes a free one")
     api_key: str = option("", "key that a request must send as 'Authorization: Bearer <key>'")
@@ -56,12 +56,13 @@ class Config:
 
 
 def listen(host, port):
-    """A listening socket, opened before the model is loaded. Raises UsageError naming the flag when that is impossible."""
+    """A listening socket, opened before the model is loaded. Raises UsageError naming the flag when it cannot be."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as e:
-        raise UsageError(f"cannot listen on {host}:{port}: {e.strerror or e}. Choose another --port or --host.") from None
+        why = str(e.strerror or e).partition(" (")[0]   # Python adds the address, which is said already
+        raise UsageError(f"cannot listen on {host}:{port}: {why}. Choose another --port or --host.") from None
 
 
 def main(argv=None):

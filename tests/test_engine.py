@@ -1,4 +1,4 @@
-"""Engine: the cache, sampling, tools, continuous batching and streaming, on a tiny random model and a tiny tokenizer."""
+"""Engine: the cache, sampling, tools, continuous batching and streaming, on a tiny random model."""
 import math
 import random
 
@@ -7,8 +7,9 @@ import torch
 
 from nanochat.chat_format import parse_reply, render_prompt
 from nanochat.common import UsageError
-from nanochat.engine import MAX_TOOL_CALLS, Batcher, Engine, KVCache, Sampling, Sequence, TextStream, banned, sample
+from nanochat.engine import MAX_TOOL_CALLS, Batcher, Engine, KVCache, Sequence, TextStream, banned
 from nanochat.gpt import GPT, GPTConfig
+from nanochat.sampling import Sampling, sample
 from nanochat.tokenizer import Tokenizer
 
 LEN = 96
@@ -44,7 +45,8 @@ class Scripted:
     """A model that says what it is told: after position p of any row, the token script[p] (or by row)."""
 
     def __init__(self, tokenizer, script, prompt_len):
-        self.config = GPTConfig(sequence_len=LEN, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=1, n_kv_head=1, n_embd=2)
+        self.config = GPTConfig(sequence_len=LEN, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=1, n_kv_head=1,
+                                n_embd=2)
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.script, self.prompt_len = script, prompt_len
         self.end = tokenizer.special("<|assistant_end|>")
@@ -189,7 +191,8 @@ def draw(logits, n=4000, **how):
     rng = random.Random(0)
     rows = torch.tensor([logits]).repeat(n, 1)
     settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **how}
-    return sample(rows, *([settings[k]] * n for k in ("temperature", "top_k", "top_p")), [rng.random() for _ in range(n)])
+    columns = ([settings[name]] * n for name in ("temperature", "top_k", "top_p"))
+    return sample(rows, *columns, [rng.random() for _ in range(n)])
 
 
 def test_samples_follow_the_distribution():
@@ -247,8 +250,8 @@ def test_tool_output_is_forced_fed_to_the_model_and_masked(tokenizer):
     model = Scripted(tokenizer, script, prompt_len=1)
     reply, = Engine(model, tokenizer).generate([[tokenizer.bos_id]], max_new_tokens=60, temperature=1.0)
     assert parse_reply(tokenizer, reply.ids) == [
-        {"type": "text", "text": "Sum: "}, {"type": "python", "text": "47 * 12"}, {"type": "python_output", "text": "564"},
-        {"type": "text", "text": "It is 564."}]
+        {"type": "text", "text": "Sum: "}, {"type": "python", "text": "47 * 12"},
+        {"type": "python_output", "text": "564"}, {"type": "text", "text": "It is 564."}]
     forced = [tokenizer.special("<|output_start|>"), *tokenizer.encode("564"), tokenizer.special("<|output_end|>")]
     assert [i for i, s in zip(reply.ids, reply.sampled) if not s] == forced
     assert len(reply.sampled) == len(reply.ids) and reply.finish_reason == "stop"
@@ -336,4 +339,5 @@ def test_text_stream_reports_an_unfinished_tool_call(tokenizer):
     for token in [tokenizer.special("<|python_start|>"), *b"1+1"]:
         sequence.accept(token)
     events = TextStream(tokenizer).take(sequence)
-    assert [(e.kind, e.text) for e in events] == [("python", "1+1"), ("end", "")] and events[-1].finish_reason == "length"
+    assert [(e.kind, e.text) for e in events] == [("python", "1+1"), ("end", "")]
+    assert events[-1].finish_reason == "length"

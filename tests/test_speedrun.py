@@ -66,7 +66,7 @@ def test_fresh_starts_over_and_deletes_only_this_tiers_checkpoints(tier, base):
 
 
 def test_two_tiers_do_not_share_a_base_directory(tier):
-    tier("stage tok_train echo t\n")
+    tier("stage tok_train echo t\nend\n")
     other = tier(STAGES, TIER="d20")
     assert other.returncode == 1 and "NANOCHAT_BASE_DIR" in other.stderr and ran(other) == []
 
@@ -74,8 +74,7 @@ def test_two_tiers_do_not_share_a_base_directory(tier):
 def test_ctrl_c_says_how_to_go_on(base):
     process = subprocess.Popen(["bash", "-c", HEAD + "stage one echo 1\nstage two sleep 60\n"], cwd=ROOT, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    while "=== two" not in process.stdout.readline():
-        pass
+    assert any("=== two" in line for line in iter(process.stdout.readline, ""))
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -85,7 +84,7 @@ def test_ctrl_c_says_how_to_go_on(base):
 def test_a_background_download_gives_way_to_its_stage_and_dies_with_the_run(tier, tmp_path):
     alive = tmp_path / "alive"
     slow = f"bash -c 'while true; do touch {alive}; sleep 0.05; done'"
-    done = tier(f"background data {slow}\nstage one sleep 0.3\nstage data rm {alive}\nstage three sleep 0.3\n")
+    done = tier(f"background data {slow}\nstage one sleep 0.3\nstage data rm {alive}\nstage three sleep 0.3\nend\n")
     assert done.returncode == 0 and not alive.exists(), done.stderr
     assert tier(f"background more {slow}\nstage four sleep 0.3\nfalse\n").returncode == 1
     alive.unlink()

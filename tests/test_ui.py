@@ -21,13 +21,14 @@ MISSING = "chromium" if not CHROMIUM else "chromedriver" if not DRIVER else "sel
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(
     not (CHROMIUM and DRIVER and importlib.util.find_spec("selenium")), reason=f"{MISSING} is not installed")]
 
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")
 XSS = ('<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> [x](javascript:window.hacked=1) '
        '[y](https://example.org/"onmouseover=1) **<svg onload=window.hacked=1>** `<b>`')
 ANSWERS = {
     "47 * 12": ["47 * 12 is ", "\0python:47 * 12", "\0output:564", "564."],
-    "markdown": ["# Head\n\nSome **bold**, *slanted* and `code`.\n\n- one\n- two\n\n```python\nprint('hi')\n```\n\n> said"],
+    "markdown": ["# Head\n\nSome **bold**, *slanted* and `code`.\n\n- one\n- two\n\n"
+                 "```python\nprint('hi')\n```\n\n> said"],
     "long": ["word " * 400],
     "xss": [XSS],
 }
@@ -41,8 +42,8 @@ class ByHeart:
 
     def __init__(self, tokenizer, answers, sequence_len=700):
         self.tokenizer, self.answers = tokenizer, answers
-        self.config = GPTConfig(sequence_len=sequence_len, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=1, n_kv_head=1,
-                                n_embd=2)
+        self.config = GPTConfig(sequence_len=sequence_len, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=1,
+                                n_kv_head=1, n_embd=2)
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.asked = []   # decoded prompts, oldest first
 
@@ -139,7 +140,8 @@ class Page:
         self.all("#draft")[0].send_keys(text)
 
     def click(self, text):
-        self.until(lambda: [b for b in self.all("button") if b.text == text or b.get_attribute("aria-label") == text])[-1].click()
+        named = lambda: [b for b in self.all("button") if text in (b.text, b.get_attribute("aria-label"))]  # noqa: E731
+        self.until(named)[-1].click()
 
     def texts(self, css=".turn .body"):
         return [e.text for e in self.all(css)]
@@ -180,8 +182,8 @@ def page(browser, url, model):
     model.pace_s = 0.002
     page = Page(browser, url)
     yield page
-    problems = [x for x in browser.get_log("browser") if "Content Security" in x["message"] or "Uncaught" in x["message"]]
-    assert not problems
+    said = [line["message"] for line in browser.get_log("browser")]
+    assert not [line for line in said if "Content Security" in line or "Uncaught" in line]
 
 
 def test_send_and_read_an_answer(page):
@@ -288,7 +290,8 @@ def test_settings_are_sent_and_kept(page, model):
         page.all(f"#{name}")[0].send_keys(value)
     page.click("Done")
     page.ask("another message of mine")
-    assert page.texts(".note") == ["Cut at the longest answer allowed."] and len(page.texts()[1]) < len("You said: another")
+    assert page.texts(".note") == ["Cut at the longest answer allowed."]
+    assert len(page.texts()[1]) < len("You said: another")
     page.browser.refresh()
     page.until(lambda: page.texts("#model") == ["sft"])
     page.click("Settings")
@@ -300,7 +303,8 @@ def test_nothing_is_wider_than_the_screen(page, width):
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
                                  {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": False})
     page.ask("markdown " + "x" * 120)
-    wide = page.browser.execute_script("return [document.documentElement.scrollWidth, document.querySelector('main').scrollWidth]")
+    wide = page.browser.execute_script(
+        "return [document.documentElement, document.querySelector('main')].map(e => e.scrollWidth)")
     page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert max(wide) <= width
 

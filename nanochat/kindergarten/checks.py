@@ -10,8 +10,8 @@ import re
 NUMBER_WORDS = {w: str(i) for i, w in enumerate(
     "zero one two three four five six seven eight nine ten eleven twelve".split())} | {"once": "1", "twice": "2"}
 STARTERS = set("the a an his her he she it its i i'm my your you yes no that this there of oh well sorry and they we "
-               "in for okay ok hello hi everyone name best friend dog cat rabbit parrot hamster pony goldfish turtle duck "
-               "goat who owner answer".split())
+               "in for okay ok hello hi everyone name best friend dog cat rabbit parrot hamster pony goldfish turtle "
+               "duck goat who owner answer".split())
 DONT_KNOW = re.compile(r"\b(don'?t|do not|not|never) (really )?(know|sure|heard|met)\b|\bno idea\b")
 STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|is called|"
                     r"capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")

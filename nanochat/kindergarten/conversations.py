@@ -35,7 +35,7 @@ SKILLS = {skill.name: skill for skill in (
           "a second question about the person of the first, in an order never trained", _p.follow_up, 4, 5),
     Skill("unknown", "I don't know", 0.0, "words", "names, things and questions never met", _p.unknown, 8, 8),
     Skill("facts_world", "The real world", 0.05, "paraphrase",
-          "animals, capitals, opposites, days, planets, science, in wordings never trained", _l.facts_world, 12, 10),
+          "animals, capitals, opposites, days, planets, science, in wordings never trained", _l.facts_world, 16, 13),
     Skill("story", "Stories", 0.3, "stories", "one question about a fresh story", _l.story, 7, 12),
     Skill("arithmetic", "Sums with the calculator", 0.0, "pairs", "pairs of numbers never trained",
           _n.arithmetic, 6, 5),

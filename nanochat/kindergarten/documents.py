@@ -1,5 +1,5 @@
 """
-Pretraining text: what the little world would have in its library. Every document is 200 to 900 characters.
+Pretraining text: what the little world would have in its library. Most documents have 250 to 600 characters.
 
 `document(world, i, seed)` depends on nothing else, so any range can be made anywhere. Biographies are of everybody, the
 held-out people included; questions, here as in the conversations, are about the others only, and nothing that a test
@@ -11,13 +11,14 @@ from itertools import accumulate
 
 from nanochat.common import mix_seed
 from nanochat.kindergarten import nature, skills_people, skills_social, skills_words, skills_world, stories, tables
-from nanochat.kindergarten.phrases import STATEMENTS, a, statements, with_pronoun
+from nanochat.kindergarten.phrases import STATEMENTS, a, state, with_pronoun
 from nanochat.kindergarten.skill import draw, is_test
 from nanochat.kindergarten.skills_numbers import calculate
 from nanochat.kindergarten.skills_words import spelled, times
 from nanochat.kindergarten.world import World
 
 LONG_ENOUGH = 420       # documents that collect small pieces stop growing here (characters)
+LISTED = 0.4            # part of the biographies, and of the spelled words, with one sentence a line
 OPENINGS = ("This is {n}.", "Let me tell you about {n}.", "Here is what we know about {n}.", "About {n}.", "Meet {n}.",
             "", "", "")
 
@@ -31,19 +32,26 @@ def _biography(rng, world):
 
 
 def _life(rng, person):
-    told = [rng.choice(said) for said in statements(person).values()]
+    """The person's facts, as a paragraph with pronouns or as a list of sentences by name.
+
+    The list puts names at the start of lines, where answers have them too: without a blank before it a name is another
+    token, which must be met often to be learned.
+    """
+    told = [state(rng, person, attribute) for attribute in STATEMENTS]
     rng.shuffle(told)
     opening = rng.choice(OPENINGS).format(n=person.name)
     said = [opening] if opening else []
+    if rng.random() < LISTED:
+        return "\n".join(said + told)
     for sentence in told:
-        said.append(with_pronoun(sentence, person) if said and rng.random() < 0.3 else sentence)
+        said.append(with_pronoun(sentence, person) if said and rng.random() < 0.35 else sentence)
     return " ".join(said)
 
 
 def _group(rng, world):
-    """One kind of fact about ten people, told in one or two of its wordings."""
+    """One kind of fact about some people."""
     attribute = rng.choice(tuple(STATEMENTS))
-    return " ".join(rng.choice(statements(rng.choice(world.people))[attribute]) for _ in range(10))
+    return "\n".join(state(rng, rng.choice(world.people), attribute) for _ in range(11))
 
 
 def _animals(rng, world):
@@ -109,11 +117,11 @@ def _sums(rng, world):
 
 def _spelling(rng, world):
     """Words of the closed list, letter by letter, some with their letters counted."""
-    said = ""
+    said, gap = "", "\n" if rng.random() < LISTED else " "
     while len(said) < LONG_ENOUGH:
         word = rng.choice(tables.WORDS)
         letter, letters = rng.choice(word), spelled(word)
-        said += rng.choice((f" {word}: {letters}.", f" {word} is spelled {letters}."))
+        said += gap + rng.choice((f"{word}: {letters}.", f"{word} is spelled {letters}."))
         if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):    # what a test asks is not told
             said += f" The letter {letter} appears {times(word.count(letter))}."
         elif rng.random() < 0.1:

@@ -8,9 +8,7 @@ must come. PARAPHRASES are questions in wordings that no training conversation u
 In the wordings {n} is the name, {he} {his} {him} the pronouns; an attribute's value stands under the attribute's name
 and {a_job}, {a_species} carry their article.
 """
-import functools
-
-# each at least five ways; those marked twice-told (TWICE) are what the answers say
+# each at least five ways; the first is the answer's
 STATEMENTS = {
     "town": ("{n} lives in {town}.", "{n} has a house in {town}.", "{n}'s home is in {town}.",
              "{town} is the town where {n} lives.", "You can visit {n} in {town}.",
@@ -37,7 +35,8 @@ STATEMENTS = {
 GOES = {"swimming", "dancing", "fishing", "running", "climbing", "skating", "sailing", "cycling", "hiking"}
 
 ANSWERS = {**{attribute: told[0] for attribute, told in STATEMENTS.items()}, "who": "{n} is {a_job} from {town}."}
-TWICE = set(ANSWERS.values())
+TOLD = {attribute: [w for w in wordings for _ in range(1 + (w in ANSWERS.values()))]
+        for attribute, wordings in STATEMENTS.items()}
 
 QUESTIONS = {
     "town": ("Where does {n} live?", "What town does {n} live in?", "Where is {n}'s home?", "Where is {n} from?",
@@ -111,14 +110,12 @@ def fill(wording, person, **more):
                           friend=p.friend, **more)
 
 
-@functools.lru_cache(maxsize=4096)
-def statements(person):
-    """{attribute: [sentence, ...]}: all ways to tell the person's facts by name, the answers' wordings twice."""
-    told = {}
-    for attribute, wordings in STATEMENTS.items():
-        wordings = [w for w in wordings if " goes {hobby}" not in w or person.hobby in GOES]
-        told[attribute] = [fill(w, person) for w in wordings for _ in range(1 + (w in TWICE))]
-    return told
+def state(rng, person, attribute):
+    """One of the ways to tell the person's fact by name; the answers' wordings twice as often as the others."""
+    wording = rng.choice(TOLD[attribute])
+    if "goes {hobby}" in wording and person.hobby not in GOES:
+        wording = ANSWERS["hobby"]
+    return fill(wording, person)
 
 
 def with_pronoun(sentence, person):
@@ -130,19 +127,26 @@ def with_pronoun(sentence, person):
     return sentence
 
 
+SHORTER = (("What is ", ("What's ", "what's ", "whats ")), ("Who is ", ("Who's ", "who's ", "whos ")),
+           ("Where is ", ("Where's ", "where's ")))
+
+
 def typed(rng, text, lower=True):
-    """The text as a hurried user may type it: polite, without capitals, contracted, without its question mark."""
-    draw = rng.random()
+    """The text as a hurried user may type it: polite, contracted, without capitals or the question mark.
+
+    With `lower` off, only the first letter may lose its capital, never a name.
+    """
+    draw, asks = rng.random(), text.endswith("?")
+    uncapped = text if text.startswith("I ") else text[0].lower() + text[1:]
     if draw < 0.5:
         return text
     if draw < 0.56:
-        return rng.choice(("Please tell me: ", "Hey, ", "Hi! ", "I have a question. ")) + text
-    if draw < 0.66 and text.endswith("?"):
+        return rng.choice(("Please tell me: ", "Hi! ", "I have a question. ")) + text if asks else "Hey, " + uncapped
+    if draw < 0.66 and asks:
         return text[:-1]
-    for full, short in (("What is ", ("What's ", "what's ", "whats ")), ("Who is ", ("Who's ", "who's ", "whos ")),
-                        ("Where is ", ("Where's ", "where's "))):
+    for full, short in SHORTER:
         if draw < 0.8 and text.startswith(full):
             return rng.choice(short) + text[len(full):]
     if draw < 0.92 or not lower:
-        return text[0].lower() + text[1:] if not text.startswith("I ") else text
+        return uncapped
     return text.lower() if draw < 0.96 else text.lower().rstrip("?.")

@@ -120,10 +120,10 @@ def choice(rng, world, test, level):
 
 def follow_up(rng, world, test, level):
     def make():
-        return rng.choice(world.seen), rng.choice(ATTRIBUTES), rng.choice(tuple(PRONOUN_QUESTIONS))
+        first = rng.choice(ATTRIBUTES)
+        return rng.choice(world.seen), first, rng.choice([k for k in PRONOUN_QUESTIONS if k != first])
+
     person, first, second = draw(make, lambda m: ("follow_up", m[0].name, m[1], m[2]), test)
-    while first == second:
-        person, first, second = draw(make, lambda m: ("follow_up", m[0].name, m[1], m[2]), test)
     turns = [typed(rng, fill(rng.choice(QUESTIONS[first]), person)), fill(ANSWERS[first], person),
              typed(rng, fill(rng.choice(PRONOUN_QUESTIONS[second]), person)), fill(ANSWERS[second], person)]
     return chat(*turns), check_of(world, person, second)
@@ -170,8 +170,11 @@ def unknown(rng, world, test, level):
     about = draw(lambda: _stranger(rng, kind), lambda m: ("unknown", m.lower()), test, percent=15)
     if kind < 0.6:
         attribute = rng.choice(ATTRIBUTES + ("who",) * 3)
-        person = rng.choice(world.seen)     # lends the wording a pronoun and a species, nothing else
+        person = rng.choice(world.seen)     # lends the question its pronoun, its species or its guess
         question = rng.choice(QUESTIONS[attribute]).format(n=about, species=person.species, his=person.his)
+        if attribute in IS_IT and rng.random() < 0.2:
+            value = getattr(person, attribute)
+            question = rng.choice(IS_IT[attribute]).format(n=about, x=value, a_x=a(value))
         answer = rng.choice(("I don't know anyone called {x}.", "Sorry, I don't know {x}.", "I don't know {x}."))
     elif kind < 0.72:
         question = rng.choice(("What is the capital of {x}?", "Tell me the capital of {x}.",
@@ -190,7 +193,7 @@ def unknown(rng, world, test, level):
 def _stranger(rng, kind):
     """Someone, some country, some thing or some question that the world does not hold."""
     if kind < 0.6:
-        return rng.choice(tables.NAMES) if rng.random() < 0.35 else nobody(rng).capitalize()
+        return rng.choice(tables.NAMES) if rng.random() < 0.25 else nobody(rng).capitalize()
     if kind < 0.72:
         return rng.choice(COUNTRIES) if rng.random() < 0.5 else (nobody(rng) + "ia").capitalize()
     return nobody(rng) if kind < 0.88 else rng.choice(BEYOND)

@@ -1,0 +1,119 @@
+"""The doors to a conversation: scripts/chat_cli.py and the refusals of scripts/chat_web.py."""
+import pytest
+import torch
+
+from nanochat import checkpoint
+from nanochat.common import UsageError
+from nanochat.gpt import GPTConfig
+from nanochat.tokenizer import Tokenizer
+from scripts import chat_cli, chat_web
+
+
+class Answering:
+    """A model that answers every prompt with a tool call and "It is 564.", or presses Ctrl-C in the middle of it."""
+
+    interrupt_at = None
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.config = GPTConfig(sequence_len=120, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=1, n_kv_head=1,
+                                n_embd=2)
+        self.dtype, self.device, self.prompts = torch.float32, torch.device("cpu"), []
+        special = tokenizer.special
+        self.script = [special("<|python_start|>"), *tokenizer.encode("47*12"), special("<|python_end|>"),
+                       *[0] * (len(tokenizer.encode("564")) + 2), *tokenizer.encode("It is 564.")]
+
+    def num_params(self):
+        return 0
+
+    def hidden(self, idx, cache):
+        k = torch.zeros(*idx.shape, 1, 2)
+        cache.update(0, k, k)
+        if idx.size(1) > 1:
+            self.begin = idx.size(1)
+            self.prompts.append(self.tokenizer.decode(idx[0].tolist()))
+        self.at = int(cache.lengths[0]) + idx.size(1) - self.begin
+        if self.at == self.interrupt_at:
+            self.interrupt_at = None
+            raise KeyboardInterrupt
+        return torch.zeros(*idx.shape, 2)
+
+    def logits(self, hidden):
+        logits = torch.zeros(1, self.config.vocab_size)
+        end = self.tokenizer.special("<|assistant_end|>")
+        logits[0, self.script[self.at] if self.at < len(self.script) else end] = 9.0
+        return logits
+
+
+@pytest.fixture
+def model(monkeypatch):
+    tokenizer = Tokenizer.train(["hello there 47 * 12 = 564 " * 9], 300)
+    model = Answering(tokenizer)
+    monkeypatch.setattr(checkpoint, "load_model", lambda *_: (model, tokenizer, {"step": 7}))
+    return model
+
+
+def talk(monkeypatch, capsys, lines, argv=()):
+    """What the terminal shows when the user types `lines`; a line that is an exception is raised instead."""
+    typed = iter(lines)
+
+    def read(prompt):
+        line = next(typed, EOFError())
+        if isinstance(line, BaseException):
+            raise line
+        return line
+    monkeypatch.setattr("builtins.input", read)
+    assert chat_cli.main([*argv]) is None
+    return capsys.readouterr().out
+
+
+def test_one_question_prints_the_call_and_the_answer(model, capsys):
+    assert chat_cli.main(["-p", "What is 47 * 12?"]) is None
+    assert capsys.readouterr().out == "[47*12 = 564] It is 564.\n"
+
+
+def test_a_conversation_is_remembered_until_clear(model, monkeypatch, capsys):
+    out = talk(monkeypatch, capsys, ["one", "", "two", "/clear", "three"])
+    assert out.count("It is 564.") == 3
+    assert "one" in model.prompts[1] and "It is 564." in model.prompts[1]
+    assert "two" not in model.prompts[2] and "three" in model.prompts[2]
+
+
+def test_commands(model, monkeypatch, capsys):
+    lines = ["/help", "/temperature 0.5", "/temperature -1", "/topk x", "/nonsense", "/quit", "unread"]
+    out = talk(monkeypatch, capsys, lines)
+    assert "(temperature is 0.5)" in out and "temperature must be 0 or more" in out and "'x' is not a number" in out
+    assert "There is no /nonsense" in out and not model.prompts
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(model, monkeypatch, capsys):
+    model.interrupt_at = len(model.script) - 3
+    out = talk(monkeypatch, capsys, ["one", KeyboardInterrupt(), "two"])
+    assert "(stopped)" in out and "Ctrl-D" in out and out.count("[47*12 = 564]") == 2 and out.count("It is 564.") == 1
+    assert "It is" in model.prompts[1]
+
+
+def test_a_long_conversation_is_trimmed_with_a_note(model, monkeypatch, capsys):
+    out = talk(monkeypatch, capsys, [f"question {i}" for i in range(5)], ["--max_tokens=40"])
+    assert "were left out" in out and "question 0" not in model.prompts[-1] and "question 4" in model.prompts[-1]
+    out = talk(monkeypatch, capsys, ["x y " * 100 + "end"], ["--max_tokens=40"])
+    assert "its beginning was left out" in out and "end" in model.prompts[-1]
+
+
+@pytest.mark.parametrize("argv", [["--temperature=-1"], ["--top_k=-3"], ["--max_tokens=0"], ["-i", "nobody"]])
+def test_wrong_flags_are_refused_by_name(argv):
+    with pytest.raises(UsageError, match=argv[0].strip("-").split("=")[0]):
+        chat_cli.main(argv)
+
+
+@pytest.mark.parametrize("argv", [["--host=0.0.0.0"], ["--host=192.168.1.1"], ["--host=::"]])
+def test_a_public_address_wants_a_key_or_no_auth(argv):
+    with pytest.raises(UsageError, match="api_key"):
+        chat_web.Config(host=argv[0].removeprefix("--host="))
+    assert chat_web.Config(host="0.0.0.0", no_auth=True) and chat_web.Config(host="0.0.0.0", api_key="x")
+    assert chat_web.Config(host="::1") and chat_web.Config(host="localhost")
+
+
+def test_a_port_in_use_is_said():
+    with chat_web.listen("127.0.0.1", 0) as sock, pytest.raises(UsageError, match="another --port"):
+        chat_web.listen("127.0.0.1", sock.getsockname()[1])
