@@ -42,6 +42,11 @@ def newest_tag(stage):
     return max(tags, key=lambda p: (p / f"{steps_in(p)[-1]:06d}").stat().st_mtime).name if tags else None
 
 
+def newest_chat_stage():
+    """The latest stage one can talk to that has a checkpoint: rl, else sft, else mid; "sft" when there is none."""
+    return next((stage for stage in ("rl", "sft", "mid") if newest_tag(stage)), "sft")
+
+
 def _seal(meta):
     """Digest of meta without its own 'sha256' field."""
     body = {k: v for k, v in meta.items() if k != "sha256"}

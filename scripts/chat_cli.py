@@ -172,7 +172,7 @@ def main(argv=None):
     config = parse(Config, argv, __doc__)
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
-    source = config.source or next((s for s in ("rl", "sft", "mid") if checkpoint.newest_tag(s)), "sft")
+    source = config.source or checkpoint.newest_chat_stage()
     model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
     chat = Chat(Engine(model, tokenizer), config, base=source == "base")
     if config.prompt:

@@ -70,7 +70,7 @@ def main(argv=None):
     with listen(config.host, config.port) as sock:
         rt = runtime.init(config.device)
         setup_logging(rt.rank)
-        source = config.source or next((s for s in ("rl", "sft", "mid") if checkpoint.newest_tag(s)), "sft")
+        source = config.source or checkpoint.newest_chat_stage()
         model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
         app = create_app(Engine(model, tokenizer), model_id=f"nanochat-{source}", api_key=config.api_key or None,
                          hosts=(*LOOPBACK, config.host) if config.local else (), slots=config.slots,

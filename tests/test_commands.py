@@ -109,13 +109,13 @@ def speedrun_commands():
 
 
 def docstring_commands():
-    """(module, command) of the commands in the docstrings of the doors; prose behind three spaces is left away."""
+    """(module, command) of the commands in the docstrings of the doors; prose behind two spaces is left away."""
     names = [f"scripts.{path.stem}" for path in sorted((ROOT / "scripts").glob("*.py")) if path.stem != "__init__"]
     for name in [*names, "nanochat.dataset", "nanochat.report"]:
         for line in importlib.import_module(name).__doc__.splitlines():
             found = re.match(r" {4}((?:[A-Z_]+=\S+ )?(?:python|torchrun) .*)", line)
             if found:
-                yield name, re.split(r" {3,}|  #", found[1])[0]
+                yield name, re.split(r" {2,}", found[1])[0]
 
 
 # --------------------------------------------------------------------------------------------------------------- tests

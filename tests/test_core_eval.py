@@ -264,7 +264,7 @@ def test_download_unpacks_a_whole_bundle_or_leaves_nothing(base, monkeypatch):
             server.shutdown()
             server.server_close()
         assert [p.name for p in base.iterdir()] == (["eval_bundle"] if whole else [])
-    assert (base / "eval_bundle" / "eval_data" / "world" / "jeopardy.jsonl").read_text() == "{}"
+    assert (base / "eval_bundle" / "eval_data" / "world" / "jeopardy.jsonl").read_text(encoding="utf-8") == "{}"
 
 
 def test_wrong_flags_are_named():

@@ -169,7 +169,7 @@ class Ranks:
         children = [subprocess.Popen([sys.executable, __file__, str(out), *map(str, args)],
                                      env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(self.world)]
         assert [child.wait(timeout=120) for child in children] == [0] * self.world
-        return torch.load(out / "weights.pt", weights_only=True), json.loads((out / "losses.json").read_text())
+        return torch.load(out / "weights.pt", weights_only=True), json.loads((out / "losses.json").read_text(encoding="utf-8"))
 
 
 def test_one_rank_equals_two_and_four_and_checkpoints_move_between_them(tmp_path):
@@ -203,7 +203,7 @@ def _rank_main(out, stop):
     if rt.rank == 0:
         lines = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
         torch.save(weights(model), out / "weights.pt")
-        (out / "losses.json").write_text(json.dumps([json.loads(x)["loss"] for x in lines]))
+        (out / "losses.json").write_text(json.dumps([json.loads(x)["loss"] for x in lines]), encoding="utf-8")
     runtime.barrier(rt)
     runtime.close(rt)
 
