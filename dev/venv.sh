@@ -25,7 +25,8 @@ cpu_index() {
 venv() {
     local extra=${1:-} python want index
     local stamp=".venv/.installed${extra:+-$extra}"
-    want="$PWD $(cat pyproject.toml constraints.txt | cksum)"
+    want=$(cat pyproject.toml constraints.txt | cksum)
+    [ "$(cat .venv/.place 2>/dev/null)" = "$PWD" ] || rm -f .venv/.installed* .venv/bin/python   # its scripts name their folder
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && .venv/bin/python -c '' 2>/dev/null && return
 
     if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -35,6 +36,7 @@ venv() {
             echo "error: $python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2
             return 1
         }
+        echo "$PWD" >.venv/.place
     fi
     echo "installing into .venv (about 250 MB without a GPU, some GB with one)"
     index=$(cpu_index)

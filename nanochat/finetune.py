@@ -87,7 +87,7 @@ def run(stage_name, title, result, config, real_data):
     optimizer = train.make_optimizer(model, rt, scale=config.lr_scale)
     optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
     identity = {"data": data, "rows": rows.hash, "tokenizer": tokenizer.hash,
-                "model": asdict(model.config), "steps": steps, "batch_tokens": batch_tokens, "source": str(source.name)}
+                "model": asdict(model.config), "steps": steps, "batch_tokens": batch_tokens, "source": meta["files"]["model.safetensors"]}
     stage = train.Stage(
         name=title, folder=checkpoint.stage_dir(stage_name) / tag, log_path=base_dir() / "logs" / f"{stage_name}_{tag}.jsonl",
         steps=steps,

@@ -7,7 +7,8 @@ an argument. On one process every collective is the identity, so the callers hav
 import contextlib
 import ctypes
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -32,6 +33,7 @@ class Runtime:
     dtype: torch.dtype = torch.float32
     device_name: str = "cpu"
     peak_flops: float | None = None   # of one device in bf16; None when unknown
+    started: float = field(default_factory=time.monotonic)
 
     def __str__(self):
         return f"{self.world_size} x {self.device_name}, {str(self.dtype).removeprefix('torch.')}"

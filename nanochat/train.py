@@ -154,12 +154,13 @@ def _evaluate(stage, model, state):
     return state.val
 
 
-def run(stage, model, optimizer, rt) -> TrainState:
+def run(stage, model, optimizer, rt):
     """Train `stage` from its newest checkpoint, or from the model as given, to its last step. Every rank must call.
 
-    Raises Interrupted, with everything saved, after Ctrl-C or SIGTERM.
+    Returns (seconds of steps in earlier sittings, TrainState). Raises Interrupted, with everything saved, after Ctrl-C or SIGTERM.
     """
     state = resume(stage, optimizer, rt)
+    before_s = state.train_s
     if rt.rank == 0:
         _trim_log(stage.log_path, state.step)
     progress, asked, at_start = Progress(stage.steps, stage.name, done=state.step), [], state.step
@@ -198,7 +199,7 @@ def run(stage, model, optimizer, rt) -> TrainState:
     if state.step > at_start:
         log.info(f"{stage.name}: {state.step:,} steps, loss {state.loss:.3f}"
                  + "".join(f", {k} {v:.4f}" for k, v in state.val.items()) + f", {state.train_s:.0f} s")
-    return state
+    return before_s, state
 
 
 def metrics(stage, model, state, rt) -> dict:
@@ -211,15 +212,19 @@ def metrics(stage, model, state, rt) -> dict:
             "train_s": state.train_s, "log": f"logs/{stage.log_path.name}", "model": asdict(model.config)}
 
 
-def run_locked(stage, model, optimizer, rt, config, result):
-    """What a script does with its stage: lock the folder, honour --fresh, train, write report/results/<result>.json."""
+def run_locked(stage, model, optimizer, rt, config, result, more=dict):
+    """What a script does with its stage: lock the folder, honour --fresh, train, write report/results/<result>.json.
+
+    `more()` is called after the training for metrics of the script's own.
+    """
     with run_lock(stage.folder.parent / f".{stage.folder.name}.lock") if rt.rank == 0 else contextlib.nullcontext():
         if config.fresh and rt.rank == 0:
             shutil.rmtree(stage.folder, ignore_errors=True)
         runtime.barrier(rt)
-        state = run(stage, model, optimizer, rt)
+        before, state = run(stage, model, optimizer, rt)
         if rt.rank == 0:
-            save_result(result, metrics=metrics(stage, model, state, rt), config=asdict(config), device=str(rt),
-                        wall_s=state.train_s)
+            wall_s = before + time.monotonic() - rt.started      # earlier sittings count with their steps alone
+            save_result(result, metrics={**metrics(stage, model, state, rt), **more()}, config=asdict(config),
+                        device=str(rt), wall_s=wall_s)
             log.info(f"the model is in {stage.folder / f'{state.step:06d}'}")
     runtime.close(rt)

@@ -7,6 +7,7 @@ Reinforcement learning on checkable tasks: sample several answers a question, re
 Starts from the newest finetuned model. Questions are from the training split; the method is in nanochat/rollout.py. An
 interrupted run goes on with the same command.
 """
+import json
 from dataclasses import asdict, dataclass
 
 from nanochat import checkpoint, rollout, runtime, scaling, train
@@ -87,11 +88,18 @@ def main(argv=None):
         batches=lambda start: rollout_batches(config, tasks, model, tokenizer, rt, extra, start),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=1.0), scaling.muon_momentum(step, steps)),
         identity={"tasks": names, "steps": steps, "questions": config.questions, "samples": config.samples,
-                  "tokenizer": tokenizer.hash, "model": asdict(model.config), "source": source.name},
+                  "tokenizer": tokenizer.hash, "model": asdict(model.config), "source": meta["files"]["model.safetensors"]},
         meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"], "data": names,
               "config": asdict(config)},
         save_every=config.save_every, extra=extra)
-    train.run_locked(stage, model, optimizer, rt, config, "chat_rl")
+    train.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
+
+
+def _rewards(log_path):
+    """Mean reward over the first and the last tenth of the logged steps."""
+    rewards = [json.loads(line)["reward"] for line in log_path.read_text(encoding="utf-8").splitlines()]
+    n = max(1, len(rewards) // 10)
+    return {"reward_start": sum(rewards[:n]) / n, "reward_end": sum(rewards[-n:]) / n}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 What every test stands on: a base directory of its own, no network, one thread. A test that cannot run here says why.
 """
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # read when torch is imported, also by what tests start; a toy model
 os.environ.setdefault("MPLBACKEND", "Agg")          # on two threads is slower than on one
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:       # as in a job started with &, and inherited by all we start:
+    signal.signal(signal.SIGINT, signal.default_int_handler)    # Ctrl-C could not be tested
 
 
 def pytest_addoption(parser):

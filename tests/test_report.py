@@ -126,8 +126,13 @@ def test_measured_benchmarks_are_shown(full_run, base):
 def test_rl_reports_its_change_with_an_interval(full_run, base):
     text = generated(base)
     trained = next(line for line in text.splitlines() if "(trained)" in line)
-    assert "| 70.0 | 92.5 | +22.5 | +12.7 to +31.9 | up |" in trained
+    assert "| 70.0 | 92.5 | +22.5 | +12.8 to +31.9 | up |" in trained
     assert f"Of the {len(SKILLS) - 1} tasks that were not trained, none changed" in text
+
+
+def test_the_interval_of_a_difference_is_newcombes():
+    """The example of table II in Newcombe 1998 (Statistics in Medicine 17:873): 56/70 - 48/80 by method 10."""
+    assert report.difference(record(48 / 80, 80), record(56 / 70, 70)) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
 
 
 @pytest.mark.parametrize("p, q", [(0.7, 0.925), (0.5, 0.5), (1.0, 1.0), (0.0, 1.0), (0.95, 0.6)])

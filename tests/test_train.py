@@ -90,7 +90,7 @@ def test_resume_equals_uninterrupted_bitwise(tmp_path, dtype):
     with pytest.raises(Interrupted, match="step 6"):
         train.run(*make(tmp_path / "b", rt, hook=interrupt))
     resumed = make(tmp_path / "b", rt)
-    state = train.run(*resumed)
+    _, state = train.run(*resumed)
     assert state.step == 12
     assert all(torch.equal(p, weights(resumed[1])[name]) for name, p in weights(straight[1]).items())
     lines = [(tmp_path / x / "log.jsonl").read_text(encoding="utf-8").splitlines() for x in "ab"]
@@ -100,7 +100,7 @@ def test_resume_equals_uninterrupted_bitwise(tmp_path, dtype):
 def test_finished_run_is_not_repeated(tmp_path):
     train.run(*make(tmp_path))
     again = make(tmp_path)
-    state = train.run(*again)
+    _, state = train.run(*again)
     assert state.step == 12 and len((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 12
 
 
