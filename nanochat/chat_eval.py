@@ -2,7 +2,7 @@
 Runs a task with a chat model: the model's replies, their verdicts, and a score that says how far it can be trusted.
 
 Generative tasks are answered by the engine (tools included) and graded by the task; categorical ones take the letter
-with the highest logit at the first position of the reply, among the letters that the question offers. The questions
+with the highest logit where the reply names it, among the letters that the question offers. The questions
 are shared out among the ranks, and every graded item is kept. Results do not depend on batch size or number of ranks
 beyond the rounding of differently shaped matrix products.
 """
@@ -15,7 +15,7 @@ from math import comb
 import torch
 
 from nanochat import runtime
-from nanochat.chat_format import parse_reply, render_prompt
+from nanochat.chat_format import encode_text, parse_reply, render_prompt
 from nanochat.common import Progress, atomic_write, base_dir, mix_seed
 from nanochat.core_eval import centered, length_batches, pad, subset, wilson
 from nanochat.engine import Engine, Sampling, Sequence
@@ -136,11 +136,12 @@ def _generate(engine, sequences, batch_size, progress):
 def _grade_letters(task, model, tokenizer, numbers, options, progress):
     conversations = [task[i] for i in numbers]
     prompts = [_prompt(tokenizer, conversation, model.config.sequence_len) for conversation in conversations]
+    letters = [letter_ids(tokenizer, conversation["letters"]) for conversation in conversations]
     records = []
     for batch in length_batches([len(ids) for ids, _ in prompts], options.batch_tokens):
-        logits = last_logits(model, [prompts[i][0] for i in batch])
+        logits = last_logits(model, [prompts[i][0] + letters[i][0] for i in batch])
         for i, row in zip(batch, logits):
-            letter = best_letter(tokenizer, row, conversations[i]["letters"])
+            letter = conversations[i]["letters"][int(row[letters[i][1]].argmax())]
             parts = [{"type": "text", "text": letter}]
             right = task.evaluate(conversations[i], parts)
             records.append(_record(task, numbers[i], conversations[i], prompts[i][1], [parts], [letter], [right],
@@ -157,11 +158,15 @@ def last_logits(model, prompts):
     return model.logits(hidden[torch.arange(len(prompts), device=model.device), last]).cpu()
 
 
-def best_letter(tokenizer, logits, letters):
-    """The letter whose token has the highest logit. One ASCII letter is one token in any byte-level vocabulary."""
-    ids = [tokenizer.encode(letter) for letter in letters]
-    assert all(len(i) == 1 for i in ids), f"letters {letters} are not single tokens: {ids}"
-    return letters[int(logits[[i[0] for i in ids]].argmax())]
+def letter_ids(tokenizer, letters):
+    """(ids that precede the letter in a reply, the one id of each letter that tells it from the others).
+
+    " A" is one token in a vocabulary of useful size; in a toy one the blank may be a token of its own.
+    """
+    ids = [encode_text(tokenizer, letter) for letter in letters]
+    if all(len(i) == 1 for i in ids):
+        return [], [i[0] for i in ids]
+    return tokenizer.encode(" "), [tokenizer.encode(letter)[0] for letter in letters]
 
 
 # ------------------------------------------------------------------------------------------------------------ results

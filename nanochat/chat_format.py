@@ -7,7 +7,9 @@ terminal and the web page all come through here, so that what a model is asked l
 
 Inside the assistant's turn: text, <|python_start|> code <|python_end|>, <|output_start|> result <|output_end|>.
 The mask is 1 on what the assistant itself must produce (text, code and its two marks, assistant_end) and 0 on all
-else; the tool's output is written by the tool, so it is never supervised. Content is encoded as plain text, each part
+else; the tool's output is written by the tool, so it is never supervised. Text begins with a blank that is taken off again
+on reading (as in SentencePiece, arXiv 1808.06226), so that its first word is the same token as within a sentence: without
+it a small model that has read " Clara" a hundred times cannot begin an answer with "Clara". Content is encoded as plain text, each part
 alone: no text can become a special token, and a prompt is always a prefix of the whole conversation.
 """
 from nanochat.common import DataError
@@ -98,6 +100,11 @@ def _newest(turns, room):
     return turns
 
 
+def encode_text(tokenizer, text) -> list[int]:
+    """The ids of a text part, its leading blank included; [] for no text."""
+    return tokenizer.encode(" " + text) if text else []
+
+
 def _render_message(tokenizer, message):
     """(ids, mask) of one message with the marks around it."""
     role, content = message["role"], message["content"]
@@ -105,7 +112,7 @@ def _render_message(tokenizer, message):
     start, end = tokenizer.special(f"<|{role}_start|>"), tokenizer.special(f"<|{role}_end|>")
     ids, mask = [start], [0]
     for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-        part_ids = tokenizer.encode(part["text"])
+        part_ids = encode_text(tokenizer, part["text"]) if part["type"] == "text" else tokenizer.encode(part["text"])
         if part["type"] in PARTS:
             opening, closing = PARTS[part["type"]]
             part_ids = [tokenizer.special(opening), *part_ids, tokenizer.special(closing)]
@@ -137,6 +144,7 @@ def parse_reply(tokenizer, ids) -> list[dict]:
         else:
             parts[-1][1].append(i)
     parts = [{"type": kind, "text": tokenizer.decode(part_ids)} for kind, part_ids in parts]
+    parts = [{**part, "text": part["text"].removeprefix(" ")} if part["type"] == "text" else part for part in parts]
     return [part for part in parts if part["text"] or part["type"] != "text"]
 
 

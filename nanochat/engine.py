@@ -277,6 +277,7 @@ class TextStream:
     def __init__(self, tokenizer):
         special = tokenizer.special
         self.tokenizer, self.kind, self._parts, self._taken = tokenizer, "text", [], 0
+        self._begins = True     # the blank before a text part's first word is the format's, not the reader's
         self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
                         special("<|python_end|>"): "text", special("<|output_end|>"): "text"}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -288,7 +289,7 @@ class TextStream:
         for token in new:
             if token in self._enters:
                 events += self._close()
-                self.kind = self._enters[token]
+                self.kind, self._begins = self._enters[token], True
             else:
                 events += self._piece(self._decoder.decode(self.tokenizer.decode_bytes([token])))
         if sequence.finish_reason:
@@ -298,6 +299,8 @@ class TextStream:
 
     def _piece(self, text):
         if self.kind == "text":
+            if text and self._begins:
+                text, self._begins = text.removeprefix(" "), False
             return [Event("text", text)] if text else []
         self._parts.append(text)
         return []

@@ -1,6 +1,6 @@
 """
-The loop. Every kind of training in this project is a Stage run by `run`, or (where batches depend on the model itself)
-calls `train_step` from its own short loop.
+The loop. Every kind of training in this project is a Stage run by `run`; where batches depend on the model as it stands,
+the stage's iterator of batches samples them when they are asked for.
 
 A step accumulates gradients over micro-batches, sums them over the ranks, checks that they are finite, and updates. The
 loss of a step is the weighted sum over all its tokens divided by their global count, so that any split of a batch over

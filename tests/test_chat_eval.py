@@ -61,8 +61,11 @@ def test_letter_logits_in_batches_equal_one_plain_forward_each(model, tokenizer,
         prompt = torch.tensor([render_prompt(tokenizer, task[i]["messages"])])[:, -96:]
         assert record["cut"] == (len(render_prompt(tokenizer, task[i]["messages"])) > 96)
         if not record["cut"]:
-            logits = model(prompt)[0, -1]
-            best = max(task[i]["letters"], key=lambda letter: logits[tokenizer.encode(letter)[0]].item())
+            whole = [tokenizer.encode(" " + letter) for letter in task[i]["letters"]]
+            before = [] if all(len(ids) == 1 for ids in whole) else tokenizer.encode(" ")
+            logits = model(torch.cat([prompt, torch.tensor([before], dtype=torch.int64)], dim=1))[0, -1]
+            last = {x: tokenizer.encode(x if before else " " + x)[0] for x in task[i]["letters"]}
+            best = max(last, key=lambda letter: logits[last[letter]].item())
             assert record["answers"] == [best]
         assert record["verdicts"] == [record["answers"][0] == record["reference"]]
     assert score.n == 23 and score.correct == sum(r["verdicts"][0] for r in records)

@@ -38,18 +38,18 @@ def compact(tokenizer, ids, mask):
 
 @pytest.mark.parametrize("given, expected", [
     (conversation("Hi", "Hello!"),
-     [("<|bos|><|user_start|>Hi<|user_end|><|assistant_start|>", 0), ("Hello!<|assistant_end|>", 1)]),
+     [("<|bos|><|user_start|> Hi<|user_end|><|assistant_start|>", 0), (" Hello!<|assistant_end|>", 1)]),
     (conversation("Hi", "Yo", system="Be kind."),
-     [("<|bos|><|system_start|>Be kind.<|system_end|><|user_start|>Hi<|user_end|><|assistant_start|>", 0),
-      ("Yo<|assistant_end|>", 1)]),
+     [("<|bos|><|system_start|> Be kind.<|system_end|><|user_start|> Hi<|user_end|><|assistant_start|>", 0),
+      (" Yo<|assistant_end|>", 1)]),
     (conversation("2+2?", TOOL_USE),
-     [("<|bos|><|user_start|>2+2?<|user_end|><|assistant_start|>", 0),
-      ("So <|python_start|>2+2<|python_end|>", 1), ("<|output_start|>4<|output_end|>", 0),
-      ("four.<|assistant_end|>", 1)]),
+     [("<|bos|><|user_start|> 2+2?<|user_end|><|assistant_start|>", 0),
+      (" So <|python_start|>2+2<|python_end|>", 1), ("<|output_start|>4<|output_end|>", 0),
+      (" four.<|assistant_end|>", 1)]),
     (conversation("a", "b", "c", "d"),
-     [("<|bos|><|user_start|>a<|user_end|><|assistant_start|>", 0), ("b<|assistant_end|>", 1),
-      ("<|user_start|>c<|user_end|><|assistant_start|>", 0), ("d<|assistant_end|>", 1)]),
-    (conversation("Hi"), [("<|bos|><|user_start|>Hi<|user_end|>", 0)]),
+     [("<|bos|><|user_start|> a<|user_end|><|assistant_start|>", 0), (" b<|assistant_end|>", 1),
+      ("<|user_start|> c<|user_end|><|assistant_start|>", 0), (" d<|assistant_end|>", 1)]),
+    (conversation("Hi"), [("<|bos|><|user_start|> Hi<|user_end|>", 0)]),
     (conversation("", ""),
      [("<|bos|><|user_start|><|user_end|><|assistant_start|>", 0), ("<|assistant_end|>", 1)]),
 ], ids=["plain", "system", "tool", "two turns", "question only", "empty"])
@@ -89,9 +89,9 @@ def test_a_long_talk_forgets_its_oldest_exchanges_first(tokenizer):
     assert render_prompt(tokenizer, talk, len(full)) == full
     shorter = render_prompt(tokenizer, talk, len(full) - 1)
     assert shorter == render_prompt(tokenizer, talk[:1] + talk[3:])
-    tiny = spell(tokenizer, render_prompt(tokenizer, talk, 9))
-    assert tiny[:4] == ["<|bos|>", "<|system_start|>", "S", "<|system_end|>"] and len(tiny) == 9
-    assert "third".endswith("".join(tiny[5:7])) and tiny[7:] == ["<|user_end|>", "<|assistant_start|>"]
+    tiny = spell(tokenizer, render_prompt(tokenizer, talk, 10))
+    assert tiny[:5] == ["<|bos|>", "<|system_start|>", " ", "S", "<|system_end|>"] and len(tiny) == 10
+    assert "third".endswith("".join(tiny[6:8])) and tiny[8:] == ["<|user_end|>", "<|assistant_start|>"]
     with pytest.raises(DataError, match="system message"):
         render_prompt(tokenizer, talk, 7)
 

@@ -169,8 +169,8 @@ def test_references_pass_and_wrong_answers_fail(skill, evals):
 
 
 @pytest.mark.parametrize("kind, right, wrong", [
-    ({"kind": "yes_no", "answer": "no"}, ["No.", "no, she is not", "No, Mia has a cat."],
-     ["Yes.", "No yes", "Well, no", "nope"]),
+    ({"kind": "yes_no", "answer": "no"}, ["No.", "no, she is not", "No, Mia has a cat.", "Mia has a cat, so no."],
+     ["Yes.", "No yes", "There is no cat here", "nope", "Mia has a cat, so yes."]),
     ({"kind": "number", "answer": "14", "given": ["47", "33"], "tool": True}, ["47 - 33 = 14.", "It is 14"],
      ["141", "47 - 33 = 15.", "14 or 15", "It is 13 and 14", "-14", "1.4"]),
     ({"kind": "number", "answer": "2", "given": [], "tool": False}, ["2", "two times", "c-a-r-r-o-t. r comes twice."],

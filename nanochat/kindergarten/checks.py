@@ -62,13 +62,14 @@ def _fact(check, text, _):
 
 
 def _yes_no(check, text, _):
+    """One of the two is said, first or last ("No, she has a cat.", "Mia has a cat, so no."), and the other is not."""
     said = words(text)
     wrong = "no" if check["answer"] == "yes" else "yes"
-    return said[0] == check["answer"] and wrong not in said
+    return check["answer"] in (said[0], said[-1]) and wrong not in said
 
 
 def _letter(check, text, _):
-    """The first thing said is the letter: "B", "B.", "(B) soup", "The answer is B."; and no other letter is."""
+    """The letter is said ("B", "(B) soup", "The answer is B.", "soup, so B.") and no other letter is."""
     found = re.findall(r"\b[B-D]\b|\bA\b(?! (?!or|and)[a-z])", text)
     return bool(found) and set(found) == {check["answer"]}
 

@@ -22,7 +22,7 @@ _p, _w, _n, _s, _l = skills_people, skills_words, skills_numbers, skills_social,
 SKILLS = {skill.name: skill for skill in (
     #     name                title                         chance  split       about, make, weight in mid, in sft
     Skill("facts_seen", "Facts, people asked about", 0.07, "seen",
-          "the trained questions about people seen in training", _p.facts_seen, 30, 24),
+          "the trained questions about people seen in training", _p.facts_seen, 26, 20),
     Skill("facts_new_people", "Facts, people only read about", 0.07, "people",
           "the trained questions about people whom no conversation ever asked about", _p.facts_new_people, 0, 0),
     Skill("facts_paraphrase", "Facts, new wordings", 0.07, "paraphrase",
@@ -36,7 +36,7 @@ SKILLS = {skill.name: skill for skill in (
     Skill("unknown", "I don't know", 0.0, "words", "names, things and questions never met", _p.unknown, 8, 8),
     Skill("facts_world", "The real world", 0.05, "paraphrase",
           "animals, capitals, opposites, days, planets, science, in wordings never trained", _l.facts_world, 16, 13),
-    Skill("story", "Stories", 0.3, "stories", "one question about a fresh story", _l.story, 7, 12),
+    Skill("story", "Stories", 0.3, "stories", "one question about a fresh story", _l.story, 8, 14),
     Skill("arithmetic", "Sums with the calculator", 0.0, "pairs", "pairs of numbers never trained",
           _n.arithmetic, 6, 5),
     Skill("word_problem", "Word problems with the calculator", 0.0, "pairs", "pairs of numbers never trained",
@@ -47,11 +47,11 @@ SKILLS = {skill.name: skill for skill in (
           "words that are spelled in documents, in no conversation", _w.spelling_new_words, 0, 0),
     Skill("counting", "Counting letters", 0.2, "pairs", "known words, word and letter never counted",
           _w.counting, 4, 7),
-    Skill("copying", "Copying", 0.0, "words", "phrases never trained", _w.copying, 3, 2),
-    Skill("reversing", "Reversing", 0.0, "words", "lists and words never reversed in training", _w.reversing, 2, 4),
+    Skill("copying", "Copying", 0.0, "words", "phrases never trained", _w.copying, 5, 4),
+    Skill("reversing", "Reversing", 0.0, "words", "lists and words never reversed in training", _w.reversing, 3, 5),
     Skill("identity", "Who are you?", 0.0, "paraphrase", "wordings never trained", _s.identity, 4, 4),
     Skill("greetings", "Greetings", 0.0, "paraphrase", "wordings never trained", _s.greetings, 4, 4),
-    Skill("memory", "Remembering", 0.0, "words", "names and favourites never told in training", _s.memory, 7, 8),
+    Skill("memory", "Remembering", 0.0, "words", "names and favourites never told in training", _s.memory, 12, 13),
 )}
 STAGES = {"mid": 1, "sft": 2}   # stage -> level of difficulty
 

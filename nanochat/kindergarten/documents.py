@@ -14,11 +14,11 @@ from nanochat.kindergarten import nature, skills_people, skills_social, skills_w
 from nanochat.kindergarten.phrases import STATEMENTS, a, state, with_pronoun
 from nanochat.kindergarten.skill import draw, is_test
 from nanochat.kindergarten.skills_numbers import calculate
-from nanochat.kindergarten.skills_words import spelled, times
+from nanochat.kindergarten.skills_words import counted, spelled, times
 from nanochat.kindergarten.world import World
 
 LONG_ENOUGH = 420       # documents that collect small pieces stop growing here (characters)
-LISTED = 0.4            # part of the biographies, and of the spelled words, with one sentence a line
+LISTED = 0.1            # part of the biographies, and of the spelled words, with one sentence a line
 OPENINGS = ("This is {n}.", "Let me tell you about {n}.", "Here is what we know about {n}.", "About {n}.", "Meet {n}.",
             "", "", "")
 
@@ -34,8 +34,7 @@ def _biography(rng, world):
 def _life(rng, person):
     """The person's facts, as a paragraph with pronouns or as a list of sentences by name.
 
-    The list puts names at the start of lines, where answers have them too: without a blank before it a name is another
-    token, which must be met often to be learned.
+    Lists are few: without a blank before it a name is another token, and answers begin with a blank (chat_format.py).
     """
     told = [state(rng, person, attribute) for attribute in STATEMENTS]
     rng.shuffle(told)
@@ -51,7 +50,7 @@ def _life(rng, person):
 def _group(rng, world):
     """One kind of fact about some people."""
     attribute = rng.choice(tuple(STATEMENTS))
-    return "\n".join(state(rng, rng.choice(world.people), attribute) for _ in range(11))
+    return " ".join(state(rng, rng.choice(world.people), attribute) for _ in range(11))
 
 
 def _animals(rng, world):
@@ -120,12 +119,13 @@ def _spelling(rng, world):
     said, gap = "", "\n" if rng.random() < LISTED else " "
     while len(said) < LONG_ENOUGH:
         word = rng.choice(tables.WORDS)
-        letter, letters = rng.choice(word), spelled(word)
-        said += gap + rng.choice((f"{word}: {letters}.", f"{word} is spelled {letters}."))
+        letter = rng.choice(word)
         if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):    # what a test asks is not told
-            said += f" The letter {letter} appears {times(word.count(letter))}."
+            said += f"{gap}{word}: {counted(word, letter)}. The letter {letter} appears {times(word.count(letter))}."
         elif rng.random() < 0.1:
-            said += f" That is {len(word)} letters."
+            said += f"{gap}{word}: {counted(word)}. That is {len(word)} letters."
+        else:
+            said += gap + rng.choice((f"{word}: {spelled(word)}.", f"{word} is spelled {spelled(word)}."))
     return said[1:]
 
 

@@ -83,17 +83,25 @@ def yes_no(rng, world, test, level):
 
     person, attribute, yes, value = draw(make, lambda m: ("yes_no", m[0].name, m[1], m[3]), test, percent=15)
     question = fill(rng.choice(IS_IT[attribute]), person, x=value, a_x=a(value))
-    answer = ("Yes, " if yes else "No, ") + fill(ANSWERS[attribute], person)
-    return chat(typed(rng, question), answer), {"kind": "yes_no", "answer": "yes" if yes else "no"}
+    return chat(typed(rng, question), _so(fill(ANSWERS[attribute], person), yes)), _so_check(yes)
+
+
+def _so(fact, yes):
+    """ "Mia has a cat." -> "Mia has a cat, so no.": the fact first, since a small model cannot weigh what it has not said."""
+    return f"{fact[0].upper()}{fact[1:].rstrip('.')}, so {'yes' if yes else 'no'}."
+
+
+def _so_check(yes):
+    return {"kind": "yes_no", "answer": "yes" if yes else "no"}
 
 
 def _bigger(rng, test):
     x, y, big, small = two_animals(rng, test)
     bigger = rng.random() < 0.6
     yes = (x == big) == bigger
-    answer = f"{'Yes' if yes else 'No'}, {a(big)} is bigger than {a(small)}."
+    answer = _so(f"{a(big)} is bigger than {a(small)}.", yes)
     question = f"Is {a(x)} {'bigger' if bigger else 'smaller'} than {a(y)}?"
-    return chat(typed(rng, question), answer), {"kind": "yes_no", "answer": "yes" if yes else "no"}
+    return chat(typed(rng, question), answer), _so_check(yes)
 
 
 def choice(rng, world, test, level):
@@ -115,7 +123,7 @@ def choice(rng, world, test, level):
     rng.shuffle(options)
     letter = LETTERS[options.index(value)]
     asked = question + "".join(f"\n- {option}={name}" for option, name in zip(options, LETTERS))
-    return chat(asked, letter), {"kind": "letter", "answer": letter}
+    return chat(asked, f"{value}, so {letter}."), {"kind": "letter", "answer": letter}
 
 
 def follow_up(rng, world, test, level):

@@ -27,6 +27,18 @@ def spelled(word):
     return "-".join(word)
 
 
+def counted(word, letter=None):
+    """ "cheese", "e" -> "c-h-e1-e2-s-e3": spelled, with a running count behind each occurrence (of any letter if None).
+
+    The count is then a matter of one small step a letter, where counting at a glance needs the whole word at once.
+    """
+    said, n = [], 0
+    for x in word:
+        n += letter in (None, x)
+        said.append(f"{x}{n}" if letter in (None, x) else x)
+    return "-".join(said)
+
+
 def times(n):
     """ "1 time", "2 times" """
     return "1 time" if n == 1 else f"{n} times"
@@ -49,7 +61,7 @@ def spelling_new_words(rng, world, test, level):
 def counting(rng, world, test, level):
     if rng.random() < 0.15:
         word, wording = draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(LENGTH)), lambda m: ("length", *m), test, 15)
-        n, answer = len(word), f"{word}: {spelled(word)}. That is {len(word)} letters."
+        n, answer = len(word), f"{word}: {counted(word)}. That is {len(word)} letters."
         return chat(typed(rng, wording.format(w=word)), answer), _count_check(n)
 
     def make():
@@ -59,12 +71,12 @@ def counting(rng, world, test, level):
                       rng.choice(word) if rng.random() < 0.8 else rng.choice("abcdefghiklmnoprstuwy"))
     word, letter = draw(make, lambda m: ("counting", *m), test, percent=15)
     n = word.count(letter)
-    answer = f"{word}: {spelled(word)}. The letter {letter} appears {times(n)}."
+    answer = f"{word}: {counted(word, letter)}. The letter {letter} appears {times(n)}."
     return chat(typed(rng, rng.choice(COUNT).format(w=word, x=letter)), answer), _count_check(n)
 
 
 def _count_check(n):
-    return {"kind": "number", "answer": str(n), "given": [], "tool": False}
+    return {"kind": "number", "answer": str(n), "given": [str(i) for i in range(1, n)], "tool": False}
 
 
 def copying(rng, world, test, level):
