@@ -7,10 +7,12 @@ terminal and the web page all come through here, so that what a model is asked l
 
 Inside the assistant's turn: text, <|python_start|> code <|python_end|>, <|output_start|> result <|output_end|>.
 The mask is 1 on what the assistant itself must produce (text, code and its two marks, assistant_end) and 0 on all
-else; the tool's output is written by the tool, so it is never supervised. Text begins with a blank that is taken off again
-on reading (as in SentencePiece, arXiv 1808.06226), so that its first word is the same token as within a sentence: without
-it a small model that has read " Clara" a hundred times cannot begin an answer with "Clara". Content is encoded as plain text, each part
+else; the tool's output is written by the tool, so it is never supervised. Content is encoded as plain text, each part
 alone: no text can become a special token, and a prompt is always a prefix of the whole conversation.
+
+Text begins with a blank that is taken off again on reading (as in SentencePiece, arXiv 1808.06226), so that its first
+word is the same token as within a sentence: without it a small model that has read " Clara" a hundred times cannot
+begin an answer with "Clara".
 """
 from nanochat.common import DataError
 

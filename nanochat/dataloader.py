@@ -235,6 +235,7 @@ class StepBatches:
                  start_step=0):
         if len(rows) == 0:
             raise UsageError("the data set is empty: no row to train on. Give another --dataset.")
+        device_batch_size = min(device_batch_size, max(1, rows_per_step // world_size))     # a rank's whole share
         if rows_per_step % (device_batch_size * world_size):
             raise UsageError(f"{rows_per_step} rows a step do not divide by --device_batch_size={device_batch_size} "
                              f"times {world_size} ranks. Choose a --device_batch_size that does.")

@@ -16,6 +16,7 @@ from nanochat.kindergarten import train_conversations
 from nanochat.tasks import training_conversations
 
 VAL_CONVERSATIONS = 400
+KINDERGARTEN_CONVERSATIONS = 20000
 
 
 @dataclass
@@ -25,7 +26,7 @@ class FinetuneConfig:
     source: str = option("base", "stage whose model to start from", choices=("base", "mid", "sft"))
     data: str = option("", "kindergarten, or tasks and .jsonl files joined by '|', each perhaps with a factor: "
                            "'smoltalk|gsm8k*2|mine.jsonl' (default: kindergarten for a model that grew up there)")
-    conversations: int = option(20000, "how many the kindergarten makes")
+    conversations: int = option(0, "how many to use (0: all there are; the kindergarten makes 20,000)")
     device_batch_size: int = option(32, "rows a device takes at a time; halve it when memory runs out")
     total_batch_size: int = option(0, "tokens a step over all devices (0: as in pretraining)")
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
@@ -49,13 +50,15 @@ class FinetuneConfig:
 
 
 def conversations(config, stage, data):
-    """(training, validation) conversations named by `data`."""
+    """(training, validation) conversations named by `data`, in a fixed random order."""
     if data == "kindergarten":
-        made = list(train_conversations(config.conversations + VAL_CONVERSATIONS, seed=config.seed, stage=stage))
+        wanted = (config.conversations or KINDERGARTEN_CONVERSATIONS) + VAL_CONVERSATIONS
+        made = list(train_conversations(wanted, seed=config.seed, stage=stage))
     else:
-        made = training_conversations(*data.split("|"))
-        order = torch.randperm(len(made), generator=torch.Generator().manual_seed(0)).tolist()
-        made = [made[i] for i in order]
+        found = training_conversations(*data.split("|"))
+        wanted = config.conversations + VAL_CONVERSATIONS if config.conversations else len(found)
+        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
+        made = [found[i] for i in order[:wanted].tolist()]
     held = min(VAL_CONVERSATIONS, len(made) // 20)
     if held == 0:
         raise UsageError(f"--data={data} holds {len(made)} conversations; at least 20 are needed.")
@@ -87,7 +90,8 @@ def run(stage_name, title, result, config, real_data):
     optimizer = train.make_optimizer(model, rt, scale=config.lr_scale)
     optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
     identity = {"data": data, "rows": rows.hash, "tokenizer": tokenizer.hash,
-                "model": asdict(model.config), "steps": steps, "batch_tokens": batch_tokens, "source": meta["files"]["model.safetensors"]}
+                "model": asdict(model.config), "steps": steps, "batch_tokens": batch_tokens,
+                "source": meta["files"]["model.safetensors"]}
     stage = train.Stage(
         name=title, folder=checkpoint.stage_dir(stage_name) / tag, log_path=base_dir() / "logs" / f"{stage_name}_{tag}.jsonl",
         steps=steps,

@@ -29,6 +29,8 @@ class GPTConfig:
     n_embd: int = 768
     softcap: float = 15.0
     rope_base: float = 10000.0
+    max_attn_logit: float = 15.0    # of a query and its equal; normalised vectors alone would reach sqrt(head size)
+    smear: float = 0.0              # how much of the previous token's embedding is added to each token's
 
     def __post_init__(self):
         assert self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must divide by n_head {self.n_head}"
@@ -59,6 +61,7 @@ def rotate(x, cos, sin):
 class Attention(nn.Module):
     def __init__(self, config, layer):
         super().__init__()
+        self.gain = config.max_attn_logit / config.head_dim ** 0.5
         self.layer, self.n_head, self.n_kv_head, self.head_dim = layer, config.n_head, config.n_kv_head, config.head_dim
         self.c_q = nn.Linear(config.n_embd, config.n_head * config.head_dim, bias=False)
         self.c_k = nn.Linear(config.n_embd, config.n_kv_head * config.head_dim, bias=False)
@@ -70,7 +73,7 @@ class Attention(nn.Module):
         q = self.c_q(x).view(B, T, self.n_head, self.head_dim)
         k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)
         v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
-        q, k = norm(rotate(q, *rotary)), norm(rotate(k, *rotary))
+        q, k = norm(rotate(q, *rotary)) * self.gain, norm(rotate(k, *rotary))
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
         return self.c_proj(attention(q, k, v, positions).reshape(B, T, C))
@@ -139,10 +142,24 @@ class GPT(nn.Module):
         steps = torch.arange(idx.size(1), device=idx.device)
         positions = None if cache is None else cache.lengths[:, None] + steps
         rotary = self._rotary(steps[None] if positions is None else positions)
-        x = norm(self.wte(idx).to(self.dtype))
+        x = self._embed(idx, cache)
         for block in self.blocks:
             x = block(x, rotary, positions, cache)
         return norm(x)
+
+    def _embed(self, idx, cache):
+        """The first residual stream (B, T, n_embd). With smear each token also carries its predecessor (a fixed form of the
+        token shift of RWKV, arXiv 2305.13048): what came after this word before? is then a question for one layer, not two.
+        """
+        x = norm(self.wte(idx).to(self.dtype))
+        if not self.config.smear:
+            return x
+        if cache is None:
+            previous = F.pad(x[:, :-1], (0, 0, 1, 0))
+        else:
+            ids = cache.before(idx)
+            previous = norm(self.wte(ids.clamp(min=0)).to(self.dtype)) * (ids >= 0)[..., None]
+        return norm(x + self.config.smear * previous)
 
     def _rotary(self, positions):
         """cos and sin (B or 1, T, 1, D/2) in the compute dtype, from positions (B or 1, T)."""

@@ -114,7 +114,7 @@ def reduce_scatter_sum(rt, whole):
     if rt.world_size == 1:
         return whole
     mine = torch.empty_like(whole[: whole.size(0) // rt.world_size])
-    dist.reduce_scatter_tensor(mine, whole)
+    getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(mine, whole)     # the newer name, where there is one
     return mine
 
 
@@ -124,7 +124,7 @@ def all_gather_into(rt, whole, mine):
         if whole.data_ptr() != mine.data_ptr():
             whole.copy_(mine)
     else:
-        dist.all_gather_into_tensor(whole, mine)
+        getattr(dist, "all_gather_single", dist.all_gather_into_tensor)(whole, mine)
     return whole
 
 

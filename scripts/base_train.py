@@ -23,6 +23,7 @@ class Config:
     dataset: str = option("climbmix", "climbmix, fineweb-edu, kindergarten, or a folder of parquet files with a text column")
     depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
+    smear: float = option(0.0, "share of the previous token's embedding added to each; 1 teaches small models to copy early")
     device_batch_size: int = option(32, "rows a device takes at a time; halve it when memory runs out")
     total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
     num_iterations: int = option(0, "optimizer steps (0: from the ratio)")
@@ -55,7 +56,7 @@ def main(argv=None):
     setup_logging(rt.rank)
     tokenizer = Tokenizer.load()
     shape = asdict(scaling.model_shape(config.depth))
-    model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, **shape)
+    model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, smear=config.smear, **shape)
     batch_tokens = config.total_batch_size or scaling.total_batch_tokens(config.depth)
     if batch_tokens % config.sequence_len:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of --sequence_len={config.sequence_len}.")

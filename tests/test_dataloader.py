@@ -218,15 +218,15 @@ def talk(question, answer):
 def test_chat_weight_belongs_to_the_target():
     tokenizer = tiny_tokenizer()
     special = tokenizer.special
-    rows = ChatRows([talk("a", "b")], tokenizer, 10)
+    rows = ChatRows([talk("a", "b")], tokenizer, 12)
     tokens, weight = rows.row(0)
-    a, b = tokenizer.encode("a"), tokenizer.encode("b")
-    expected = [(tokenizer.bos_id, 0), (special("<|user_start|>"), 0), (*a, 0), (special("<|user_end|>"), 0),
-                (special("<|assistant_start|>"), 0), (*b, 1), (special("<|assistant_end|>"), 1)]
-    expected += [(tokenizer.bos_id, 0)] * (11 - len(expected))
+    a, b = tokenizer.encode(" a"), tokenizer.encode(" b")
+    expected = [(tokenizer.bos_id, 0), (special("<|user_start|>"), 0), *((i, 0) for i in a), (special("<|user_end|>"), 0),
+                (special("<|assistant_start|>"), 0), *((i, 1) for i in b), (special("<|assistant_end|>"), 1)]
+    expected += [(tokenizer.bos_id, 0)] * (13 - len(expected))
     assert tokens.tolist() == [token for token, _ in expected]
     assert weight.tolist() == [mask for _, mask in expected[1:]]         # weight[t] is for tokens[t+1]
-    assert rows.counts.tolist() == [2.0] and rows.cut == 0
+    assert rows.counts.tolist() == [1.0 + len(b)] and rows.cut == 0
 
 
 def test_conversations_are_never_split_and_none_is_lost():

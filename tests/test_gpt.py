@@ -1,10 +1,12 @@
 """The model: shapes, initialisation, counts, and that its fast parts agree with their slow references."""
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from nanochat import attention, loss, scaling
+from nanochat.engine import KVCache
 from nanochat.gpt import GPT, GPTConfig
 
 TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
@@ -146,3 +148,30 @@ def test_learning_rate_goes_up_stays_and_comes_down():
 def test_momentum_schedule_fits_into_a_short_run():
     assert scaling.muon_momentum(0, 50) == pytest.approx(0.85)
     assert scaling.muon_momentum(49, 50) == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("smear", [0.0, 1.0])
+def test_ragged_cache_in_pieces_equals_one_full_forward(smear):
+    config = dataclasses.replace(TINY, smear=smear)
+    model = GPT(config)
+    model.load_state_dict(tiny().state_dict())
+    idx = torch.randint(0, 100, (2, 12), generator=torch.Generator().manual_seed(5))
+    full, cache, seen = model(idx), KVCache.empty(model, 2, 16), torch.tensor([0, 0])
+    for lengths in ([5, 3], [1, 1], [2, 4], [1, 1]):         # rows advance at their own pace, shorter ones right-padded
+        n = torch.tensor(lengths)
+        piece = torch.stack([torch.cat([idx[b, seen[b]: seen[b] + n[b]], torch.zeros(max(lengths), dtype=torch.int64)])
+                             [: max(lengths)] for b in range(2)])
+        logits = model(piece, cache)
+        for b in range(2):
+            torch.testing.assert_close(logits[b, : n[b]], full[b, seen[b]: seen[b] + n[b]], rtol=1e-4, atol=1e-5)
+        cache.advance(n)
+        seen = seen + n
+
+
+def test_smear_sees_the_token_before_and_no_other():
+    with torch.no_grad():
+        model = GPT(dataclasses.replace(TINY, smear=1.0))
+        model.init_weights()
+        x = model._embed(torch.tensor([[1, 2, 3]]), None)
+        y = model._embed(torch.tensor([[9, 2, 3]]), None)
+    assert not torch.equal(x[0, 1], y[0, 1]) and torch.equal(x[0, 2], y[0, 2])

@@ -144,7 +144,7 @@ def test_a_file_can_be_read_in_one_sitting(path):
 def test_all_that_a_reader_must_read_fits_into_a_language_model():
     (_, files, _, characters), _ = code_size()
     biggest = sorted(((len(path.read_text(encoding="utf-8")), where(path)) for path, must in code_files() if must), reverse=True)
-    assert characters <= 480_000, f"{characters:,} characters in {files} files; the biggest: {biggest[:8]}"
+    assert characters <= 500_000, f"{characters:,} characters in {files} files; the biggest: {biggest[:8]}"
 
 
 def test_functions_are_short():

@@ -10,7 +10,7 @@ from nanochat.chat_format import reply_text
 from nanochat.tasks.base import Task
 
 PREFIX = "kg_"
-QUESTIONS = 120           # a skill; the 95 % interval is then at most 9 points either way
+QUESTIONS = 200   # a skill; the 95 % interval is then at most 7 points either way
 TRAIN_QUESTIONS = 4000    # of the split "train", which reinforcement learning draws from
 
 

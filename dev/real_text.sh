@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The pipeline on real text and real conversations, at the size that a 2-core machine trains in some 20 minutes: a d4 on
+# web text, then SmolTalk, MMLU, GSM8K and ARC, evaluated on the real test sets. What d20 does, a thousand times smaller.
+#
+#   NANOCHAT_BASE_DIR=~/.cache/nanochat-real bash dev/real_text.sh
+#
+# Needs .venv (bash speedrun.sh or test.sh makes it) and the Hugging Face hub, or a mirror named by HF_ENDPOINT. Run again it
+# goes on where it stopped.
+set -euo pipefail
+here=$PWD
+: "${NANOCHAT_BASE_DIR:?name a folder of its own: the tokenizer there is replaced}"
+export NANOCHAT_BASE_DIR OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+tier=real_text fresh=''
+source dev/stages.sh
+again() { echo "bash dev/real_text.sh"; }
+begin
+tasks='arc_easy|arc_challenge|mmlu|gsm8k|humaneval|spellingbee'
+stage report_reset     python -m nanochat.report reset
+stage dataset          python -m nanochat.dataset --dataset=climbmix -n 2
+stage tok_train        python -m scripts.tok_train --dataset=climbmix --vocab_size=4096 --max_chars=50000000
+stage tok_eval         python -m scripts.tok_eval --dataset=climbmix
+stage base_train       python -m scripts.base_train --dataset=climbmix --depth=4 --sequence_len=512 --device_batch_size=16 \
+                           --total_batch_size=8192 --num_iterations=480 --eval_every=240
+stage base_loss        python -m scripts.base_loss
+stage base_eval        python -m scripts.base_eval --max_per_task=40
+stage chat_eval_base   python -m scripts.chat_eval -i base -a "$tasks" --max_problems=100
+stage mid_train        python -m scripts.mid_train --conversations=20000 --num_iterations=160 --device_batch_size=16
+stage chat_eval_mid    python -m scripts.chat_eval -i mid -a "$tasks" --max_problems=100
+stage chat_sft         python -m scripts.chat_sft --conversations=20000 --num_iterations=160 --device_batch_size=16
+stage chat_eval_sft    python -m scripts.chat_eval -i sft -a "$tasks" --max_problems=100
+stage chat_rl          python -m scripts.chat_rl --num_iterations=3 --questions=4 --samples=8
+stage chat_eval_rl     python -m scripts.chat_eval -i rl -a "$tasks" --max_problems=100
+stage report_generate  python -m nanochat.report generate
