@@ -164,48 +164,7 @@ def _dialogue(rng, world):
     return "\n".join(lines)
 
 
-def _met(rng, words, n):
-    """`n` distinct words that may be told in training (tests of memory hold some back)."""
-    return [draw(lambda: rng.choice(words), lambda m: ("memory", m.lower()), False, percent=15) for _ in range(n)]
-
-
-def _echo(rng, world):
-    """A list said twice. At five words and more no list can be one that a test of copying asks for."""
-    pool = rng.choice((tables.WORDS, tables.NAMES, tables.MEALS, tables.PASTIMES, tables.CITIES, tables.NUMERALS))
-    said = " ".join(_met(rng, pool, rng.randint(5, 9)))
-    return f"{rng.choice(ECHOES).format(said)} {said}."
-
-
-def _bound(rng, world):
-    """Things bound to names at random, then told in another order: nothing but looking back helps."""
-    n = rng.randint(2, 5)
-    names, things = (_met(rng, tables.NAMES, n), rng.sample(tables.WORDS, n))
-    pairs = list(zip(names, things))
-    first, again = rng.choice(BOUND)
-    told = " ".join(first.format(n=name, x=thing) for name, thing in pairs)
-    rng.shuffle(pairs)
-    told += " " + " ".join(again.format(n=name, x=thing) for name, thing in pairs)
-    name, thing = rng.choice(pairs)
-    other = rng.choice(things)
-    return told + f" Is it the {other} that {name} has? {name} has the {thing}, so {'yes' if other == thing else 'no'}."
-
-
-def _lookback(rng, world):
-    """Lists said twice and things bound at random: the practice from which a small model learns to copy early.
-
-    Copying from the context is a circuit of two layers ("induction heads", arXiv 2209.11895) that forms late where most
-    text can be had by heart; text that can only be continued by looking back brings it forward.
-    """
-    said = ""
-    while len(said) < LONG_ENOUGH:
-        said += " " + rng.choice((_echo, _bound))(rng, world)
-    return said[1:]
-
-
-ECHOES = ("Say {}:", "First {}, and again", "{}. Once more:", "Repeat {}:", "{} is the same as")
-BOUND = (("{n} has the {x}.", "The {x} is with {n}."), ("{x}={n},", "{n}={x},"), ("{n} likes {x}.", "Who likes {x}? {n}."),
-         ("- {x}={n}", "{x}, so {n}."), ("The {x} is with {n}.", "{n} has the {x}."))
-KINDS = ((_lookback, 14), (_biography, 36), (_group, 6), (_animals, 6), (_nature, 13), (_sequence, 2), (_sums, 3), (_spelling, 11),
+KINDS = ((_biography, 36), (_group, 6), (_animals, 6), (_nature, 13), (_sequence, 2), (_sums, 3), (_spelling, 11),
          (_stories, 8), (_dialogue, 15))
 MAKERS = [make for make, _ in KINDS]
 CUMULATIVE = list(accumulate(weight for _, weight in KINDS))

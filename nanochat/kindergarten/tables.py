@@ -98,4 +98,3 @@ WORDS = ("ant apple arm arrow autumn baby ball balloon banana basket bath beach 
          "snow soap sock soup spider spoon spring star stone storm street sugar summer sun swan sweet table tail "
          "teeth tent tiger toad tomato tower town toy train tree truck trumpet tulip tunnel turtle valley village "
          "violin wagon wall watch water wheel whistle wind window winter wolf wood wool yellow zebra zoo").split()
-NUMERALS = [str(n) for n in range(1, 100)]
