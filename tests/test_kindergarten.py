@@ -213,7 +213,7 @@ def test_tool_outputs_are_what_python_says(training, evals):
                 assert re.fullmatch(r"[\d+*/-]+", code) and output == str(eval(code))
                 assert re.search(rf"\b{output.strip('-')}\b", said)
                 seen += 1
-    assert seen > 800 and calculate("12*3-4") == "32"
+    assert seen > 500 and calculate("12*3-4") == "32"
 
 
 def retell(text):
