@@ -286,7 +286,8 @@ class StepBatches:
             except BaseException as e:     # shown where the batch was asked for
                 put(e)
 
-        threading.Thread(target=read_ahead, name="batches", daemon=True).start()
+        reader = threading.Thread(target=read_ahead, name="batches", daemon=True)
+        reader.start()
         try:
             while True:
                 item = ready.get()
@@ -295,3 +296,4 @@ class StepBatches:
                 yield item
         finally:
             closed.set()
+            reader.join()       # a thread that the interpreter's exit finds inside torch aborts the process
