@@ -22,14 +22,14 @@ stage dataset          python -m nanochat.dataset --dataset=climbmix -n 2
 stage tok_train        python -m scripts.tok_train --dataset=climbmix --vocab_size=4096 --max_chars=50000000
 stage tok_eval         python -m scripts.tok_eval --dataset=climbmix
 stage base_train       python -m scripts.base_train --dataset=climbmix --depth=4 --sequence_len=512 --device_batch_size=16 \
-                           --total_batch_size=8192 --num_iterations=260 --eval_every=130
+                           --total_batch_size=8192 --num_iterations=200 --eval_every=100
 stage base_loss        python -m scripts.base_loss
-stage base_eval        python -m scripts.base_eval --max_per_task=40
+stage base_eval        python -m scripts.base_eval --max_per_task=30
 stage chat_eval_base   python -m scripts.chat_eval -i base -a "$tasks" --max_problems=100 --max_new_tokens=64
-stage mid_train        python -m scripts.mid_train --conversations=20000 --num_iterations=90 --device_batch_size=16
-stage chat_eval_mid    python -m scripts.chat_eval -i mid -a "$tasks" --max_problems=100
-stage chat_sft         python -m scripts.chat_sft --conversations=20000 --num_iterations=90 --device_batch_size=16
-stage chat_eval_sft    python -m scripts.chat_eval -i sft -a "$tasks" --max_problems=100
+stage mid_train        python -m scripts.mid_train --conversations=20000 --num_iterations=60 --device_batch_size=16
+stage chat_eval_mid    python -m scripts.chat_eval -i mid -a "$tasks" --max_problems=100 --max_new_tokens=128
+stage chat_sft         python -m scripts.chat_sft --conversations=20000 --num_iterations=60 --device_batch_size=16
+stage chat_eval_sft    python -m scripts.chat_eval -i sft -a "$tasks" --max_problems=100 --max_new_tokens=128
 stage chat_rl          python -m scripts.chat_rl --num_iterations=3 --questions=4 --samples=8
-stage chat_eval_rl     python -m scripts.chat_eval -i rl -a "$tasks" --max_problems=100
+stage chat_eval_rl     python -m scripts.chat_eval -i rl -a "$tasks" --max_problems=100 --max_new_tokens=128
 stage report_generate  python -m nanochat.report generate
