@@ -253,7 +253,7 @@ class Chat:
 
     def __init__(self, worker, model_id, temperature, top_k):
         self.worker, self.model_id, self.engine = worker, model_id, worker.engine
-        self.defaults = {"temperature": temperature, "top_k": top_k, "max_tokens": self.engine.max_len // 2}
+        self.defaults = {"temperature": temperature, "top_k": top_k, "max_tokens": self.engine.max_len // 4}
 
     async def prompt(self, wanted):
         """Token ids of the conversation, tokenized off the event loop, and the tokens that the answer may have."""

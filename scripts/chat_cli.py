@@ -35,7 +35,7 @@ class Config:
     temperature: float = option(0.0, "0 is the most correct for small models, which lose facts at dice; 0.6 to 1 "
                                      "brings variety", short="t")
     top_k: int = option(50, "sample among this many likeliest tokens (0: all); no effect at temperature 0", short="k")
-    max_tokens: int = option(256, "longest answer in tokens, but never more than half of the context")
+    max_tokens: int = option(256, "longest answer in tokens, but never more than a quarter of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
     tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
@@ -62,7 +62,7 @@ class Chat:
     def __init__(self, engine, config, base=False):
         self.engine, self.config, self.base = engine, config, base
         self.messages, self.turn, self.stopped = [], 0, False
-        self.room = min(config.max_tokens, engine.max_len // 2)
+        self.room = min(config.max_tokens, engine.max_len // 4)
 
     def prompt(self):
         """Token ids to answer to. Drops the oldest exchanges from `messages` until they leave room, with a note."""
