@@ -171,14 +171,14 @@ def asked(task, n):
 @pytest.mark.parametrize("skill", kindergarten.SKILLS)
 def test_kindergarten_asks_no_question_twice(skill):
     task = TASKS[f"kg_{skill}"].make("test")
-    assert 20 < len(task) <= 120 and len(set(asked(task, len(task)))) == len(task)
+    assert 100 <= len(task) <= 200 and len(set(asked(task, len(task)))) == len(task)
 
 
 def test_kindergarten_questions_for_reinforcement_are_not_those_of_the_test():
     row = TASKS["kg_word_problem"]
     test, train = row.make("test"), row.make("train")
-    assert len(test) == 120 and len(train) > 1000 and len(set(asked(train, 200))) > 150
-    assert not set(asked(test, 120)) & set(asked(train, 1000))
+    assert len(test) == 200 and len(train) > 1000 and len(set(asked(train, 200))) > 150
+    assert not set(asked(test, 200)) & set(asked(train, 1000))
 
 
 # ---------------------------------------------------------------------------------------------------------- custom json

@@ -5,6 +5,7 @@ The same object serves training (the conversation as it stands) and evaluation (
 the model's reply is graded). Tables come from the hub as parquet files, downloaded on first use and kept under
 base_dir()/tasks. A task whose data cannot be had raises TaskUnavailable; whoever runs tasks says so and goes on.
 """
+import abc
 import re
 
 import pyarrow
@@ -21,7 +22,7 @@ class TaskUnavailable(DataError):
     """The data of a task cannot be had here. The text says which and why."""
 
 
-class Task:
+class Task(abc.ABC):
     """Subclasses give __len__, __getitem__ and, where the reference is not simply the text to match, a grader.
 
     "generative" tasks are answered in free text; "categorical" ones by one of the letters that the conversation lists
@@ -33,11 +34,13 @@ class Task:
     chance = 0.0            # score of blind guessing
     max_new_tokens = 256    # room for a reply
 
+    @abc.abstractmethod
     def __len__(self):
-        raise NotImplementedError
+        """Number of conversations."""
 
+    @abc.abstractmethod
     def __getitem__(self, i):
-        raise NotImplementedError
+        """Conversation i, a dict; IndexError past the end."""
 
     def answer(self, conversation, parts) -> str:
         """What the grader reads in a reply (parts as chat_format.parse_reply gives them); "" when there is nothing."""
