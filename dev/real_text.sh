@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The pipeline on real text and real conversations, at the size that a 2-core machine trains in some 20 minutes: a d4 on
+# The pipeline on real text and real conversations, at a size that a 2-core machine trains in a quarter of an hour: a d4 on
 # web text, then SmolTalk, MMLU, GSM8K and ARC, evaluated on the real test sets. What d20 does, a thousand times smaller.
 #
 #   NANOCHAT_BASE_DIR=~/.cache/nanochat-real bash dev/real_text.sh
