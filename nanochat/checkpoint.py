@@ -14,8 +14,8 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from nanochat.common import CheckpointError, DataError, MissingArtifact, atomic_dir, base_dir, git_commit, log, read_json
-from nanochat.common import sha256, versions, write_json
+from nanochat.common import (CheckpointError, DataError, MissingArtifact, NanochatError, atomic_dir, base_dir, git_commit, log,
+                             read_json, sha256, versions, write_json)
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.tokenizer import Tokenizer
 
@@ -57,14 +57,22 @@ def save(folder, step, masters, optim_state, meta, keep=2):
     """Write checkpoint `step` under `folder` and drop all but the newest `keep`. Call on rank 0 with whole tensors."""
     folder = Path(folder)
     with atomic_dir(folder / f"{step:06d}") as tmp:
-        save_file({k: v.contiguous().cpu() for k, v in masters.items()}, tmp / "model.safetensors")
+        _write(masters, tmp / "model.safetensors")
         if optim_state is not None:
-            save_file({k: v.contiguous().cpu() for k, v in optim_state.items()}, tmp / "optim.safetensors")
+            _write(optim_state, tmp / "optim.safetensors")
         meta = {**meta, "format": FORMAT, "step": step, "commit": git_commit(), "versions": versions(),
                 "files": {p.name: sha256(p) for p in sorted(tmp.glob("*.safetensors"))}}
         write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
     for old in steps_in(folder)[:-keep]:
         shutil.rmtree(folder / f"{old:06d}")
+
+
+def _write(tensors, path):
+    try:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+    except safetensors.SafetensorError as e:      # a full disk, for example
+        raise NanochatError(f"cannot write a checkpoint to {path.parents[1]}: {e}. The checkpoints before it are whole; mend "
+                            "this, then run the same command to go on from there.") from None
 
 
 def read_meta(folder) -> dict:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 
 from nanochat import checkpoint, scaling, train
@@ -151,6 +152,20 @@ def test_checkpoint_knows_its_whole_model_config(tmp_path):
     train.run(*parts)
     meta = checkpoint.read_meta(tmp_path / "run" / "000001")
     assert GPTConfig(**meta["model"]) == CONFIG
+
+
+def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"w": torch.ones(5)}, None, {})
+    real = checkpoint.save_file
+
+    def full(tensors, path):
+        real(tensors, path)
+        raise safetensors.SafetensorError("No space left on device")
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(NanochatError, match="No space left.*go on"):
+        checkpoint.save(tmp_path, 2, {"w": torch.ones(5)}, None, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["000001"]
+    assert checkpoint.newest_whole(tmp_path)[2]["step"] == 1
 
 
 @dataclass
