@@ -75,7 +75,7 @@ def _cpu_name():
 
 def _keep_freed_memory():
     """Ask glibc to keep freed blocks. By default every large temporary goes back to the kernel and is faulted in again at
-    its next use, which measured 10 to 40 % of a training step on the CPU."""
+    its next use, about 9 % of a training step where it was measured (dev/LOG.md)."""
     m_trim_threshold, m_mmap_threshold = -1, -3
     with contextlib.suppress(OSError, AttributeError):    # another C library
         libc = ctypes.CDLL(None)
