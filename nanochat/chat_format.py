@@ -62,7 +62,13 @@ def _validate_message(i, message):
 
 # ------------------------------------------------------------------------------------------------ conversation -> ids
 def render(tokenizer, conversation, max_tokens=None):
-    """(ids, mask) of a whole conversation, both lists of int of one length, cut on the right at `max_tokens`."""
+    """(ids, mask) of a whole conversation, both lists of int of one length, cut on the right at `max_tokens`.
+
+    {"text": str} instead of messages is a document, read again so that it is not forgotten: all of it is supervised.
+    """
+    if "text" in conversation:
+        ids = tokenizer.encode(conversation["text"])
+        return [tokenizer.bos_id, *ids][:max_tokens], [0, *[1] * len(ids)][:max_tokens]
     validate(conversation)
     ids, mask = [tokenizer.bos_id], [0]
     for message in conversation["messages"]:

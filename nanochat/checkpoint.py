@@ -4,10 +4,14 @@ Checkpoints: atomic, versioned, independent of the number of ranks, safetensors 
 <base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors (optimizer state)
 and meta.json (format version, model config, train state, hashes, commit, versions). The folder appears under its name
 only when it is whole; meta.json holds the SHA-256 of the other files and of itself, so that damage is found on loading.
+A training run writes through a Writer, on a thread, and clears with `sweep` what a killed run left.
 """
+import contextlib
 import hashlib
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import safetensors
@@ -54,25 +58,92 @@ def _seal(meta):
 
 
 def save(folder, step, masters, optim_state, meta, keep=2):
-    """Write checkpoint `step` under `folder` and drop all but the newest `keep`. Call on rank 0 with whole tensors."""
+    """Write checkpoint `step` under `folder`, then drop all but the newest `keep` (0: none) and the one of `best_step`.
+
+    Call on rank 0 with whole tensors; meta["val"] is the validation loss at this step, where there is one. Raises
+    NanochatError when it cannot be written; nothing is dropped then.
+    """
     folder = Path(folder)
-    with atomic_dir(folder / f"{step:06d}") as tmp:
-        _write(masters, tmp / "model.safetensors")
-        if optim_state is not None:
-            _write(optim_state, tmp / "optim.safetensors")
-        meta = {**meta, "format": FORMAT, "step": step, "commit": git_commit(), "versions": versions(),
-                "files": {p.name: sha256(p) for p in sorted(tmp.glob("*.safetensors"))}}
-        write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
-    for old in steps_in(folder)[:-keep]:
-        shutil.rmtree(folder / f"{old:06d}")
+    try:
+        with atomic_dir(folder / f"{step:06d}") as tmp:
+            _write(masters, tmp / "model.safetensors")
+            if optim_state is not None:
+                _write(optim_state, tmp / "optim.safetensors")
+            meta = {**meta, "format": FORMAT, "step": step, "commit": git_commit(), "versions": versions(),
+                    "files": {p.name: sha256(p) for p in sorted(tmp.glob("*.safetensors"))}}
+            write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
+        _drop_old(folder, step, keep)
+    except (OSError, safetensors.SafetensorError) as e:      # a full disk, for example
+        raise NanochatError(f"cannot write a checkpoint to {folder}: {e}. The checkpoints before it are whole; mend this, "
+                            "then run the same command to go on from there.") from None
 
 
 def _write(tensors, path):
-    try:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
-    except safetensors.SafetensorError as e:      # a full disk, for example
-        raise NanochatError(f"cannot write a checkpoint to {path.parents[1]}: {e}. The checkpoints before it are whole; mend "
-                            "this, then run the same command to go on from there.") from None
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+
+
+def _drop_old(folder, step, keep):
+    """Later steps than this do not count among the newest: they are damaged, as the run went on from before them."""
+    best = best_step(folder)
+    for old in [s for s in steps_in(folder) if s <= step][:-keep]:
+        if old != best:
+            gone = folder / f".{old:06d}.{os.getpid()}.tmp"     # so that its name is never that of a part
+            os.rename(folder / f"{old:06d}", gone)
+            shutil.rmtree(gone)
+
+
+def best_step(folder):
+    """The step with the lowest validation loss among the checkpoints in a tag's folder; None where none was validated."""
+    losses = {}
+    for step in steps_in(folder):
+        with contextlib.suppress(CheckpointError):
+            losses[step] = read_meta(Path(folder) / f"{step:06d}").get("val")
+    losses = {step: loss for step, loss in losses.items() if loss is not None}
+    return min(losses, key=losses.get, default=None)
+
+
+def sweep(folder):
+    """Remove what a killed run left half written or half deleted in a tag's folder. Only for whoever holds its lock.
+
+    A checkpoint that was being replaced, and whose successor did not get its name, gets that name back.
+    """
+    for path in Path(folder).glob(".*"):
+        kept = path.with_name(path.name[1:].partition(".")[0])
+        if path.suffix == ".old" and (path / "meta.json").exists() and not kept.exists():
+            os.rename(path, kept)
+        elif path.suffix in (".old", ".tmp"):
+            shutil.rmtree(path)
+
+
+class Writer:
+    """Writes checkpoints on a thread while the training goes on, one at a time. Leaving its block waits for the last one."""
+
+    def __init__(self):
+        self._pool, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
+
+    def save(self, folder, step, masters, optim_state, meta, keep=2):
+        """`save` in the background, of copies made here. Waits for the write before this one and raises its error."""
+        self.wait()
+        copies = [None if tensors is None else {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+                  for tensors in (masters, optim_state)]
+        self._pending = self._pool.submit(save, folder, step, *copies, meta, keep)
+
+    def wait(self):
+        """Return when nothing is being written any more. Raises the error of the write."""
+        if self._pending:
+            self._pending.result()
+        self._pending = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._pool.shutdown()
+        failed = self._pending and self._pending.exception()
+        if failed and not error:
+            raise failed
+        if failed and failed is not error:
+            log.warning(str(failed))
 
 
 def read_meta(folder) -> dict:

@@ -47,7 +47,9 @@ def build_parser(cls, doc=None) -> argparse.ArgumentParser:
     """The argparse parser for dataclass `cls`; `doc` is the script's docstring, shown by --help."""
     parser = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     hints = typing.get_type_hints(cls)
-    for f in dataclasses.fields(cls):
+    inherited = {f.name: next(i for i, c in enumerate(cls.__mro__) if f.name in c.__dict__.get("__annotations__", ()))
+                 for f in dataclasses.fields(cls)}
+    for f in sorted(dataclasses.fields(cls), key=lambda f: inherited[f.name]):      # its own flags first
         names = [f"--{f.name}"] + ([f"--{f.name.replace('_', '-')}"] if "_" in f.name else [])
         if f.metadata.get("short"):
             names.insert(0, f"-{f.metadata['short']}")

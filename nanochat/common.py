@@ -121,8 +121,14 @@ def atomic_dir(path):
             _fsync(file)
         _fsync(tmp)
         if path.exists():
+            shutil.rmtree(old, ignore_errors=True)       # left by a killed process that had this number
             os.rename(path, old)
-        os.rename(tmp, path)
+        try:
+            os.rename(tmp, path)
+        except OSError:
+            if old.exists():
+                os.rename(old, path)
+            raise
         _fsync(path.parent)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)

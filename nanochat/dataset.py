@@ -91,7 +91,7 @@ def _folder_shards(folder, split):
 
 def _open(path):
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         kind = file.schema_arrow.field("text").type
     except KeyError:
         raise DataError(f"{path} has no column 'text' (it has {', '.join(file.schema_arrow.names)}).") from None
@@ -142,7 +142,7 @@ def generate(row, n):
             progress.update()
         with atomic_file(row.folder / name) as tmp:
             table = pa.table({"text": texts}).replace_schema_metadata({"made_by": _kindergarten_version()})
-            pq.write_table(table, tmp, row_group_size=1024, compression="zstd")
+            pq.write_table(table, tmp, row_group_size=1024, compression="zstd", write_page_checksum=True)
     progress.close()
 
 

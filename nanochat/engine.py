@@ -28,16 +28,16 @@ FREE, IN_CODE, NO_TOOLS = range(3)   # what a sequence may sample next; index in
 
 # ------------------------------------------------------------------------------------------------------- the KV cache
 class KVCache:
-    """Keys and values of B rows (slots), each of its own length: k, v (n_layer, B, S, n_kv_head, head_dim), and the
-    tokens (B, S) that they came from.
+    """Keys and values of B rows (slots), each of its own length: k, v (n_layer, B, S, n_kv_head, head_dim).
 
     The model calls `update` once a layer and the owner calls `advance` once a step. `rows` gives a window on some slots
     that shares their memory. The buffers are never resized. In memory a head's positions stand together (the views are
-    transposed): on a CPU in bf16 attention over 256 positions is a third faster for it.
+    transposed): on a CPU in bf16 attention over 256 positions is a third faster for it. The last `offset` channels of a
+    key are stored one position on (`gpt.offset_keys`), for which k has room for one position more.
     """
 
-    def __init__(self, k, v, tokens, lengths):
-        self.k, self.v, self.tokens, self.lengths = k, v, tokens, lengths
+    def __init__(self, k, v, lengths, offset):
+        self.k, self.v, self.lengths, self.offset = k, v, lengths, offset
         self.longest = int(lengths.max())
         self._row = torch.arange(lengths.size(0), device=lengths.device)[:, None]
 
@@ -45,28 +45,19 @@ class KVCache:
     def empty(cls, model, batch_size, capacity):
         """A cache on the model's device and in its dtype; `capacity` is the tokens a row can hold."""
         c = model.config
-        shape = (c.n_layer, batch_size, c.n_kv_head, capacity, c.n_embd // c.n_head)
         # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory would still be NaN.
-        k, v = (torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in range(2))
-        tokens = torch.zeros(batch_size, capacity, dtype=torch.int64, device=model.device)
+        k, v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=model.dtype,
+                            device=model.device) for positions in (capacity + 1, capacity))
         lengths = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
-        return cls(k.transpose(2, 3), v.transpose(2, 3), tokens, lengths)
+        return cls(k.transpose(2, 3), v.transpose(2, 3), lengths, c.offset_channels)
 
     @property
     def capacity(self):
-        return self.k.size(2)
+        return self.v.size(2)
 
     def rows(self, start, stop):
         """The slots start..stop-1 as a KVCache over the same memory."""
-        return KVCache(self.k[:, start:stop], self.v[:, start:stop], self.tokens[start:stop], self.lengths[start:stop])
-
-    def before(self, idx):
-        """Take note of the new tokens idx (B, T); returns the token before each of them (B, T), -1 where there is none."""
-        at = self.lengths[:, None] + torch.arange(idx.size(1), device=idx.device)
-        if self.longest + idx.size(1) <= self.capacity:     # else `update` is about to refuse
-            self.tokens.index_put_((self._row, at), idx)
-        first = self.tokens.gather(1, (self.lengths[:, None] - 1).clamp(min=0)).masked_fill(self.lengths[:, None] == 0, -1)
-        return torch.cat([first, idx[:, :-1]], dim=1)
+        return KVCache(self.k[:, start:stop], self.v[:, start:stop], self.lengths[start:stop], self.offset)
 
     def update(self, layer, k, v):
         """Store k, v (B, T, n_kv_head, head_dim) at each row's positions lengths[b]..lengths[b]+T-1.
@@ -78,7 +69,10 @@ class KVCache:
         if end > self.capacity:
             raise UsageError(f"{end} tokens do not fit a KV cache of {self.capacity}. Shorten prompt or answer.")
         at = self.lengths[:, None] + torch.arange(T, device=self.lengths.device)
-        self.k[layer].index_put_((self._row, at), k)
+        here = k.size(-1) - self.offset
+        self.k[layer][..., :here].index_put_((self._row, at), k[..., :here])
+        if self.offset:
+            self.k[layer][..., here:].index_put_((self._row, at + 1), k[..., here:])
         self.v[layer].index_put_((self._row, at), v)
         return self.k[layer][:, :end], self.v[layer][:, :end]
 
@@ -91,8 +85,7 @@ class KVCache:
         """Copy slot `source` over slot `target`."""
         n = int(self.lengths[source])
         for x in (self.k, self.v):
-            x[:, target, :n] = x[:, source, :n]
-        self.tokens[target, :n] = self.tokens[source, :n]
+            x[:, target, :n + 1] = x[:, source, :n + 1]
         self.lengths[target] = n
 
 

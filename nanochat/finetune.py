@@ -20,7 +20,7 @@ KINDERGARTEN_CONVERSATIONS = 20000
 
 
 @dataclass
-class FinetuneConfig:
+class FinetuneConfig(train.RunFlags):
     """Flags that both stages have; their scripts give the defaults."""
 
     source: str = option("base", "stage whose model to start from", choices=("base", "mid", "sft"))
@@ -34,13 +34,8 @@ class FinetuneConfig:
     lr_scale: float = option(1.0, "factor on pretraining's learning rates")
     warmdown_frac: float = option(1.0, "last share of the steps, over which learning rates fall to zero")
     eval_every: int = option(0, "steps between validations (0: only at the end)")
-    save_every: int = option(0, "steps between checkpoints (0: only at the end and when interrupted)")
     seed: int = option(0, "of the order of the conversations")
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
-    tag: str = option("", "name of this run's folder (default: the source's tag)")
-    device: str = option("", "cuda, mps or cpu (default: the best there is)")
-    fresh: bool = option(False, "start over, deleting this tag's checkpoints")
-    dry_run: bool = option(False, "print what would be run, and stop")
 
     def __post_init__(self):
         if self.device_batch_size < 1:
@@ -49,14 +44,14 @@ class FinetuneConfig:
             raise UsageError(f"--lr_scale must be above 0, got {self.lr_scale}.")
 
 
-def conversations(config, stage, data):
-    """(training, validation) conversations named by `data`, in a fixed random order."""
+def conversations(data, stage, count, seed=0):
+    """(training, validation) conversations named by `data`, `count` (0: all) for training, in a fixed random order."""
     if data == "kindergarten":
-        wanted = (config.conversations or KINDERGARTEN_CONVERSATIONS) + VAL_CONVERSATIONS
-        made = list(train_conversations(wanted, seed=config.seed, stage=stage))
+        wanted = (count or KINDERGARTEN_CONVERSATIONS) + VAL_CONVERSATIONS
+        made = list(train_conversations(wanted, seed=seed, stage=stage))
     else:
         found = training_conversations(*data.split("|"))
-        wanted = config.conversations + VAL_CONVERSATIONS if config.conversations else len(found)
+        wanted = count + VAL_CONVERSATIONS if count else len(found)
         order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
         made = [found[i] for i in order[:wanted].tolist()]
     held = min(VAL_CONVERSATIONS, len(made) // 20)
@@ -74,7 +69,7 @@ def run(stage_name, title, result, config, real_data):
     model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
     T, tag = model.config.sequence_len, config.tag or source.parent.name
     data = config.data or ("kindergarten" if meta["dataset"] == "kindergarten" else real_data)
-    chosen, held = conversations(config, stage_name, data)
+    chosen, held = conversations(data, stage_name, config.conversations, config.seed)
     rows = ChatRows(chosen, tokenizer, T, seed=config.seed)
     val_rows = ChatRows(held, tokenizer, T, seed=config.seed)
     batch_tokens = config.total_batch_size or meta["identity"]["batch_tokens"]
@@ -103,7 +98,7 @@ def run(stage_name, title, result, config, real_data):
         meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"], "data": data,
               "config": asdict(config)},
         evaluate=lambda: {"val_loss": masked_loss(model, val_rows, config.device_batch_size, rt)},
-        eval_every=config.eval_every, save_every=config.save_every)
+        eval_every=config.eval_every, **config.for_stage())
     train.run_locked(stage, model, optimizer, rt, config, result)
 
 

@@ -30,16 +30,22 @@ class GPTConfig:
     softcap: float = 15.0
     rope_base: float = 10000.0
     max_attn_logit: float = 15.0    # of a query and its equal; normalised vectors alone would reach sqrt(head size)
-    smear: float = 0.0              # how much of the previous token's embedding is added to each token's
+    key_offset: float = 0.0         # share of a head's channels in which a token is found by the token before it
 
     def __post_init__(self):
         assert self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must divide by n_head {self.n_head}"
         assert self.head_dim % 2 == 0, f"head size {self.head_dim} must be even for rotary positions"
         assert self.n_head % self.n_kv_head == 0, f"n_head {self.n_head} must divide by n_kv_head {self.n_kv_head}"
+        assert 0 <= self.key_offset <= 1, f"key_offset {self.key_offset} must lie in 0 to 1"
 
     @property
     def head_dim(self):
         return self.n_embd // self.n_head
+
+    @property
+    def offset_channels(self):
+        """How many of a head's last channels carry no rotary position and the key of the token before."""
+        return round(self.head_dim * self.key_offset / 2) * 2
 
     @property
     def padded_vocab_size(self):
@@ -53,15 +59,26 @@ def norm(x):
 
 
 def rotate(x, cos, sin):
-    """Rotary positions (arXiv 2104.09864) on x (B, T, H, D); cos and sin (B or 1, T, 1, D/2)."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
+    """Rotary positions (arXiv 2104.09864) on the first 2n channels of x (B, T, H, D); cos and sin (B or 1, T, 1, n)."""
+    n = cos.size(-1)
+    a, b, rest = x[..., :n], x[..., n:2 * n], x[..., 2 * n:]
+    return torch.cat((a * cos + b * sin, b * cos - a * sin, rest), dim=-1)
+
+
+def offset_keys(k, channels):
+    """k (B, T, H, D) with its last `channels` moved one position on; the first position gets zeros there.
+
+    A query that looks for its own token then finds what came after that token before, which copies a name within one
+    layer instead of two (partial key offset, KellerJordan/modded-nanogpt pull request 169).
+    """
+    here, moved = k.split([k.size(-1) - channels, channels], dim=-1)
+    return torch.cat((here, F.pad(moved[:, :-1], (0, 0, 0, 0, 1, 0))), dim=-1)
 
 
 class Attention(nn.Module):
     def __init__(self, config, layer):
         super().__init__()
-        self.gain = config.max_attn_logit / config.head_dim ** 0.5
+        self.gain, self.offset_channels = config.max_attn_logit / config.head_dim ** 0.5, config.offset_channels
         self.layer, self.n_head, self.n_kv_head, self.head_dim = layer, config.n_head, config.n_kv_head, config.head_dim
         self.c_q = nn.Linear(config.n_embd, config.n_head * config.head_dim, bias=False)
         self.c_k = nn.Linear(config.n_embd, config.n_kv_head * config.head_dim, bias=False)
@@ -76,7 +93,20 @@ class Attention(nn.Module):
         q, k = norm(rotate(q, *rotary)) * self.gain, norm(rotate(k, *rotary))
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
+        elif self.offset_channels:
+            k = offset_keys(k, self.offset_channels)
         return self.c_proj(attention(q, k, v, positions).reshape(B, T, C))
+
+
+    def match_keys(self):
+        """Give the offset channels of a key the weights of the query's, so that a token looks for itself from the start.
+
+        Attention maps that begin structured: mimetic initialisation, arXiv 2305.09828. Without it the offset alone
+        teaches a small model nothing in its first million tokens.
+        """
+        D, n = self.head_dim, self.head_dim - self.offset_channels
+        q, k = self.c_q.weight.view(self.n_head, D, -1), self.c_k.weight.view(self.n_kv_head, D, -1)
+        k[:, n:] = q[:: self.n_head // self.n_kv_head, n:]
 
 
 class MLP(nn.Module):
@@ -120,7 +150,10 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed=0):
-        """Fill every parameter. Matrices uniform with std 1/sqrt(fan_in), those that write into the residual zero."""
+        """Fill every parameter. Matrices uniform with std 1/sqrt(fan_in), those that write into the residual zero.
+
+        Where keys are offset they begin equal to the queries (`Attention.match_keys`).
+        """
         generator = torch.Generator().manual_seed(seed)   # on the CPU: the same weights on every device
         for name, p in self.named_parameters():
             draw = torch.zeros(p.shape)
@@ -132,6 +165,8 @@ class GPT(nn.Module):
                 bound = (3.0 / p.size(1)) ** 0.5
                 draw.uniform_(-bound, bound, generator=generator)
             p.copy_(draw)
+        for block in self.blocks:
+            block.attn.match_keys()
 
     def hidden(self, idx, cache=None):
         """idx (B, T) int64 -> last hidden states (B, T, n_embd) in the compute dtype, normalised.
@@ -142,30 +177,16 @@ class GPT(nn.Module):
         steps = torch.arange(idx.size(1), device=idx.device)
         positions = None if cache is None else cache.lengths[:, None] + steps
         rotary = self._rotary(steps[None] if positions is None else positions)
-        x = self._embed(idx, cache)
+        x = norm(self.wte(idx).to(self.dtype))
         for block in self.blocks:
             x = block(x, rotary, positions, cache)
         return norm(x)
 
-    def _embed(self, idx, cache):
-        """The first residual stream (B, T, n_embd). With smear each token also carries its predecessor (a fixed form of the
-        token shift of RWKV, arXiv 2305.13048): what came after this word before? is then a question for one layer, not two.
-        """
-        x = norm(self.wte(idx).to(self.dtype))
-        if not self.config.smear:
-            return x
-        if cache is None:
-            previous = F.pad(x[:, :-1], (0, 0, 1, 0))
-        else:
-            ids = cache.before(idx)
-            previous = norm(self.wte(ids.clamp(min=0)).to(self.dtype)) * (ids >= 0)[..., None]
-        return norm(x + self.config.smear * previous)
-
     def _rotary(self, positions):
-        """cos and sin (B or 1, T, 1, D/2) in the compute dtype, from positions (B or 1, T)."""
-        D = self.config.head_dim
+        """cos and sin (B or 1, T, 1, n) in the compute dtype, from positions (B or 1, T); n pairs of channels rotate."""
+        D = self.config.head_dim - self.config.offset_channels
         channel = torch.arange(0, D, 2, device=positions.device, dtype=torch.float32)
-        angle = positions[..., None, None].float() * self.config.rope_base ** (-channel / D)
+        angle = positions[..., None, None].float() * self.config.rope_base ** (-channel / max(D, 1))
         return angle.cos().to(self.dtype), angle.sin().to(self.dtype)
 
     def _head(self):

@@ -25,7 +25,7 @@ class Rollout:
     reward: float
 
 
-def sample(engine, tokenizer, tasks_and_items, samples, *, max_new_tokens, temperature, seed, top_k=None, batch_size=64):
+def sample(engine, tokenizer, tasks_and_items, samples, *, max_new_tokens, temperature, seed, top_k=None, batch_size=128):
     """`samples` rollouts for each (task, conversation): a list of lists, one inner list a conversation."""
     prompts = [render_prompt(tokenizer, conversation["messages"][:-1]) for _, conversation in tasks_and_items]
     repeated = [prompt for prompt in prompts for _ in range(samples)]
@@ -48,23 +48,23 @@ def make_batches(groups, device_batch_size, pad_id, rt):
     Groups whose rewards are all equal teach nothing and are left out. The count of every Batch is the global number of
     sampled tokens that do teach, so the loss is a mean over tokens.
     """
-    rollouts, advantages = [], []
+    taught = []
     for group in groups:
         mean = sum(r.reward for r in group) / len(group)
         if any(r.reward != group[0].reward for r in group):
-            rollouts += group
-            advantages += [r.reward - mean for r in group]
+            taught += [(r, r.reward - mean) for r in group]
+    taught.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))      # one long answer would pad all beside it
     rewards = [r.reward for group in groups for r in group]
-    sums = torch.tensor([sum(sum(r.sampled) for r in rollouts), sum(rewards), len(rewards)], dtype=torch.float64)
-    taught, reward, n = runtime.all_reduce_sum(rt, sums.to(rt.device)).tolist()
-    count = max(1.0, taught)
+    sums = torch.tensor([sum(sum(r.sampled) for r, _ in taught), sum(rewards), len(rewards)], dtype=torch.float64)
+    n_tokens, reward, n = runtime.all_reduce_sum(rt, sums.to(rt.device)).tolist()
+    count = max(1.0, n_tokens)
     batches = []
-    for start in range(0, len(rollouts), device_batch_size):
-        part = rollouts[start: start + device_batch_size]
-        width = max(len(r.prompt) + len(r.ids) for r in part)
+    for start in range(0, len(taught), device_batch_size):
+        part = taught[start: start + device_batch_size]
+        width = max(len(r.prompt) + len(r.ids) for r, _ in part)
         tokens = torch.full((len(part), width), pad_id, dtype=torch.int64)
         weight = torch.zeros((len(part), width))
-        for row, (r, advantage) in enumerate(zip(part, advantages[start:])):
+        for row, (r, advantage) in enumerate(part):
             whole = r.prompt + r.ids
             tokens[row, : len(whole)] = torch.tensor(whole)
             weight[row, len(r.prompt): len(whole)] = torch.tensor(r.sampled, dtype=torch.float32) * advantage

@@ -4,8 +4,9 @@ Parquet shards of text -> memory-mapped shards of token ids, made once for each 
     python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet    one shard: how prepare_tokens starts a worker
 
 A token shard is three files: the ids (uint16, or uint32 for a large vocabulary), the document offsets, and a manifest
-that says what they were made from and how long they must be. It is used only if all of that still holds. Free of torch,
-so that the workers start fast.
+that says what they were made from, how long they must be and what their bytes hash to. It is used only if all of that
+still holds: offsets are hashed when a run starts, the many bytes of the tokens when they are first asked for. Free of
+torch, so that the workers start fast.
 """
 import functools
 import hashlib
@@ -24,7 +25,7 @@ from nanochat.common import DataError, Progress, UsageError, atomic_file, base_d
 from nanochat.dataset import count_documents, iter_texts
 from nanochat.tokenizer import Tokenizer
 
-FORMAT = 1                     # raise it when the bytes change meaning
+FORMAT = 2                     # raise it when the bytes change meaning
 BATCH_CHARS = 1_000_000        # text tokenized at once: bounds memory even when documents are whole books
 IN_PROCESS_BYTES = 64 << 20    # parquet bytes below which starting worker processes costs more than it saves
 
@@ -36,14 +37,27 @@ class TokenShard:
     documents: int
     bos_id: int
     sha256: str         # of the token bytes
+    offsets_sha256: str
 
     @functools.cached_property
     def tokens(self):
-        return np.load(f"{self.path}.tokens.npy", mmap_mode="r")
+        return _load_npy(f"{self.path}.tokens.npy", self.sha256, "<u2 <u4")
 
     @functools.cached_property
     def offsets(self):
-        return np.load(f"{self.path}.offsets.npy", mmap_mode="r")
+        return _load_npy(f"{self.path}.offsets.npy", self.offsets_sha256, "<i8")
+
+
+def _load_npy(path, sha256, dtypes):
+    """The array in a .npy file, mapped. Raises DataError naming the file when its values are not those of the digest."""
+    try:
+        array = np.load(path, mmap_mode="r")
+        if array.dtype.str in dtypes.split() and hashlib.sha256(array).hexdigest() == sha256:
+            return array
+        what = "its values do not match its digest"
+    except Exception as e:                   # numpy reads a header as Python source, and a bad one raises nearly anything
+        what = (str(e) or type(e).__name__).splitlines()[0]
+    raise DataError(f"{path} is damaged ({what}). Delete it and run the same command again.")
 
 
 class _NpyWriter:
@@ -104,7 +118,8 @@ def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
             sizes = {"tokens.npy": tokens.finish(), "offsets.npy": offsets.finish()}
     write_json(f"{target}.json", {
         "format": FORMAT, "tokenizer": tokenizer.hash, "source": _stamp(source), "bytes": sizes, "bos_id": bos,
-        "documents": offsets.n - 1, "tokens": tokens.n, "sha256": tokens.digest.hexdigest()})
+        "documents": offsets.n - 1, "tokens": tokens.n, "sha256": tokens.digest.hexdigest(),
+        "offsets_sha256": offsets.digest.hexdigest()})
 
 
 def _stamp(stat):
@@ -117,16 +132,23 @@ def _load_shard(tokenizer, parquet, out_dir):
     target = Path(out_dir) / parquet.stem
     if not Path(f"{target}.json").exists():
         return None
-    manifest = read_json(f"{target}.json")
-    if [manifest.get(k) for k in ("format", "tokenizer", "source")] != [FORMAT, tokenizer.hash, _stamp(parquet.stat())]:
-        return None
-    for ending, size in manifest["bytes"].items():
-        file = Path(f"{target}.{ending}")
-        found = file.stat().st_size if file.exists() else 0
-        if found != size:
-            log.warning(f"{file} is damaged ({found:,} bytes instead of {size:,}): tokenizing {parquet.name} again")
+    try:
+        manifest = read_json(f"{target}.json")
+        if [manifest.get(k) for k in ("format", "tokenizer", "source")] != [FORMAT, tokenizer.hash, _stamp(parquet.stat())]:
             return None
-    return TokenShard(target, manifest["documents"], manifest["bos_id"], manifest["sha256"])
+        shard = TokenShard(target, manifest["documents"], manifest["bos_id"], manifest["sha256"], manifest["offsets_sha256"])
+        for ending in ("tokens.npy", "offsets.npy"):
+            file, size = Path(f"{target}.{ending}"), manifest["bytes"][ending]
+            found = file.stat().st_size if file.exists() else 0
+            if found != size:
+                raise DataError(f"{file} is damaged ({found:,} bytes instead of {size:,}).")
+        if (shard.documents, shard.bos_id) != (len(shard.offsets) - 1, tokenizer.bos_id):
+            raise DataError(f"{target}.json is damaged.")
+    except (DataError, AttributeError, KeyError, TypeError, ValueError) as e:
+        why = str(e) if isinstance(e, DataError) else f"{target}.json is damaged."
+        log.warning(f"{why.partition('. ')[0]}: tokenizing {parquet.name} again")
+        return None
+    return shard
 
 
 def prepare_tokens(tokenizer, shard_paths, name, workers=None) -> list[TokenShard]:

@@ -98,7 +98,7 @@ class Tokenizer:
     def save(self, dir=None) -> Path:
         """Write tokenizer.json into `dir` (default: tokenizer/ under the base directory), atomically."""
         path = _path(dir)
-        atomic_write(path, self._json)
+        atomic_write(path, json.dumps({**json.loads(self._json), "hash": self.hash}, indent=0) + "\n")
         return path
 
     @classmethod
@@ -122,7 +122,9 @@ class Tokenizer:
         assert tokens[:N_BYTES] == [bytes([i]) for i in range(N_BYTES)], "the single bytes are not all there"
         assert len(set(tokens)) == len(tokens) and all(tokens), "a token is empty or there twice"
         assert set(SPECIAL_TOKENS) <= set(special) and len(set(special)) == len(special), "special tokens are missing"
-        return cls(tokens, special, kept["pattern"])
+        made = cls(tokens, special, kept["pattern"])
+        assert kept.get("hash", made.hash) == made.hash, "its contents do not match its own hash"
+        return made
 
     @functools.cached_property
     def _json(self) -> str:

@@ -5,7 +5,7 @@ the stage's iterator of batches samples them when they are asked for.
 A step accumulates gradients over micro-batches, sums them over the ranks, checks that they are finite, and updates. The
 loss of a step is the weighted sum over all its tokens divided by their global count, so that any split of a batch over
 ranks and micro-batches gives the same gradient. State is saved whole, so a resumed run continues as if it had never
-stopped; a resume with other settings is refused with the two values.
+stopped; a resume with other settings is refused with the two values. Checkpoints are written while the next steps are made.
 """
 import contextlib
 import gc
@@ -21,9 +21,28 @@ from pathlib import Path
 import torch
 
 from nanochat import checkpoint, runtime, scaling
+from nanochat.cli import option
 from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progress, append_jsonl, atomic_write, log,
                              run_lock, save_result)
 from nanochat.optim import Group, MuonAdamW
+
+
+@dataclass
+class RunFlags:
+    """The flags that every training script has."""
+
+    save_every: int = option(100, "steps between checkpoints, written while training goes on (0: only at the end)")
+    keep: int = option(2, "newest checkpoints that stay, besides the one that validated best (0: all)")
+    skip_nonfinite: int = option(0, "steps with a loss or gradient that is not finite to skip before giving up")
+    resume_anyway: bool = option(False, "go on although data, batch or horizon differ from the checkpoint's")
+    tag: str = option("", "name of the run's folder (default: as its source, else d<depth>)")
+    device: str = option("", "cuda, mps or cpu (default: the best there is)")
+    fresh: bool = option(False, "start over, deleting this tag's checkpoints")
+    dry_run: bool = option(False, "print what would be run, and stop")
+
+    def for_stage(self):
+        """The arguments of a Stage among them."""
+        return {name: getattr(self, name) for name in ("save_every", "keep", "skip_nonfinite", "resume_anyway")}
 
 
 @dataclass
@@ -36,28 +55,36 @@ class TrainState:
     loss: float = 0.0            # smoothed training loss, nats a supervised token
     best: float = math.inf       # lowest validation loss so far
     val: dict = field(default_factory=dict)
+    skipped: int = 0             # steps whose loss or gradient was not finite
+    save_stall_s: float = 0.0    # seconds for which saving kept the next step waiting
 
     def record(self, loss, tokens, seconds):
-        """Count one step."""
-        self.loss = loss if self.step == 0 else 0.9 * self.loss + 0.1 * loss
+        """Count one step; a loss that is NaN stands for a skipped one."""
+        if math.isnan(loss):
+            self.skipped += 1
+        else:
+            self.loss = loss if self.step == self.skipped else 0.9 * self.loss + 0.1 * loss
         self.step, self.tokens, self.train_s = self.step + 1, self.tokens + tokens, self.train_s + seconds
 
 
 @dataclass
 class Stage:
-    """One training run as plain values. `batches(start_step)` iterates (step, [Batch, ...]) from there on."""
+    """One training run as plain values. `batches(start_step)` yields (step, [Batch, ...]) from there on."""
 
     name: str
     folder: Path                                   # checkpoints go here
     log_path: Path                                 # one JSON line a logged step
     steps: int
-    batches: Callable
+    batches: Callable                              # a generator, closed when the run ends
     schedule: Callable                             # step -> (learning-rate factor, Muon momentum)
     identity: dict                                 # what a resumed run must have in common with the saved one
     meta: dict                                     # saved beside it: model, tokenizer, config
     evaluate: Callable | None = None               # () -> {"val_...": float}; every rank calls it
     eval_every: int = 0                            # 0: only at the end
     save_every: int = 0                            # 0: only at the end
+    keep: int = 2                                  # newest checkpoints that stay, besides the best (0: all)
+    skip_nonfinite: int = 0                        # steps that may be skipped when not finite, before the run stops
+    resume_anyway: bool = False                    # take a checkpoint whose identity differs (never another model's)
     extra: dict = field(default_factory=dict)      # what `batches` wants logged with the step
 
 
@@ -69,10 +96,11 @@ def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0
                       Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay)], rt)
 
 
-def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False):
+def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
     """One optimizer step over this rank's micro-batches. Returns (global loss, gradient norm, any rank wants to stop).
 
-    Raises NanochatError, with nothing applied, when the loss or a gradient is not finite. Every rank must call.
+    When the loss or a gradient is not finite nothing is applied: raises NanochatError, or with `may_skip` counts the step
+    as made and returns NaN for both. Every rank must call.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
@@ -85,24 +113,37 @@ def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False):
     local = total[0].item()
     loss, stopped = runtime.all_reduce_sum(rt, total).tolist()
     norm = optimizer.reduce()
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        optimizer.zero_grad()
-        rows = [row for batch in batches for row in batch.rows]
-        seen = runtime.all_gather_object(rt, f"rank {rt.rank}: loss {local}, rows {rows[0]}..{rows[-1]}")
-        raise NanochatError(f"step {optimizer.steps}: loss {loss} or gradient norm {norm} is not finite; nothing was "
-                            f"applied. {'; '.join(seen)}. Lower the learning rate or look at these rows.")
-    optimizer.step(lr_scale, momentum)
-    return loss, norm, stopped > 0
-
-
-def save(stage, optimizer, state, rt):
-    """Write a checkpoint of the whole state; every rank must call, rank 0 writes."""
-    masters, optim_state = optimizer.masters(), optimizer.state()
+    if math.isfinite(loss) and math.isfinite(norm):
+        optimizer.step(lr_scale, momentum)
+        return loss, norm, stopped > 0
+    optimizer.zero_grad()
+    rows = [row for batch in batches for row in batch.rows] or ["none"]
+    seen = runtime.all_gather_object(rt, f"rank {rt.rank}: loss {local}, rows {rows[0]}..{rows[-1]}")
+    what = (f"step {optimizer.steps}: loss {loss} or gradient norm {norm} is not finite; nothing was applied. "
+            f"{'; '.join(seen)}.")
+    if not may_skip:
+        raise NanochatError(f"{what} Lower the learning rate or look at these rows.")
     if rt.rank == 0:
-        meta = {**stage.meta, "identity": stage.identity, "steps": stage.steps,
-                "state": {**asdict(state), "best": None if math.isinf(state.best) else state.best}}
-        checkpoint.save(stage.folder, state.step, masters, optim_state, meta)
-    runtime.barrier(rt)
+        log.warning(f"skipping {what}")
+    optimizer.steps += 1
+    return math.nan, math.nan, stopped > 0
+
+
+def save(stage, optimizer, state, rt, writer, val, wait):
+    """Start writing a checkpoint of the whole state; every rank must call, rank 0 writes. `val`: validated at this step.
+
+    With `wait`, returns when it is on the disk. Raises on every rank when this write, or the one before, has failed.
+    """
+    start = time.monotonic()
+    masters, optim_state = optimizer.masters(), optimizer.state()
+    meta = {**stage.meta, "identity": stage.identity, "steps": stage.steps, "val": min(val.values(), default=None),
+            "state": {**asdict(state), "best": None if math.isinf(state.best) else state.best}}
+    with runtime.rank_zero_first(rt):
+        if rt.rank == 0:
+            writer.save(stage.folder, state.step, masters, optim_state, meta, stage.keep)
+            if wait:
+                writer.wait()
+    state.save_stall_s += time.monotonic() - start
 
 
 def resume(stage, optimizer, rt):
@@ -113,9 +154,13 @@ def resume(stage, optimizer, rt):
     masters, optim_state, meta = found
     for key, here in stage.identity.items():
         there = meta["identity"].get(key)
-        if there != json.loads(json.dumps(here)):
-            raise CheckpointError(f"{stage.folder} holds a run with {key}={there}, this one has {key}={here}. Use --fresh "
-                                  f"to start over, or another --tag to keep both.")
+        if there == json.loads(json.dumps(here)):
+            continue
+        differs = f"{stage.folder} holds a run with {key}={there}, this one has {key}={here}."
+        if not stage.resume_anyway or key in ("model", "tokenizer"):
+            raise CheckpointError(f"{differs} Use --fresh to start over, another --tag to keep both, or, unless it is the "
+                                  "model or its tokenizer, --resume_anyway.")
+        log.warning(f"{differs} Going on as asked.")
     saved = meta["state"]
     state = TrainState(**{**saved, "best": math.inf if saved["best"] is None else saved["best"]})
     optimizer.load(masters, optim_state, state.step)
@@ -124,24 +169,42 @@ def resume(stage, optimizer, rt):
 
 
 @contextlib.contextmanager
-def _graceful(asked):
-    """Ctrl-C and SIGTERM put a word into the list `asked` instead of killing the step; a second Ctrl-C does kill."""
+def _graceful():
+    """Ctrl-C and SIGTERM put a word into the list yielded instead of killing the step; a second Ctrl-C does kill."""
+    asked = []
+
     def on_signal(number, frame):
         if asked:
             raise KeyboardInterrupt
         asked.append(signal.Signals(number).name)
     old = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def _no_garbage_collection():
+    """The collector's pauses come at any moment of a step, and differ from rank to rank; _evaluate calls it instead."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
 def _trim_log(path, step):
-    """Drop the log lines of steps that will be made again."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    """Drop the log lines of steps that will be made again, and what a crash or a full disk left of a line."""
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
     atomic_write(path, "".join(line + "\n" for line in kept))
 
 
@@ -149,9 +212,39 @@ def _evaluate(stage, model, state):
     model.eval()
     state.val = stage.evaluate()
     model.train()
+    if not all(math.isfinite(value) for value in state.val.values()):
+        raise NanochatError(f"step {state.step}: the validation gives {state.val}. Lower the learning rate, or look at its "
+                            "data.")
     state.best = min(state.best, *state.val.values())
     gc.collect()
     return state.val
+
+
+def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
+    """Steps up to the last one, or until `asked` to stop."""
+    start = time.monotonic()
+    for step, micro in batches:
+        factor, momentum = stage.schedule(step)
+        loss, norm, stop = train_step(model, optimizer, micro, rt, factor, momentum, bool(asked),
+                                      state.skipped < stage.skip_nonfinite)
+        seconds, tokens = time.monotonic() - start, sum(b.inputs.numel() for b in micro) * rt.world_size
+        state.record(loss, tokens, seconds)
+        last, val = state.step == stage.steps, {}
+        if stage.evaluate and (last or (stage.eval_every and state.step % stage.eval_every == 0)):
+            val = _evaluate(stage, model, state)
+        if rt.rank == 0:
+            made = {"skipped": state.skipped} if math.isnan(loss) else {"loss": round(loss, 5), "grad_norm": round(norm, 5)}
+            append_jsonl(stage.log_path, {"step": state.step, **made, "lr": round(factor, 5),
+                                          "tok_per_s": round(tokens / seconds), "elapsed_s": round(state.train_s, 2),
+                                          **val, **stage.extra})
+        progress.update(1, loss=f"{state.loss:.3f}", lr=f"{factor:.2f}", **{"tok/s": f"{tokens / seconds:,.0f}"})
+        if last or stop or (stage.save_every and state.step % stage.save_every == 0):
+            save(stage, optimizer, state, rt, writer, val, wait=last or stop)
+        if last:
+            return
+        if stop:
+            raise Interrupted(f"{stage.name} is saved at step {state.step:,}. Run the same command to go on.")
+        start = time.monotonic()
 
 
 def run(stage, model, optimizer, rt):
@@ -159,44 +252,18 @@ def run(stage, model, optimizer, rt):
 
     Returns (seconds of steps in earlier sittings, TrainState). Raises Interrupted, with everything saved, after Ctrl-C or SIGTERM.
     """
+    if rt.rank == 0:
+        checkpoint.sweep(stage.folder)
+    runtime.barrier(rt)
     state = resume(stage, optimizer, rt)
-    before_s = state.train_s
+    before_s, at_start = state.train_s, state.step
     if rt.rank == 0:
         _trim_log(stage.log_path, state.step)
-    progress, asked, at_start = Progress(stage.steps, stage.name, done=state.step), [], state.step
-    batches = stage.batches(state.step)
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        with _graceful(asked):
-            start = time.monotonic()
-            for step, micro in batches if state.step < stage.steps else ():
-                factor, momentum = stage.schedule(step)
-                loss, norm, stop = train_step(model, optimizer, micro, rt, factor, momentum, bool(asked))
-                seconds, tokens = time.monotonic() - start, sum(b.inputs.numel() for b in micro) * rt.world_size
-                state.record(loss, tokens, seconds)
-                last, val = state.step == stage.steps, {}
-                if stage.evaluate and (last or (stage.eval_every and state.step % stage.eval_every == 0)):
-                    val = _evaluate(stage, model, state)
-                if rt.rank == 0:
-                    append_jsonl(stage.log_path, {
-                        "step": state.step, "loss": round(loss, 5), "grad_norm": round(norm, 5), "lr": round(factor, 5),
-                        "tok_per_s": round(tokens / seconds), "elapsed_s": round(state.train_s, 2), **val, **stage.extra})
-                progress.update(1, loss=f"{state.loss:.3f}", lr=f"{factor:.2f}", **{"tok/s": f"{tokens / seconds:,.0f}"})
-                if last or stop or (stage.save_every and state.step % stage.save_every == 0):
-                    save(stage, optimizer, state, rt)
-                if last:
-                    break
-                if stop:
-                    raise Interrupted(f"{stage.name} is saved at step {state.step:,}. Run the same command to go on.")
-                start = time.monotonic()
-    finally:
-        gc.enable()
-        gc.unfreeze()
-        getattr(batches, "close", lambda: None)()
-        progress.close()
-    if state.step > at_start:
+    if at_start < stage.steps:
+        with (contextlib.closing(Progress(stage.steps, stage.name, done=at_start)) as progress,
+              contextlib.closing(stage.batches(at_start)) as batches, _no_garbage_collection(), _graceful() as asked,
+              checkpoint.Writer() as writer):
+            _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer)
         log.info(f"{stage.name}: {state.step:,} steps, loss {state.loss:.3f}"
                  + "".join(f", {k} {v:.4f}" for k, v in state.val.items()) + f", {state.train_s:.0f} s")
     return before_s, state
@@ -207,7 +274,9 @@ def metrics(stage, model, state, rt) -> dict:
     flops = model.flops_per_token()
     rate = state.tokens / max(state.train_s, 1e-9)
     mfu = rate * flops / (rt.peak_flops * rt.world_size) if rt.peak_flops else None
+    best = checkpoint.best_step(stage.folder)
     return {"params": model.num_params(), "tokens": state.tokens, "steps": state.step, "final_loss": state.loss, **state.val,
+            **({} if best is None else {"best_step": best}), "skipped": state.skipped, "save_stall_s": state.save_stall_s,
             "tok_per_s": rate, "flops_per_token": flops, "total_flops": flops * state.tokens, "mfu": mfu,
             "train_s": state.train_s, "log": f"logs/{stage.log_path.name}", "model": asdict(model.config)}
 

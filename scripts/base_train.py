@@ -19,11 +19,11 @@ from nanochat.tokenizer import Tokenizer
 
 
 @dataclass
-class Config:
+class Config(train.RunFlags):
     dataset: str = option("climbmix", "climbmix, fineweb-edu, kindergarten, or a folder of parquet files with a text column")
     depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
-    smear: float = option(0.0, "share of the previous token's embedding added to each; 1 teaches small models to copy early")
+    key_offset: float = option(0.0, "share of a head that finds words by the word before; 0.5 lets small models copy")
     device_batch_size: int = option(32, "rows a device takes at a time; halve it when memory runs out")
     total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
     num_iterations: int = option(0, "optimizer steps (0: from the ratio)")
@@ -35,19 +35,15 @@ class Config:
     warmdown_frac: float = option(0.4, "last share of the steps, over which learning rates fall")
     eval_every: int = option(250, "steps between validations (0: only at the end)")
     eval_tokens: int = option(0, "validation tokens (0: 20 batches)")
-    save_every: int = option(0, "steps between checkpoints (0: only at the end and when interrupted)")
     seed: int = option(0, "of the initial weights")
-    tag: str = option("", "name of the run's folder (default: d<depth>)")
-    device: str = option("", "cuda, mps or cpu (default: the best there is)")
-    fresh: bool = option(False, "start over, deleting this tag's checkpoints")
-    dry_run: bool = option(False, "print what would be run, and stop")
 
     def __post_init__(self):
         for name in ("depth", "sequence_len", "device_batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}.")
-        if not 0 <= self.warmdown_frac <= 1:
-            raise UsageError(f"--warmdown_frac must lie in 0 to 1, got {self.warmdown_frac}.")
+        for name in ("warmdown_frac", "key_offset"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"--{name} must lie in 0 to 1, got {getattr(self, name)}.")
 
 
 def main(argv=None):
@@ -56,7 +52,7 @@ def main(argv=None):
     setup_logging(rt.rank)
     tokenizer = Tokenizer.load()
     shape = asdict(scaling.model_shape(config.depth))
-    model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, smear=config.smear, **shape)
+    model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, key_offset=config.key_offset, **shape)
     batch_tokens = config.total_batch_size or scaling.total_batch_tokens(config.depth)
     if batch_tokens % config.sequence_len:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of --sequence_len={config.sequence_len}.")
@@ -86,7 +82,7 @@ def main(argv=None):
         identity=identity,
         meta={"model": asdict(model_config), "tokenizer": tokenizer.hash, "dataset": config.dataset, "config": asdict(config)},
         evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, config.device_batch_size, rt, val_count)},
-        eval_every=config.eval_every, save_every=config.save_every)
+        eval_every=config.eval_every, **config.for_stage())
     train.run_locked(stage, model, optimizer, rt, config, "base_train")
 
 

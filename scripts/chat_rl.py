@@ -4,39 +4,38 @@ Reinforcement learning on checkable tasks: sample several answers a question, re
     python -m scripts.chat_rl
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_rl -- --tasks=gsm8k
 
-Starts from the newest finetuned model. Questions are from the training split; the method is in nanochat/rollout.py. An
-interrupted run goes on with the same command.
+Starts from the newest finetuned model. Questions are from the training split; the method is in nanochat/rollout.py. Each
+step also trains on a few rows of the finetuning's own conversations, so that what is not rewarded is not forgotten (PPO-ptx
+of InstructGPT, arXiv 2203.02155). An interrupted run goes on with the same command.
 """
 import json
 from dataclasses import asdict, dataclass
 
-from nanochat import checkpoint, rollout, runtime, scaling, train
+from nanochat import checkpoint, finetune, rollout, runtime, scaling, train
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, base_dir, log, mix_seed, run, setup_logging
+from nanochat.dataloader import ChatRows, StepBatches
 from nanochat.engine import Engine
 from nanochat.tasks import lookup
 
 
 @dataclass
-class Config:
+class Config(train.RunFlags):
     source: str = option("sft", "stage whose model to start from", choices=("mid", "sft", "rl"))
     tasks: str = option("", "tasks joined by '|' (default: kindergarten skills, or gsm8k, by what the model grew up on)")
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
     epochs: float = option(1.0, "times over the tasks' training questions when num_iterations is 0")
     questions: int = option(16, "questions a step, over all devices")
     samples: int = option(16, "answers sampled for each question")
-    device_batch_size: int = option(64, "rollouts a device takes at a time")
+    anchor_rows: int = option(16, "rows of finetuning's conversations a step, over all devices (0: reward alone)")
+    device_batch_size: int = option(64, "rollouts or rows a device takes at a time")
     max_new_tokens: int = option(128, "longest answer")
     temperature: float = option(1.0, "of the sampling")
     top_k: int = option(0, "sample among the k most likely tokens (0: all)")
     lr_scale: float = option(0.05, "factor on pretraining's learning rates at the start; falls to zero")
-    save_every: int = option(0, "steps between checkpoints (0: only at the end and when interrupted)")
+    save_every: int = option(20, "steps between checkpoints, written while training goes on (0: only at the end)")
     seed: int = option(0, "of questions and samples")
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
-    tag: str = option("", "name of this run's folder (default: the source's tag)")
-    device: str = option("", "cuda, mps or cpu (default: the best there is)")
-    fresh: bool = option(False, "start over, deleting this tag's checkpoints")
-    dry_run: bool = option(False, "print what would be run, and stop")
 
     def __post_init__(self):
         if self.samples < 2:
@@ -45,8 +44,20 @@ class Config:
             raise UsageError(f"--temperature must be above 0, got {self.temperature}: equal answers teach nothing.")
 
 
-def rollout_batches(config, tasks, model, tokenizer, rt, extra, start):
-    """Yield (step, micro-batches) sampled from the model as it stands; the mean reward goes into `extra`."""
+def anchor_batches(config, meta, tokenizer, T, steps, rt):
+    """step -> micro-batches of the conversations that the source was finetuned on; none without anchor_rows."""
+    if not config.anchor_rows:
+        return lambda step: []
+    count = 8 * steps * config.anchor_rows          # about 8 conversations fill a row
+    stage = "mid" if config.source == "mid" else "sft"
+    chosen, _ = finetune.conversations(meta["data"], stage, count, mix_seed("anchor", config.seed))
+    rows = ChatRows(chosen, tokenizer, T, seed=config.seed)
+    return StepBatches(rows, config.anchor_rows, config.device_batch_size, rt.rank, rt.world_size).load
+
+
+def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
+    """Yield (step, micro-batches): answers sampled from the model as it stands, whose mean reward goes into `extra`, then
+    the anchor's rows. Each kind is a mean over its own tokens, and the loss is their sum."""
     engine, step = Engine(model, tokenizer), start
     mine = range(rt.rank, config.questions, rt.world_size)
     while True:
@@ -58,7 +69,7 @@ def rollout_batches(config, tasks, model, tokenizer, rt, extra, start):
                                 seed=mix_seed("rollout", config.seed, step, rt.rank))
         model.train()
         batches, extra["reward"] = rollout.make_batches(groups, config.device_batch_size, tokenizer.bos_id, rt)
-        yield step, batches
+        yield step, batches + anchor(step)
         step += 1
 
 
@@ -66,8 +77,9 @@ def main(argv=None):
     config = parse(Config, argv, __doc__)
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
-    if config.questions % rt.world_size:
-        raise UsageError(f"--questions={config.questions} must divide by the {rt.world_size} ranks.")
+    for name in ("questions", "anchor_rows"):
+        if getattr(config, name) % rt.world_size:
+            raise UsageError(f"--{name}={getattr(config, name)} must divide by the {rt.world_size} ranks.")
     source = checkpoint.find(config.source, config.source_tag or None)
     model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
     tag = config.tag or source.parent.name
@@ -78,6 +90,7 @@ def main(argv=None):
              f"questions, {config.samples} answers each")
     if config.dry_run:
         return
+    anchor = anchor_batches(config, meta, tokenizer, model.config.sequence_len, steps, rt)
     model.requires_grad_(True).train()
     optimizer = train.make_optimizer(model, rt, scale=config.lr_scale)
     optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
@@ -85,13 +98,14 @@ def main(argv=None):
     stage = train.Stage(
         name="reinforcement learning", folder=checkpoint.stage_dir("rl") / tag,
         log_path=base_dir() / "logs" / f"rl_{tag}.jsonl", steps=steps,
-        batches=lambda start: rollout_batches(config, tasks, model, tokenizer, rt, extra, start),
+        batches=lambda start: rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=1.0), scaling.muon_momentum(step, steps)),
         identity={"tasks": names, "steps": steps, "questions": config.questions, "samples": config.samples,
-                  "tokenizer": tokenizer.hash, "model": asdict(model.config), "source": meta["files"]["model.safetensors"]},
-        meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"], "data": names,
-              "config": asdict(config)},
-        save_every=config.save_every, extra=extra)
+                  "anchor_rows": config.anchor_rows, "tokenizer": tokenizer.hash, "model": asdict(model.config),
+                  "source": meta["files"]["model.safetensors"]},
+        meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"],
+              "data": meta["data"], "tasks": names, "config": asdict(config)},
+        extra=extra, **config.for_stage())
     train.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
 
 

@@ -57,6 +57,11 @@ def test_tokens_and_mask(tokenizer, given, expected):
     assert compact(tokenizer, *render(tokenizer, given)) == expected
 
 
+def test_a_document_is_supervised_whole(tokenizer):
+    assert compact(tokenizer, *render(tokenizer, {"text": "A cat."})) == [("<|bos|>", 0), ("A cat.", 1)]
+    assert compact(tokenizer, *render(tokenizer, {"text": "A cat."}, max_tokens=1)) == [("<|bos|>", 0)]
+
+
 def test_tool_output_is_never_supervised(tokenizer):
     ids, mask = render(tokenizer, conversation("2+2?", TOOL_USE))
     start, end = ids.index(tokenizer.special("<|output_start|>")), ids.index(tokenizer.special("<|output_end|>"))

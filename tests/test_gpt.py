@@ -7,7 +7,7 @@ import torch
 
 from nanochat import attention, loss, scaling
 from nanochat.engine import KVCache
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT, GPTConfig, norm, offset_keys
 
 TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
 
@@ -150,9 +150,9 @@ def test_momentum_schedule_fits_into_a_short_run():
     assert scaling.muon_momentum(49, 50) == pytest.approx(0.95)
 
 
-@pytest.mark.parametrize("smear", [0.0, 1.0])
-def test_ragged_cache_in_pieces_equals_one_full_forward(smear):
-    config = dataclasses.replace(TINY, smear=smear)
+@pytest.mark.parametrize("key_offset", [0.0, 0.5, 1.0])
+def test_ragged_cache_in_pieces_equals_one_full_forward(key_offset):
+    config = dataclasses.replace(TINY, key_offset=key_offset)
     model = GPT(config)
     model.load_state_dict(tiny().state_dict())
     idx = torch.randint(0, 100, (2, 12), generator=torch.Generator().manual_seed(5))
@@ -168,10 +168,21 @@ def test_ragged_cache_in_pieces_equals_one_full_forward(smear):
         seen = seen + n
 
 
-def test_smear_sees_the_token_before_and_no_other():
+def test_offset_keys_let_a_token_find_what_followed_it_before():
     with torch.no_grad():
-        model = GPT(dataclasses.replace(TINY, smear=1.0))
+        model = GPT(dataclasses.replace(TINY, n_kv_head=4, n_embd=256, key_offset=0.5, max_attn_logit=50.0))
         model.init_weights()
-        x = model._embed(torch.tensor([[1, 2, 3]]), None)
-        y = model._embed(torch.tensor([[9, 2, 3]]), None)
-    assert not torch.equal(x[0, 1], y[0, 1]) and torch.equal(x[0, 2], y[0, 2])
+        idx = torch.tensor([[7, 3, 8, 4, 9, 5, 3]])
+        block, seen = model.blocks[0].attn, norm(norm(model.wte(idx)))
+        block.c_proj.weight.copy_(torch.eye(block.c_proj.weight.size(0)))
+        rotary = model._rotary(torch.arange(7)[None])
+        out = block(seen, rotary, None, None)[0, -1]          # what the second 3 gathers
+        values = block.c_v(seen)[0]
+    assert torch.cosine_similarity(out, values, dim=-1).argmax() == 2      # position 2: what came after the first 3
+
+
+def test_position_zero_of_an_offset_key_is_zero_and_the_rest_moves_by_one():
+    k = torch.arange(24.0).view(1, 3, 2, 4)
+    moved = offset_keys(k, 2)
+    assert torch.equal(moved[..., :2], k[..., :2])
+    assert torch.equal(moved[:, 1:, :, 2:], k[:, :-1, :, 2:]) and not moved[:, 0, :, 2:].any()

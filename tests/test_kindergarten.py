@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nanochat.common import UsageError
-from nanochat.kindergarten import (SKILLS, World, check, document, documents, eval_example, rl_example,
+from nanochat.kindergarten import (SKILLS, World, check, credit, document, documents, eval_example, rl_example,
                                    train_conversations, training_example)
 from nanochat.kindergarten import nature, phrases, tables
 from nanochat.kindergarten.skills_numbers import calculate
@@ -123,6 +123,13 @@ def test_held_out_people_are_never_asked_about(world, training, texts):
                 assert not names & set(re.findall(r"[a-z]+", line.lower())), line
 
 
+def test_everybody_is_read_about_again_while_conversations_are_trained(world):
+    made = list(train_conversations(6000, stage="sft"))
+    replayed = " ".join(c["text"] for c in made if "text" in c)
+    assert 0.04 < sum("text" in c for c in made) / len(made) < 0.08 and "?" not in replayed
+    assert all(f"{p.name} " in replayed for p in world.people)
+
+
 def test_eval_examples_are_never_trained(training, evals):
     trained = {normal(turns[k:]) for turns in map(user_turns, training) for k in range(len(turns))}
     for skill, examples in evals.items():
@@ -195,6 +202,13 @@ def test_references_pass_and_wrong_answers_fail(skill, evals):
 def test_checks_are_exact_about_the_answer_and_lenient_about_the_rest(kind, right, wrong):
     assert [r for r in right if not check(kind, r, True)] == []
     assert [w for w in wrong if check(kind, w, True)] == []
+
+
+def test_what_begins_right_is_paid_in_part_and_never_as_much_as_what_is_right():
+    spell, copy = {"kind": "spell", "letters": "drac", "before": []}, {"kind": "copy", "text": "rose leaf"}
+    assert credit(spell, "d-r-a-f") == 0.375 and credit(spell, "d-r-a-c-x") == 0.5 and credit(spell, "no") == 0
+    assert credit(copy, "rose bee") == 0.25 and credit(copy, "leaf rose") == 0
+    assert credit({"kind": "number", "answer": "3"}, "3") == 0
 
 
 def test_sums_without_the_tool_do_not_count(evals):

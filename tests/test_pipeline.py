@@ -2,6 +2,7 @@
 import json
 
 import pytest
+import torch
 
 from nanochat.common import CheckpointError, Interrupted, MissingArtifact, UsageError, base_dir
 
@@ -83,12 +84,29 @@ def test_command_line_chat_answers_and_shows_no_special_token(trained, capsys):
     assert out.endswith("\n") and "<|" not in out
 
 
+def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_step(trained):
+    from nanochat import rollout, train
+    steps, real = [], train.train_step
+
+    def watch(model, optimizer, batches, *more):
+        steps.append(batches)
+        return real(model, optimizer, batches, *more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "train_step", watch)
+        patch.setattr(rollout, "make_batches", lambda *args: ([], 0.0))       # no reward: what is left is the anchor
+        script("chat_rl")(["--tag=anchored", "--num_iterations=2", "--anchor_rows=8", "--questions=2", "--samples=2",
+                           "--max_new_tokens=4", *TINY])
+    first, second = ([batch for batch in step] for step in steps)
+    assert [len(batch.rows) for batch in first] == [4, 4] and not torch.equal(first[0].inputs, second[0].inputs)
+    assert sum(batch.weight.sum().item() for batch in first) == first[0].count > 1
+    assert result("chat_rl")["metrics"]["final_loss"] > 0
+
+
 def test_rl_interrupted_and_resumed_equals_uninterrupted(trained):
     flags = ["--num_iterations=3", "--questions=2", "--samples=3", "--max_new_tokens=8", *TINY]
     import os
     import signal
 
-    import torch
     from safetensors.torch import load_file
 
     from nanochat import rollout

@@ -11,12 +11,12 @@ process and for every seed's repetition. `size` is the number of people: 60 for 
 Lineage: synthetic worlds to study what language models learn (Physics of Language Models, arXiv:2309.14316: facts must
 be told in many wordings to be answerable) and simulated stories (bAbI, arXiv:1502.05698); all text here is our own.
 """
-from nanochat.kindergarten.checks import check
+from nanochat.kindergarten.checks import check, credit
 from nanochat.kindergarten.conversations import (SKILLS, eval_example, rl_example, train_conversations,
                                                  training_example)
 from nanochat.kindergarten.documents import document, documents
 from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World
 
-__all__ = ["SKILLS", "Example", "Skill", "World", "check", "document", "documents", "eval_example", "rl_example",
+__all__ = ["SKILLS", "Example", "Skill", "World", "check", "credit", "document", "documents", "eval_example", "rl_example",
            "train_conversations", "training_example"]

@@ -48,6 +48,17 @@ def check(check, reply_text, used_tool=False):
     return KINDS[check["kind"]](check, reply_text, used_tool)
 
 
+def credit(check, reply_text):
+    """For a reply that fails: where words or letters were wanted in order, half the share of them right from the start."""
+    if check["kind"] not in ("spell", "copy"):
+        return 0.0
+    spell = check["kind"] == "spell"
+    wanted = check["letters"] if spell else words(check["text"])
+    said = (letter_runs(reply_text) or [""])[-1] if spell else words(reply_text)
+    right = next((i for i, (a, b) in enumerate(zip(wanted, said)) if a != b), min(len(wanted), len(said)))
+    return 0.5 * right / len(wanted)
+
+
 def _fact(check, text, _):
     if DONT_KNOW.search(text.lower()) or " or " in text.lower():
         return False
@@ -69,7 +80,7 @@ def _yes_no(check, text, _):
 
 
 def _letter(check, text, _):
-    """The letter is said ("B", "(B) soup", "The answer is B.", "soup, so B.") and no other letter is."""
+    """The letter is said ("B", "(B) soup", "The answer is B.", "soup=B.") and no other letter is."""
     found = re.findall(r"\b[B-D]\b|\bA\b(?! (?!or|and)[a-z])", text)
     return bool(found) and set(found) == {check["answer"]}
 

@@ -10,10 +10,11 @@ import itertools
 import random
 
 from nanochat.common import UsageError, mix_seed
-from nanochat.kindergarten import skills_numbers, skills_people, skills_social, skills_words, skills_world
+from nanochat.kindergarten import documents, skills_numbers, skills_people, skills_social, skills_words, skills_world
 from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World
 
+REPLAYED = 0.06         # part of the training conversations that are biographies instead, lest the unasked be forgotten
 JOINED = 0.12           # part of the training conversations that have an unrelated conversation in front
 MAX_JOINED_CHARS = 360  # both together, so that a conversation stays under 200 tokens
 TRIES = 50              # draws without anything new before a skill's space counts as used up
@@ -46,12 +47,12 @@ SKILLS = {skill.name: skill for skill in (
     Skill("spelling_new_words", "Spelling, words only read", 0.0, "words",
           "words that are spelled in documents, in no conversation", _w.spelling_new_words, 0, 0),
     Skill("counting", "Counting letters", 0.2, "pairs", "known words, word and letter never counted",
-          _w.counting, 8, 15),
-    Skill("copying", "Copying", 0.0, "words", "phrases never trained", _w.copying, 8, 10),
-    Skill("reversing", "Reversing", 0.0, "words", "lists and words never reversed in training", _w.reversing, 4, 6),
-    Skill("identity", "Who are you?", 0.0, "paraphrase", "wordings never trained", _s.identity, 4, 3),
+          _w.counting, 8, 17),
+    Skill("copying", "Copying", 0.0, "words", "phrases never trained", _w.copying, 8, 8),
+    Skill("reversing", "Reversing", 0.0, "words", "lists and words never reversed in training", _w.reversing, 4, 8),
+    Skill("identity", "Who are you?", 0.0, "paraphrase", "wordings never trained", _s.identity, 4, 5),
     Skill("greetings", "Greetings", 0.0, "paraphrase", "wordings never trained", _s.greetings, 4, 3),
-    Skill("memory", "Remembering", 0.0, "words", "names and favourites never told in training", _s.memory, 16, 24),
+    Skill("memory", "Remembering", 0.0, "words", "names and favourites never told in training", _s.memory, 16, 20),
 )}
 STAGES = {"mid": 1, "sft": 2}   # stage -> level of difficulty
 
@@ -94,9 +95,13 @@ def training_example(i, seed=0, size=60, stage="mid"):
 
 
 def train_conversations(n, seed=0, size=60, stage="mid"):
-    """Yield the conversations of the first `n` training examples."""
+    """Yield the conversations of the first `n` training examples, some replaced by a biography: {"text": str}."""
     for i in range(n):
-        yield training_example(i, seed, size, stage).conversation
+        rng = random.Random(mix_seed("replay", stage, seed, i))
+        if rng.random() < REPLAYED:
+            yield {"text": documents.life(rng, rng.choice(_world(size).people))}
+        else:
+            yield training_example(i, seed, size, stage).conversation
 
 
 class _Tests:

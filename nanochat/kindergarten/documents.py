@@ -28,10 +28,10 @@ def _biography(rng, world):
     person, other = rng.sample(world.people, 2)
     if rng.random() < 0.4:
         other = world.people[person.index ^ 1]
-    return f"{_life(rng, person)}\n{_life(rng, other)}"
+    return f"{life(rng, person)}\n{life(rng, other)}"
 
 
-def _life(rng, person):
+def life(rng, person):
     """The person's facts, as a paragraph with pronouns or as a list of sentences by name.
 
     Lists are few: without a blank before it a name is another token, and answers begin with a blank (chat_format.py).
@@ -143,7 +143,7 @@ def _stories(rng, world):
 
 ASKED = ((skills_people.facts_seen, 5), (skills_people.reverse, 1.5), (skills_people.yes_no, 1),
          (skills_people.follow_up, 1), (skills_world.facts_world, 4), (skills_world.story, 1),
-         (skills_words.spelling, 1), (skills_words.counting, 1), (skills_social.identity, 0.7),
+         (skills_words.spelling, 1), (skills_words.counting, 1), (skills_people.choice, 1), (skills_social.identity, 0.7),
          (skills_social.greetings, 0.7), (skills_social.memory, 0.7))
 ASKERS = [make for make, _ in ASKED]
 ASKED_CUM = list(accumulate(weight for _, weight in ASKED))

@@ -123,7 +123,7 @@ def choice(rng, world, test, level):
     rng.shuffle(options)
     letter = LETTERS[options.index(value)]
     asked = question + "".join(f"\n- {option}={name}" for option, name in zip(options, LETTERS))
-    return chat(asked, f"{value}, so {letter}."), {"kind": "letter", "answer": letter}
+    return chat(asked, f"{value}={letter}."), {"kind": "letter", "answer": letter}
 
 
 def follow_up(rng, world, test, level):

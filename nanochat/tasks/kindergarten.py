@@ -41,6 +41,11 @@ class Kindergarten(Task):
         example = self._example(i)
         return {**example.conversation, "check": example.check}
 
+    def reward(self, conversation, parts):
+        """1 for a right answer; a wrong one that begins right, letter by letter or word by word, gets a part."""
+        right = self.evaluate(conversation, parts)
+        return 1.0 if right else kindergarten.credit(conversation["check"], reply_text(parts))
+
     def evaluate(self, conversation, parts):
         used_tool = any(part["type"] == "python_output" for part in parts)
         return bool(kindergarten.check(conversation["check"], reply_text(parts), used_tool))

@@ -1,0 +1,249 @@
+"""
+How fast a training step is on this machine, where its time goes, and how that compares with others' code.
+
+    python benchmarks/bench_train.py                                ours at two shapes
+    python benchmarks/bench_train.py --peers                        beside transformers and litgpt, eager and compiled
+    python benchmarks/bench_train.py --shapes=d4 --runs=3
+
+Every candidate runs in a process of its own, one after another, on the same shape, the same batch of the same tokens
+and the same threads; just before each, a 2048-cube product in bf16 says what the machine can do at that moment. A figure
+is the median of the timed steps, with the quartiles beside it. Peers: transformers' NanoChatForCausalLM, the same
+architecture, and litgpt's GPT where it is installed, both with torch.optim.AdamW (fused), and where they are compiled
+by torch.compile with its defaults. `pip install transformers litgpt` into the same environment first.
+"""
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from nanochat import runtime, scaling, train  # noqa: E402
+from nanochat.cli import option, parse  # noqa: E402
+from nanochat.common import run  # noqa: E402
+from nanochat.dataloader import StepBatches  # noqa: E402
+from nanochat.gpt import GPT, GPTConfig  # noqa: E402
+
+SHAPES = {"d4": (4, 256, 4096), "d8": (8, 512, 8192), "d12": (12, 1024, 32768)}     # depth, sequence_len, vocab_size
+OURS = ["nanochat bf16", "nanochat fp32"]
+PEERS = [f"{peer} {dtype} {how}" for peer in ("transformers", "litgpt") for dtype in ("fp32", "bf16") for how in
+         ("eager", "compiled")]
+
+
+@dataclass
+class Config:
+    shapes: str = option("d4,d8", f"of {', '.join(SHAPES)}, joined by commas")
+    tokens: int = option(8192, "in a step")
+    runs: int = option(5, "timed steps of each candidate")
+    peers: bool = option(False, "measure the peers too: minutes each, most of it compiling")
+    only: str = option("", "candidates whose name contains this")
+    device: str = option("", "cuda or cpu (default: the best there is)")
+    one: str = option("", "measure this candidate in this process and print JSON; used by the benchmark itself")
+
+
+class RandomRows:
+    """Rows of random tokens with the counts of full rows, read like those of a dataset."""
+
+    def __init__(self, n, sequence_len, vocab_size):
+        self.tokens = np.random.RandomState(0).randint(0, vocab_size, (n, sequence_len + 1))
+        self.counts = np.full(n, float(sequence_len))
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def row(self, i):
+        return self.tokens[i].astype(np.int64), np.ones(self.tokens.shape[1] - 1, np.float32)
+
+
+# -------------------------------------------------------------------------------------------------------------- timing
+def _sync(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def matmul_peak(device, dtype=torch.bfloat16, n=2048, seconds=1.5):
+    """FLOP/s of an n-cube matrix product, the best of what fits into `seconds`."""
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        _sync(device)
+        start = time.perf_counter()
+        a @ b
+        _sync(device)
+        best = max(best, 2 * n ** 3 / (time.perf_counter() - start))
+    return best
+
+
+class Clock:
+    """Adds up the seconds of named parts of a step."""
+
+    def __init__(self, device):
+        self.device, self.parts, self.last = device, {}, 0.0
+
+    def start(self):
+        _sync(self.device)
+        self.last = time.perf_counter()
+
+    def lap(self, part):
+        _sync(self.device)
+        now = time.perf_counter()
+        self.parts.setdefault(part, []).append(now - self.last)
+        self.last = now
+
+
+# ---------------------------------------------------------------------------------------------------------- candidates
+def ours(shape, tokens, dtype, rt):
+    """step(clock): one whole training step of this project, its parts timed."""
+    depth, T, V = shape
+    model = GPT(GPTConfig(T, V, **vars(scaling.model_shape(depth))), dtype).to(rt.device)
+    model.init_weights()
+    optimizer = train.make_optimizer(model, rt)
+    batches = iter(StepBatches(RandomRows(4 * tokens // T, T, V), tokens // T, tokens // T))
+
+    def step(clock):
+        clock.start()
+        _, (batch,) = next(batches)
+        batch = batch.to(rt.device)
+        clock.lap("data")
+        loss = model.loss(batch.inputs, batch.targets, batch.weight) / batch.count
+        clock.lap("forward")
+        loss.backward()
+        clock.lap("backward")
+        optimizer.reduce()
+        optimizer.step(1.0, 0.95)
+        clock.lap("optimizer")
+    return step, model.flops_per_token()
+
+
+def peer(name, how, shape, tokens, dtype, device):
+    """step(clock): one whole training step of a peer's model with torch's AdamW."""
+    model, loss_of = {"transformers": _transformers, "litgpt": _litgpt}[name](shape)
+    model = model.to(device=device, dtype=dtype).train()
+    if how == "compiled":
+        model = torch.compile(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    _, T, V = shape
+    x = torch.from_numpy(RandomRows(tokens // T, T, V).tokens).to(device)
+
+    def step(clock):
+        clock.start()
+        loss = loss_of(model, x)
+        clock.lap("forward")
+        loss.backward()
+        clock.lap("backward")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        clock.lap("optimizer")
+    return step
+
+
+def _transformers(shape):
+    from transformers import NanoChatConfig, NanoChatForCausalLM
+    depth, T, V = shape
+    s = scaling.model_shape(depth)
+    config = NanoChatConfig(vocab_size=V, hidden_size=s.n_embd, intermediate_size=4 * s.n_embd, num_hidden_layers=depth,
+                            num_attention_heads=s.n_head, num_key_value_heads=s.n_kv_head, max_position_embeddings=T,
+                            use_cache=False)
+    return NanoChatForCausalLM(config), lambda model, x: model(x[:, :-1], labels=x[:, :-1], shift_labels=x[:, 1:].contiguous()).loss
+
+
+def _litgpt(shape):
+    from litgpt import GPT as LitGPT
+    from litgpt import Config as LitConfig
+    depth, T, V = shape
+    s = scaling.model_shape(depth)
+    config = LitConfig(block_size=T, vocab_size=V, padded_vocab_size=V, n_layer=depth, n_head=s.n_head, n_embd=s.n_embd,
+                       n_query_groups=s.n_kv_head, rotary_percentage=1.0, parallel_residual=False, bias=False,
+                       norm_class_name="RMSNorm", mlp_class_name="GptNeoxMLP", intermediate_size=4 * s.n_embd)
+    return LitGPT(config), lambda model, x: torch.nn.functional.cross_entropy(
+        model(x[:, :-1]).float().flatten(0, 1), x[:, 1:].flatten())
+
+
+def measure(config):
+    """What the process of one candidate prints: a dict of its figures."""
+    name, dtype, *how = config.one.split()
+    shape, dtype = SHAPES[config.shapes], {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
+    rt = runtime.init(config.device) if name == "nanochat" else runtime.Runtime(device=torch.device(config.device or "cpu"))
+    peak, before = matmul_peak(rt.device), _memory(rt.device)
+    if name == "nanochat":
+        step, flops = ours(shape, config.tokens, dtype, rt)
+    else:
+        step, flops = peer(name, how[0], shape, config.tokens, dtype, rt.device), None
+    start = time.perf_counter()
+    for _ in range(2):
+        step(Clock(rt.device))
+    ready, clock = time.perf_counter() - start, Clock(rt.device)
+    for _ in range(config.runs):
+        step(clock)
+    times = [sum(parts) for parts in zip(*clock.parts.values())]
+    return {"tok_per_s": [config.tokens / t for t in sorted(times, reverse=True)], "ready_s": ready, "peak": peak,
+            "parts": {part: sum(seconds) / sum(times) for part, seconds in clock.parts.items()},
+            "flops_per_token": flops, "memory": _memory(rt.device) - before}
+
+
+def _memory(device):
+    """The most bytes held so far: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+def quartiles(values):
+    """(median, lower, upper)."""
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return middle, low, high
+
+
+def launch(config, shape, candidate):
+    """The figures of one candidate from a process of its own, or None with a line that says why."""
+    command = [sys.executable, __file__, f"--one={candidate}", f"--shapes={shape}", f"--tokens={config.tokens}",
+               f"--runs={config.runs}", f"--device={config.device}"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TOKENIZERS_PARALLELISM": "false"})
+    if done.returncode:
+        print(f"| {candidate} | failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:100]} |", flush=True)
+        return None
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def compare(config, shape):
+    """Measure every candidate at one shape and print a table with a line for each."""
+    depth, T, V = SHAPES[shape]
+    print(f"\n{shape}: {depth} layers, T={T}, V={V}, {config.tokens:,} tokens a step, {torch.get_num_threads()} threads, "
+          f"torch {torch.__version__}; median of {config.runs} steps (quartiles)\n")
+    print("| candidate | tokens/s | of ours | memory above imports | bf16 2048-cube | parts of a step |")
+    print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
+    base = None
+    for candidate in OURS + PEERS * config.peers:
+        found = launch(config, shape, candidate) if config.only in candidate else None
+        if not found:
+            continue
+        middle, low, high = quartiles(found["tok_per_s"])
+        base = base or middle
+        parts = ", ".join(f"{part} {share:.1%}" for part, share in found["parts"].items())
+        mfu = f"; {found['flops_per_token'] * middle / found['peak']:.1%} of the peak" if found["flops_per_token"] else ""
+        print(f"| {candidate} | {middle:,.0f} ({low:,.0f} to {high:,.0f}) | {middle / base:.2f} | "
+              f"{found['memory'] / 2**20:,.0f} MiB | {found['peak'] / 1e9:,.0f} GFLOP/s{mfu} | {parts}; ready after "
+              f"{found['ready_s']:.0f} s |", flush=True)
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    if config.one:
+        print(json.dumps(measure(config)))
+        return
+    for shape in config.shapes.split(","):
+        compare(config, shape)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,237 @@
+"""
+Pull the plug at any moment and lose nothing: the promises that benchmarks/crash.py measures, at small counts, and what
+the background writer, the best checkpoint and skipped steps promise beside them.
+"""
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+from test_train import make, weights
+
+from nanochat import checkpoint, train
+from nanochat.common import NanochatError
+
+
+# ------------------------------------------------------------------------------------------------- the benchmark, small
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """{test: row} of the benchmark at small counts. A process of its own: it forks, which this one may no longer do."""
+    out = tmp_path_factory.mktemp("crash") / "rows.json"
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "crash.py"), "--kills=6", "--in_save=3", "--offsets=3",
+                           f"--json={out}"], capture_output=True, text=True, timeout=300)
+    assert out.exists(), done.stdout + done.stderr
+    return {row["test"]: row for row in json.loads(out.read_text(encoding="utf-8"))}
+
+
+def holds(rows, *tests):
+    missed = [f"{test}: {rows[test]['measured']}" for test in tests if not rows[test]["ok"]]
+    assert not missed, "\n".join(missed)
+
+
+def test_killed_runs_end_bitwise_like_the_undisturbed_one(rows):
+    holds(rows, "SIGKILL, then the same command")
+
+
+def test_a_kill_loses_no_whole_checkpoint_and_its_leftovers_are_in_nobodys_way(rows):
+    holds(rows, "whole checkpoints lost", "collisions with leftovers, or leftovers that stay")
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_bitwise_when_there_is_room(rows):
+    holds(rows, "disk full (tmpfs)", "file size limit")
+
+
+def test_a_signal_saves_within_ten_seconds_and_says_so(rows):
+    holds(rows, "SIGTERM", "SIGINT")
+
+
+def test_a_dead_rank_does_not_leave_the_other_hanging(rows):
+    holds(rows, "rank 0 of 2 killed", "rank 1 of 2 killed")
+
+
+def test_a_second_run_in_one_folder_is_refused(rows):
+    holds(rows, "two runs in one folder")
+
+
+@pytest.mark.parametrize("what", ["model.safetensors", "optim.safetensors", "meta.json", "token shard .tokens.npy",
+                                  "token shard .offsets.npy", "token shard .json", "tokenizer.json", "parquet"])
+def test_damage_is_never_unnoticed(rows, what):
+    holds(rows, f"damage to {what}")
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(rows):
+    holds(rows, "a damaged newest checkpoint")
+
+
+def test_no_hostile_pickle_runs(rows):
+    holds(rows, "hostile pickles as every input")
+
+
+# ------------------------------------------------------------------------------------------------ written in background
+def test_a_checkpoint_holds_the_values_of_its_own_step_though_training_went_on(tmp_path, monkeypatch):
+    real, go_on = checkpoint.save_file, threading.Event()
+
+    def slow(tensors, path):
+        go_on.wait(10)
+        real(tensors, path)
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    tensor, state = torch.ones(4, 5), torch.ones(3)
+    with checkpoint.Writer() as writer:
+        writer.save(tmp_path, 1, {"w": tensor[:2]}, {"m": state}, {})
+        tensor.zero_()
+        state.zero_()
+        go_on.set()
+    masters, optim_state, _ = checkpoint.load(tmp_path / "000001", with_optim=True)
+    assert torch.equal(masters["w"], torch.ones(2, 5)) and torch.equal(optim_state["m"], torch.ones(3))
+
+
+def test_at_most_one_checkpoint_is_written_at_a_time_and_the_stall_is_counted(tmp_path, monkeypatch):
+    real, inside, most = checkpoint.save, [], []
+
+    def slow(*args):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.1)
+        real(*args)
+        inside.pop()
+    monkeypatch.setattr(checkpoint, "save", slow)
+    parts = make(tmp_path, steps=4, save_every=1)
+    _, state = train.run(*parts)
+    assert most == [1] * 4 and checkpoint.steps_in(tmp_path / "run") == [3, 4]
+    assert 0.3 < state.save_stall_s == train.metrics(*parts[:2], state, parts[3])["save_stall_s"]
+
+
+def test_a_write_that_fails_in_the_background_stops_the_run_at_the_next_save(tmp_path, monkeypatch):
+    real, calls = checkpoint.save_file, []
+
+    def full_after_the_first(tensors, path):
+        calls.append(path)
+        if len(calls) > 2:                         # model and optimizer of one checkpoint
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+    monkeypatch.setattr(checkpoint, "save_file", full_after_the_first)
+    with pytest.raises(NanochatError, match="cannot write a checkpoint to .*No space left.*go on"):
+        train.run(*make(tmp_path, save_every=2))
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["000002"]
+    parts, straight = make(tmp_path, save_every=2), make(tmp_path / "straight")
+    train.run(*parts)
+    train.run(*straight)
+    assert all(torch.equal(p, weights(parts[1])[name]) for name, p in weights(straight[1]).items())
+
+
+# --------------------------------------------------------------------------------------------------- what is kept, swept
+def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
+    for step, val in enumerate([3.0, 1.0, None, 2.0, 4.0, None], start=1):
+        checkpoint.save(tmp_path, step, {"w": torch.ones(1)}, None, {"val": val}, keep=2)
+    assert checkpoint.steps_in(tmp_path) == [2, 5, 6] and checkpoint.best_step(tmp_path) == 2
+    assert checkpoint.newest_whole(tmp_path)[2]["step"] == 6
+
+
+def test_training_marks_the_checkpoint_with_the_lowest_validation_loss(tmp_path):
+    stage, model, optimizer, rt = make(tmp_path, steps=6, save_every=1)
+    losses = iter([3.0, 1.0, 2.0])
+    stage.evaluate, stage.eval_every, stage.keep = lambda: {"val_loss": next(losses)}, 2, 1
+    _, state = train.run(stage, model, optimizer, rt)
+    assert checkpoint.steps_in(stage.folder) == [4, 6] and checkpoint.best_step(stage.folder) == 4
+    assert train.metrics(stage, model, state, rt)["best_step"] == 4
+
+
+def test_a_checkpoint_just_written_is_not_dropped_for_damaged_later_ones(tmp_path):
+    for step in (1, 5, 6):
+        checkpoint.save(tmp_path, step, {"w": torch.ones(1)}, None, {}, keep=3)
+    for step in (5, 6):
+        (tmp_path / f"{step:06d}" / "model.safetensors").write_bytes(b"damaged")
+    checkpoint.save(tmp_path, 2, {"w": torch.ones(1)}, None, {}, keep=2)
+    assert checkpoint.newest_whole(tmp_path)[2]["step"] == 2 and 1 in checkpoint.steps_in(tmp_path)
+
+
+def test_a_checkpoint_caught_between_two_names_gets_its_own_back_and_halves_go(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"w": torch.ones(1)}, None, {})
+    os.rename(tmp_path / "000002", tmp_path / ".000002.77.old")       # killed as 2 was written again: the old one is aside
+    (tmp_path / ".000002.77.tmp").mkdir()                             # and the new one has no name yet
+    shutil.copytree(tmp_path / "000001", tmp_path / ".000001.77.old")
+    checkpoint.sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "base") == ["000001", "000002"]
+    assert checkpoint.newest_whole(tmp_path)[2]["step"] == 2
+
+
+def test_a_replacement_that_cannot_take_its_name_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path / "run", 1, {"w": torch.ones(1)}, None, {})
+    real = os.rename
+
+    def rename(a, b):
+        if str(a).endswith(".tmp"):
+            raise OSError(5, "Input/output error")
+        real(a, b)
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(NanochatError, match="Input/output error"):
+        checkpoint.save(tmp_path / "run", 1, {"w": torch.zeros(1)}, None, {})
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["000001"]
+    assert checkpoint.load(tmp_path / "run" / "000001")[0]["w"] == 1
+
+
+def test_half_a_line_in_the_log_does_not_keep_a_run_from_going_on(tmp_path):
+    stage, *rest = make(tmp_path, steps=2)
+    train.run(stage, *rest)
+    with open(stage.log_path, "ab") as f:
+        f.write(b'{"step": 3, "lo\xff')
+    train.run(*make(tmp_path, steps=2))
+    assert [json.loads(line)["step"] for line in stage.log_path.read_text(encoding="utf-8").splitlines()] == [1, 2]
+
+
+# -------------------------------------------------------------------------------------------------------- skipped steps
+def poisoned(tmp_path, steps, skip, **more):
+    """A run in which the given steps give NaN."""
+    def poison(step, micro):
+        if step in steps:
+            micro[0].weight[0, 0] = math.nan
+    parts = make(tmp_path, hook=poison, **more)
+    parts[0].skip_nonfinite = skip
+    return parts
+
+
+def test_a_skipped_step_changes_nothing_and_is_counted_said_and_logged(tmp_path, caplog):
+    parts = poisoned(tmp_path, [3], skip=1)
+    _, state = train.run(*parts)
+    assert (state.step, state.skipped, parts[2].steps) == (12, 1, 12) and math.isfinite(state.loss)
+    assert train.metrics(*parts[:2], state, parts[3])["skipped"] == 1
+    assert "skipping step 3: " in caplog.text and "rows 24..31" in caplog.text
+    lines = [json.loads(x) for x in parts[0].log_path.read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines if "loss" not in line] == [4] and lines[3]["skipped"] == 1
+    assert all(torch.isfinite(p).all() for p in weights(parts[1]).values())
+
+
+def test_more_bad_steps_than_may_be_skipped_stop_the_run_also_after_a_resume(tmp_path):
+    with pytest.raises(NanochatError, match="step 7: .*not finite"):
+        train.run(*poisoned(tmp_path, [3, 7], skip=1, save_every=4))
+    with pytest.raises(NanochatError, match="step 7: .*not finite"):
+        train.run(*poisoned(tmp_path, [3, 7], skip=1, save_every=4))
+    _, state = train.run(*poisoned(tmp_path, [3, 7], skip=2, save_every=4))
+    assert state.skipped == 2
+
+
+def test_a_run_resumed_after_a_skip_equals_the_uninterrupted_one(tmp_path):
+    straight = poisoned(tmp_path / "a", [0, 3], skip=2)
+    _, state = train.run(*straight)
+    with pytest.raises(NanochatError):
+        train.run(*poisoned(tmp_path / "b", [0, 3, 8], skip=2, save_every=4))
+    resumed = poisoned(tmp_path / "b", [0, 3], skip=2, save_every=4)
+    _, again = train.run(*resumed)
+    assert (again.skipped, again.loss) == (state.skipped, state.loss) and again.step == 12
+    assert all(torch.equal(p, weights(resumed[1])[name]) for name, p in weights(straight[1]).items())
+
+
+def test_a_validation_that_is_not_finite_is_one_line(tmp_path):
+    stage, *rest = make(tmp_path, steps=2)
+    stage.evaluate = lambda: {"val_loss": math.nan}
+    with pytest.raises(NanochatError, match="step 2: the validation gives .*nan"):
+        train.run(stage, *rest)
