@@ -153,7 +153,8 @@ def _transformers(shape):
     config = NanoChatConfig(vocab_size=V, hidden_size=s.n_embd, intermediate_size=4 * s.n_embd, num_hidden_layers=depth,
                             num_attention_heads=s.n_head, num_key_value_heads=s.n_kv_head, max_position_embeddings=T,
                             use_cache=False)
-    return NanoChatForCausalLM(config), lambda model, x: model(x[:, :-1], labels=x[:, :-1], shift_labels=x[:, 1:].contiguous()).loss
+    return NanoChatForCausalLM(config), lambda model, x: model(x[:, :-1], labels=x[:, :-1],
+                                                               shift_labels=x[:, 1:].contiguous()).loss
 
 
 def _litgpt(shape):

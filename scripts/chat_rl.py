@@ -83,7 +83,7 @@ def main(argv=None):
     source = checkpoint.find(config.source, config.source_tag or None)
     model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
     tag = config.tag or source.parent.name
-    names = config.tasks or ("kg_story" if meta["dataset"] == "kindergarten" else "gsm8k")
+    names = config.tasks or ("kg_word_problem" if meta["dataset"] == "kindergarten" else "gsm8k")
     tasks = [lookup(name).make("train") for name in names.split("|")]
     steps = config.num_iterations or max(1, round(config.epochs * sum(map(len, tasks)) / config.questions))
     log.info(f"reinforcement learning of {config.source}/{tag} on {rt}: {names}, {steps:,} steps of {config.questions} "

@@ -1,8 +1,11 @@
 """Every stage, end to end, at toy size: the scripts as a user runs them, one after another in one folder."""
 import json
+import os
+import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from nanochat.common import CheckpointError, Interrupted, MissingArtifact, UsageError, base_dir
 
@@ -102,29 +105,31 @@ def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_
     assert result("chat_rl")["metrics"]["final_loss"] > 0
 
 
-def test_rl_interrupted_and_resumed_equals_uninterrupted(trained):
-    flags = ["--num_iterations=3", "--questions=2", "--samples=3", "--max_new_tokens=8", *TINY]
-    import os
-    import signal
+@pytest.mark.parametrize("name, stage, flags", [
+    ("base_train", "base", ["--dataset=kindergarten", "--depth=2", "--sequence_len=128", "--total_batch_size=1024",
+                            "--eval_tokens=1024"]),
+    ("mid_train", "mid", ["--conversations=100"]), ("chat_sft", "sft", ["--conversations=100"]),
+    ("chat_rl", "rl", ["--questions=2", "--samples=3", "--max_new_tokens=8", "--anchor_rows=4"])])
+def test_interrupted_and_resumed_equals_uninterrupted_bitwise(trained, name, stage, flags):
+    from nanochat import train
+    flags = ["--num_iterations=3", *flags, *TINY] + ["--source_tag=d2"] * (stage != "base")
+    script(name)(["--tag=straight", *flags])
+    real, calls = train.train_step, []
 
-    from safetensors.torch import load_file
-
-    from nanochat import rollout
-    script("chat_rl")(["--tag=straight", *flags])
-    real, calls = rollout.make_batches, []
-
-    def stop_at_the_second(*args):
+    def stop_in_the_first(*args):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollout, "make_batches", stop_at_the_second)
+        patch.setattr(train, "train_step", stop_in_the_first)
         with pytest.raises(Interrupted):
-            script("chat_rl")(["--tag=broken", *flags])
-    script("chat_rl")(["--tag=broken", *flags])
-    a, b = (load_file(base_dir() / "rl_checkpoints" / tag / "000003" / "model.safetensors") for tag in ("straight", "broken"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+            script(name)(["--tag=broken", *flags])
+    script(name)(["--tag=broken", *flags])
+    straight, broken = (base_dir() / f"{stage}_checkpoints" / tag / "000003" for tag in ("straight", "broken"))
+    for file in ("model.safetensors", "optim.safetensors"):
+        a, b = load_file(straight / file), load_file(broken / file)
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("name, argv, missing", [

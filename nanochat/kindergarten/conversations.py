@@ -3,7 +3,7 @@ The mixture: which skills exist, how often each is trained, and the examples of 
 
 Training examples are independent draws from the weights, a fact of (i, seed, size, stage) alone; test examples are
 numbered per skill and distinct as long as the skill's space lasts. Midtraining is broad and simple, SFT leans to what
-is hard. Now and then a training conversation begins with another one, so that the model meets a past.
+is hard, and leaves the word problems to reinforcement learning. Now and then a training conversation begins with another one, so that the model meets a past.
 """
 import functools
 import itertools
@@ -41,7 +41,7 @@ SKILLS = {skill.name: skill for skill in (
     Skill("arithmetic", "Sums with the calculator", 0.0, "pairs", "pairs of numbers never trained",
           _n.arithmetic, 6, 4),
     Skill("word_problem", "Word problems with the calculator", 0.0, "pairs", "pairs of numbers never trained",
-          _n.word_problem, 4, 5),
+          _n.word_problem, 4, 1),
     Skill("spelling", "Spelling", 0.0, "paraphrase", "known words, word and wording never trained together",
           _w.spelling, 5, 3),
     Skill("spelling_new_words", "Spelling, words only read", 0.0, "words",
@@ -50,7 +50,7 @@ SKILLS = {skill.name: skill for skill in (
           _w.counting, 8, 17),
     Skill("copying", "Copying", 0.0, "words", "phrases never trained", _w.copying, 8, 8),
     Skill("reversing", "Reversing", 0.0, "words", "lists and words never reversed in training", _w.reversing, 4, 8),
-    Skill("identity", "Who are you?", 0.0, "paraphrase", "wordings never trained", _s.identity, 4, 5),
+    Skill("identity", "Who are you?", 0.0, "paraphrase", "wordings never trained", _s.identity, 6, 5),
     Skill("greetings", "Greetings", 0.0, "paraphrase", "wordings never trained", _s.greetings, 4, 3),
     Skill("memory", "Remembering", 0.0, "words", "names and favourites never told in training", _s.memory, 16, 20),
 )}
