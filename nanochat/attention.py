@@ -70,9 +70,13 @@ def blocked(q, k, v):
     return _Blocked.apply(q, k, v, D ** -0.5).view(B, H, T, D).transpose(1, 2)
 
 
+def training_backend(device_type, T):
+    """The fastest exact backend to train with on rows of T tokens, as measured in dev/LOG.md. All else takes `sdpa`."""
+    return blocked if device_type == "cpu" and T <= BLOCKED_MAX_T else sdpa
+
+
 def attention(q, k, v, positions=None):
     """Causal attention by the fastest backend for this device, length and purpose; shapes as in `sdpa`."""
-    training = torch.is_grad_enabled() and q.requires_grad
-    if training and positions is None and q.device.type == "cpu" and q.size(1) <= BLOCKED_MAX_T:
-        return blocked(q, k, v)
+    if positions is None and torch.is_grad_enabled() and q.requires_grad:
+        return training_backend(q.device.type, q.size(1))(q, k, v)
     return sdpa(q, k, v, positions)

@@ -149,7 +149,7 @@ def generate(row, n):
 @functools.cache
 def _kindergarten_version():
     """A hash of the code that generates, which is all that the documents depend on."""
-    files = sorted((Path(__file__).parent / "kindergarten").rglob("*.py"))
+    files = sorted(f for f in (Path(__file__).parent / "kindergarten").rglob("*") if f.suffix in (".py", ".txt"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

@@ -9,6 +9,7 @@ Pretrain a model from nothing: predict the next token of documents.
 from dataclasses import asdict, dataclass
 
 from nanochat import checkpoint, runtime, scaling, train
+from nanochat.attention import training_backend
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, base_dir, log, mix_seed, run, setup_logging
 from nanochat.dataloader import StepBatches, TextRows, prepare_tokens
@@ -59,7 +60,8 @@ def main(argv=None):
     tokens = scaling.horizon_tokens(config.depth, tokenizer.vocab_size, config.param_data_ratio)
     steps = config.num_iterations or max(1, tokens // batch_tokens)
     log.info(f"d{config.depth} on {rt}: {scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, "
-             f"{steps:,} steps of {batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}")
+             f"{steps:,} steps of {batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
+             f"{training_backend(rt.device.type, config.sequence_len).__name__}")
     if config.dry_run:
         return
     folder = checkpoint.stage_dir("base") / (config.tag or f"d{config.depth}")

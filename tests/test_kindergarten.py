@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.common import UsageError
+from nanochat.common import DataError, UsageError
 from nanochat.kindergarten import (SKILLS, World, check, credit, document, documents, eval_example, rl_example,
                                    train_conversations, training_example)
 from nanochat.kindergarten import nature, phrases, tables
@@ -340,6 +340,13 @@ def test_big_worlds_keep_the_rules():
             e = eval_example(skill, i, size=2000)
             assert check(e.check, reply(e), False), e
     assert all(len(t) <= 1000 for t in documents(300, size=2000))
+
+
+@pytest.mark.parametrize("text", ["cat: x", "[a]\ncat", "[a]\ncat: x\ncat: y", "[a: b | c]\ncat: x", "[a]\ncat: x | | y"])
+def test_a_malformed_table_names_file_and_line(text, tmp_path):
+    (tmp_path / "bad.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=rf"bad\.txt, line {text.count(chr(10)) + 1}: expected"):
+        tables.read(str(tmp_path / "bad.txt"))
 
 
 def test_unknown_names_have_one_clear_error():

@@ -3,7 +3,8 @@ The mixture: which skills exist, how often each is trained, and the examples of 
 
 Training examples are independent draws from the weights, a fact of (i, seed, size, stage) alone; test examples are
 numbered per skill and distinct as long as the skill's space lasts. Midtraining is broad and simple, SFT leans to what
-is hard, and leaves the word problems to reinforcement learning. Now and then a training conversation begins with another one, so that the model meets a past.
+is hard and leaves the word problems to reinforcement learning. Now and then a training conversation begins with another
+one, so that the model meets a past.
 """
 import functools
 import itertools
@@ -30,7 +31,7 @@ SKILLS = {skill.name: skill for skill in (
           "wordings of the questions that were never trained", _p.facts_paraphrase, 0, 0),
     Skill("reverse", "Reverse questions", 0.02, "paraphrase",
           "from pet or home and job to the person; person and wording never trained together", _p.reverse, 5, 4),
-    Skill("yes_no", "Yes or no", 0.5, "pairs", "person and asked value never trained together", _p.yes_no, 6, 8),
+    Skill("yes_no", "Yes or no", 0.5, "pairs", "person and asked value never trained together", _p.yes_no, 8, 11),
     Skill("choice", "Multiple choice", 0.25, "pairs", "sets of four options never trained", _p.choice, 5, 8),
     Skill("follow_up", "Follow-up with a pronoun", 0.07, "pairs",
           "a second question about the person of the first, in an order never trained", _p.follow_up, 4, 4),
@@ -50,7 +51,7 @@ SKILLS = {skill.name: skill for skill in (
           _w.counting, 8, 17),
     Skill("copying", "Copying", 0.0, "words", "phrases never trained", _w.copying, 8, 8),
     Skill("reversing", "Reversing", 0.0, "words", "lists and words never reversed in training", _w.reversing, 4, 8),
-    Skill("identity", "Who are you?", 0.0, "paraphrase", "wordings never trained", _s.identity, 6, 5),
+    Skill("identity", "Who are you?", 0.0, "paraphrase", "wordings never trained", _s.identity, 8, 6),
     Skill("greetings", "Greetings", 0.0, "paraphrase", "wordings never trained", _s.greetings, 4, 3),
     Skill("memory", "Remembering", 0.0, "words", "names and favourites never told in training", _s.memory, 16, 20),
 )}

@@ -7,18 +7,10 @@ pair of numbers, in either order and under any operator, occurs in no training e
 import operator
 import re
 
-from nanochat.kindergarten.phrases import typed
+from nanochat.kindergarten.phrases import WORDINGS, typed
 from nanochat.kindergarten.skill import chat, draw
 from nanochat.kindergarten.tables import NAMES
 
-ASK = {"+": ("What is {x} + {y}?", "What is {x} plus {y}?", "Add {x} and {y}.", "{x} + {y}",
-             "How much is {x} plus {y}?", "Calculate {x} + {y}.", "What is the sum of {x} and {y}?", "{x}+{y}=?"),
-       "-": ("What is {x} - {y}?", "What is {x} minus {y}?", "Take {y} away from {x}.", "{x} - {y}",
-             "How much is {x} minus {y}?", "Calculate {x} - {y}.", "{x}-{y}=?"),
-       "*": ("What is {x} * {y}?", "What is {x} times {y}?", "Multiply {x} by {y}.", "{x} * {y}",
-             "How much is {x} times {y}?", "Calculate {x} * {y}.", "What is {x} x {y}?", "{x}*{y}=?"),
-       "//": ("What is {x} / {y}?", "What is {x} divided by {y}?", "Divide {x} by {y}.", "{x} / {y}",
-              "How much is {x} divided by {y}?", "Calculate {x} / {y}.")}
 GOODS = "apples pears books coins balls cups stamps cards shells pens cakes stones flowers eggs nuts buttons".split()
 # story, code, answer; x, y, z are numbers, n and m names, g goods. Level 1 takes the first six.
 PROBLEMS = (
@@ -78,7 +70,7 @@ def arithmetic(rng, world, test, level):
     x, y = draw(lambda: _pair(rng, op), _number_key, test)
     code = f"{x}{op}{y}"
     result, sign = calculate(code), "/" if op == "//" else op
-    question = typed(rng, rng.choice(ASK[op]).format(x=x, y=y))
+    question = typed(rng, rng.choice(WORDINGS["sums"][op]).format(x=x, y=y))
     check = {"kind": "number", "answer": result, "given": [str(x), str(y)], "tool": True}
     return chat(question, tool_turn(code, f"{x} {sign} {y} = {result}.")), check
 

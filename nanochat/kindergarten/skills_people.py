@@ -5,7 +5,8 @@ Only `world.seen` people are ever asked about in training; `facts_new_people` as
 maker is.
 """
 from nanochat.kindergarten import nature, tables
-from nanochat.kindergarten.phrases import ANSWERS, IS_IT, PARAPHRASES, PRONOUN_QUESTIONS, QUESTIONS, a, fill, typed
+from nanochat.kindergarten.phrases import (ANSWERS, IS_IT, PARAPHRASES, PRONOUN_QUESTIONS, QUESTIONS, WORDINGS, a,
+                                           fill, typed)
 from nanochat.kindergarten.skill import chat, draw, fact_check
 from nanochat.kindergarten.skills_world import two_animals
 
@@ -48,20 +49,16 @@ def facts_paraphrase(rng, world, test, level):
     return _ask(rng, world, world.seen, PARAPHRASES, lower=False)
 
 
-REVERSE = (("Whose {species} is {pet}?", "Who has {a_species} called {pet}?", "Who owns the {species} {pet}?",
-            "Whose {species} is called {pet}?", "Who does the {species} {pet} belong to?", "Whose pet is {pet}?"),
-           ("Who is the {job} of {town}?", "Who works as {a_job} in {town}?", "Who is {a_job} in {town}?",
-            "Who lives in {town} and works as {a_job}?", "Who lives in {town} and is {a_job}?"))
-REVERSE_ANSWERS = ("{pet} is {n}'s {species}.", "The {job} of {town} is {n}.")
+REVERSE_ANSWERS = {"pet": "{pet} is {n}'s {species}.", "home": "The {job} of {town} is {n}."}
 
 
 def reverse(rng, world, test, level):
     def make():
         person = rng.choice(world.seen)
-        home = len(world.by_home[person.town, person.job]) == 1 and rng.random() < 0.5
-        return person, home, rng.choice(REVERSE[home])
-    person, home, wording = draw(make, lambda m: ("reverse", m[0].name, m[2]), test, percent=20)
-    answer = fill(REVERSE_ANSWERS[home], person)
+        by = "home" if len(world.by_home[person.town, person.job]) == 1 and rng.random() < 0.5 else "pet"
+        return person, by, rng.choice(WORDINGS["reverse"][by])
+    person, by, wording = draw(make, lambda m: ("reverse", m[0].name, m[2]), test, percent=20)
+    answer = fill(REVERSE_ANSWERS[by], person)
     check = fact_check(person.name, names=(person.name, person.pet, person.town, person.job))
     return chat(typed(rng, fill(wording, person)), answer), check
 
@@ -142,27 +139,7 @@ NUCLEI = "a e i o u oo ee ai".split()
 CODAS = "d f ll lm m mp n nd ng r rk s sh sk v x".split()
 ENDS = "a o i us or ix el in on ak um".split()
 TAKEN = {word.lower() for word in (*tables.GIRLS, *tables.BOYS, *tables.PETS, *tables.WORDS)}     # known after all
-COUNTRIES = ("Brazil Mexico Turkey Chile Cuba Iran Iraq Nepal Qatar Chad Mali Ghana Angola Jordan Israel Finland "
-             "Denmark Belgium Hungary Iceland Vietnam Thailand Korea Australia Argentina Bolivia Colombia Ecuador "
-             "Ukraine Romania Bulgaria Croatia Serbia Albania Malta Latvia Estonia Lithuania Slovakia").split()
-BEYOND = """
-Who won the football match?|What will the weather be tomorrow?|What time is it?|How do I fix a car?
-What is the stock market?|Who is the king of Spain?|What is quantum physics?|How do I cook a turkey?
-What is a black hole?|Who wrote this song?|What is the tallest building?|How much does a house cost?
-What is the best film?|Can you book a flight?|What is the news today?|How do computers work?
-What is the meaning of life?|Who invented the telephone?|When did the war end?|How far is the moon?
-What is democracy?|How do I learn French?|What is a lawyer?|How tall is the highest mountain?
-What is photosynthesis?|Who painted that picture?|How do I get to the station?|What is the longest river?
-What should I buy?|How does a phone work?|What is DNA?|Who discovered America?|How do I write a poem?
-What is inflation?|Where did I put my keys?|What am I thinking?|What is my phone number?
-How many people live in China?|What is a virus?|Who built the pyramids?|How old is the universe?
-What is algebra?|How do I knit a sock?|What is the speed of light?|Who is the richest person?|What is a volcano?
-How does a plane stay up?|What is electricity?|What is the internet?|When was Rome built?|Can you play music?
-What did I eat yesterday?|How do I tie a tie?|What is the biggest country?|Which team is the best?
-What is a cactus?|How hot is fire?|How heavy is a truck?|What is glass made of?|Why do cats purr?
-Why do leaves fall?|How do magnets work?|What year is it?|What is today's date?|Who is the president?
-How do vaccines work?|What is jazz?|What is a symphony?
-""".strip().replace("\n", "|").split("|")
+UNKNOWN = tables.titled("talk.txt", "unknown")
 
 
 def nobody(rng):
@@ -183,18 +160,13 @@ def unknown(rng, world, test, level):
         if attribute in IS_IT and rng.random() < 0.2:
             value = getattr(person, attribute)
             question = rng.choice(IS_IT[attribute]).format(n=about, x=value, a_x=a(value))
-        answer = rng.choice(("I don't know anyone called {x}.", "Sorry, I don't know {x}.", "I don't know {x}."))
+        answer = rng.choice(UNKNOWN["person"]["answer"])
     elif kind < 0.72:
-        question = rng.choice(("What is the capital of {x}?", "Tell me the capital of {x}.",
-                               "Which city is the capital of {x}?", "What is {x}'s capital?"))
-        answer = "I don't know the capital of {x}."
+        question, answer = rng.choice(UNKNOWN["country"]["asked"]), UNKNOWN["country"]["answer"][0]
     elif kind < 0.88:
-        question = rng.choice(("What is a {x}?", "What does a {x} eat?", "What does a {x} do?",
-                               "Tell me what a {x} is.", "Where does a {x} live?", "How many legs does a {x} have?"))
-        answer = rng.choice(("I don't know what a {x} is.", "Sorry, I don't know what a {x} is."))
+        question, answer = rng.choice(UNKNOWN["thing"]["asked"]), rng.choice(UNKNOWN["thing"]["answer"])
     else:
-        question = "{x}"
-        answer = rng.choice(("I don't know that. I only know a small world.", "Sorry, I don't know that."))
+        question, answer = "{x}", rng.choice(UNKNOWN["question"]["answer"])
     return chat(typed(rng, question.format(x=about)), answer.format(x=about)), {"kind": "unknown", "about": about}
 
 
@@ -203,5 +175,5 @@ def _stranger(rng, kind):
     if kind < 0.6:
         return rng.choice(tables.NAMES) if rng.random() < 0.25 else nobody(rng).capitalize()
     if kind < 0.72:
-        return rng.choice(COUNTRIES) if rng.random() < 0.5 else (nobody(rng) + "ia").capitalize()
-    return nobody(rng) if kind < 0.88 else rng.choice(BEYOND)
+        return rng.choice(UNKNOWN["country"]["about"]) if rng.random() < 0.5 else (nobody(rng) + "ia").capitalize()
+    return nobody(rng) if kind < 0.88 else rng.choice(UNKNOWN["question"]["about"])

@@ -4,22 +4,14 @@ Letters and words: spelling, counting letters after spelling them out, copying, 
 Letters are written with hyphens, so that "-a" is one token whatever the word and the model can see what it counts.
 Words come from one closed list (tables.WORDS), spelled again and again; one in ten is spelled in documents only.
 """
-from nanochat.kindergarten.phrases import typed
+from nanochat.kindergarten.phrases import WORDINGS, typed
 from nanochat.kindergarten.skill import chat, draw, is_test
 from nanochat.kindergarten.tables import COLOURS, NAMES, WORDS
 
 NEW_WORDS = [w for w in WORDS if is_test("word", w)]            # no conversation spells these
 CHAT_WORDS = [w for w in WORDS if not is_test("word", w)]
-SPELL = ("How do you spell {w}?", "Spell {w}.", "Spell the word {w}.", "Can you spell {w}?", "How is {w} spelled?",
-         "Please spell {w}.", "How do I spell {w}?", "What are the letters of {w}?")
-COUNT = ("How many {x} are in {w}?", "How many times does {x} appear in {w}?", "Count the letter {x} in {w}.",
-         "How many {x}'s are in {w}?", "How often is {x} in {w}?", "How many letters {x} are in the word {w}?")
-LENGTH = ("How many letters does {w} have?", "How many letters are in {w}?", "Count the letters of {w}.")
-COPY = ("Say {t}.", "Say: {t}", "Repeat after me: {t}", "Repeat: {t}", "Write {t}.", "Please say {t}.",
-        "Copy this: {t}")
-REVERSE = ("Reverse: {t}", "Say {t} in reverse order.", "Reverse the words: {t}", "Say the words backwards: {t}")
-BACKWARDS = ("Spell {w} backwards.", "How do you spell {w} backwards?", "Write {w} backwards.",
-             "What is {w} backwards?")
+SPELL, BACKWARDS, COUNT, LENGTH, COPY, REVERSE = (
+    WORDINGS["letters"][what] for what in ("spell", "backwards", "count", "length", "copy", "reverse"))
 
 
 def spelled(word):

@@ -1,28 +1,68 @@
 """
-The words of the kindergarten, typed in by hand in words.txt: what invented people are made of, and the fillers that are
-not theirs.
+The hand-typed part of the kindergarten: the four text files beside this one, and the words of the first of them.
 
-Not here: who has what (world.py) and what is true of the real world (nature.py). The people's names and the filler
-names are disjoint, so that "My name is Kevin" never meets a Kevin with a biography. Values are single words, each list
-short enough that every fact is met a hundred times; fillers are many, so that copying them must be learned as copying.
+words.txt holds what invented people are made of and the fillers that are not theirs, nature.txt what is true of the
+real world, phrases.txt and talk.txt how things are said. For another world, edit these; who has what is in world.py.
+The people's names and the filler names are disjoint, so that "My name is Kevin" never meets a Kevin with a biography.
+People's values are single words, each list short enough that every fact is met a hundred times; fillers are many, so
+that copying them must be learned as copying.
 """
+import functools
 from pathlib import Path
 
-
-def _lists():
-    """{title: words} of words.txt: blocks of a title and its words, parted by commas where a word has blanks."""
-    blocks = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").strip().split("\n\n")
-    titled = (block.split("\n", 1) for block in blocks)
-    return {title: [w.strip() for w in " ".join(words.split("\n")).split("," if "," in words else None)]
-            for title, words in titled}
+from nanochat.common import DataError
 
 
-LISTS = _lists()
-GIRLS, BOYS = LISTS["GIRLS"], LISTS["BOYS"]     # 60 first names; in a world of 60 a first name identifies its bearer
-TOWNS, TOWN_HEADS, TOWN_TAILS = LISTS["TOWNS"], LISTS["TOWN_HEADS"], LISTS["TOWN_TAILS"]
-JOBS, SPECIES, PETS, FOODS = LISTS["JOBS"], LISTS["SPECIES"], LISTS["PETS"], LISTS["FOODS"]
-COLOURS, HOBBIES, SYLLABLES = LISTS["COLOURS"], LISTS["HOBBIES"], LISTS["SYLLABLES"]
-# fillers: names, foods, hobbies of the people who talk to the model or walk through its stories
-NAMES, MEALS, PASTIMES = LISTS["NAMES"], LISTS["MEALS"], LISTS["PASTIMES"]
-SHADES, CITIES = LISTS["SHADES"], LISTS["CITIES"]
-WORDS = LISTS["WORDS"]                          # the closed list that is spelled, counted, copied and reversed
+@functools.cache
+def read(file):
+    """{title: {key: [value]}} of a text file beside this one, which says at its top how it is written.
+
+    Where a title names columns, each line has one value for each of them, and only there may a value be empty. Raises
+    DataError with the number of the first line that is written otherwise or has a key that its table has already.
+    """
+    tables, table, columns = {}, None, []
+    for n, (line, *more) in _entries(file):
+        key, colon, rest = (part.strip() for part in line.partition(":"))
+        if line.startswith("["):
+            columns = [name.strip() for name in rest.strip("]").split("|") if name]
+            table = tables.setdefault(key.strip("[]"), {})
+            continue
+        values = [value.strip() for value in "|".join([rest, *more] if rest else more).split("|")]
+        fits = len(values) == len(columns) if columns else "" not in values
+        if table is None or not colon or key in table or not fits:
+            wanted = " | ".join(columns) or "value | value | ..."
+            raise DataError(f"{file}, line {n}: expected a new key in a [table], as in 'key: {wanted}'; got {line!r}")
+        table[key] = values
+    return tables
+
+
+def _entries(file):
+    """[(line number, [line, the indented lines that follow it])] of a text file, without empty lines and remarks."""
+    entries = []
+    for n, line in enumerate((Path(__file__).parent / file).read_text(encoding="utf-8").splitlines(), 1):
+        if line[:1].isspace() and line.strip() and entries:
+            entries[-1][1].append(line.strip())
+        elif line.strip() and not line.startswith("#"):
+            entries.append((n, [line.strip()]))
+    return entries
+
+
+def titled(file, kind):
+    """{rest of the title: table} of the tables whose title begins with the word `kind`."""
+    split = ((*title.partition(" "), table) for title, table in read(file).items())
+    return {rest: table for first, _, rest, table in split if first == kind}
+
+
+def _words(lines):
+    """The words of some lines, parted by commas where a word has blanks."""
+    text = " ".join(lines)
+    return [word.strip() for word in text.split("," if "," in text else None)]
+
+
+LISTS = {key: _words(lines) for lists in read("words.txt").values() for key, lines in lists.items()}
+GIRLS, BOYS = LISTS["girls"], LISTS["boys"]     # 60 first names; in a world of 60 a first name identifies its bearer
+TOWNS, TOWN_HEADS, TOWN_TAILS = LISTS["towns"], LISTS["town_heads"], LISTS["town_tails"]
+JOBS, SPECIES, PETS, FOODS = LISTS["jobs"], LISTS["species"], LISTS["pets"], LISTS["foods"]
+COLOURS, HOBBIES, SYLLABLES = LISTS["colours"], LISTS["hobbies"], LISTS["syllables"]
+NAMES, MEALS, PASTIMES, SHADES, CITIES = (LISTS[key] for key in ("names", "meals", "pastimes", "shades", "cities"))
+WORDS = LISTS["words"]
