@@ -35,7 +35,7 @@ kindergarten() {
     stage chat_sft         python -m scripts.chat_sft --num_iterations=500 --conversations=40000 --lr_scale=1
     stage chat_eval_sft    python -m scripts.chat_eval -i sft
     stage chat_rl          python -m scripts.chat_rl --tasks=kg_word_problem --num_iterations=20 --questions=32 \
-                               --samples=8 --max_new_tokens=64 --lr_scale=0.3
+                               --samples=8 --anchor_rows=48 --device_batch_size=48 --max_new_tokens=64 --lr_scale=0.25
     stage chat_eval_rl     python -m scripts.chat_eval -i rl
     stage report_generate  python -m nanochat.report generate
 }

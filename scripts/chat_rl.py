@@ -22,7 +22,8 @@ from nanochat.tasks import lookup
 @dataclass
 class Config(train.RunFlags):
     source: str = option("sft", "stage whose model to start from", choices=("mid", "sft", "rl"))
-    tasks: str = option("", "tasks joined by '|' (default: kindergarten skills, or gsm8k, by what the model grew up on)")
+    tasks: str = option("", "tasks joined by '|', each perhaps with a factor as in 'gsm8k*3|spellingbee' "
+                            "(default: gsm8k, or for a model that grew up in the kindergarten its word problems)")
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
     epochs: float = option(1.0, "times over the tasks' training questions when num_iterations is 0")
     questions: int = option(16, "questions a step, over all devices")
@@ -84,7 +85,7 @@ def main(argv=None):
     model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
     tag = config.tag or source.parent.name
     names = config.tasks or ("kg_word_problem" if meta["dataset"] == "kindergarten" else "gsm8k")
-    tasks = [lookup(name).make("train") for name in names.split("|")]
+    tasks = _tasks(names)
     steps = config.num_iterations or max(1, round(config.epochs * sum(map(len, tasks)) / config.questions))
     log.info(f"reinforcement learning of {config.source}/{tag} on {rt}: {names}, {steps:,} steps of {config.questions} "
              f"questions, {config.samples} answers each")
@@ -107,6 +108,17 @@ def main(argv=None):
               "data": meta["data"], "tasks": names, "config": asdict(config)},
         extra=extra, **config.for_stage())
     train.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
+
+
+def _tasks(names):
+    """The training tasks named in "a*3|b", three questions of a for one of b."""
+    tasks = []
+    for name in names.split("|"):
+        name, _, times = name.partition("*")
+        if times and not times.isdecimal():
+            raise UsageError(f"--tasks: the factor behind '*' must be a whole number, got {name}*{times}.")
+        tasks += [lookup(name).make("train")] * int(times or 1)
+    return tasks
 
 
 def _rewards(log_path):
