@@ -16,8 +16,8 @@ import torch
 
 from nanochat import runtime
 from nanochat.chat_format import encode_text, parse_reply, render_prompt
-from nanochat.common import Progress, atomic_write, base_dir, mix_seed
-from nanochat.core_eval import centered, length_batches, pad, subset, wilson
+from nanochat.common import DataError, Progress, atomic_write, base_dir, mix_seed
+from nanochat.core_eval import batches, centered, pad, read_examples, subset, wilson
 from nanochat.engine import Engine, Sampling, Sequence
 
 
@@ -42,10 +42,6 @@ class Score:
     def ci95(self):
         """The 95 % Wilson interval of the score."""
         return wilson(self.correct, self.n)
-
-    @property
-    def stderr(self):
-        return (self.score * (1 - self.score) / self.n) ** 0.5 if self.n else 0.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,8 @@ def _grade_letters(task, model, tokenizer, numbers, options, progress):
     prompts = [_prompt(tokenizer, conversation, model.config.sequence_len) for conversation in conversations]
     letters = [letter_ids(tokenizer, conversation["letters"]) for conversation in conversations]
     records = []
-    for batch in length_batches([len(ids) for ids, _ in prompts], options.batch_tokens):
+    longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][0]))
+    for batch in batches(longest_first, lambda batch: len(prompts[batch[0]][0]) * len(batch), options.batch_tokens):
         logits = last_logits(model, [prompts[i][0] + letters[i][0] for i in batch])
         for i, row in zip(batch, logits):
             letter = conversations[i]["letters"][int(row[letters[i][1]].argmax())]
@@ -170,11 +167,43 @@ def letter_ids(tokenizer, letters):
 
 
 # ------------------------------------------------------------------------------------------------------------ results
+def items_path(stage, name):
+    return base_dir() / "report" / "items" / f"{stage}_{name}.jsonl"
+
+
 def save_items(stage, name, records):
-    """Keep every graded item of a task for the eye, one JSON a line. Returns the path; rank 0 only."""
-    path = base_dir() / "report" / "items" / f"{stage}_{name}.jsonl"
-    atomic_write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    return path
+    """Keep every graded item of a task for the eye, one JSON a line; rank 0 only."""
+    atomic_write(items_path(stage, name), "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+
+
+def load_items(stage, name):
+    """The records that `save_items` kept. Raises DataError."""
+    return read_examples(items_path(stage, name), f"Make it with: python -m scripts.chat_eval -i {stage} -a {name}")
+
+
+def paired(before, after):
+    """(n, mean score, mean score, half of the 95 % interval of their difference) of two models' records of a task.
+
+    Question by question, which leaves the questions' own spread out (arXiv 2411.00640). Raises DataError.
+    """
+    asked = [[(r["index"], r["prompt"], r["reference"]) for r in records] for records in (before, after)]
+    if asked[0] != asked[1] or not before:
+        raise DataError(f"the two stages were not graded on the same questions (they have {len(before):,} and "
+                        f"{len(after):,}). Run scripts.chat_eval again for both, with the same --max_problems.")
+    n, a, b = len(before), *(sum(r["score"] for r in records) / len(records) for records in (before, after))
+    variance = sum((y["score"] - x["score"] - (b - a)) ** 2 for x, y in zip(before, after)) / max(n - 1, 1)
+    return n, a, b, 1.96 * (variance / n) ** 0.5
+
+
+def item_text(record):
+    """A graded item as text: the conversation, the reference, each reply behind its verdict."""
+    lines = [f"--- {record['task']} {record['index']}"]
+    said = [(m["role"], m["content"]) for m in record["prompt"]] + [("reference", record["reference"])]
+    said += [("right" if right else "wrong", reply) for reply, right in zip(record["replies"], record["verdicts"])]
+    for who, content in said:
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        lines.append(f"{who}: " + "".join(p["text"] if p["type"] == "text" else f"[{p['text']}] " for p in parts))
+    return "\n".join(lines)
 
 
 def chatcore(scores):

@@ -5,23 +5,25 @@ Reads the evaluation bundle (core.yaml, eval_meta_data.csv, eval_data/**.jsonl).
 scored given what stands before them: a choice given the question (multiple choice), one continuation given each of
 several contexts (schema), the answer given the question (language modelling). The first two take the option with the
 highest mean log-likelihood a token; the last is right when greedy decoding gives the answer exactly. Texts are
-stripped and joined by the task's delimiter, examples by an empty line. Of the evaluation only the scored positions go
-through the model's head; `reference` does the same one sequence at a time, in the plainest way.
+stripped and joined by the task's delimiter, examples by an empty line. What the options of a question share is read
+once, and only scored positions go through the model's head; `reference` does the same one option at a time.
 """
 import csv
 import json
 import math
+import os
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from nanochat import runtime
 from nanochat.common import DataError, mix_seed
+from nanochat.gpt import offset_keys
 
-GROUP = 256          # items rendered at a time: sorted by length for batching, without holding a whole task as tokens
-HEAD_ROWS = 1024     # positions that go through the head at a time
+GROUP = 512          # items rendered at a time: sorted by length for batching, without holding a whole task as tokens
 KINDS = ("multiple_choice", "schema", "language_modeling")
 
 
@@ -89,13 +91,13 @@ def load_bundle(folder) -> list[CoreTask]:
     return tasks
 
 
-def read_examples(path) -> list[dict]:
-    """The examples of one task, a JSON object a line."""
+def read_examples(path, mend="Delete the evaluation bundle and fetch it again.") -> list[dict]:
+    """The examples of one task, a JSON object a line. Raises DataError, which ends with `mend`."""
     try:
         with open(path, encoding="utf-8") as f:
             return [json.loads(line) for line in f if line.strip()]
     except (OSError, ValueError) as e:
-        raise DataError(f"cannot read {path}: {e}. Delete the evaluation bundle and fetch it again.") from None
+        raise DataError(f"cannot read {path}: {e}. {mend}") from None
 
 
 # ---------------------------------------------------------------------------------------------------------- rendering
@@ -116,6 +118,11 @@ class Item:
     spans: list
     gold: int
 
+    @cached_property
+    def shared(self):
+        """How many first tokens the options have in common, without the one that predicts the first scored."""
+        return min(len(os.path.commonprefix([s.ids for s in self.spans])), *(s.start - 1 for s in self.spans))
+
 
 def options(task, example):
     """[(context, continuation)] of one example: one pair for each choice or context, in the order of the file."""
@@ -135,42 +142,51 @@ def draw_shots(task, n, index) -> list[int]:
 
 
 def render_item(task, examples, index, tokenizer, max_tokens) -> Item:
-    """Example `index` behind its few-shot examples. Sequences of more than `max_tokens` lose their left but for bos."""
+    """Example `index` behind its few-shot examples. Sequences of more than `max_tokens` lose their left but for bos.
+
+    All options lose as much as the longest, so that they are compared after the same words.
+    """
     shots = []
     for i in draw_shots(task, len(examples), index):
         context, continuation = options(task, examples[i])[examples[i].get("gold", 0)]
         shots.append(f"{context}{task.delimiter}{continuation}\n\n")
-    spans = [_span(tokenizer, "".join(shots) + context + task.delimiter, continuation, max_tokens)
+    parts = [_encode(tokenizer, "".join(shots) + context + task.delimiter, continuation)
              for context, continuation in options(task, examples[index])]
+    spans, room, longest = [], max_tokens - 1, max(len(ids) for ids, _ in parts)
+    for ids, same in parts:
+        cut = max(0, len(ids) - room, min(longest - room, same))      # of its continuation only what must go
+        spans.append(Span([tokenizer.bos_id, *ids[cut:]], max(1, same - cut + 1), cut))
     return Item(index, spans, examples[index].get("gold", 0))
 
 
-def _span(tokenizer, prompt, continuation, max_tokens):
-    """The continuation's tokens are those where the whole departs from the prompt, whose last space belongs to them."""
+def _encode(tokenizer, prompt, continuation):
+    """(ids, how many are the prompt's): up to where the whole departs from the prompt without its last space."""
     ids, before = tokenizer.encode(prompt + continuation), tokenizer.encode(prompt.rstrip())
-    same = next((i for i, (a, b) in enumerate(zip(ids, before)) if a != b), min(len(ids), len(before)))
-    cut = max(0, len(ids) + 1 - max_tokens)
-    return Span([tokenizer.bos_id, *ids[cut:]], max(1, min(same, len(ids) - 1) - cut + 1), cut)
+    return ids, min(len(os.path.commonprefix([ids, before])), len(ids) - 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ scoring
+def _judge(logits, targets):
+    """(log-likelihood, whether it is the likeliest) of each target (n,) under its row of logits (n, V)."""
+    return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0], logits.argmax(-1) == targets
+
+
 @torch.inference_mode()
 def reference(model, span):
     """(mean log-likelihood, exact greedy match) of one span by one plain forward of the whole model."""
     ids = torch.tensor(span.ids, device=model.device)
-    logits, targets = model(ids[None, :-1])[0, span.start - 1:], ids[span.start:]
-    likelihood = logits.log_softmax(-1).gather(1, targets[:, None])
-    return likelihood.mean().item(), bool((logits.argmax(-1) == targets).all())
+    likelihood, hit = _judge(model(ids[None, :-1])[0, span.start - 1:], ids[span.start:])
+    return likelihood.mean().item(), bool(hit.all())
 
 
-def length_batches(lengths, batch_tokens):
-    """Positions of `lengths` in batches of similar length, longest first, each at most `batch_tokens` when padded."""
+def batches(items, cost, limit):
+    """`items`, in their order, in lists that cost at most `limit`; cost is a function of a list."""
     batch = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
+    for item in items:
+        if batch and cost([*batch, item]) > limit:
             yield batch
             batch = []
-        batch.append(i)
+        batch.append(item)
     if batch:
         yield batch
 
@@ -181,29 +197,61 @@ def pad(sequences, device):
     return torch.tensor([ids + [0] * (width - len(ids)) for ids in sequences], device=device)
 
 
+class _Filled(Exception):
+    """Ends a forward that was only for its keys and values."""
+
+
+class _Prefixes:
+    """A cache for `GPT.hidden` over token rows idx (B, P), read once; sequence i goes on where row owner[i] ends."""
+
+    def __init__(self, model, idx, owner):
+        self.config, self.layers, self.owner = model.config, [], owner
+        self.lengths = torch.zeros(1, dtype=torch.int64, device=idx.device)
+        try:
+            model.hidden(idx, self)
+        except _Filled:
+            self.lengths += idx.size(1)
+
+    def update(self, layer, k, v):
+        if layer < len(self.layers):
+            k, v = (torch.cat((old.index_select(0, self.owner), new), dim=1)
+                    for old, new in zip(self.layers[layer], (k, v)))
+        else:
+            self.layers.append((k, v))
+            if layer == self.config.n_layer - 1:
+                raise _Filled
+        return offset_keys(k, self.config.offset_channels), v
+
+
+def computed_tokens(items):
+    """Tokens that a batch computes, infinite where too many are padding or shared by some of its items only."""
+    shared, width = min(item.shared for item in items), max(len(s.ids) for item in items for s in item.spans)
+    computed = len(items) * shared + sum(len(item.spans) for item in items) * (width - shared)
+    needed = sum(item.shared + sum(len(s.ids) - item.shared for s in item.spans) for item in items)
+    return computed if computed < 1.25 * needed + 256 else math.inf
+
+
 @torch.inference_mode()
-def score_spans(model, spans, batch_tokens):
-    """`reference` of every span, in order, batched by length."""
-    results = [None] * len(spans)
-    for batch in length_batches([len(s.ids) for s in spans], batch_tokens):
-        for i, result in zip(batch, _score_batch(model, [spans[i] for i in batch])):
-            results[i] = result
-    return results
+def score_items(model, items, batch_tokens):
+    """`reference` of every span of every item of a task, in order: a list of (mean log-likelihood, exact) an item."""
+    results = {}
+    for batch in batches(sorted(items, key=lambda item: -item.shared), computed_tokens, batch_tokens):
+        found = iter(_score_batch(model, batch))
+        results.update({item.index: [next(found) for _ in item.spans] for item in batch})
+    return [results[item.index] for item in items]
 
 
-def _score_batch(model, spans):
-    hidden = model.hidden(pad([s.ids[:-1] for s in spans], model.device))
-    sizes = [len(s.ids) - s.start for s in spans]
-    rows = torch.arange(len(spans)).repeat_interleave(torch.tensor(sizes))
-    columns = torch.cat([torch.arange(s.start - 1, len(s.ids) - 1) for s in spans])
-    hidden = hidden[rows.to(model.device), columns.to(model.device)]                   # (N, C)
-    targets = torch.tensor([i for s in spans for i in s.ids[s.start:]], device=model.device)
-    likelihoods, hits = [], []
-    for h, t in zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS)):
-        logits = model.logits(h)
-        likelihoods.append(logits.log_softmax(-1).gather(1, t[:, None])[:, 0])
-        hits.append(logits.argmax(-1) == t)
-    pieces = zip(torch.cat(likelihoods).cpu().split(sizes), torch.cat(hits).cpu().split(sizes))
+def _score_batch(model, items):
+    device, cache, shared = model.device, None, min(item.shared for item in items)
+    spans = [span for item in items for span in item.spans]
+    if shared:
+        owner = torch.tensor([i for i, item in enumerate(items) for _ in item.spans], device=device)
+        cache = _Prefixes(model, pad([item.spans[0].ids[:shared] for item in items], device), owner)
+    hidden = model.hidden(pad([s.ids[shared:-1] for s in spans], device), cache)
+    scored = torch.cat([h[s.start - 1 - shared:len(s.ids) - 1 - shared] for h, s in zip(hidden, spans)])   # (n, C)
+    targets = [s.ids[s.start:] for s in spans]
+    found = _judge(model.logits(scored), torch.tensor(sum(targets, []), device=device))
+    pieces = zip(*(x.cpu().split([len(t) for t in targets]) for x in found))
     return [(likelihood.mean().item(), bool(hit.all())) for likelihood, hit in pieces]
 
 
@@ -214,7 +262,7 @@ def is_right(task, item, results):
     return max(range(len(results)), key=lambda i: results[i][0]) == item.gold
 
 
-def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=16384, progress=None):
+def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=4096, progress=None):
     """Score a task: {"accuracy", "centered", "n", "chance", "ci95", "cut"}, the same on every rank; all must call.
 
     `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long for the model.
@@ -224,10 +272,8 @@ def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=16384
     mine, verdicts, room = chosen[rt.rank::rt.world_size], [], model.config.sequence_len + 1
     for start in range(0, len(mine), GROUP):
         items = [render_item(task, examples, i, tokenizer, room) for i in mine[start:start + GROUP]]
-        results = iter(score_spans(model, [span for item in items for span in item.spans], batch_tokens))
-        for item in items:
-            right = is_right(task, item, [next(results) for _ in item.spans])
-            verdicts.append((right, any(span.cut for span in item.spans)))
+        for item, results in zip(items, score_items(model, items, batch_tokens)):
+            verdicts.append((is_right(task, item, results), any(span.cut for span in item.spans)))
         if progress:
             progress.update(len(items), task=task.label)
     verdicts = [v for part in runtime.all_gather_object(rt, verdicts) for v in part]

@@ -95,6 +95,7 @@ class Attention(nn.Module):
             k, v = cache.update(self.layer, k, v)
         elif self.offset_channels:
             k = offset_keys(k, self.offset_channels)
+        positions = positions if k.size(1) > T else None       # nothing before these: plain causal attention, no mask
         return self.c_proj(attention(q, k, v, positions).reshape(B, T, C))
 
 

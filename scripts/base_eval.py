@@ -27,7 +27,7 @@ URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 @dataclass
 class Config:
     max_per_task: int = option(0, "examples a task, a fixed random sample; 0 for all")
-    batch_tokens: int = option(16384, "padded tokens in one forward; lower it when memory runs out")
+    batch_tokens: int = option(4096, "computed in a batch; lower it when memory runs out")
     download: bool = option(False, "fetch the evaluation bundle when it is not here")
     device: str = option("", "cuda, mps or cpu; empty: the best there is")
     tag: str | None = option(None, "model tag; empty: the newest")

@@ -4,6 +4,8 @@ Ask a chat model the questions of the tasks and say how well it did, with an int
     python -m scripts.chat_eval -i sft                      the tasks that suit the model
     python -m scripts.chat_eval -i rl -a 'gsm8k|arc_easy'   these two (their data are fetched when they are not here)
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_eval -- -i sft
+    python -m scripts.chat_eval --compare=sft,rl            how two graded stages differ, question by question
+    python -m scripts.chat_eval --show=sft_kg_story --wrong     what it was asked and got wrong
 
 Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory.
 """
@@ -25,6 +27,9 @@ class Config:
     max_problems: int = option(0, "questions a task, a fixed random sample; 0 for all")
     batch_size: int = option(64, "replies generated together; lower it when memory runs out")
     temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
+    compare: str = option("", "two stages, as in sft,rl: only print how their scores differ")
+    show: str = option("", "stage and task, as in sft_kg_story: only print its graded questions")
+    wrong: bool = option(False, "--show those with a wrong reply")
     num_samples: int = option(1, "replies to each question, for pass@k; wants a temperature above 0")
     pass_k: int = option(1, "k of pass@k")
     max_new_tokens: int = option(0, "tokens a reply; 0: the task's own limit")
@@ -89,8 +94,27 @@ def table(scores):
     return "\n".join(lines)
 
 
+def compare(stages, names):
+    """The scores of two stages on the questions both were graded on, and their paired difference, as lines of text."""
+    names = names or [name for name in TASKS if all(chat_eval.items_path(stage, name).exists() for stage in stages)]
+    if len(stages) != 2 or not names:
+        raise UsageError(f"--compare={','.join(stages)} wants two stages with a task graded for both "
+                         "(python -m scripts.chat_eval -i STAGE).")
+    lines = [f"{'task':<28} {stages[0]:>7} {stages[1]:>7}  difference, 95 % interval"]
+    for name in names:
+        n, old, new, half = chat_eval.paired(*(chat_eval.load_items(stage, name) for stage in stages))
+        lines.append(f"{name:<28} {old:>7.1%} {new:>7.1%}  {100 * (new - old):+.1f} +- {100 * half:.1f}, {n:,} items")
+    return "\n".join(lines)
+
+
 def main(argv=None):
     config = parse(Config, argv, __doc__)
+    if config.compare:
+        return print(compare(config.compare.split(","), config.names()))
+    if config.show:
+        stage, _, name = config.show.partition("_")
+        items = chat_eval.load_items(stage, name)
+        return print("\n\n".join(chat_eval.item_text(r) for r in items if not (config.wrong and all(r["verdicts"]))))
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     start = time.monotonic()

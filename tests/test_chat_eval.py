@@ -8,7 +8,7 @@ import torch
 from nanochat import chat_eval, kindergarten
 from nanochat.chat_eval import Options, Score, pass_at_k, run_task
 from nanochat.chat_format import parse_reply, render_prompt
-from nanochat.common import MissingArtifact, UsageError, read_json
+from nanochat.common import DataError, MissingArtifact, UsageError, read_json
 from nanochat.engine import Engine
 from nanochat.runtime import Runtime
 from nanochat.tasks import TASKS, TaskUnavailable
@@ -128,7 +128,7 @@ def test_score_has_interval_chance_and_centred_accuracy():
     score = Score("x", 200, 150, 0.5)
     assert (score.score, score.centered) == (0.75, 0.5)
     low, high = score.ci95
-    assert 0.68 < low < 0.75 < high < 0.81 and 0.030 < score.stderr < 0.031
+    assert 0.68 < low < 0.75 < high < 0.81
     assert chat_eval.chatcore([score, Score("y", 10, 0, 0.0)]) == pytest.approx(0.25)
     assert chat_eval.chatcore([]) is None
 
@@ -197,6 +197,56 @@ def test_default_tasks_follow_what_the_model_was_trained_on(home):
 def test_wrong_flags_are_refused_by_name_before_anything_is_loaded(home, flags, named):
     with pytest.raises(UsageError, match=named):
         script.main(flags)
+
+
+# -------------------------------------------------------------------------------------------------- kept and compared
+def items(scores, question="How many"):
+    """Records as a run leaves them, one for each score."""
+    parts = [{"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}, {"type": "text", "text": "Two."}]
+    return [{"task": "gsm8k", "index": i, "prompt": [{"role": "user", "content": f"{question} {i}?\u2028"}],
+             "reference": parts, "replies": [[{"type": "text", "text": f"It is {score}."}]], "answers": [None],
+             "verdicts": [score == 1], "score": float(score), "cut": False} for i, score in enumerate(scores)]
+
+
+def test_paired_difference_matches_the_formula_and_beats_the_unpaired_interval():
+    before, after = [1, 0] * 50, [1, 0] * 45 + [1, 1] * 5
+    n, a, b, half = chat_eval.paired(items(before), items(after))
+    assert (n, a, b) == (100, 0.5, 0.55)
+    variance = (95 * 0.05 ** 2 + 5 * 0.95 ** 2) / 99
+    assert half == pytest.approx(1.96 * (variance / 100) ** 0.5) and half < 0.05 < 1.96 * (2 * 0.25 / 100) ** 0.5
+    assert chat_eval.paired(items([1]), items([0]))[3] == 0.0
+
+
+@pytest.mark.parametrize("other", [items([1, 0]), items([1, 0, 1], "How few"), []])
+def test_other_questions_cannot_be_compared(other):
+    with pytest.raises(DataError, match="not graded on the same questions"):
+        chat_eval.paired(items([1, 0, 1]), other)
+
+
+def test_two_stages_are_compared_task_by_task_from_their_kept_items(home, capsys):
+    chat_eval.save_items("sft", "gsm8k", items([1, 0, 0, 0]))
+    chat_eval.save_items("rl", "gsm8k", items([1, 1, 1, 0]))
+    chat_eval.save_items("rl", "mmlu", items([1]))
+    script.main(["--compare=sft,rl"])
+    head, line = capsys.readouterr().out.splitlines()
+    assert "sft" in head and "rl" in head
+    assert line.split() == ["gsm8k", "25.0%", "75.0%", "+50.0", "+-", "56.6,", "4", "items"]
+    for flags, named in [(["-a", "mmlu"], "sft_mmlu.jsonl.*-i sft -a mmlu"), (["--compare=sft"], "--compare=sft wants"),
+                         (["--compare=base,rl"], "--compare=base,rl wants")]:
+        with pytest.raises((DataError, UsageError), match=named):
+            script.main(["--compare=sft,rl", *flags])
+
+
+def test_graded_items_can_be_read_and_only_the_wrong_ones(home, capsys):
+    chat_eval.save_items("sft", "gsm8k", items([1, 0]))
+    script.main(["--show=sft_gsm8k"])
+    assert capsys.readouterr().out.replace("\u2028", "") == (
+        "--- gsm8k 0\nuser: How many 0?\nreference: [1+1] [2] Two.\nright: It is 1.\n\n"
+        "--- gsm8k 1\nuser: How many 1?\nreference: [1+1] [2] Two.\nwrong: It is 0.\n")
+    script.main(["--show=sft_gsm8k", "--wrong"])
+    assert "wrong: It is 0." in (shown := capsys.readouterr().out) and "right:" not in shown
+    with pytest.raises(DataError, match="rl_gsm8k.jsonl.*scripts.chat_eval -i rl -a gsm8k"):
+        script.main(["--show=rl_gsm8k"])
 
 
 def test_missing_model_names_the_script_that_makes_it(home):

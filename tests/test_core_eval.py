@@ -5,13 +5,15 @@ import json
 import random
 import threading
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
 
 from nanochat import core_eval
 from nanochat.common import DataError, UsageError, read_json
-from nanochat.core_eval import CoreTask, Span, centered, draw_shots, render_item, wilson
+from nanochat.core_eval import CoreTask, Item, Span, centered, draw_shots, render_item, wilson
+from nanochat.gpt import GPT
 from nanochat.runtime import Runtime
 from scripts import base_eval
 from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
@@ -32,24 +34,76 @@ def choice_examples(n=12):
              for _ in range(3)], "gold": rng.randrange(3)} for i in range(n)]
 
 
-def random_spans(vocab_size, n=40, longest=60):
+def offset_model(vocab_size, key_offset):
+    """tiny_model with keys that are offset."""
+    model = tiny_model(vocab_size)
+    other = GPT(replace(model.config, key_offset=key_offset))
+    other.load_state_dict(model.state_dict())
+    return other.requires_grad_(False).eval()
+
+
+def random_items(vocab_size, n=24, longest=60):
+    """Items of 1 to 4 options that share 0 to 30 first tokens."""
     rng = random.Random(3)
-    spans = []
-    for _ in range(n):
-        ids = [rng.randrange(vocab_size) for _ in range(rng.randint(2, longest))]
-        spans.append(Span(ids, rng.randint(1, len(ids) - 1)))
-    return spans
+    items = []
+    for index in range(n):
+        shared = [rng.randrange(vocab_size) for _ in range(rng.choice([0, 1, 9, rng.randint(0, 30)]))]
+        spans = []
+        for _ in range(rng.randint(1, 4)):
+            ids = shared + [rng.randrange(vocab_size) for _ in range(rng.randint(2, longest - len(shared)))]
+            spans.append(Span(ids, rng.randint(max(1, len(shared) - 2), len(ids) - 1)))
+        items.append(Item(index, spans, 0))
+    return items
+
+
+def assert_equal_the_reference(model, items, batch_tokens):
+    """Scores equal to 1e-5 and all decisions the same; returns the scores found."""
+    found = core_eval.score_items(model, items, batch_tokens)
+    expected = [[core_eval.reference(model, span) for span in item.spans] for item in items]
+    for have, want in zip(found, expected, strict=True):
+        torch.testing.assert_close([h[0] for h in have], [w[0] for w in want], rtol=0, atol=1e-5)
+        assert [h[1] for h in have] == [w[1] for w in want]
+        assert max(range(len(have)), key=lambda i: have[i]) == max(range(len(want)), key=lambda i: want[i])
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- scoring
-@pytest.mark.parametrize("batch_tokens", [1, 100, 100_000])
-def test_batched_scores_equal_the_one_at_a_time_reference(tokenizer, batch_tokens):
-    model = tiny_model(tokenizer.vocab_size)
-    spans = random_spans(tokenizer.vocab_size)
-    found = core_eval.score_spans(model, spans, batch_tokens)
-    expected = [core_eval.reference(model, span) for span in spans]
-    torch.testing.assert_close([f[0] for f in found], [e[0] for e in expected], rtol=0, atol=1e-5)
-    assert [f[1] for f in found] == [e[1] for e in expected]
+@pytest.mark.parametrize("key_offset", [0.0, 0.5])
+@pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
+def test_scores_after_a_shared_prefix_equal_the_one_at_a_time_reference(tokenizer, batch_tokens, key_offset):
+    model = offset_model(tokenizer.vocab_size, key_offset)
+    assert_equal_the_reference(model, random_items(tokenizer.vocab_size), batch_tokens)
+
+
+@pytest.mark.parametrize("kind", core_eval.KINDS)
+@pytest.mark.parametrize("room", [10_000, 70])      # 70: most prompts lose their beginning
+def test_rendered_questions_of_each_kind_score_as_the_reference_does(tokenizer, kind, room):
+    rows = {"multiple_choice": choice_examples(), "language_modeling": [
+        {"context": f"The {e['query']} ", "continuation": e["choices"][0]} for e in choice_examples()], "schema": [
+        {"context_options": [f"The sky was {c} so the {c}" for c in e["choices"]], "continuation": "ran far.",
+         "gold": e["gold"]} for e in choice_examples()]}[kind]
+    items = [render_item(task(kind, shots=3), rows, i, tokenizer, room) for i in range(12)]
+    model = offset_model(tokenizer.vocab_size, 0.5)
+    once = assert_equal_the_reference(model, items, 1)
+    assert [[round(s[0], 4) for s in item] for item in once] == [
+        [round(s[0], 4) for s in item] for item in core_eval.score_items(model, items, 500)]
+    assert any(span.cut for item in items for span in item.spans) == (room == 70)
+
+
+def test_what_the_options_share_is_read_once(tokenizer):
+    model, read = tiny_model(tokenizer.vocab_size), []
+    items = [Item(i, [Span([1] * 40 + [i, o, 3], 41) for o in range(4)], 0) for i in range(5)]
+    assert [item.shared for item in items] == [40] * 5       # the token before the first scored one is needed again
+    hidden, model.hidden = model.hidden, lambda idx, cache=None: read.append(idx.numel()) or hidden(idx, cache)
+    core_eval.score_items(model, items, 100_000)
+    assert read == [5 * 40, 5 * 4 * 2]
+
+
+def test_a_batch_is_no_larger_than_asked_and_not_mostly_padding():
+    few, many = [Item(i, [Span([i] * 9, 8)] * 2, 0) for i in range(2)], [Item(2, [Span([0] * 900, 899)] * 2, 0)]
+    assert core_eval.computed_tokens(few) == 2 * 7 + 4 * 2
+    assert core_eval.computed_tokens(few + many) == float("inf")
+    assert list(core_eval.batches([3, 9, 1, 1, 1], sum, 4)) == [[3], [9], [1, 1, 1]]
 
 
 def test_exact_match_is_true_for_the_models_own_greedy_continuation(tokenizer):
@@ -57,8 +111,8 @@ def test_exact_match_is_true_for_the_models_own_greedy_continuation(tokenizer):
     for _ in range(6):
         ids = ids + [int(model(torch.tensor([ids]))[0, -1].argmax())]
     wrong = ids[:-1] + [(ids[-1] + 1) % tokenizer.vocab_size]
-    found = core_eval.score_spans(model, [Span(ids, 3), Span(wrong, 3)], 1000)
-    assert [exact for _, exact in found] == [True, False]
+    found = core_eval.score_items(model, [Item(0, [Span(ids, 3), Span(wrong, 3)], 0)], 1000)
+    assert [exact for _, exact in found[0]] == [True, False]
 
 
 def test_verdict_of_a_task_is_the_same_for_every_batch_size(tokenizer, tmp_path):
@@ -119,11 +173,22 @@ def test_few_shot_examples_are_fixed_by_the_number_and_never_the_question_itself
 
 def test_long_prompts_lose_their_left_keep_bos_and_are_counted(tokenizer):
     examples = choice_examples()
-    whole = render_item(task("multiple_choice", shots=8), examples, 0, tokenizer, 10_000).spans[0]
-    short = render_item(task("multiple_choice", shots=8), examples, 0, tokenizer, 40).spans[0]
+    spans = [render_item(task("multiple_choice", shots=8), examples, 0, tokenizer, n).spans for n in (10_000, 40)]
+    whole, short = (max(some, key=lambda span: len(span.ids)) for some in spans)
     assert len(short.ids) == 40 and short.cut == len(whole.ids) - 40 and whole.cut == 0
     assert short.ids[0] == tokenizer.bos_id and short.ids[1:] == whole.ids[-39:]
     assert short.ids[short.start:] == whole.ids[whole.start:]
+
+
+def test_all_options_lose_the_same_words_on_the_left_but_no_choice_is_lost(tokenizer):
+    some, examples = task("multiple_choice", shots=8), choice_examples()
+    whole, short = (render_item(some, examples, 0, tokenizer, n).spans for n in (10_000, 40))
+    assert len({span.cut for span in short}) == 1 and max(len(span.ids) for span in short) == 40
+    assert [s.ids[s.start:] for s in short] == [w.ids[w.start:] for w in whole]
+    assert len({tuple(s.ids[:s.start - 1]) for s in short}) == 1
+    odd = [{"query": "Why?", "choices": ["the cat " * 40, "dog"], "gold": 0}]
+    long, small = render_item(task("multiple_choice"), odd, 0, tokenizer, 20).spans
+    assert len(long.ids) == 20 and tokenizer.decode(small.ids[small.start:]) == " dog" and small.start == 1
 
 
 def test_continuation_longer_than_the_model_still_gets_a_score(tokenizer):

@@ -54,6 +54,8 @@ SKILLS = {skill.name: skill for skill in (
     Skill("identity", "Who are you?", 0.0, "paraphrase", "wordings never trained", _s.identity, 8, 6),
     Skill("greetings", "Greetings", 0.0, "paraphrase", "wordings never trained", _s.greetings, 4, 3),
     Skill("memory", "Remembering", 0.0, "words", "names and favourites never told in training", _s.memory, 16, 20),
+    Skill("memory_names", "Remembering a name", 0.0, "words", "the user's name, never told in training",
+          _s.memory_names, 0, 0),
 )}
 STAGES = {"mid": 1, "sft": 2}   # stage -> level of difficulty
 

@@ -44,6 +44,15 @@ def memory(rng, world, test, level):
     if not test and rng.random() < 0.06:
         return _not_told(rng)
     kinds = rng.sample(tuple(TELL), 2) if level == 2 and rng.random() < 0.35 else [_kind(rng)]
+    return _recall(rng, world, test, level, kinds)
+
+
+def memory_names(rng, world, test, level):
+    """`memory` of the user's name alone."""
+    return _recall(rng, world, test, level, ["name"])
+
+
+def _recall(rng, world, test, level, kinds):
     turns, values = [], {}
     for kind in kinds:
         value = draw(lambda: rng.choice(FILLERS[kind]), lambda m: ("memory", m.lower()), test, percent=15)
