@@ -26,12 +26,13 @@ LEVELS = {
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names.split()}
 PEERS = {
-    ("cli", "common"), ("gpt", "attention"), ("gpt", "loss"), ("optim", "runtime"), ("token_shards", "dataset"),
+    ("cli", "common"), ("gpt", "attention"), ("gpt", "loss"), ("optim", "runtime"), ("runtime", "scaling"),
+    ("token_shards", "dataset"),
     ("dataloader", "token_shards"), ("dataloader", "chat_format"), ("engine", "tools"), ("loss_eval", "dataloader"),
     ("tasks", "chat_format"), ("finetune", "train"), ("server", "worker")}
 NO_TORCH = ["common", "cli", "scaling", "kindergarten", "report", "inventory", "markdown", "plots"]
 SCRIPTS = ["tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval",
-           "chat_cli", "chat_web"]
+           "chat_cli", "chat_web", "plan", "export"]
 DOORS = [f"scripts.{name}" for name in SCRIPTS] + ["nanochat.dataset", "nanochat.report"]
 
 MODULES = sorted([*(ROOT / "nanochat").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
