@@ -82,7 +82,7 @@ def run(stage_name, title, result, config, real_data):
     if config.dry_run:
         return
     model.requires_grad_(True).train()
-    optimizer = train.make_optimizer(model, rt, scale=config.lr_scale)
+    optimizer = train.make_optimizer(model, rt, scale=config.lr_scale * scaling.lr_factor(model.config.n_layer, batch_tokens))
     optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
     identity = {"data": data, "rows": rows.hash, "tokenizer": tokenizer.hash,
                 "model": asdict(model.config), "steps": steps, "batch_tokens": batch_tokens,

@@ -1,7 +1,8 @@
 """
-From one dial to everything: pure functions from depth to width, heads, batch, horizon and learning rates.
+From one dial to everything: pure functions from depth to shape, recipe, shards, memory and time.
 
-No torch, no files, no side effects, so that what a run needs can be said before it is paid for.
+No torch, no files, no side effects, so that what a run needs can be said before it is paid for (scripts/plan.py), by the
+functions that training uses.
 """
 import math
 from dataclasses import dataclass
@@ -9,6 +10,11 @@ from dataclasses import dataclass
 ASPECT_RATIO = 64        # model width per layer
 HEAD_DIM = 128           # target head size; half of it for narrow models, which want several heads
 REFERENCE_WIDTH = 768    # width at which the AdamW learning rates were tuned; others scale as 1/sqrt(width)
+REFERENCE_BATCH = 2**19  # tokens a step at which learning rates were tuned (the first public d20 run)
+DEEP = 12                # from this depth on the recipe follows published laws; below, what was measured here
+TOKENS_PER_SHARD = 52e6  # ClimbMix or FineWeb-Edu: 250M characters, 4.8 a token (vocabulary 65,536; smaller ones: more)
+SHARD_BYTES = 100e6
+LATER_STAGES = 0.12      # of pretraining's hours, for all other stages: with MFU 0.4 the first d20 run's 3h51m
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,46 @@ class Shape:
     n_embd: int
 
 
+@dataclass(frozen=True)
+class Pretraining:
+    """What a depth means for pretraining, beyond the model's shape."""
+
+    steps: int
+    batch_tokens: int
+    lr_factor: float        # on all learning rates
+    weight_decay: float     # of the matrices
+    warmdown_frac: float
+    final_lr: float         # what the learning rate falls to, as a share of its peak
+
+
+@dataclass(frozen=True)
+class GPU:
+    """A kind of device, known by words that all occur in its name."""
+
+    names: tuple
+    gib: float
+    peak_flops: float       # dense bf16, from the vendor's data sheet
+    dollars: float          # an hour
+
+
+# $24 an hour for 8 x H100 is what the tiers are named after ("$100": four hours), $14.32 for 8 x A100-80 what public reports
+# of d20 runs show; other prices are guesses between such offers. The last row is two cores of the machine in dev/LOG.md.
+GPUS = {
+    "b200": GPU(("B200",), 179, 2250e12, 5.0), "h200": GPU(("H200",), 140, 989e12, 3.5),
+    "h100-pcie": GPU(("H100", "PCIe"), 79, 756e12, 2.5), "h100": GPU(("H100",), 79, 989e12, 3.0),
+    "a100-80": GPU(("A100", "80GB"), 79, 312e12, 1.79), "a100-40": GPU(("A100",), 39, 312e12, 1.29),
+    "l40s": GPU(("L40S",), 44, 362e12, 0.9), "a6000": GPU(("A6000",), 47, 155e12, 0.5),
+    "4090": GPU(("4090",), 23.5, 165e12, 0.4), "3090": GPU(("3090",), 23.5, 71e12, 0.25),
+    "3060": GPU(("3060",), 11.6, 51e12, 0.1), "cpu": GPU(("CPU",), 8, 0.41e12, 0.0),
+}
+
+
+def gpu_named(device_name):
+    """The key in GPUS of a device's own name, such as 'NVIDIA A100-SXM4-80GB'; None for one that is not there."""
+    return next((key for key, gpu in GPUS.items() if all(word in device_name for word in gpu.names)), None)
+
+
+# --------------------------------------------------------------------------------------------------------------- model
 def model_shape(depth) -> Shape:
     """Width 64 a layer, rounded up to whole heads, so that every depth (odd ones too) gives an even head size."""
     head_dim = HEAD_DIM if depth >= 8 else HEAD_DIM // 2
@@ -33,19 +79,69 @@ def matrix_params(depth) -> int:
     return 12 * depth * model_shape(depth).n_embd ** 2
 
 
+def head_params(depth, vocab_size) -> int:
+    """Parameters of the head, which are as many as the embedding's; the vocabulary is padded to a multiple of 64."""
+    return -(-vocab_size // 64) * 64 * model_shape(depth).n_embd
+
+
 def num_params(depth, vocab_size) -> int:
-    """All parameters: matrices, embedding and head, the vocabulary padded to a multiple of 64."""
-    return matrix_params(depth) + 2 * (-(-vocab_size // 64) * 64) * model_shape(depth).n_embd
+    """All parameters: matrices, embedding and head."""
+    return matrix_params(depth) + 2 * head_params(depth, vocab_size)
 
 
-def total_batch_tokens(depth) -> int:
-    """Tokens a step: 8K for a laptop's model, half a million from d12 on."""
-    return 8192 if depth <= 4 else 32768 if depth <= 6 else 131072 if depth < 12 else 524288
+def flops_per_token(depth, vocab_size, sequence_len) -> int:
+    """Training FLOPs a token, as GPT.flops_per_token counts them."""
+    matmul = matrix_params(depth) + head_params(depth, vocab_size)
+    return 6 * matmul + 12 * depth * model_shape(depth).n_embd * sequence_len
+
+
+# -------------------------------------------------------------------------------------------------------------- recipe
+def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02) -> Pretraining:
+    """The recipe of a depth; `batch_tokens` and `steps` count where they are not 0, `lr` is Muon's.
+
+    From DEEP on, and not yet measured here: warm-down over 0.65 of the steps to 5 %, as in the public record for GPT-2's
+    score (nanochat's d24, 1.65 hours), and the laws below.
+    """
+    tokens = horizon_tokens(depth, vocab_size, ratio)
+    batch_tokens = batch_tokens or total_batch_tokens(depth, tokens)
+    steps = steps or max(1, tokens // batch_tokens)
+    if depth < DEEP:
+        return Pretraining(steps, batch_tokens, 1.0, 0.0, 0.4, 0.0)
+    factor = lr_factor(depth, batch_tokens)
+    decay = weight_decay(steps, lr * factor, steps * batch_tokens / (matrix_params(depth) + head_params(depth, vocab_size)))
+    return Pretraining(steps, batch_tokens, factor, decay, 0.65, 0.05)
 
 
 def horizon_tokens(depth, vocab_size, ratio=20.0) -> int:
-    """Training tokens: `ratio` for each parameter (20: Chinchilla, arXiv 2203.15556)."""
-    return int(ratio * num_params(depth, vocab_size))
+    """Training tokens: `ratio` for each parameter (20: Chinchilla, arXiv 2203.15556), from DEEP on without the embedding.
+
+    The tiers' prices come from 20; the public record took 8, with more in its architecture.
+    """
+    counted = num_params(depth, vocab_size) - (head_params(depth, vocab_size) if depth >= DEEP else 0)
+    return int(ratio * counted)
+
+
+def total_batch_tokens(depth, tokens) -> int:
+    """Tokens a step. Below DEEP by depth; then ~ horizon^0.383 (arXiv 2505.13738), to the nearest power of two.
+
+    The law goes through 2^20 tokens at the 5.84 billion of the public record's d24.
+    """
+    if depth < DEEP:
+        return 8192 if depth <= 4 else 32768 if depth <= 6 else 131072
+    return 2 ** round(20 + 0.383 * math.log2(tokens / 5.84e9))
+
+
+def lr_factor(depth, batch_tokens) -> float:
+    """Factor on all learning rates: from DEEP on ~ sqrt(batch) (arXiv 2205.10287)."""
+    return (batch_tokens / REFERENCE_BATCH) ** 0.5 if depth >= DEEP else 1.0
+
+
+def weight_decay(steps, lr, ratio) -> float:
+    """Such that a weight averages over 1.084 * ratio^-0.527 of the run (fitted for AdamW in arXiv 2505.13738).
+
+    At a fixed ratio, with lr ~ sqrt(batch), this is decay ~ sqrt(batch) / tokens.
+    """
+    return 1 / (1.084 * ratio ** -0.527 * lr * steps) if lr else 0.0
 
 
 def adam_lr_scale(n_embd) -> float:
@@ -68,3 +164,36 @@ def muon_momentum(step, steps) -> float:
     """0.85 rising to 0.95 over the first 300 steps, or a fifth of a shorter run."""
     ramp = max(1, min(300, steps // 5))
     return 0.85 + 0.10 * min(1.0, step / ramp)
+
+
+# --------------------------------------------------------------------------------------------------------------- needs
+def shards_needed(tokens) -> int:
+    """Training shards of web text that hold `tokens` tokens, and one to spare."""
+    return math.ceil(tokens / TOKENS_PER_SHARD) + 1
+
+
+def disk_bytes(depth, vocab_size, tokens) -> float:
+    """Shards, their tokens at two bytes each, and three checkpoints with optimizer state of each of four stages."""
+    return ((shards_needed(tokens) + 1) * SHARD_BYTES + 2 * tokens
+            + 12 * (8 * matrix_params(depth) + 24 * head_params(depth, vocab_size)))
+
+
+def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> float:
+    """What a device holds at the fullest moment of a step, with fused attention and RMSNorm, not compiled.
+
+    Weights of `itemsize` bytes (the embedding float32) and float32 gradients; masters and optimizer state are shared by
+    `world` devices. A layer keeps 18 numbers a token and channel for the backward pass, which takes 10 itself; the head's
+    gradient is there twice. The optimizer's temporaries come when all that is gone.
+    """
+    head, matrix, width = head_params(depth, vocab_size), matrix_params(depth), model_shape(depth).n_embd
+    held = (itemsize + 4) * matrix + (itemsize + 12) * head + (8 * matrix + 24 * head) / world
+    held += 4 * (matrix + 2 * head) / world if world > 1 else 0
+    backward = (18 * depth + 13) * rows * sequence_len * width * itemsize + (8 + itemsize) * head
+    return held + max(backward, (8 + 3 * itemsize) * matrix / 3 / world)
+
+
+def device_batch_size(depth, vocab_size, sequence_len, gib, world=1) -> int:
+    """The largest power of two of rows, up to 64, planned to leave a tenth of `gib` free; 0 when none fits."""
+    fits = (2 ** i for i in range(6, -1, -1)
+            if memory_bytes(depth, vocab_size, sequence_len, 2 ** i, world) < 0.9 * gib * 2**30)
+    return next(fits, 0)

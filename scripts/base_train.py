@@ -32,8 +32,8 @@ class Config(train.RunFlags):
     matrix_lr: float = option(0.02, "Muon's learning rate for the matrices")
     embedding_lr: float = option(0.3, "AdamW's for the embedding, at width 768")
     unembedding_lr: float = option(0.004, "AdamW's for the head, at width 768")
-    weight_decay: float = option(0.0, "decoupled weight decay on the matrices")
-    warmdown_frac: float = option(0.4, "last share of the steps, over which learning rates fall")
+    weight_decay: float | None = option(None, "decoupled weight decay on the matrices (default: from the depth)")
+    warmdown_frac: float | None = option(None, "last share of the steps, over which learning rates fall (default: so too)")
     eval_every: int = option(250, "steps between validations (0: only at the end)")
     eval_tokens: int = option(0, "validation tokens (0: 20 batches)")
     seed: int = option(0, "of the initial weights")
@@ -43,7 +43,7 @@ class Config(train.RunFlags):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("warmdown_frac", "key_offset"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UsageError(f"--{name} must lie in 0 to 1, got {getattr(self, name)}.")
 
 
@@ -54,11 +54,13 @@ def main(argv=None):
     tokenizer = Tokenizer.load()
     shape = asdict(scaling.model_shape(config.depth))
     model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, key_offset=config.key_offset, **shape)
-    batch_tokens = config.total_batch_size or scaling.total_batch_tokens(config.depth)
+    plan = scaling.pretraining(config.depth, tokenizer.vocab_size, config.param_data_ratio, config.total_batch_size,
+                               config.num_iterations, config.matrix_lr)
+    batch_tokens, steps = plan.batch_tokens, plan.steps
+    decay, warmdown = (default if flag is None else flag for flag, default in
+                       ((config.weight_decay, plan.weight_decay), (config.warmdown_frac, plan.warmdown_frac)))
     if batch_tokens % config.sequence_len:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of --sequence_len={config.sequence_len}.")
-    tokens = scaling.horizon_tokens(config.depth, tokenizer.vocab_size, config.param_data_ratio)
-    steps = config.num_iterations or max(1, tokens // batch_tokens)
     log.info(f"d{config.depth} on {rt}: {scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, "
              f"{steps:,} steps of {batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
              f"{training_backend(rt.device.type, config.sequence_len).__name__}")
@@ -69,8 +71,11 @@ def main(argv=None):
     model = GPT(model_config, rt.dtype).to(rt.device)
     model.init_weights(mix_seed("init", config.seed))
     optimizer = train.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
-                                     config.weight_decay)
+                                     decay, plan.lr_factor)
     rows_per_step = batch_tokens // config.sequence_len
+    if steps * rows_per_step > len(rows):
+        log.info(f"the training shards on this machine hold {len(rows):,} rows: they will be read "
+                 f"{steps * rows_per_step / len(rows):.1f} times. More: python -m nanochat.dataset")
     val_count = max(1, (config.eval_tokens or 20 * batch_tokens) // config.sequence_len)
     token_bytes = tokenizer.token_bytes()
     identity = {"dataset": config.dataset, "rows": rows.hash, "tokenizer": tokenizer.hash, "model": asdict(model_config),
@@ -79,7 +84,7 @@ def main(argv=None):
         name="pretraining", folder=folder, log_path=base_dir() / "logs" / f"base_{folder.name}.jsonl", steps=steps,
         batches=lambda start: iter(StepBatches(rows, rows_per_step, config.device_batch_size, rt.rank, rt.world_size,
                                                start_step=start)),
-        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=config.warmdown_frac),
+        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=warmdown, final=plan.final_lr),
                                scaling.muon_momentum(step, steps)),
         identity=identity,
         meta={"model": asdict(model_config), "tokenizer": tokenizer.hash, "dataset": config.dataset, "config": asdict(config)},
