@@ -59,20 +59,15 @@ def _animals(rng, world):
 
 
 def _animal(rng):
-    row = rng.choice(nature.ANIMALS)
-    said = [rng.choice(f.told) for f in nature.ANIMAL_FACTS[row[0]]]
+    name = rng.choice(tuple(nature.SIZES))
+    said = [rng.choice(fact.told) for fact in nature.ANIMAL_FACTS[name]]
     rng.shuffle(said)
-    for other in rng.sample(nature.ANIMALS, 3):
-        if abs(int(other[7]) - int(row[7])) > 1:
-            said.append(_comparison(rng, row, other))
+    for other in rng.sample(tuple(nature.SIZES), 3):
+        big, small = sorted((name, other), key=nature.SIZES.get, reverse=True)
+        if nature.SIZES[big] - nature.SIZES[small] > 1:
+            said.append(f"{a(big).capitalize()} is bigger than {a(small)}." if rng.random() < 0.6 else
+                        f"{a(small).capitalize()} is smaller than {a(big)}.")
     return " ".join(said)
-
-
-def _comparison(rng, row, other):
-    big, small = (row, other) if int(row[7]) > int(other[7]) else (other, row)
-    if rng.random() < 0.6:
-        return f"{a(big[0]).capitalize()} is bigger than {a(small[0])}."
-    return f"{a(small[0]).capitalize()} is smaller than {a(big[0])}."
 
 
 def _nature(rng, world):
