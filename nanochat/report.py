@@ -103,19 +103,19 @@ def why_missing(results, phase, task):
 
 
 def _core_row(results, notes):
-    metrics = metrics_of(results, "base_eval")
-    told = results["base_eval"]["notes"] if metrics else ["Not run: `python -m scripts.base_eval`."]
-    why = "; ".join((skip_of(note) or ("", note))[1] for note in told) or "Not measured."
-    cell = notes.dash(why) if metrics.get("core") is None else f"{metrics['core']:.4f}"
-    size = f"{len(metrics['tasks'])} tasks" if metrics.get("tasks") else ""
-    return ["CORE", "", size, "0", cell] + [notes.dash("CORE measures the base model only.")] * 3
+    result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
+    core, tasks = result["metrics"].get("core"), result["metrics"].get("tasks") or {}
+    reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
+    cell = f"{core:.4f}" if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
+    other = notes.dash("CORE measures the base model only.")
+    return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
 
 
 def _chatcore_row(results, notes):
-    means = [metrics_of(results, f"chat_eval_{phase}").get("chatcore") for phase in PHASES]
-    cells = [notes.dash("The mean of the benchmarks above, which are missing.") if mean is None else f"{mean:.4f}"
-             for mean in means]
-    return ["ChatCORE", "", "", "0", *cells]
+    def cell(phase):
+        value = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"].get("chatcore")
+        return notes.dash("The mean of the benchmarks above, which are missing.") if value is None else f"{value:.4f}"
+    return ["ChatCORE", "", "", "0", *map(cell, PHASES)]
 
 
 def _task_row(results, task, split, notes):
@@ -216,13 +216,18 @@ def _tokenizer_table(rows):
 def _core_table(tasks):
     rows = [[name, f"{task['n']:,}", percent(task["accuracy"], task.get("ci95")), f"{task['centered']:.4f}"]
             for name, task in tasks.items()]
-    return [*table(["task", "n", "accuracy, %", "centered"], rows), ""]
+    return [*table(["task", "n", "accuracy, %", "centered"], rows), ""] if rows else []
 
 
-def _chat_lines(tasks, chatcore):
-    mean = "" if chatcore is None else f" ChatCORE {chatcore:.4f}."
-    n = sum(task["n"] for task in tasks.values())
-    return [f"{len(tasks)} tasks, {n:,} questions; the scores are in the summary.{mean}", ""]
+def _samples(samples):
+    return [line for s in samples for line in (f"> **{inline(s['prompt'])}** {inline(s['text'])}", "")]
+
+
+def _chat_section(metrics):
+    tasks = metrics.get("tasks") or {}
+    chatcore = metrics.get("chatcore")
+    return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary."
+            + (f" ChatCORE {chatcore:.4f}." if chatcore is not None else ""), ""]
 
 
 def difference(before, after):
@@ -255,24 +260,21 @@ def rl_change(results):
 
 def section(name, results, pictures):
     """The lines of one stage: what it measured, its curve, its notes and the command that runs it again."""
-    result, label = results[name], STAGES.get(name, name)
-    metrics, lines = result["metrics"], [f"### {label}", ""]
-    if rows := metric_rows(name, metrics):
-        lines += [*table(["", ""], rows, left=2), ""]
-    if metrics.get("rows"):
-        lines += _tokenizer_table(metrics["rows"])
-    for sample in metrics.get("samples") or []:
-        lines += [f"> **{inline(sample['prompt'])}** {inline(sample['text'])}", ""]
+    result = results[name]
+    metrics = result["metrics"]
+    lines = [f"### {STAGES.get(name, name)}", ""]
+    rows = metric_rows(name, metrics)
+    lines += [*table(["", ""], rows, left=2), ""] if rows else []
+    lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
+    lines += _samples(metrics["samples"]) if metrics.get("samples") else []
     if name.startswith("chat_eval_"):
-        lines += _chat_lines(metrics.get("tasks") or {}, metrics.get("chatcore"))
+        lines += _chat_section(metrics)
     elif metrics.get("tasks"):
         lines += _core_table(metrics["tasks"])
-    if name == "chat_rl":
-        lines += rl_change(results)
-    if name in pictures:
-        lines += [f"![{label}]({PICTURES}/{pictures[name]})", ""]
-    if told := [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]:
-        lines += [*told, ""]
+    lines += rl_change(results) if name == "chat_rl" else []
+    lines += [f"![{STAGES.get(name, name)}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
+    told = [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]
+    lines += [*told, ""] if told else []
     return lines + [f"<details><summary>{duration(result['wall_s'])} on {result['device']}, commit {result['commit']}"
                     "</summary>", "", "```bash", _command(name, result["config"]), "```", "</details>", ""]
 
