@@ -178,14 +178,12 @@ def mix_seed(*parts) -> int:
 @functools.cache
 def git_commit() -> str:
     """Short hash of the code's commit, with '-dirty' when the tree has changes; 'unknown' outside git."""
-    def git(*args):
-        out = subprocess.run(["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True)
-        return out.stdout.strip() if out.returncode == 0 else ""
     try:
-        commit = git("rev-parse", "--short", "HEAD")
-        return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "") if commit else "unknown"
+        out = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"],
+                             capture_output=True, text=True)
     except OSError:
         return "unknown"
+    return out.stdout.strip() or "unknown"
 
 
 def versions() -> dict:

@@ -7,9 +7,9 @@ another number of GPUs.
 """
 import functools
 import hashlib
-import queue
-import threading
+import itertools
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,41 +94,42 @@ def _best_fit(starts, lengths, capacity, crop):
     return rows
 
 
-def _read_row(plan, i, tokens, bos, capacity, mask=None):
-    """(tokens int64 (capacity,), mask float32 (capacity,)); the mask is 1 where None is given and 0 on padding."""
-    ids, keep, at = np.full(capacity, bos, np.int64), np.zeros(capacity, np.float32), 0
-    for p in range(plan.first[i], plan.first[i + 1]):
-        start, n = plan.start[p], int(plan.length[p])
-        ids[at:at + n] = tokens[start:start + n]
-        ids[at] = bos
-        keep[at:at + n] = 1 if mask is None else mask[start:start + n]
-        at += n
-    return ids, keep
-
-
 # ---------------------------------------------------------------------------------------------------------------- rows
-class TextRows:
+class _Rows:
+    """The rows of some shards with their plans. Subclasses set `counts`, each row's sum of weights, and `hash`."""
+
+    def __init__(self, shards, plans, sequence_len):
+        self.shards, self.plans, self.sequence_len = shards, plans, sequence_len
+        self.ends = np.cumsum([0, *map(len, plans)])
+
+    def __len__(self):
+        return int(self.ends[-1])
+
+    def row(self, i):
+        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1], padding has 0."""
+        s = int(np.searchsorted(self.ends, i, side="right")) - 1
+        shard, plan, at = self.shards[s], self.plans[s], 0
+        ids, keep = np.full(self.sequence_len + 1, shard.bos_id, np.int64), np.zeros(self.sequence_len + 1, np.float32)
+        for p in range(plan.first[i - self.ends[s]], plan.first[i - self.ends[s] + 1]):
+            start, n = plan.start[p], int(plan.length[p])
+            ids[at:at + n] = shard.tokens[start:start + n]
+            ids[at] = shard.bos_id
+            keep[at:at + n] = shard.mask[start:start + n] if isinstance(shard, ChatRows) else 1
+            at += n
+        return ids, keep[1:]
+
+
+class TextRows(_Rows):
     """Rows of pretraining text: every row starts with bos, documents whole where they fit.
 
     A target that is bos has weight 1. As a cut piece is always the last of its row, it teaches where texts end.
     """
 
     def __init__(self, shards, sequence_len):
-        self.shards, self.sequence_len = list(shards), sequence_len
-        self.plans = [_plan(shard, sequence_len) for shard in self.shards]
-        self.ends = np.cumsum([len(plan) for plan in self.plans], dtype=np.int64)
+        shards = list(shards)
+        super().__init__(shards, [_plan(shard, sequence_len) for shard in shards], sequence_len)
         self.counts = np.concatenate([np.zeros(0), *(plan.row_lengths() - 1.0 for plan in self.plans)])
-        self.hash = _digest(FORMAT, sequence_len, [shard.sha256 for shard in self.shards])
-
-    def __len__(self):
-        return len(self.counts)
-
-    def row(self, i):
-        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1]."""
-        s = int(np.searchsorted(self.ends, i, side="right"))
-        shard, plan = self.shards[s], self.plans[s]
-        ids, keep = _read_row(plan, i - (self.ends[s] - len(plan)), shard.tokens, shard.bos_id, self.sequence_len + 1)
-        return ids, keep[1:]
+        self.hash = _digest(FORMAT, sequence_len, [shard.sha256 for shard in shards])
 
 
 def _digest(*parts):
@@ -153,7 +154,7 @@ def _plan(shard, sequence_len):
     return plan
 
 
-class ChatRows:
+class ChatRows(_Rows):
     """Rows of conversations, packed whole; weight is 1 on what the assistant itself must produce, 0 elsewhere.
 
     One longer than a row is cut on the right; `cut` counts those.
@@ -173,21 +174,13 @@ class ChatRows:
         progress.close()
         if self.cut:
             log.info(f"{self.cut:,} of {len(tokens):,} conversations are longer than {capacity} tokens and were cut")
-        self.sequence_len, self.bos_id = sequence_len, tokenizer.bos_id
+        self.bos_id = tokenizer.bos_id
         offsets = np.concatenate([[0], np.cumsum([len(t) for t in tokens], dtype=np.int64)])
         self.tokens = np.concatenate([np.zeros(0, dtype), *tokens])
         self.mask = np.concatenate([np.zeros(0, np.uint8), *masks])
-        self.plan = pack(offsets, capacity, crop=False, seed=seed)
-        self.counts = np.array([self.row(i)[1].sum(dtype=np.float64) for i in range(len(self.plan))])
+        super().__init__([self], [pack(offsets, capacity, crop=False, seed=seed)], sequence_len)
+        self.counts = np.array([self.row(i)[1].sum(dtype=np.float64) for i in range(len(self))])
         self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens.tobytes()).hexdigest())
-
-    def __len__(self):
-        return len(self.plan)
-
-    def row(self, i):
-        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1]."""
-        ids, keep = _read_row(self.plan, i, self.tokens, self.bos_id, self.sequence_len + 1, self.mask)
-        return ids, keep[1:]
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
@@ -255,32 +248,8 @@ class StepBatches:
         return [Batch(*collate(self.rows, micro), count, micro.tolist()) for micro in mine]
 
     def __iter__(self):
-        ready, closed = queue.Queue(maxsize=1), threading.Event()
-
-        def put(item):
-            while not closed.is_set():
-                try:
-                    return ready.put(item, timeout=0.2)
-                except queue.Full:
-                    pass
-
-        def read_ahead():
-            step = self.start_step
-            try:
-                while not closed.is_set():
-                    put((step, self.load(step)))
-                    step += 1
-            except BaseException as e:     # shown where the batch was asked for
-                put(e)
-
-        reader = threading.Thread(target=read_ahead, name="batches", daemon=True)
-        reader.start()
-        try:
-            while True:
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            closed.set()
-            reader.join()       # a thread that the interpreter's exit finds inside torch aborts the process
+        with ThreadPoolExecutor(1, "batches") as reader:
+            ready = reader.submit(self.load, self.start_step)
+            for step in itertools.count(self.start_step):
+                batches, ready = ready.result(), reader.submit(self.load, step + 1)
+                yield step, batches

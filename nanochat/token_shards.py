@@ -152,7 +152,7 @@ def _load_shard(tokenizer, parquet, out_dir):
     return shard
 
 
-def prepare_tokens(tokenizer, shard_paths, name, workers=None) -> list[TokenShard]:
+def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
     """Tokenize every parquet shard that is not tokenized yet; returns the token shards in the order given.
 
     They lie in base_dir()/tokens/<tokenizer.hash>/<name>/. In a distributed run rank 0 calls this before the others,
@@ -171,7 +171,7 @@ def prepare_tokens(tokenizer, shard_paths, name, workers=None) -> list[TokenShar
                 tokenize_shard(tokenizer, path, out_dir, progress)
         else:
             tokenizer.save(root)
-            _tokenize_in_processes(root, todo, out_dir, workers or min(os.cpu_count() or 1, 32), progress)
+            _tokenize_in_processes(root, todo, out_dir, min(os.cpu_count() or 1, 32), progress)
         progress.close()
     shards = [_load_shard(tokenizer, p, out_dir) for p in paths]
     for path, shard in zip(paths, shards):

@@ -325,7 +325,7 @@ def test_a_micro_batch_that_does_not_divide_names_the_flag(rows):
 
 def test_the_reading_thread_ends_with_the_iterator(rows):
     def readers():
-        return [t for t in threading.enumerate() if t.name == "batches"]
+        return [t for t in threading.enumerate() if t.name.startswith("batches")]
     before = len(readers())
     iterator = iter(StepBatches(rows, 8, 4))
     next(iterator)
