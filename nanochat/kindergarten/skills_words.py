@@ -20,10 +20,7 @@ def spelled(word):
 
 
 def counted(word, letter=None):
-    """ "cheese", "e" -> "c-h-e1-e2-s-e3": spelled, with a running count behind each occurrence (of any letter if None).
-
-    The count is then a matter of one small step a letter, where counting at a glance needs the whole word at once.
-    """
+    """ "cheese", "e" -> "c-h-e1-e2-s-e3": spelled, counting at each occurrence (of any letter if None), step by step."""
     said, n = [], 0
     for x in word:
         n += letter in (None, x)
@@ -40,14 +37,16 @@ def _spell_check(letters, before=()):
     return {"kind": "spell", "letters": letters, "before": list(before)}
 
 
-def spelling(rng, world, test, level):
-    word, wording = draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(SPELL)), lambda m: ("spelling", *m), test)
+def _spelling(rng, word, wording):
     return chat(typed(rng, wording.format(w=word)), f"{word}: {spelled(word)}."), _spell_check(word)
 
 
+def spelling(rng, world, test, level):
+    return _spelling(rng, *draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(SPELL)), lambda m: ("spelling", *m), test))
+
+
 def spelling_new_words(rng, world, test, level):
-    word = rng.choice(NEW_WORDS)
-    return chat(typed(rng, rng.choice(SPELL).format(w=word)), f"{word}: {spelled(word)}."), _spell_check(word)
+    return _spelling(rng, rng.choice(NEW_WORDS), rng.choice(SPELL))
 
 
 def counting(rng, world, test, level):
@@ -79,9 +78,10 @@ def copying(rng, world, test, level):
     text, thrice = draw(make, lambda m: ("copying", m[0].lower()), test)
     if thrice:
         n = rng.randint(2, 4)
-        said = " ".join([text] * n)
-        return chat(typed(rng, f"Say {text} {n} times.", lower=False), said), {"kind": "copy", "text": said}
-    return chat(typed(rng, rng.choice(COPY).format(t=text), lower=False), text), {"kind": "copy", "text": text}
+        asked, text = f"Say {text} {n} times.", " ".join([text] * n)
+    else:
+        asked = rng.choice(COPY).format(t=text)
+    return chat(typed(rng, asked, lower=False), text), {"kind": "copy", "text": text}
 
 
 def reversing(rng, world, test, level):
