@@ -197,3 +197,12 @@ def device_batch_size(depth, vocab_size, sequence_len, gib, world=1) -> int:
     fits = (2 ** i for i in range(6, -1, -1)
             if memory_bytes(depth, vocab_size, sequence_len, 2 ** i, world) < 0.9 * gib * 2**30)
     return next(fits, 0)
+
+
+def rows_at_a_time(device_type, sequence_len, rows) -> int:
+    """Of a device's `rows` a step, how many to take at a time where nobody says: up to 32, on a CPU 2,048 tokens.
+
+    More would only leave a CPU's caches: as fast, in three times the memory (dev/LOG.md). The largest divisor of `rows`.
+    """
+    most = max(1, 2048 // sequence_len) if device_type == "cpu" else 32
+    return max(n for n in range(1, max(1, min(rows, most)) + 1) if max(rows, 1) % n == 0)

@@ -25,7 +25,7 @@ class Config(train.RunFlags):
     depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
     key_offset: float = option(0.0, "share of a head that finds words by the word before; 0.5 lets small models copy")
-    device_batch_size: int = option(32, "rows a device takes at a time; halve it when memory runs out")
+    device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, fewer on a CPU)")
     total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
     num_iterations: int = option(0, "optimizer steps (0: from the ratio)")
     param_data_ratio: float = option(20.0, "training tokens for each parameter when num_iterations is 0")
@@ -39,9 +39,9 @@ class Config(train.RunFlags):
     seed: int = option(0, "of the initial weights")
 
     def __post_init__(self):
-        for name in ("depth", "sequence_len", "device_batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}.")
+        for name, least in (("depth", 1), ("sequence_len", 1), ("device_batch_size", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
         for name in ("warmdown_frac", "key_offset"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UsageError(f"--{name} must lie in 0 to 1, got {getattr(self, name)}.")
@@ -73,6 +73,8 @@ def main(argv=None):
     optimizer = train.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
                                      decay, plan.lr_factor)
     rows_per_step = batch_tokens // config.sequence_len
+    at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, config.sequence_len,
+                                                                   rows_per_step // rt.world_size)
     if steps * rows_per_step > len(rows):
         log.info(f"the training shards on this machine hold {len(rows):,} rows: they will be read "
                  f"{steps * rows_per_step / len(rows):.1f} times. More: python -m nanochat.dataset")
@@ -82,13 +84,12 @@ def main(argv=None):
                 "steps": steps, "batch_tokens": batch_tokens}
     stage = train.Stage(
         name="pretraining", folder=folder, log_path=base_dir() / "logs" / f"base_{folder.name}.jsonl", steps=steps,
-        batches=lambda start: iter(StepBatches(rows, rows_per_step, config.device_batch_size, rt.rank, rt.world_size,
-                                               start_step=start)),
+        batches=lambda start: iter(StepBatches(rows, rows_per_step, at_a_time, rt.rank, rt.world_size, start_step=start)),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=warmdown, final=plan.final_lr),
                                scaling.muon_momentum(step, steps)),
         identity=identity,
         meta={"model": asdict(model_config), "tokenizer": tokenizer.hash, "dataset": config.dataset, "config": asdict(config)},
-        evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, config.device_batch_size, rt, val_count)},
+        evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, at_a_time, rt, val_count)},
         eval_every=config.eval_every, **config.for_stage())
     train.run_locked(stage, model, optimizer, rt, config, "base_train")
 
