@@ -23,9 +23,11 @@ PARTS = {"python": ("<|python_start|>", "<|python_end|>"), "python_output": ("<|
 def validate(conversation):
     """Raise DataError, saying which message is wrong, unless `conversation` can be rendered.
 
-    Allowed: an optional system message, then user and assistant in turn, user first. Content is a str; the
+    Allowed: {"text": str}, a document; else an optional system message, then user and assistant in turn, user first. Content is a str; the
     assistant's may also be a list of {"type": "text" | "python" | "python_output", "text": str}.
     """
+    if isinstance(conversation, dict) and "messages" not in conversation and isinstance(conversation.get("text"), str):
+        return
     messages = conversation.get("messages") if isinstance(conversation, dict) else None
     if not isinstance(messages, list) or not messages:
         raise DataError("a conversation wants a list of at least one message under 'messages'")
@@ -65,10 +67,10 @@ def render(tokenizer, conversation):
 
     {"text": str} instead of messages is a document, read again so that it is not forgotten: all of it is supervised.
     """
-    if "text" in conversation:
+    validate(conversation)
+    if "messages" not in conversation:
         ids = tokenizer.encode(conversation["text"])
         return [tokenizer.bos_id, *ids], [0, *[1] * len(ids)]
-    validate(conversation)
     ids, mask = [tokenizer.bos_id], [0]
     for message in conversation["messages"]:
         message_ids, message_mask = _render_message(tokenizer, message)
