@@ -1,7 +1,8 @@
 """
 Does the fast path learn as well as the plain one? The same model, data and steps, once as in training (bf16 where the
-machine has it, attention in blocks, normalisation by hand, fused loss, stacked Muon, our AdamW) and once written out with torch alone (float32,
-scaled_dot_product_attention, cross-entropy over all logits, torch.optim.Muon and torch.optim.AdamW).
+machine has it, attention in blocks, normalisation by hand, fused loss, stacked Muon, our AdamW) and once written out with
+torch alone (float32, scaled_dot_product_attention, cross-entropy over all logits, torch.optim.Muon and
+torch.optim.AdamW).
 
     python benchmarks/bench_reference.py                     d4, 3 seeds, 40 steps
 
