@@ -145,6 +145,19 @@ def broadcast_object(rt, value):
     return box[0]
 
 
+@contextlib.contextmanager
+def lost_ranks_named(rt):
+    """Turn what a collective raises when another process has died or does not answer into one line."""
+    try:
+        yield
+    except RuntimeError as e:
+        if rt.world_size == 1 or not ("gloo" in str(e) or isinstance(e, dist.DistError)):
+            raise
+        why = str(e).splitlines()[0][-200:]
+        raise NanochatError(f"rank {rt.rank} of {rt.world_size} has lost another one ({why}). Look at that one's last lines; "
+                            "then the same command goes on from the newest checkpoint.") from None
+
+
 def barrier(rt):
     """Wait until every rank is here."""
     if rt.world_size > 1:
