@@ -6,6 +6,7 @@ the letters from the model: writing them one by one makes them tokens, and count
 """
 import random
 import re
+import string
 from pathlib import Path
 
 from nanochat.chat_format import reply_text
@@ -25,10 +26,6 @@ def words(split):
     return [word for i, word in enumerate(WORDS) if (i % 5 == 4) == (split != "train")]
 
 
-def spelled(word):
-    return ", ".join(word)
-
-
 class SpellingBee(Task):
     name, max_new_tokens = "spellingbee", 160
 
@@ -43,12 +40,11 @@ class SpellingBee(Task):
             raise IndexError(i)
         rng = random.Random(mix_seed(self.name, self.split, i))
         word = rng.choice(self.words)
-        return self.ask(rng, word, rng.choice(word) if rng.random() < 0.9 else rng.choice("abcdefghijklmnopqrstuvwxyz"))
+        return self.ask(rng, word, rng.choice(word if rng.random() < 0.9 else string.ascii_lowercase))
 
     def ask(self, rng, word, letter):
-        """The conversation about `letter` in `word`; its answer is what the tool says, which code has verified."""
         count = str(word.count(letter))
-        text = f"{word} is spelled {spelled(word)}. I count the {letter}: "
+        text = f"{word} is spelled {', '.join(word)}. I count the {letter}: "
         answer = [{"type": "text", "text": text}, {"type": "python", "text": f"'{word}'.count('{letter}')"},
                   {"type": "python_output", "text": count}, {"type": "text", "text": f"{count}\n#### {count}"}]
         return exchange(rng.choice(COUNT_QUESTIONS).format(word=word, letter=letter), answer)
@@ -62,7 +58,7 @@ class SimpleSpelling(SpellingBee):
     name, max_new_tokens = "simplespelling", 96
 
     def ask(self, rng, word, letter):
-        return exchange(rng.choice(SPELL_QUESTIONS).format(word=word), spelled(word))
+        return exchange(rng.choice(SPELL_QUESTIONS).format(word=word), ", ".join(word))
 
     def answer(self, conversation, parts):
         return reply_text(parts).strip().lower().removesuffix(".")
