@@ -233,7 +233,8 @@ class Progress:
         rate = (self.done - self.before) / max(now - self.start, 1e-9)
         left = (self.total - self.done) / rate if rate else 0
         tail = "".join(f" | {k} {v}" for k, v in fields.items())
-        text = f"{self.what} {self.done:,}/{self.total:,} ({self.done / max(self.total, 1):.0%}) | {left:.0f}s left{tail}"
+        share = self.done / max(self.total, 1)
+        text = f"{self.what} {self.done:,}/{self.total:,} ({share:.0%}) | {left:.0f}s left{tail}"
         if self.tty:
             self._redraw(text)
         else:

@@ -1,19 +1,18 @@
 """
 SpellingBee: how often a letter stands in a word, spelled out first and then counted by the tool; and plain spelling.
 
-The words (common English ones in words.txt, every fifth kept out of training) are part of the code. A tokenizer hides
-the letters from the model: writing them one by one makes them tokens, and counting is then left to the tool.
+The words are embedded (words.txt: common English ones, every fifth kept out of training), so nothing is downloaded. A
+tokenizer hides the letters from the model: writing them one by one makes them tokens; counting is left to the tool.
 """
 import random
 import re
-import string
 from pathlib import Path
 
 from nanochat.chat_format import reply_text
 from nanochat.common import mix_seed
 from nanochat.tasks.base import Task, exchange
 
-WORDS = (Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split()
+WORDS = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split()
 COUNT_QUESTIONS = ("How many {letter} are in the word {word}?", "How many times does {letter} appear in {word}?",
                    "Count the letter {letter} in {word}.", "how many {letter}'s are there in {word}",
                    "In the word '{word}', how many '{letter}' are there?", "Number of {letter} in \"{word}\"?")
@@ -40,7 +39,7 @@ class SpellingBee(Task):
             raise IndexError(i)
         rng = random.Random(mix_seed(self.name, self.split, i))
         word = rng.choice(self.words)
-        return self.ask(rng, word, rng.choice(word if rng.random() < 0.9 else string.ascii_lowercase))
+        return self.ask(rng, word, rng.choice(word if rng.random() < 0.9 else "abcdefghijklmnopqrstuvwxyz"))
 
     def ask(self, rng, word, letter):
         count = str(word.count(letter))
