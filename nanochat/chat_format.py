@@ -33,9 +33,9 @@ def validate(conversation):
         _validate_message(i, message)
     first = int(messages[0]["role"] == "system")
     for i, message in enumerate(messages[first:]):
-        expected = "assistant" if i % 2 else "user"
-        if message["role"] != expected:
-            raise DataError(f"message {first + i} of a conversation: expected the {expected}, got the {message['role']}")
+        role, expected = message["role"], "assistant" if i % 2 else "user"
+        if role != expected:
+            raise DataError(f"message {first + i} of a conversation: expected the {expected}, got the {role}")
     if len(messages) == first:
         raise DataError("a conversation wants a user message")
 
