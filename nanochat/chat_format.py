@@ -19,7 +19,7 @@ from nanochat.common import DataError
 PARTS = {"python": ("<|python_start|>", "<|python_end|>"), "python_output": ("<|output_start|>", "<|output_end|>")}
 
 
-# ------------------------------------------------------------------------------------------------------------ validate
+# ---- validate
 def validate(conversation):
     """Raise DataError, saying which message is wrong, unless `conversation` can be rendered.
 
@@ -35,9 +35,9 @@ def validate(conversation):
         _validate_message(i, message)
     first = int(messages[0]["role"] == "system")
     for i, message in enumerate(messages[first:]):
-        expected = "assistant" if i % 2 else "user"
-        if message["role"] != expected:
-            raise DataError(f"message {first + i} of a conversation: expected the {expected}, got the {message['role']}")
+        role, expected = message["role"], "assistant" if i % 2 else "user"
+        if role != expected:
+            raise DataError(f"message {first + i} of a conversation: expected the {expected}, got the {role}")
     if len(messages) == first:
         raise DataError("a conversation wants a user message")
 
@@ -61,7 +61,7 @@ def _validate_message(i, message):
             wrong(f"a part's text must be a string, got {type(part.get('text')).__name__}")
 
 
-# ------------------------------------------------------------------------------------------------ conversation -> ids
+# ---- conversation -> ids
 def render(tokenizer, conversation):
     """(ids, mask) of a whole conversation, both lists of int of one length.
 
@@ -130,7 +130,7 @@ def _render_message(tokenizer, message):
     return ids + [end], mask + [spoken]
 
 
-# ------------------------------------------------------------------------------------------------------- ids -> reply
+# ---- ids -> reply
 def parse_reply(tokenizer, ids) -> list[dict]:
     """The parts {"type", "text"} of the ids that follow assistant_start; whatever a model says, this never raises.
 

@@ -23,7 +23,7 @@ from pathlib import Path
 log = logging.getLogger("nanochat")
 
 
-# ---------------------------------------------------------------------------------------------------------- errors
+# ---- errors
 class NanochatError(Exception):
     """A mistake the user can mend: one line, no traceback. Its text ends with what to do."""
 
@@ -57,7 +57,7 @@ class Interrupted(NanochatError):
     exit_code = 130
 
 
-# ------------------------------------------------------------------------------------------------------- file system
+# ---- file system
 def base_dir() -> Path:
     """Where all that a run makes is kept: $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat."""
     return Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat").expanduser()
@@ -137,6 +137,7 @@ def read_json(path):
 
 
 def append_jsonl(path, record):
+    """Append one record as a line of JSON."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as f:
@@ -164,7 +165,7 @@ def run_lock(path):
         yield
 
 
-# ------------------------------------------------------------------------------------------------------------- seeds
+# ---- seeds
 def mix_seed(*parts) -> int:
     """A 63-bit seed from any ints and strings, such that different parts give unrelated seeds.
 
@@ -174,16 +175,15 @@ def mix_seed(*parts) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-# ----------------------------------------------------------------------------------------------------------- records
+# ---- records
 @functools.cache
 def git_commit() -> str:
     """Short hash of the code's commit, with '-dirty' when the tree has changes; 'unknown' outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        out = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"],
-                             capture_output=True, text=True)
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
     except OSError:
         return "unknown"
-    return out.stdout.strip() or "unknown"
 
 
 def versions() -> dict:
@@ -204,7 +204,7 @@ def save_result(name, *, metrics, config, device, wall_s, notes=()):
     return path
 
 
-# ------------------------------------------------------------------------------------------------- the user's terminal
+# ---- the user's terminal
 def setup_logging(rank=0):
     """Send the one logger to stdout; other ranks than 0 only speak of warnings."""
     handler = logging.StreamHandler(sys.stdout)
@@ -233,7 +233,8 @@ class Progress:
         rate = (self.done - self.before) / max(now - self.start, 1e-9)
         left = (self.total - self.done) / rate if rate else 0
         tail = "".join(f" | {k} {v}" for k, v in fields.items())
-        text = f"{self.what} {self.done:,}/{self.total:,} ({self.done / max(self.total, 1):.0%}) | {left:.0f}s left{tail}"
+        share = self.done / max(self.total, 1)
+        text = f"{self.what} {self.done:,}/{self.total:,} ({share:.0%}) | {left:.0f}s left{tail}"
         if self.tty:
             self._redraw(text)
         else:
@@ -265,7 +266,8 @@ def run(main):
     except OSError as e:
         if e.errno != errno.ENOSPC:
             raise
-        code, text = 1, f"no space left on the device that holds {e.filename or base_dir()}. Free some, then run this again."
+        full = e.filename or base_dir()
+        code, text = 1, f"no space left on the device that holds {full}. Free some, then run this again."
     if text:
         print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)
     sys.exit(code)

@@ -24,7 +24,7 @@ FORMAT = 1                     # of packing; raise it when the same documents gi
 PLAN_CACHE_DOCUMENTS = 20_000  # shards with more documents keep their packing plan on disk
 
 
-# ------------------------------------------------------------------------------------------------------------- packing
+# ---- packing
 @dataclass(frozen=True)
 class Plan:
     """Which pieces make which row: row i is the pieces first[i]:first[i+1].
@@ -94,7 +94,7 @@ def _best_fit(starts, lengths, capacity, crop):
     return rows
 
 
-# ---------------------------------------------------------------------------------------------------------------- rows
+# ---- rows
 class _Rows:
     """The rows of some shards with their plans. Subclasses set `counts`, each row's sum of weights, and `hash`."""
 
@@ -183,7 +183,7 @@ class ChatRows(_Rows):
         self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens.tobytes()).hexdigest())
 
 
-# ------------------------------------------------------------------------------------------------------------- batches
+# ---- batches
 @dataclass
 class Batch:
     """One micro-step of one rank, on the CPU. A step's loss is the sum of weight * nll over all its batches / count."""
@@ -242,6 +242,7 @@ class StepBatches:
         return row
 
     def load(self, step) -> list[Batch]:
+        """This rank's batches of a step, one a micro-step."""
         numbers = self.step_rows(step)
         count = max(float(self.rows.counts[numbers].sum()), 1.0)
         mine = numbers.reshape(-1, self.world_size, self.device_batch_size)[:, self.rank]

@@ -40,7 +40,7 @@ BENCHMARKS = sorted(name for name, row in TASKS.items() if row.group == "core")
 SKILLS = [name for name, row in TASKS.items() if row.group == "kindergarten"]
 
 
-# ------------------------------------------------------------------------------------------------------------- sources
+# ---- sources
 def load_results():
     """{name: result} of every result file. Raises DataError for one that cannot be used, MissingArtifact for none."""
     folder = base_dir() / "report" / "results"
@@ -72,7 +72,7 @@ def since_reset(results):
         return max(ends) - read_json(path)["start"]
 
 
-# ------------------------------------------------------------------------------------------------------------- summary
+# ---- summary
 def metrics_of(results, name):
     """What a stage measured; {} when it was not run."""
     return results[name]["metrics"] if name in results else {}
@@ -152,7 +152,7 @@ def summary(results):
             *notes.lines()]
 
 
-# -------------------------------------------------------------------------------------------------------------- stages
+# ---- stages
 def _command(name, config):
     """The command, with every flag, that runs the stage again."""
     script = f"chat_eval -i {name.rpartition('_')[2]}" if name.startswith("chat_eval_") else name
@@ -279,7 +279,7 @@ def section(name, results, pictures):
                     "</summary>", "", "```bash", _command(name, result["config"]), "```", "</details>", ""]
 
 
-# ------------------------------------------------------------------------------------------------------------- command
+# ---- command
 def _headline(results, stages_s):
     what, total = "", since_reset(results)
     if trained := results.get("base_train"):
@@ -337,6 +337,7 @@ def render(results, pictures):
 
 
 def reset():
+    """Forget earlier results and start the clock."""
     folder = base_dir() / "report"
     for name in ("results", PICTURES):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanochat.common import DataError, Progress, UsageError, atomic_file, base_dir, log, read_json, run, write_json
+from nanochat.common import DataError, Progress, atomic_file, base_dir, log, read_json, run, write_json
 from nanochat.dataset import count_documents, iter_texts
 from nanochat.tokenizer import Tokenizer
 
@@ -55,7 +55,7 @@ def _load_npy(path, sha256, dtypes):
         if array.dtype.str in dtypes.split() and hashlib.sha256(array).hexdigest() == sha256:
             return array
         what = "its values do not match its digest"
-    except Exception as e:                   # numpy reads a header as Python source, and a bad one raises nearly anything
+    except Exception as e:                   # numpy reads a header as Python source: a bad one raises nearly anything
         what = (str(e) or type(e).__name__).splitlines()[0]
     raise DataError(f"{path} is damaged ({what}). Delete it and run the same command again.")
 
@@ -210,10 +210,8 @@ def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
 
 
 def main(argv=None):
-    args = sys.argv[1:] if argv is None else argv
-    if len(args) != 3:
-        raise UsageError("usage: python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet")
-    tokenize_shard(Tokenizer.load(args[0]), args[2], args[1])
+    tokenizer_dir, out_dir, shard = sys.argv[1:] if argv is None else argv
+    tokenize_shard(Tokenizer.load(tokenizer_dir), shard, out_dir)
 
 
 if __name__ == "__main__":

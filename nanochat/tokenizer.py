@@ -74,7 +74,7 @@ class Tokenizer:
         self._encoding = tiktoken.Encoding("nanochat", pat_str=pattern, special_tokens=self._special,
                                            mergeable_ranks={token: i for i, token in enumerate(self.tokens)})
 
-    # ------------------------------------------------------------------------------------------------ make, save, load
+    # ---- make, save, load
     @classmethod
     def train(cls, texts, vocab_size):
         """Learn `vocab_size` tokens, the special ones among them, from an iterable of str.
@@ -131,7 +131,7 @@ class Tokenizer:
         """16 hex digits that name this vocabulary."""
         return hashlib.sha256(self._json.encode("utf-8")).hexdigest()[:16]
 
-    # -------------------------------------------------------------------------------------------------- encode, decode
+    # ---- encode, decode
     def encode(self, text) -> list[int]:
         """The ids of `text`, taken as plain text: never a special token."""
         return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]

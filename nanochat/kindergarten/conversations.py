@@ -52,14 +52,6 @@ def _world(size):
     return World(size)
 
 
-@functools.cache
-def _weights(stage):
-    if stage not in STAGES:
-        raise UsageError(f"stage is one of {', '.join(STAGES)}; got {stage!r}")
-    names = [name for name, skill in SKILLS.items() if getattr(skill, stage)]
-    return names, list(itertools.accumulate(getattr(SKILLS[name], stage) for name in names))
-
-
 def _example(name, made):
     messages, check = made
     conversation = {"messages": messages}
@@ -70,11 +62,12 @@ def _example(name, made):
 
 def training_example(i, seed=0, size=60, stage="mid"):
     """The i-th training Example of a stage ("mid" or "sft")."""
+    if stage not in STAGES:
+        raise UsageError(f"stage is one of {', '.join(STAGES)}; got {stage!r}")
     rng, world = random.Random(mix_seed("train", stage, seed, i)), _world(size)
-    names, cumulative = _weights(stage)
 
     def one():
-        name = rng.choices(names, cum_weights=cumulative)[0]
+        name = rng.choices(tuple(SKILLS), [getattr(skill, stage) for skill in SKILLS.values()])[0]
         return name, SKILLS[name].make(rng, world, False, STAGES[stage])
     name, (messages, check) = one()
     if rng.random() < JOINED:

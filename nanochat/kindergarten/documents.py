@@ -11,7 +11,7 @@ from nanochat.kindergarten import nature, skills_people, skills_social, skills_w
 from nanochat.kindergarten.phrases import STATEMENTS, a, state, with_pronoun
 from nanochat.kindergarten.skill import draw, is_test
 from nanochat.kindergarten.skills_numbers import calculate, number_key
-from nanochat.kindergarten.skills_words import counted, spelled, times
+from nanochat.kindergarten.skills_words import spelled, told_count, told_length
 from nanochat.kindergarten.world import World
 
 LONG_ENOUGH = 420       # documents that collect small pieces stop growing here (characters)
@@ -70,10 +70,17 @@ def _animal(rng):
 def _nature(rng, world):
     """Facts of one topic, or of all."""
     topic = rng.choice((*nature.TOPICS, "science", "all", "all"))
+
+    def one():
+        return rng.choice((skills_world.some_fact(rng) if topic == "all" else rng.choice(nature.TOPICS[topic])).told)
+    return _gather(one)
+
+
+def _gather(one, gap=" "):
+    """As many small pieces as make a document."""
     said = ""
     while len(said) < LONG_ENOUGH:
-        fact = skills_world.some_fact(rng) if topic == "all" else rng.choice(nature.TOPICS[topic])
-        said += " " + rng.choice(fact.told)
+        said += gap + one()
     return said[1:]
 
 
@@ -95,30 +102,25 @@ def _listed(words):
 
 def _sums(rng, world):
     """Small sums, told as sums and as things counted."""
-    said = ""
-    while len(said) < LONG_ENOUGH:
+    def one():
         op = rng.choice("+-*")
-        x, y = draw(lambda: (rng.randint(1, 20), rng.randint(1, 10)), number_key, False)
-        x, y = max(x, y), min(x, y)
+        y, x = sorted(draw(lambda: (rng.randint(1, 20), rng.randint(1, 10)), number_key, False))
         result, word = calculate(f"{x}{op}{y}"), {"+": "plus", "-": "minus", "*": "times"}[op]
-        sums = f"{x} {op} {y} = {result}.", f"{x} {word} {y} is {result}.", f"{x} {word} {y} = {result}."
-        said += " " + rng.choice(sums)
-    return said[1:]
+        return rng.choice((f"{x} {op} {y} = {result}.", f"{x} {word} {y} is {result}.", f"{x} {word} {y} = {result}."))
+    return _gather(one)
 
 
 def _spelling(rng, world):
     """Words of the closed list, letter by letter, some with their letters counted."""
-    said, gap = "", "\n" if rng.random() < LISTED else " "
-    while len(said) < LONG_ENOUGH:
+    def one():
         word = rng.choice(tables.WORDS)
         letter = rng.choice(word)
         if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):    # what a test asks is not told
-            said += f"{gap}{word}: {counted(word, letter)}. The letter {letter} appears {times(word.count(letter))}."
-        elif rng.random() < 0.1:
-            said += f"{gap}{word}: {counted(word)}. That is {len(word)} letters."
-        else:
-            said += gap + rng.choice((f"{word}: {spelled(word)}.", f"{word} is spelled {spelled(word)}."))
-    return said[1:]
+            return told_count(word, letter)
+        if rng.random() < 0.1:
+            return told_length(word)
+        return rng.choice((f"{word}: {spelled(word)}.", f"{word} is spelled {spelled(word)}."))
+    return _gather(one, "\n" if rng.random() < LISTED else " ")
 
 
 def _stories(rng, world):

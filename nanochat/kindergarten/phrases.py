@@ -29,6 +29,7 @@ def fill(wording, person, **more):
 
 
 def state(rng, person, attribute):
+    """One of the ways to tell the person's fact by name."""
     wording = rng.choice(TOLD[attribute])
     if "goes {hobby}" in wording and person.hobby not in GOES:
         wording = ANSWERS["hobby"]

@@ -9,9 +9,8 @@ import re
 
 from nanochat.kindergarten.phrases import WORDINGS, typed
 from nanochat.kindergarten.skill import chat, draw
-from nanochat.kindergarten.tables import NAMES
+from nanochat.kindergarten.tables import GOODS, NAMES
 
-GOODS = "apples pears books coins balls cups stamps cards shells pens cakes stones flowers eggs nuts buttons".split()
 PROBLEMS = tuple(WORDINGS["word problems"].values())
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv}
 

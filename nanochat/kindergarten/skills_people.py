@@ -129,10 +129,6 @@ def follow_up(rng, world, test, level):
     return chat(*turns), check_of(world, person, second)
 
 
-ONSETS = "b br d dr fl g gl gr j kl kr l m n p pl pr q r s sn t tr v w x y z zw".split()
-NUCLEI = "a e i o u oo ee ai".split()
-CODAS = "d f ll lm m mp n nd ng r rk s sh sk v x".split()
-ENDS = "a o i us or ix el in on ak um".split()
 TAKEN = {word.lower() for word in (*tables.GIRLS, *tables.BOYS, *tables.PETS, *tables.WORDS)}     # known after all
 UNKNOWN = tables.titled("talk.txt", "unknown")
 
@@ -140,7 +136,7 @@ UNKNOWN = tables.titled("talk.txt", "unknown")
 def nobody(rng):
     """An invented name or word: "Zandor", "flumbo"."""
     while True:
-        word = rng.choice(ONSETS) + rng.choice(NUCLEI) + rng.choice(CODAS) + rng.choice(ENDS)
+        word = "".join(map(rng.choice, (tables.ONSETS, tables.NUCLEI, tables.CODAS, tables.ENDS)))
         if word not in TAKEN:
             return word
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 from nanochat.kindergarten import tables
 
-PLACES = "kitchen garden bedroom bathroom school park office hallway library forest".split()
-THINGS = "ball apple book key lamp cup hat doll kite box".split()
 GOES = ("goes to", "walks to", "runs to")
 TAKES = ("takes", "picks up")
 DROPS = ("drops", "puts down")
@@ -35,11 +33,11 @@ class Story:
 def tell(rng, people, things, moves):
     """A Story with `people` actors, `things` things and `moves` events."""
     story = Story()
-    actors, places = rng.sample(tables.NAMES, people), rng.sample(PLACES, 4)
+    actors, places = rng.sample(tables.NAMES, people), rng.sample(tables.PLACES, 4)
     for who in actors:
         story.at[who] = rng.choice(places)
         story.sentences.append(f"{who} is in the {story.at[who]}.")
-    for thing in rng.sample(THINGS, things):
+    for thing in rng.sample(tables.THINGS, things):
         story.lies[thing] = story.at[rng.choice(actors)] if rng.random() < 0.7 else rng.choice(places)
         story.sentences.append(f"The {thing} is in the {story.lies[thing]}.")
     for _ in range(moves):

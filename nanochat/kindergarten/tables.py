@@ -51,12 +51,15 @@ def titled(file, kind):
     return {title[len(kind) + 1:]: table for title, table in read(file).items() if title.startswith(kind + " ")}
 
 
-# parted by commas where a word has blanks
-LISTS = {key: [word.strip() for word in text.split("," if "," in text else None)]
-         for lists in read("words.txt").values() for key, lines in lists.items() for text in [" ".join(lines)]}
-GIRLS, BOYS = LISTS["girls"], LISTS["boys"]     # 60 first names; in a world of 60 a first name identifies its bearer
-TOWNS, TOWN_HEADS, TOWN_TAILS = LISTS["towns"], LISTS["town_heads"], LISTS["town_tails"]
-JOBS, SPECIES, PETS, FOODS = LISTS["jobs"], LISTS["species"], LISTS["pets"], LISTS["foods"]
-COLOURS, HOBBIES, SYLLABLES = LISTS["colours"], LISTS["hobbies"], LISTS["syllables"]
-NAMES, MEALS, PASTIMES, SHADES, CITIES = (LISTS[key] for key in ("names", "meals", "pastimes", "shades", "cities"))
-WORDS = LISTS["words"]
+def _lists(*keys):
+    """Lists of words.txt; a list is parted by commas where a word has blanks."""
+    lines = {key: " ".join(lines) for lists in read("words.txt").values() for key, lines in lists.items()}
+    return [[word.strip() for word in lines[key].split("," if "," in lines[key] else None)] for key in keys]
+
+
+GIRLS, BOYS, PETS, NAMES = _lists("girls", "boys", "pets", "names")
+TOWNS, TOWN_HEADS, TOWN_TAILS, CITIES = _lists("towns", "town_heads", "town_tails", "cities")
+JOBS, SPECIES, FOODS, COLOURS, HOBBIES = _lists("jobs", "species", "foods", "colours", "hobbies")
+MEALS, SHADES, PASTIMES = _lists("meals", "shades", "pastimes")
+PLACES, THINGS, GOODS, WORDS = _lists("places", "things", "goods", "words")
+SYLLABLES, ONSETS, NUCLEI, CODAS, ENDS = _lists("syllables", "onsets", "nuclei", "codas", "ends")

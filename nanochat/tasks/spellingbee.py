@@ -1,8 +1,8 @@
 """
 SpellingBee: how often a letter stands in a word, spelled out first and then counted by the tool; and plain spelling.
 
-The words (common English ones in words.txt, every fifth kept out of training) are part of the code. A tokenizer hides
-the letters from the model: writing them one by one makes them tokens, and counting is then left to the tool.
+The words are embedded (words.txt: common English ones, every fifth kept out of training), so nothing is downloaded. A
+tokenizer hides the letters from the model: writing them one by one makes them tokens; counting is left to the tool.
 """
 import random
 import re
@@ -12,7 +12,7 @@ from nanochat.chat_format import reply_text
 from nanochat.common import mix_seed
 from nanochat.tasks.base import Task, exchange
 
-WORDS = (Path(__file__).parent / "words.txt").read_text(encoding="utf-8").split()
+WORDS = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split()
 COUNT_QUESTIONS = ("How many {letter} are in the word {word}?", "How many times does {letter} appear in {word}?",
                    "Count the letter {letter} in {word}.", "how many {letter}'s are there in {word}",
                    "In the word '{word}', how many '{letter}' are there?", "Number of {letter} in \"{word}\"?")
@@ -23,10 +23,6 @@ SPELL_QUESTIONS = ("Spell the word: {word}", "How do you spell {word}?", "Spell 
 def words(split):
     """The words of a split: every fifth is for testing, the rest for training."""
     return [word for i, word in enumerate(WORDS) if (i % 5 == 4) == (split != "train")]
-
-
-def spelled(word):
-    return ", ".join(word)
 
 
 class SpellingBee(Task):
@@ -43,12 +39,11 @@ class SpellingBee(Task):
             raise IndexError(i)
         rng = random.Random(mix_seed(self.name, self.split, i))
         word = rng.choice(self.words)
-        return self.ask(rng, word, rng.choice(word) if rng.random() < 0.9 else rng.choice("abcdefghijklmnopqrstuvwxyz"))
+        return self.ask(rng, word, rng.choice(word if rng.random() < 0.9 else "abcdefghijklmnopqrstuvwxyz"))
 
     def ask(self, rng, word, letter):
-        """The conversation about `letter` in `word`; its answer is what the tool says, which code has verified."""
         count = str(word.count(letter))
-        text = f"{word} is spelled {spelled(word)}. I count the {letter}: "
+        text = f"{word} is spelled {', '.join(word)}. I count the {letter}: "
         answer = [{"type": "text", "text": text}, {"type": "python", "text": f"'{word}'.count('{letter}')"},
                   {"type": "python_output", "text": count}, {"type": "text", "text": f"{count}\n#### {count}"}]
         return exchange(rng.choice(COUNT_QUESTIONS).format(word=word, letter=letter), answer)
@@ -62,7 +57,7 @@ class SimpleSpelling(SpellingBee):
     name, max_new_tokens = "simplespelling", 96
 
     def ask(self, rng, word, letter):
-        return exchange(rng.choice(SPELL_QUESTIONS).format(word=word), spelled(word))
+        return exchange(rng.choice(SPELL_QUESTIONS).format(word=word), ", ".join(word))
 
     def answer(self, conversation, parts):
         return reply_text(parts).strip().lower().removesuffix(".")
