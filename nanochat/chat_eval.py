@@ -176,6 +176,11 @@ def save_items(stage, name, records):
     atomic_write(items_path(stage, name), "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
+def kept(stage):
+    """The tasks of which a stage's graded items are here."""
+    return {path.stem.removeprefix(f"{stage}_") for path in items_path(stage, "").parent.glob(f"{stage}_*.jsonl")}
+
+
 def load_items(stage, name):
     """The records that `save_items` kept. Raises DataError."""
     return read_examples(items_path(stage, name), f"Make it with: python -m scripts.chat_eval -i {stage} -a {name}")

@@ -23,6 +23,33 @@ from nanochat import runtime
 from nanochat.common import DataError, mix_seed
 from nanochat.gpt import offset_keys
 
+# GPT-2 small, medium, large and XL for scale, per cent right, from the bundle's openai-community-gpt2*.csv (small on
+# every question; the others, by their figures' steps, on up to 1,000 a task). CORE is the mean centred accuracy.
+GPT2 = {label: tuple(map(float, figures)) for label, *figures in map(str.split, """
+hellaswag_zeroshot 30.9 39.0 44.0 50.2
+jeopardy 0.2 4.4 4.5 9.2
+bigbench_qa_wikidata 28.3 42.8 48.0 53.1
+arc_easy 41.2 48.0 53.5 59.5
+arc_challenge 22.2 26.2 26.4 29.9
+copa 60.0 66.0 67.0 67.0
+commonsense_qa 22.4 19.6 27.0 22.7
+piqa 62.3 67.0 69.8 72.5
+openbook_qa 27.8 30.8 31.8 34.6
+lambada_openai 32.3 42.6 48.8 52.3
+hellaswag 30.8 39.5 44.4 51.2
+winograd 57.9 65.6 68.9 71.4
+winogrande 48.6 52.1 54.1 56.9
+bigbench_dyck_languages 15.5 17.0 22.5 24.7
+agi_eval_lsat_ar 22.6 23.0 25.7 27.4
+bigbench_cs_algorithms 42.0 45.6 44.0 41.7
+bigbench_operators 8.6 10.0 11.4 15.7
+bigbench_repeat_copy_logic 3.1 6.2 6.2 9.4
+squad 5.8 16.9 23.5 30.9
+coqa 13.4 22.7 23.0 28.0
+boolq 55.2 60.6 56.7 61.9
+bigbench_language_identification 25.7 26.9 26.1 25.0
+CORE 11.39 18.49 21.46 25.65
+""".strip().splitlines())}
 GROUP = 512          # items rendered at a time: sorted by length for batching, without holding a whole task as tokens
 KINDS = ("multiple_choice", "schema", "language_modeling")
 
@@ -40,6 +67,19 @@ def wilson(correct, n, z=1.96):
     p, zz = correct / n, z * z
     middle, half = p + zz / (2 * n), z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
     return max(0.0, (middle - half) / (1 + zz / n)), min(1.0, (middle + half) / (1 + zz / n))
+
+
+def mean_centered(scores):
+    """(mean of the centred accuracies, [low, high]) of records with "centered", "chance", "ci95"; (None, None) of none.
+
+    The interval is made of the tasks' own, each side by itself (Zou and Donner 2008), as if the tasks were independent.
+    """
+    if not scores:
+        return None, None
+    mean = sum(s["centered"] for s in scores) / len(scores)
+    low, high = (math.hypot(*(centered(s["ci95"][i], s["chance"]) - s["centered"] for s in scores)) / len(scores)
+                 for i in (0, 1))
+    return mean, [mean - low, mean + high]
 
 
 def subset(n, limit, seed):
@@ -141,7 +181,16 @@ def draw_shots(task, n, index) -> list[int]:
     return [i + (i >= index) for i in drawn]
 
 
-def render_item(task, examples, index, tokenizer, max_tokens) -> Item:
+def posed(task, examples, index, control):
+    """Example `index`, or for the control that example with the question of another one, drawn by number, before it."""
+    if not control or len(examples) < 2:
+        return examples[index]
+    other = random.Random(mix_seed("control", task.label, index)).randrange(len(examples) - 1)
+    asked = examples[other + (other >= index)]
+    return examples[index] | {key: asked[key] for key in ("query", "context", "context_options") if key in asked}
+
+
+def render_item(task, examples, index, tokenizer, max_tokens, control=False) -> Item:
     """Example `index` behind its few-shot examples. Sequences of more than `max_tokens` lose their left but for bos.
 
     All options lose as much as the longest, so that they are compared after the same words.
@@ -151,7 +200,7 @@ def render_item(task, examples, index, tokenizer, max_tokens) -> Item:
         context, continuation = options(task, examples[i])[examples[i].get("gold", 0)]
         shots.append(f"{context}{task.delimiter}{continuation}\n\n")
     parts = [_encode(tokenizer, "".join(shots) + context + task.delimiter, continuation)
-             for context, continuation in options(task, examples[index])]
+             for context, continuation in options(task, posed(task, examples, index, control))]
     spans, room, longest = [], max_tokens - 1, max(len(ids) for ids, _ in parts)
     for ids, same in parts:
         cut = max(0, len(ids) - room, min(longest - room, same))      # of its continuation only what must go
@@ -167,16 +216,16 @@ def _encode(tokenizer, prompt, continuation):
 
 # ------------------------------------------------------------------------------------------------------------ scoring
 def _judge(logits, targets):
-    """(log-likelihood, whether it is the likeliest) of each target (n,) under its row of logits (n, V)."""
-    return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0], logits.argmax(-1) == targets
+    """(log-likelihood of the target, likeliest token) of each target (n,) and its row of logits (n, V)."""
+    return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0], logits.argmax(-1)
 
 
 @torch.inference_mode()
 def reference(model, span):
-    """(mean log-likelihood, exact greedy match) of one span by one plain forward of the whole model."""
+    """(mean log-likelihood, exact greedy match, likeliest tokens) of one span by one plain forward of the model."""
     ids = torch.tensor(span.ids, device=model.device)
-    likelihood, hit = _judge(model(ids[None, :-1])[0, span.start - 1:], ids[span.start:])
-    return likelihood.mean().item(), bool(hit.all())
+    likelihood, likeliest = _judge(model(ids[None, :-1])[0, span.start - 1:], ids[span.start:])
+    return likelihood.mean().item(), torch.equal(likeliest, ids[span.start:]), likeliest.tolist()
 
 
 def batches(items, cost, limit):
@@ -232,9 +281,12 @@ def computed_tokens(items):
 
 
 @torch.inference_mode()
-def score_items(model, items, batch_tokens):
-    """`reference` of every span of every item of a task, in order: a list of (mean log-likelihood, exact) an item."""
-    results = {}
+def score_items(model, items, batch_tokens=0):
+    """`reference` of every span of every item of a task, in order: a list of results an item.
+
+    A processor core is fastest where a batch stays in its cache (dev/LOG.md); 0 means that, and much on a GPU.
+    """
+    results, batch_tokens = {}, batch_tokens or (1024 if model.device.type == "cpu" else 16384)
     for batch in batches(sorted(items, key=lambda item: -item.shared), computed_tokens, batch_tokens):
         found = iter(_score_batch(model, batch))
         results.update({item.index: [next(found) for _ in item.spans] for item in batch})
@@ -251,33 +303,51 @@ def _score_batch(model, items):
     scored = torch.cat([h[s.start - 1 - shared:len(s.ids) - 1 - shared] for h, s in zip(hidden, spans)])   # (n, C)
     targets = [s.ids[s.start:] for s in spans]
     found = _judge(model.logits(scored), torch.tensor(sum(targets, []), device=device))
-    pieces = zip(*(x.cpu().split([len(t) for t in targets]) for x in found))
-    return [(likelihood.mean().item(), bool(hit.all())) for likelihood, hit in pieces]
+    pieces = zip(targets, *(x.cpu().split([len(t) for t in targets]) for x in found))
+    return [(likelihood.mean().item(), likeliest.tolist() == target, likeliest.tolist())
+            for target, likelihood, likeliest in pieces]
+
+
+def likeliest_option(results):
+    return max(range(len(results)), key=lambda i: results[i][0])
 
 
 def is_right(task, item, results):
-    """Verdict on one item from its options' (mean log-likelihood, exact match)."""
-    if task.kind == "language_modeling":
-        return results[0][1]
-    return max(range(len(results)), key=lambda i: results[i][0]) == item.gold
+    """Verdict on one item from its options' results."""
+    return results[0][1] if task.kind == "language_modeling" else likeliest_option(results) == item.gold
 
 
-def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=4096, progress=None):
-    """Score a task: {"accuracy", "centered", "n", "chance", "ci95", "cut"}, the same on every rank; all must call.
+def _record(task, example, item, results, tokenizer):
+    """A graded item as chat_eval keeps it, without the few-shot examples. What a language-modelling task shows as the
+    reply is the likeliest token at each place behind the right ones before it."""
+    contexts, continuations = zip(*options(task, example))
+    asked, answers = (continuations, contexts) if task.kind == "schema" else (contexts, continuations)
+    reply = (tokenizer.decode(results[0][2]).strip() if task.kind == "language_modeling"
+             else answers[likeliest_option(results)])
+    right = is_right(task, item, results)
+    return {"task": task.label, "index": item.index, "prompt": [{"role": "user", "content": asked[0]}],
+            "cut": any(span.cut for span in item.spans), "reference": answers[item.gold], "replies": [reply],
+            "answers": [reply], "verdicts": [right], "score": float(right)}
 
-    `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long for the model.
+
+def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=0, progress=None, control=False):
+    """Score a task: ({"accuracy", "centered", "n", "chance", "ci95", "cut"}, records), the same on every rank.
+
+    All ranks must call. `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long
+    for the model. `control` puts another question before each answer, so that what is left is luck and habit.
     """
     examples = read_examples(task.path)
     chosen = subset(len(examples), max_items, mix_seed("core", task.label))
-    mine, verdicts, room = chosen[rt.rank::rt.world_size], [], model.config.sequence_len + 1
+    mine, records, room = chosen[rt.rank::rt.world_size], [], model.config.sequence_len + 1
     for start in range(0, len(mine), GROUP):
-        items = [render_item(task, examples, i, tokenizer, room) for i in mine[start:start + GROUP]]
+        items = [render_item(task, examples, i, tokenizer, room, control) for i in mine[start:start + GROUP]]
         for item, results in zip(items, score_items(model, items, batch_tokens)):
-            verdicts.append((is_right(task, item, results), any(span.cut for span in item.spans)))
+            records.append(_record(task, posed(task, examples, item.index, control), item, results, tokenizer))
         if progress:
             progress.update(len(items), task=task.label)
-    verdicts = [v for part in runtime.all_gather_object(rt, verdicts) for v in part]
-    right, n = sum(v[0] for v in verdicts), len(verdicts)
+    records = [r for part in runtime.all_gather_object(rt, records) for r in part]
+    records.sort(key=lambda r: r["index"])
+    right, n = sum(r["verdicts"][0] for r in records), len(records)
     accuracy = right / max(n, 1)
     return {"accuracy": accuracy, "centered": centered(accuracy, task.chance), "n": n, "chance": task.chance,
-            "ci95": list(wilson(right, n)), "cut": sum(v[1] for v in verdicts)}
+            "ci95": list(wilson(right, n)), "cut": sum(r["cut"] for r in records)}, records

@@ -112,7 +112,8 @@ def test_exact_match_is_true_for_the_models_own_greedy_continuation(tokenizer):
         ids = ids + [int(model(torch.tensor([ids]))[0, -1].argmax())]
     wrong = ids[:-1] + [(ids[-1] + 1) % tokenizer.vocab_size]
     found = core_eval.score_items(model, [Item(0, [Span(ids, 3), Span(wrong, 3)], 0)], 1000)
-    assert [exact for _, exact in found[0]] == [True, False]
+    assert [exact for _, exact, _ in found[0]] == [True, False]
+    assert found[0][0][2] == found[0][1][2] == ids[3:]      # what it would have said at each place
 
 
 def test_verdict_of_a_task_is_the_same_for_every_batch_size(tokenizer, tmp_path):
@@ -121,7 +122,7 @@ def test_verdict_of_a_task_is_the_same_for_every_batch_size(tokenizer, tmp_path)
     model, some = tiny_model(tokenizer.vocab_size), task("multiple_choice", shots=6, path=path)
     results = [core_eval.run_core_task(some, model, tokenizer, Runtime(), batch_tokens=b) for b in (1, 200, 10_000)]
     assert results[0] == results[1] == results[2]
-    assert results[0]["n"] == 12 and results[0]["cut"] > 0      # six examples and a question do not fit 64 tokens
+    assert results[0][0]["n"] == 12 and results[0][0]["cut"] > 0      # six examples and a question do not fit 64 tokens
 
 
 def test_two_ranks_together_give_the_verdicts_of_one(tokenizer, tmp_path, monkeypatch):
@@ -133,7 +134,7 @@ def test_two_ranks_together_give_the_verdicts_of_one(tokenizer, tmp_path, monkey
     monkeypatch.setattr(core_eval.runtime, "all_gather_object", lambda rt, value: parts.append(value) or list(parts))
     core_eval.run_core_task(some, model, tokenizer, Runtime(rank=0, world_size=2), max_items=7)
     both = core_eval.run_core_task(some, model, tokenizer, Runtime(rank=1, world_size=2), max_items=7)
-    assert both == alone and alone["n"] == 7
+    assert both == alone and alone[0]["n"] == len(alone[1]) == 7
 
 
 # ----------------------------------------------------------------------------------------------------------- rendering
