@@ -23,33 +23,6 @@ from nanochat import runtime
 from nanochat.common import DataError, mix_seed
 from nanochat.gpt import offset_keys
 
-# GPT-2 small, medium, large and XL for scale, per cent right, from the bundle's openai-community-gpt2*.csv (small on
-# every question; the others, by their figures' steps, on up to 1,000 a task). CORE is the mean centred accuracy.
-GPT2 = {label: tuple(map(float, figures)) for label, *figures in map(str.split, """
-hellaswag_zeroshot 30.9 39.0 44.0 50.2
-jeopardy 0.2 4.4 4.5 9.2
-bigbench_qa_wikidata 28.3 42.8 48.0 53.1
-arc_easy 41.2 48.0 53.5 59.5
-arc_challenge 22.2 26.2 26.4 29.9
-copa 60.0 66.0 67.0 67.0
-commonsense_qa 22.4 19.6 27.0 22.7
-piqa 62.3 67.0 69.8 72.5
-openbook_qa 27.8 30.8 31.8 34.6
-lambada_openai 32.3 42.6 48.8 52.3
-hellaswag 30.8 39.5 44.4 51.2
-winograd 57.9 65.6 68.9 71.4
-winogrande 48.6 52.1 54.1 56.9
-bigbench_dyck_languages 15.5 17.0 22.5 24.7
-agi_eval_lsat_ar 22.6 23.0 25.7 27.4
-bigbench_cs_algorithms 42.0 45.6 44.0 41.7
-bigbench_operators 8.6 10.0 11.4 15.7
-bigbench_repeat_copy_logic 3.1 6.2 6.2 9.4
-squad 5.8 16.9 23.5 30.9
-coqa 13.4 22.7 23.0 28.0
-boolq 55.2 60.6 56.7 61.9
-bigbench_language_identification 25.7 26.9 26.1 25.0
-CORE 11.39 18.49 21.46 25.65
-""".strip().splitlines())}
 GROUP = 512          # items rendered at a time: sorted by length for batching, without holding a whole task as tokens
 KINDS = ("multiple_choice", "schema", "language_modeling")
 
@@ -70,16 +43,19 @@ def wilson(correct, n, z=1.96):
 
 
 def mean_centered(scores):
-    """(mean of the centred accuracies, [low, high]) of records with "centered", "chance", "ci95"; (None, None) of none.
+    """(mean of the centred accuracies, its 95 % interval) of scores as run_core_task gives them, one or more.
 
-    The interval is made of the tasks' own, each side by itself (Zou and Donner 2008), as if the tasks were independent.
+    Each side of the interval is made of that side of the tasks' own (Zou and Donner 2008).
     """
-    if not scores:
-        return None, None
     mean = sum(s["centered"] for s in scores) / len(scores)
-    low, high = (math.hypot(*(centered(s["ci95"][i], s["chance"]) - s["centered"] for s in scores)) / len(scores)
-                 for i in (0, 1))
-    return mean, [mean - low, mean + high]
+    sides = [[centered(s["ci95"][i], s["chance"]) - s["centered"] for s in scores] for i in (0, 1)]
+    return mean, [mean + sign * math.hypot(*side) / len(scores) for sign, side in zip((-1, 1), sides)]
+
+
+def gpt2():
+    """{task or "CORE": per cent of GPT-2 small, medium, large and XL}, for scale; gpt2_core.txt says where from."""
+    lines = Path(__file__).with_name("gpt2_core.txt").read_text(encoding="utf-8").splitlines()
+    return {name: list(map(float, figures)) for name, *figures in map(str.split, lines) if name != "#"}
 
 
 def subset(n, limit, seed):
@@ -182,7 +158,7 @@ def draw_shots(task, n, index) -> list[int]:
 
 
 def posed(task, examples, index, control):
-    """Example `index`, or for the control that example with the question of another one, drawn by number, before it."""
+    """Example `index`; for the control its answers, behind the question of another one."""
     if not control or len(examples) < 2:
         return examples[index]
     other = random.Random(mix_seed("control", task.label, index)).randrange(len(examples) - 1)
@@ -284,7 +260,7 @@ def computed_tokens(items):
 def score_items(model, items, batch_tokens=0):
     """`reference` of every span of every item of a task, in order: a list of results an item.
 
-    A processor core is fastest where a batch stays in its cache (dev/LOG.md); 0 means that, and much on a GPU.
+    0 tokens a batch: what fits a processor's cache (dev/LOG.md), more on a GPU.
     """
     results, batch_tokens = {}, batch_tokens or (1024 if model.device.type == "cpu" else 16384)
     for batch in batches(sorted(items, key=lambda item: -item.shared), computed_tokens, batch_tokens):
@@ -318,8 +294,10 @@ def is_right(task, item, results):
 
 
 def _record(task, example, item, results, tokenizer):
-    """A graded item as chat_eval keeps it, without the few-shot examples. What a language-modelling task shows as the
-    reply is the likeliest token at each place behind the right ones before it."""
+    """A graded item as chat_eval keeps it, without its few-shot examples.
+
+    The reply in a language-modelling task is the likeliest token at each place, given the right ones before it.
+    """
     contexts, continuations = zip(*options(task, example))
     asked, answers = (continuations, contexts) if task.kind == "schema" else (contexts, continuations)
     reply = (tokenizer.decode(results[0][2]).strip() if task.kind == "language_modeling"
@@ -333,8 +311,8 @@ def _record(task, example, item, results, tokenizer):
 def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=0, progress=None, control=False):
     """Score a task: ({"accuracy", "centered", "n", "chance", "ci95", "cut"}, records), the same on every rank.
 
-    All ranks must call. `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long
-    for the model. `control` puts another question before each answer, so that what is left is luck and habit.
+    All must call. `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long for
+    the model. `control`: each answer behind another question.
     """
     examples = read_examples(task.path)
     chosen = subset(len(examples), max_items, mix_seed("core", task.label))

@@ -1,46 +1,42 @@
 """
 How many test questions stand in the training text: those that have N words in a row in common with it.
 
-The rule of GPT-3 (arXiv 2005.14165, appendix C), with one N for all: words are lower-cased runs of letters and digits.
-A question of fewer words is not counted. The tests' runs of words are hashed and sorted once, then the training text
-streams past them, a million words in about a third of a second. Two different runs are taken for the same once in a
-hundred thousand checks of a whole evaluation against a billion words.
+The rule of GPT-3 (arXiv 2005.14165, appendix C), with one N for all. Words are lower-cased letters and digits; a
+question of fewer is not counted. The tests' runs of words are hashed and sorted once, the training text streams by.
 """
 import re
 
 import numpy as np
 
 N = 13
-WORD = re.compile(r"\w+")
-SLOTS = 26      # bits of the table that tells most runs apart without a search
+SHIFT = np.uint64(38)       # leaves 26 bits, by which most runs are told apart without a search
 
 
 def runs(text):
     """The hash of each run of N words in `text`: uint64, the same within one process only."""
-    words = WORD.findall(text.lower())
+    words = re.findall(r"\w+", text.lower())
     values = np.fromiter(map(hash, words), np.int64, len(words)).view(np.uint64)
-    many = max(len(words) - N + 1, 0)
-    found = np.zeros(many, np.uint64)
+    found = np.zeros(max(len(words) - N + 1, 0), np.uint64)
     for i in range(N):
-        found = found * np.uint64(0x9E3779B97F4A7C15) + values[i:i + many]
+        found = found * np.uint64(0x9E3779B97F4A7C15) + values[i:i + len(found)]
     return found
 
 
 def overlap(texts, tests):
-    """{test: (questions with a run that is in `texts`, questions long enough)}; tests is {test: [question's text]}."""
-    found = [(name, runs(text)) for name, questions in tests.items() for text in questions]
-    found = [(name, some) for name, some in found if len(some)]
-    known, place = np.unique(np.concatenate([some for _, some in found] or [runs("")]), return_inverse=True)
-    seen, likely = np.zeros(len(known), bool), np.zeros(1 << SLOTS, bool)
-    likely[known >> np.uint64(64 - SLOTS)] = True
+    """{test: [questions found in `texts`, questions long enough to look for]}; tests is {test: [question's text]}."""
+    asked = [(name, some) for name, questions in tests.items() for some in map(runs, questions) if len(some)]
+    known, place = np.unique(np.concatenate([runs(""), *(some for _, some in asked)]), return_inverse=True)
+    padded = np.append(known, np.uint64(0))
+    seen, likely = np.zeros(len(padded), bool), np.zeros(1 << 26, bool)
+    likely[known >> SHIFT] = True
     for text in texts:
         some = runs(text)
-        some = some[likely[some >> np.uint64(64 - SLOTS)]]
-        at = np.minimum(np.searchsorted(known, some), len(known) - 1)
-        seen[at[known[at] == some]] = True
+        some = some[likely[some >> SHIFT]]
+        at = np.searchsorted(known, some)
+        seen[at[padded[at] == some]] = True
     counts, start = {name: [0, 0] for name in tests}, 0
-    for name, some in found:
-        counts[name][0] += bool(seen[place[start:start + len(some)]].any())
+    for name, some in asked:
+        counts[name][0] += int(seen[place[start:start + len(some)]].any())
         counts[name][1] += 1
         start += len(some)
-    return {name: tuple(count) for name, count in counts.items()}
+    return counts

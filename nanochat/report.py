@@ -111,7 +111,8 @@ def _core_row(results, notes):
     result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
     core, tasks = result["metrics"].get("core"), result["metrics"].get("tasks") or {}
     reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
-    cell = centered(core, result["metrics"].get("core_ci95")) if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
+    error = result["metrics"].get("core_ci95")
+    cell = centered(core, error) if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
     other = notes.dash("CORE measures the base model only.")
     return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
 
@@ -166,7 +167,7 @@ def summary(results):
 # -------------------------------------------------------------------------------------------------------------- stages
 def _command(name, config):
     """The command, with every flag, that runs the stage again."""
-    script = f"chat_eval -i {name.rpartition('_')[2]}" if name.startswith("chat_eval_") else name
+    script = name.removesuffix("_control").replace("chat_eval_", "chat_eval -i ")
     hidden = {"stage"} if name.startswith("chat_eval_") else set()
     flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "", False) and k not in hidden]
     return " ".join(["python -m scripts." + script, *map(shlex.quote, flags)])
@@ -193,7 +194,7 @@ LABELS = {
     "chars": ("characters read", human), "seconds": ("time", duration), "vocab_size": ("vocabulary", human),
     "token_bytes_mean": ("bytes of a token, mean", human), "core": ("CORE", lambda x: f"{x:.4f}"),
     "reward_start": ("reward at the start", human), "reward_end": ("reward at the end", human), "task": ("task", str)}
-ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore", "chatcore_ci95", "core_ci95", "gpt2", "control", "overlap"}
+ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore", "chatcore_ci95", "core_ci95", "gpt2", "overlap"}
 AS_BEFORE = {"model", "params", "flops_per_token"}              # told once, under pretraining
 NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little where sampling takes the time
 
@@ -226,14 +227,12 @@ def _tokenizer_table(rows):
 
 
 def _core_table(metrics):
-    control, gpt2 = (metrics.get("control") or {"tasks": {}})["tasks"], metrics.get("gpt2") or {}
+    tasks, gpt2 = metrics["tasks"].items(), metrics.get("gpt2") or {}
     rows = [[name, f"{task['n']:,}", percent(task["accuracy"], task.get("ci95")), f"{task['centered']:.4f}",
-             percent(task["chance"]) if "chance" in task else "",
-             percent(control[name]["accuracy"], control[name]["ci95"]) if name in control else "",
-             *gpt2.get(name, [""] * 4)] for name, task in metrics["tasks"].items()]
-    return [*table("task|n|accuracy, %|centered|chance|control|GPT-2|medium|large|XL".split("|"), rows), "",
-            "Control: each answer behind another question's text. The figures of GPT-2 are for scale; its "
-            f"CORE is {' / '.join(map(str, gpt2.get('CORE', ['unknown'])))} %.", ""]
+             percent(task["chance"]) if "chance" in task else "", *gpt2.get(name, [""] * 4)] for name, task in tasks]
+    if "CORE" in gpt2:
+        rows.append(["CORE", "", "", centered(metrics["core"], metrics["core_ci95"]), "", *gpt2["CORE"]])
+    return [*table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows), ""]
 
 
 def _samples(samples):

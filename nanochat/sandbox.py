@@ -61,7 +61,8 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) 
         finally:
             os.close(verdict_in)
         try:
-            _send(process.stdin, _request(code, folder, timeout_s, memory_bytes, unsafe), {"tests": tests, "nonce": nonce})
+            request = _request(code, folder, timeout_s, memory_bytes, unsafe)
+            _send(process.stdin, request, {"tests": tests, "nonce": nonce})
             output, verdict, in_time = _listen(process.stdout.fileno(), verdict_out, time.monotonic() + timeout_s)
         finally:
             _kill(process)

@@ -147,7 +147,7 @@ def _namespaces(folder, room):
     It ends with the process, whatever number of files was made there, and a disk cannot be filled.
     """
     uid, gid, libc = os.getuid(), os.getgid(), ctypes.CDLL(None)
-    if sys.platform != "linux" or libc.unshare(0x10000000 | 0x00020000 | 0x08000000):    # CLONE_NEWUSER, _NEWNS, _NEWIPC
+    if sys.platform != "linux" or libc.unshare(0x10000000 | 0x20000 | 0x8000000):      # CLONE_NEWUSER, NEWNS, NEWIPC
         return False
     try:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):

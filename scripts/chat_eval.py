@@ -35,7 +35,7 @@ class Config:
     num_samples: int = option(1, "replies to each question, for pass@k; wants a temperature above 0")
     pass_k: int = option(1, "k of pass@k")
     max_new_tokens: int = option(0, "tokens a reply; 0: the task's own limit")
-    unsafe: bool = option(False, "run the model's code also where the sandbox cannot keep it from your files")
+    unsafe: bool = option(False, "run the model's code also where the sandbox cannot keep it from the files here")
     device: str = option("", "cuda, mps or cpu; empty: the best there is")
     tag: str | None = option(None, "model tag; empty: the newest")
     step: int | None = option(None, "checkpoint step; empty: the newest")
@@ -69,10 +69,7 @@ def choose(config, meta):
 
 
 def make_task(name, rt, hub_fails=False, unsafe=False):
-    """(task, "") or (None, why not). Rank 0 fetches the data first, so that they are fetched once.
-
-    A task that runs the model's code is refused where the sandbox has no walls, unless that is `unsafe`ly wanted.
-    """
+    """(task, "") or (None, why not). Rank 0 fetches the data first, so that they are fetched once."""
     task, why = None, ""
     if rt.rank == 0 and hub_fails and not TASKS[name].is_local():
         why = f"its data are not here and an earlier fetch failed; -a {name} tries this one alone"
@@ -82,7 +79,7 @@ def make_task(name, rt, hub_fails=False, unsafe=False):
         except TaskUnavailable as e:
             why = str(e)
     if task and task.runs_code and not unsafe and (level := sandbox.run("pass", unsafe=True).level) not in sandbox.SAFE:
-        why = f"it runs the model's code, and here the sandbox only reaches {level!r}; --unsafe runs it all the same"
+        why = f"the sandbox only reaches {level!r} here; --unsafe runs the model's code all the same"
     why = runtime.broadcast_object(rt, why)
     if why:
         return None, why
@@ -106,23 +103,10 @@ def table(scores):
     return "\n".join(lines)
 
 
-def compare(stages, names):
-    """The scores of two stages on the questions both were graded on, and their paired difference, as lines of text."""
-    names = names or sorted(set.intersection(*(chat_eval.kept(stage) for stage in stages)))
-    if len(stages) != 2 or not names:
-        raise UsageError(f"--compare={','.join(stages)} wants two stages with a task graded for both "
-                         "(python -m scripts.chat_eval -i STAGE).")
-    lines = [f"{'task':<34} {stages[0]:>7} {stages[1]:>7}  difference, 95 % interval"]
-    for name in names:
-        n, old, new, half = chat_eval.paired(*(chat_eval.load_items(stage, name) for stage in stages))
-        lines.append(f"{name:<34} {old:>7.1%} {new:>7.1%}  {100 * (new - old):+.1f} +- {100 * half:.1f}, {n:,} items")
-    return "\n".join(lines)
-
-
 def main(argv=None):
     config = parse(Config, argv, __doc__)
     if config.compare:
-        return print(compare(config.compare.split(","), config.names()))
+        return print(chat_eval.compare(config.compare.split(","), config.names()))
     if config.show:
         stage, _, name = config.show.partition("_")
         items = chat_eval.load_items(stage, name)
@@ -146,18 +130,17 @@ def main(argv=None):
         scores.append(score)
         if config.pass_k > 1:
             once = sum(sum(r["verdicts"]) for r in records) / max(sum(len(r["verdicts"]) for r in records), 1)
-            notes.append(f"{name}: pass@{config.pass_k} {score.score:.1%}, pass@1 {once:.1%} of the same "
-                         f"{config.num_samples} replies a question")
+            notes.append(f"{name}: pass@{config.pass_k} {score.score:.1%}, pass@1 {once:.1%}")
         cut = sum(record["cut"] for record in records)
         if cut:
             notes.append(f"{name}: {cut} of {score.n} prompts were too long for the model and lost their beginning")
         if rt.rank == 0:
-            chat_eval.save_items(config.stage + (f"@{config.tag}" if config.tag else ""), name, records)
+            chat_eval.save_items(chat_eval.run_name(config.stage, config.tag), name, records)
     core = [score for score in scores if TASKS[score.name].group == "core"]
     chatcore = chat_eval.chatcore(core)
     if rt.rank == 0:
         metrics = {"tasks": {score.name: metrics_of(score) for score in scores}, "chatcore": chatcore,
-                   "chatcore_ci95": mean_centered([metrics_of(score) for score in core])[1],
+                   "chatcore_ci95": mean_centered(list(map(metrics_of, core)))[1] if core else None,
                    "chatcore_tasks": [score.name for score in core]}
         save_result(f"chat_eval_{config.stage}", metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
