@@ -16,7 +16,7 @@ import torch
 
 from nanochat import runtime
 from nanochat.chat_format import encode_text, parse_reply, render_prompt
-from nanochat.common import DataError, Progress, atomic_write, base_dir, mix_seed
+from nanochat.common import DataError, Progress, UsageError, atomic_write, base_dir, mix_seed
 from nanochat.core_eval import batches, centered, pad, read_examples, subset, wilson
 from nanochat.engine import Engine, Sampling, Sequence
 
@@ -176,6 +176,16 @@ def save_items(stage, name, records):
     atomic_write(items_path(stage, name), "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
+def run_name(stage, tag):
+    """What graded items are kept under: the stage, and the model's tag where one was named."""
+    return f"{stage}@{tag}" if tag else stage
+
+
+def kept(stage):
+    """The tasks of which a stage's graded items are here."""
+    return {path.stem.removeprefix(f"{stage}_") for path in items_path(stage, "").parent.glob(f"{stage}_*.jsonl")}
+
+
 def load_items(stage, name):
     """The records that `save_items` kept. Raises DataError."""
     return read_examples(items_path(stage, name), f"Make it with: python -m scripts.chat_eval -i {stage} -a {name}")
@@ -193,6 +203,19 @@ def paired(before, after):
     n, a, b = len(before), *(sum(r["score"] for r in records) / len(records) for records in (before, after))
     variance = sum((y["score"] - x["score"] - (b - a)) ** 2 for x, y in zip(before, after)) / max(n - 1, 1)
     return n, a, b, 1.96 * (variance / n) ** 0.5
+
+
+def compare(stages, names=()):
+    """The scores of two stages on the questions both were graded on, and their paired difference, as lines of text."""
+    names = names or sorted(set.intersection(*map(kept, stages)))
+    if len(stages) != 2 or not names:
+        raise UsageError(f"--compare={','.join(stages)} wants two stages with a task graded for both "
+                         "(python -m scripts.chat_eval -i STAGE).")
+    lines = [f"{'task':<34} {stages[0]:>7} {stages[1]:>7}  difference, 95 % interval"]
+    for name in names:
+        n, old, new, half = paired(*(load_items(stage, name) for stage in stages))
+        lines.append(f"{name:<34} {old:>7.1%} {new:>7.1%}  {100 * (new - old):+.1f} +- {100 * half:.1f}, {n:,} items")
+    return "\n".join(lines)
 
 
 def item_text(record):

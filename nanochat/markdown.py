@@ -32,6 +32,11 @@ def percent(score, ci95=None):
     return f"{100 * score:.1f}{error}"
 
 
+def centered(mean, ci95):
+    """'0.1234 ± 0.0100', a mean centred accuracy and the longer side of its interval; '0.1234' without one."""
+    return f"{mean:.4f}" + (f" ± {max(mean - ci95[0], ci95[1] - mean):.4f}" if ci95 else "")
+
+
 def table(header, rows, left=1):
     """The lines of a Markdown table whose first `left` columns are flush left, the others flush right."""
     rule = ["---" if i < left else "---:" for i in range(len(header))]

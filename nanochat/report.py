@@ -25,7 +25,7 @@ from nanochat.cli import option, parse
 from nanochat.common import (DataError, MissingArtifact, UsageError, atomic_write, base_dir, git_commit, log, read_json,
                              run, setup_logging, write_json)
 from nanochat.inventory import code_size, dependencies, hardware
-from nanochat.markdown import Footnotes, duration, human, inline, percent, table, wall_clock
+from nanochat.markdown import Footnotes, centered, duration, human, inline, percent, table, wall_clock
 from nanochat.plots import draw, load_log
 from nanochat.tasks import PREFIX, TASKS
 
@@ -106,15 +106,18 @@ def _core_row(results, notes):
     result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
     core, tasks = result["metrics"].get("core"), result["metrics"].get("tasks") or {}
     reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
-    cell = f"{core:.4f}" if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
+    error = result["metrics"].get("core_ci95")
+    cell = centered(core, error) if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
     other = notes.dash("CORE measures the base model only.")
     return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
 
 
 def _chatcore_row(results, notes):
     def cell(phase):
-        value = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"].get("chatcore")
-        return notes.dash("The mean of the benchmarks above, which are missing.") if value is None else f"{value:.4f}"
+        metrics = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"]
+        if metrics.get("chatcore") is None:
+            return notes.dash("The mean of the benchmarks above, which are missing.")
+        return centered(metrics["chatcore"], metrics.get("chatcore_ci95"))
     return ["ChatCORE", "", "", "0", *map(cell, PHASES)]
 
 
@@ -155,7 +158,7 @@ def summary(results):
 # ---- stages
 def _command(name, config):
     """The command, with every flag, that runs the stage again."""
-    script = f"chat_eval -i {name.rpartition('_')[2]}" if name.startswith("chat_eval_") else name
+    script = name.removesuffix("_control").replace("chat_eval_", "chat_eval -i ")
     hidden = {"stage"} if name.startswith("chat_eval_") else set()
     flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "", False) and k not in hidden]
     return " ".join(["python -m scripts." + script, *map(shlex.quote, flags)])
@@ -182,7 +185,7 @@ LABELS = {
     "chars": ("characters read", human), "seconds": ("time", duration), "vocab_size": ("vocabulary", human),
     "token_bytes_mean": ("bytes of a token, mean", human), "core": ("CORE", lambda x: f"{x:.4f}"),
     "reward_start": ("reward at the start", human), "reward_end": ("reward at the end", human), "task": ("task", str)}
-ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore"}     # metrics that have their own form below
+ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore", "chatcore_ci95", "core_ci95", "gpt2", "overlap"}
 AS_BEFORE = {"model", "params", "flops_per_token"}              # told once, under pretraining
 NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little where sampling takes the time
 
@@ -213,10 +216,13 @@ def _tokenizer_table(rows):
     return [*table(header, lines), ""]
 
 
-def _core_table(tasks):
-    rows = [[name, f"{task['n']:,}", percent(task["accuracy"], task.get("ci95")), f"{task['centered']:.4f}"]
-            for name, task in tasks.items()]
-    return [*table(["task", "n", "accuracy, %", "centered"], rows), ""] if rows else []
+def _core_table(metrics):
+    tasks, gpt2 = metrics["tasks"].items(), metrics.get("gpt2") or {}
+    rows = [[name, f"{task['n']:,}", percent(task["accuracy"], task.get("ci95")), f"{task['centered']:.4f}",
+             percent(task["chance"]) if "chance" in task else "", *gpt2.get(name, [""] * 4)] for name, task in tasks]
+    if "CORE" in gpt2:
+        rows.append(["CORE", "", "", centered(metrics["core"], metrics["core_ci95"]), "", *gpt2["CORE"]])
+    return [*table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows), ""]
 
 
 def _samples(samples):
@@ -270,7 +276,7 @@ def section(name, results, pictures):
     if name.startswith("chat_eval_"):
         lines += _chat_section(metrics)
     elif metrics.get("tasks"):
-        lines += _core_table(metrics["tasks"])
+        lines += _core_table(metrics)
     lines += rl_change(results) if name == "chat_rl" else []
     lines += [f"![{STAGES.get(name, name)}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
     told = [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]

@@ -21,7 +21,8 @@ LEVELS = {
     0: "common cli",
     1: "runtime attention elementwise gpt loss optim scaling sampling tokenizer hub sandbox sandbox_child "
        "kindergarten inventory markdown plots",
-    2: "dataset token_shards dataloader chat_format tools checkpoint engine loss_eval core_eval tasks",
+    2: "dataset token_shards dataloader chat_format tools checkpoint engine loss_eval core_eval tasks "
+       "overlap",
     3: "train finetune chat_eval rollout report worker server",
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names.split()}
