@@ -273,7 +273,6 @@ class Event:
     text: str = ""
     finish_reason: str | None = None
     usage: dict = field(default_factory=dict)
-    logprobs: list = field(default_factory=list)
 
 
 class TextStream:

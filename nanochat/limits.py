@@ -98,7 +98,9 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > MAX_CONNECTIONS:
-            min((c for c in self.connections if c.idle), key=lambda c: c.since).transport.abort()
+            oldest = min((c for c in self.connections if c.idle), key=lambda c: c.since)
+            self.connections.discard(oldest)   # now, for the transport reports its end only later
+            oldest.transport.abort()
 
     @property
     def idle(self):

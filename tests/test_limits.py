@@ -92,10 +92,13 @@ def hasty(engine, monkeypatch):
 
 
 def closed(sock):
+    """Wait until the server has closed `sock`; the socket's own timeout is what fails."""
     try:
-        return sock.recv(1000) == b""
+        while sock.recv(1000):
+            pass
     except ConnectionError:
-        return True
+        pass
+    return True
 
 
 def test_slow_loris_is_cut_off_and_others_are_served(hasty):
@@ -164,8 +167,8 @@ def test_too_many_connections_cost_the_oldest_idle_ones(engine, monkeypatch):
     (HEAD % 5 + b"hello" + HEAD % 5 + b"world", [400]),
     (HEAD % 100_001 + b"[" * 100_000 + b" ", [400]),
     (HEAD % 300_000 + b'{"messages":' + b'{"a":' * 59_997 + b"   ", [400]),
-    (HEAD % 9 + b'{"n":\xff\xfe}', [400]), (HEAD % 20 + b'{"temperature": NaN }', [400]),
-    (HEAD % 5018 + b'{"max_tokens": 1' + b"0" * 5000 + b"}}", [400]),
+    (HEAD % 8 + b'{"n":\xff\xfe}', [400]), (HEAD % 20 + b'{"temperature": NaN}', [400]),
+    (HEAD % 5017 + b'{"max_tokens": 1' + b"0" * 5000 + b"}", [400]),
     (b"\x16\x03\x01\x02\x00" * 50, [400]), (b"GET / HTTP/1.1\r\nA: " + b"x" * 200_000, [400, None]),
     (HEAD.replace(b"Host", b"Transfer-Encoding: chunked\r\nHost") % 5 + b"zz\r\n", [400])],
     ids=["10 MB", "-1", "1", "1e3", "two in one", "deep list", "deep object", "not UTF-8", "NaN", "huge integer", "TLS",
