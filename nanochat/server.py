@@ -150,7 +150,8 @@ def _sse(value):
 
 
 def _usage(usage):
-    return {**usage, "total_tokens": sum(usage.values())}
+    prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _server_error(text):
