@@ -161,7 +161,7 @@ class Api:
                            param=what, code="context_length_exceeded")
         return Sampling(wanted.limit or limit - longest, _or(wanted.temperature, defaults["temperature"]),
                         _or(wanted.top_k, defaults["top_k"]), wanted.top_p, _or(wanted.seed, secrets.randbits(62)),
-                        use_tools=wanted.chat)
+                        wanted.chat, wanted.min_p, wanted.repetition_penalty, wanted.stops, wanted.alternatives)
 
     async def answers(self, wanted):
         """The Answers to a request, queued; tokenized off the event loop."""
@@ -170,7 +170,7 @@ class Api:
             prompts = await asyncio.to_thread(wanted.prompts, self.engine.tokenizer)
             sampling, jobs = self.sampling(wanted, prompts), []
             for prompt in prompts:
-                jobs += [self.worker.submit(prompt, sampling) for index in range(n)]
+                jobs += [self.worker.submit(prompt, sampling, index) for index in range(n)]
         return Answers(self.worker, jobs, self.metrics)
 
     async def answer(self, kind, request):

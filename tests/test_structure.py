@@ -20,15 +20,15 @@ from nanochat.inventory import code_files, code_size
 LEVELS = {
     0: "common cli",
     1: "runtime attention gpt loss optim scaling sampling tokenizer hub sandbox sandbox_child kindergarten inventory "
-       "markdown plots metrics",
-    2: "dataset token_shards dataloader chat_format tools checkpoint engine loss_eval core_eval tasks",
+       "markdown plots metrics kv_cache",
+    2: "dataset token_shards dataloader chat_format tools checkpoint engine runner sequence loss_eval core_eval tasks",
     3: "train finetune chat_eval rollout report worker openai_api limits server",
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names.split()}
 PEERS = {
     ("cli", "common"), ("gpt", "attention"), ("gpt", "loss"), ("optim", "runtime"), ("token_shards", "dataset"),
-    ("dataloader", "token_shards"), ("dataloader", "chat_format"), ("engine", "tools"), ("loss_eval", "dataloader"),
-    ("tasks", "chat_format"), ("finetune", "train"), ("server", "worker"),
+    ("dataloader", "token_shards"), ("dataloader", "chat_format"), ("engine", "tools"), ("engine", "sequence"),
+    ("engine", "runner"), ("loss_eval", "dataloader"), ("tasks", "chat_format"), ("finetune", "train"), ("server", "worker"),
     ("server", "limits"), ("server", "openai_api"), ("limits", "openai_api")}
 NO_TORCH = ["common", "cli", "scaling", "kindergarten", "report", "inventory", "markdown", "plots"]
 SCRIPTS = ["tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval",
