@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from nanochat.chat_format import render_prompt
@@ -63,9 +63,12 @@ class Message(_Strict):
         return {"role": self.role, "content": content}
 
 
+# JSON knows one kind of number, so 12.0 is an integer; and 0 is not false.
+Int = Annotated[int, BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
+No = Annotated[Literal[False], BeforeValidator(lambda x: x if isinstance(x, bool) else "")]
 NoneOf = Annotated[list, Field(max_length=0)]
 Texts = Annotated[list[str], Field(min_length=1, max_length=128)]
-Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Ids = Annotated[list[Annotated[Int, Field(ge=0)]], Field(min_length=1)]
 
 
 class StreamOptions(_Strict):
@@ -78,12 +81,12 @@ class _Request(_Strict):
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0, le=1 << 20)
+    top_k: Int | None = Field(None, ge=0, le=1 << 20)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
-    max_tokens: int | None = Field(None, ge=1)
-    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
-    n: int | None = Field(None, ge=1, le=128)
+    max_tokens: Int | None = Field(None, ge=1)
+    seed: Int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    n: Int | None = Field(None, ge=1, le=128)
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -99,9 +102,9 @@ class ChatRequest(_Request):
 
     chat: ClassVar = True
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: Int | None = Field(None, ge=1)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Int | None = Field(None, ge=0, le=20)
     tools: NoneOf | None = None
 
     @property
@@ -129,10 +132,8 @@ class TextRequest(_Request):
 
     chat: ClassVar = False
     prompt: str | Texts | Ids | Annotated[list[Ids], Field(min_length=1, max_length=128)]
-    logprobs: int | None = Field(None, ge=0, le=20)
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
-    suffix: Literal[""] | None = None
+    logprobs: Int | None = Field(None, ge=0, le=20)
+    echo: No | None = None
 
     @property
     def limit(self):
@@ -220,7 +221,7 @@ class Writer:
         offsets = list(accumulate((len(t["token"]) for t in tokens), initial=self._lengths[index]))
         self._lengths[index] = offsets.pop()
         return {"tokens": [t["token"] for t in tokens], "token_logprobs": [t["logprob"] for t in tokens],
-                "top_logprobs": [{x["token"]: x["logprob"] for x in t["top"]} for t in tokens], "text_offset": offsets}
+                "top_logprobs": [{x["token"]: x["logprob"] for x in t["top"][::-1]} for t in tokens], "text_offset": offsets}
 
     def _choice(self, index, said, reason=None, tokens=()):
         """One of "choices": `said` is {"delta": ..}, {"message": ..} or {"text": ..}."""

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
@@ -235,10 +234,22 @@ class Counted:
             await reply_json(body, 500)(scope, receive, counting)
 
 
-def openapi(app):
-    """The OpenAPI document of `app`."""
-    doc = get_openapi(title="nanochat", version="1", routes=app.routes)
-    return {**doc, "components": {**doc.get("components", {}), "schemas": schemas()}}
+def openapi(keyed):
+    """The OpenAPI document. What JSON schema cannot say: messages take turns, and prompt and answer fit the context."""
+    def door(kind, wanted=None, **more):
+        kinds = [kind, "text/event-stream"] if wanted else [kind]
+        body = {"content": {"application/json": {"schema": {"$ref": SCHEMAS.format(model=wanted)}}}, "required": True}
+        answers = {"200": kinds, "4XX": ["application/json"], "5XX": ["application/json"]}
+        responses = {status: {"description": "", "content": {k: {} for k in kinds}} for status, kinds in answers.items()}
+        return {"post" if wanted else "get": {"responses": responses, **({"requestBody": body} if wanted else {}), **more}}
+    js, key = "application/json", {"security": [{"key": []}]} if keyed else {}
+    name = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
+    return {"openapi": "3.1.0", "info": {"title": "nanochat", "version": "1"}, "paths": {
+        "/": door("text/html"), "/health": door(js), "/ready": door(js), "/metrics": door("text/plain", **key),
+        "/v1/models": door(js, **key), "/v1/models/{name}": door(js, **key, **name),
+        "/v1/completions": door(js, "TextRequest", **key),
+        **dict.fromkeys(("/v1/chat/completions", "/chat/completions"), door(js, "ChatRequest", **key))},
+        "components": {"schemas": schemas(), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}}
 
 
 def handle_errors(app):
@@ -262,7 +273,7 @@ def handle_errors(app):
         return reply_json(ApiError(e.status_code, e.detail).body, e.status_code, e.headers)
 
 
-def add_state(app, worker, metrics, keyed):
+def add_state(app, worker, metrics, guard):
     """The doors through which a server is watched."""
     @app.get("/health")
     async def health():
@@ -274,14 +285,14 @@ def add_state(app, worker, metrics, keyed):
         worker.check()   # 429 or 503, unless a request would be taken now
         return reply_json({"status": "ready"})
 
-    @app.get("/metrics", dependencies=keyed)
+    @app.get("/metrics", dependencies=[Depends(guard.client)])
     async def shown():
         running = min(worker.busy, worker.slots)
         return Response(metrics.text(running=running, waiting=worker.busy - running), media_type="text/plain")
 
-    @app.get("/openapi.json", include_in_schema=False)
+    @app.get("/openapi.json")
     async def described():
-        return reply_json(openapi(app))
+        return reply_json(openapi(guard.api_key))
 
 
 def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting=32, temperature=0.0, top_k=50, rate=0):
@@ -306,7 +317,7 @@ def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting
     app.add_middleware(Counted, metrics=metrics)
     handle_errors(app)
     keyed = [Depends(guard.client)]
-    add_state(app, worker, metrics, keyed)
+    add_state(app, worker, metrics, guard)
 
     @app.get("/")
     async def chat_page():
@@ -324,9 +335,6 @@ def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting
         api.check_model(name)
         return reply_json(api.model)
 
-    for path, answer, kind in (("/chat/completions", api.chat, ChatRequest), ("/v1/chat/completions", api.chat, ChatRequest),
-                               ("/v1/completions", api.text, TextRequest)):
-        body = {"schema": {"$ref": SCHEMAS.format(model=kind.__name__)}}
-        app.post(path, dependencies=keyed, openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": body}}})(answer)
+    for path, answer in (("/chat/completions", api.chat), ("/v1/chat/completions", api.chat), ("/v1/completions", api.text)):
+        app.post(path, dependencies=keyed)(answer)
     return app

@@ -1,5 +1,4 @@
 """What a careless or hostile client can do to the server: nothing that others would notice."""
-import asyncio
 import gc
 import http.client
 import json
@@ -12,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import psutil
@@ -259,6 +259,19 @@ def test_ready_says_no_while_full_and_after_a_crash(client, served, tokenizer):
             engine.model.broken = True
             settles(lambda: app.state.worker.failed)
         assert httpx.get(f"{url}/ready").status_code == httpx.get(f"{url}/health").status_code == 503
+
+
+# ------------------------------------------------------------------------------------------------- the OpenAPI document
+@pytest.mark.parametrize("phases", ["fuzzing,stateful", pytest.param("coverage,fuzzing,stateful", marks=pytest.mark.slow)])
+def test_every_answer_is_as_the_openapi_document_says(engine, phases, tmp_path):
+    """schemathesis makes up requests, right and wrong ones, from the server's own document."""
+    with serving(engine, slots=8, max_waiting=200, hosts=("127.0.0.1",)) as (url, app):
+        command = [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json", "--checks=all", "--seed=1",
+                   f"--phases={phases}", "-n", "6" if "coverage" not in phases else "50"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500, env={
+            **os.environ, "SCHEMATHESIS_HOOKS": "fitting", "PYTHONPATH": str(ROOT / "tests")})
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Tested: 9" in done.stdout and not app.state.worker.failed
 
 
 # ---------------------------------------------------------------------------------------------------------------- stop

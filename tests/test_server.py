@@ -102,8 +102,10 @@ def test_models_health_and_page(client):
     ({"max_tokens": LEN}, "messages"), ({"max_tokens": 10**30}, "messages"), ({"seed": 1 << 70}, "seed"),
     ({"stream": "yes"}, "stream"), ({"n": 0}, "n"), ({"n": 5}, "n"), ({"n": 1000}, "n"), ({"n": True}, "n"),
     ({"stop": ["x"] * 5}, "stop"), ({"stop": 1}, "stop"), ({"stop": [1]}, "stop"), ({"min_p": 1.5}, "min_p"),
-    ({"repetition_penalty": 0}, "repetition_penalty"), ({"top_logprobs": 21}, "top_logprobs"), ({"logprobs": 1}, "logprobs"),
-    ({"tools": [{}]}, "tools"), ({"stream_options": 1}, "stream_options"), ({"messages": [{"role": "user", "content": "word " * 500}]}, "messages")])
+    ({"repetition_penalty": 0}, "repetition_penalty"), ({"top_logprobs": 21}, "top_logprobs"),
+    ({"logprobs": 1}, "logprobs"),
+    ({"tools": [{}]}, "tools"), ({"stream_options": 1}, "stream_options"),
+    ({"messages": [{"role": "user", "content": "word " * 500}]}, "messages")])
 def test_invalid_requests_get_a_400_that_names_the_field(client, change, param):
     response = ask(client, **change)
     assert response.status_code == 400, response.text
