@@ -1,150 +1,31 @@
 """
-Inference: KV cache, sampling, tool use and continuous batching. It takes a model and a tokenizer and loads neither.
+Inference: continuous batching with a prefix cache, and tools beside it. It takes a model and a tokenizer and loads neither.
 
-Three parts that know little of each other: `Sequence` is one reply's state (what may be sampled, when a tool's output
-is forced, when it ends) and holds no tensor; `KVCache` is tensors without policy; `Batcher` owns the slots of one
-cache, lets waiting sequences join as others leave, and runs one batched step at a time. `Engine` is the door for
-offline work (`generate`) and for one conversation (`stream`); the web server drives a Batcher of its own.
+`Batcher` owns the slots of one runner's cache: waiting sequences join as others leave, prompts are read in chunks beside
+the decoding, a slot that is free keeps its tokens for whoever begins with the same ones, and tools run on threads. A
+`sequence.Sequence` is one reply's state, a `runner` has the tensors. `Engine` is the door for offline work (`generate`)
+and for one conversation (`stream`); the web server drives a Batcher of its own.
 
-Each sequence draws from its own generator, so what it says does not depend on who else is in the batch, beyond the
-rounding noise of differently shaped matrix products.
+The random number of a token is a function of seed, index and position, so what a reply says does not depend on who else
+is in the batch, beyond the rounding noise of differently shaped matrix products.
 """
-import codecs
 import math
-import random
 from collections import deque
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import torch
 
 from nanochat import tools
-from nanochat.common import UsageError, mix_seed
-from nanochat.sampling import Sampling, sample
+from nanochat.common import UsageError
+from nanochat.runner import Piece, Reference
+from nanochat.sampling import Sampling, likeliest, penalise, sample
+from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
-MAX_TOOL_CALLS = 8        # of one reply; beyond, python_start can no longer be sampled
-PREFILL_TOKENS = 16384    # padded prompt tokens in one prefill: bounds its activations in memory
-FREE, IN_CODE, NO_TOOLS = range(3)   # what a sequence may sample next; index into Batcher.bans
-
-
-# ------------------------------------------------------------------------------------------------------- the KV cache
-class KVCache:
-    """Keys and values of B rows (slots), each of its own length: k, v (n_layer, B, S, n_kv_head, head_dim).
-
-    The model calls `update` once a layer and the owner calls `advance` once a step. `rows` gives a window on some slots
-    that shares their memory. The buffers are never resized. In memory a head's positions stand together (the views are
-    transposed): on a CPU in bf16 attention over 256 positions is a third faster for it. The last `offset` channels of a
-    key are stored one position on (`gpt.offset_keys`), for which k has room for one position more.
-    """
-
-    def __init__(self, k, v, lengths, offset):
-        self.k, self.v, self.lengths, self.offset = k, v, lengths, offset
-        self.longest = int(lengths.max())
-        self._row = torch.arange(lengths.size(0), device=lengths.device)[:, None]
-
-    @classmethod
-    def empty(cls, model, batch_size, capacity):
-        """A cache on the model's device and in its dtype; `capacity` is the tokens a row can hold."""
-        c = model.config
-        # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory would still be NaN.
-        k, v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=model.dtype,
-                            device=model.device) for positions in (capacity + 1, capacity))
-        lengths = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
-        return cls(k.transpose(2, 3), v.transpose(2, 3), lengths, c.offset_channels)
-
-    @property
-    def capacity(self):
-        return self.v.size(2)
-
-    def rows(self, start, stop):
-        """The slots start..stop-1 as a KVCache over the same memory."""
-        return KVCache(self.k[:, start:stop], self.v[:, start:stop], self.lengths[start:stop], self.offset)
-
-    def update(self, layer, k, v):
-        """Store k, v (B, T, n_kv_head, head_dim) at each row's positions lengths[b]..lengths[b]+T-1.
-
-        Returns that layer's k, v (B, max(lengths)+T, n_kv_head, head_dim). Raises UsageError past the capacity.
-        """
-        T = k.size(1)
-        end = self.longest + T
-        if end > self.capacity:
-            raise UsageError(f"{end} tokens do not fit a KV cache of {self.capacity}. Shorten prompt or answer.")
-        at = self.lengths[:, None] + torch.arange(T, device=self.lengths.device)
-        here = k.size(-1) - self.offset
-        self.k[layer][..., :here].index_put_((self._row, at), k[..., :here])
-        if self.offset:
-            self.k[layer][..., here:].index_put_((self._row, at + 1), k[..., here:])
-        self.v[layer].index_put_((self._row, at), v)
-        return self.k[layer][:, :end], self.v[layer][:, :end]
-
-    def advance(self, n):
-        """Count n more tokens a row as stored; n is an int or (B,) int64."""
-        self.lengths += n
-        self.longest = self.longest + n if isinstance(n, int) else int(self.lengths.max())
-
-    def move(self, source, target):
-        """Copy slot `source` over slot `target`."""
-        n = int(self.lengths[source])
-        for x in (self.k, self.v):
-            x[:, target, :n + 1] = x[:, source, :n + 1]
-        self.lengths[target] = n
-
-
-# --------------------------------------------------------------------------------------------------------- one reply
-class Sequence:
-    """The state of one reply: its tokens so far, the tool machine, and whether it has ended. Holds no tensor.
-
-    `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0 where a
-    tool's output was forced. `finish_reason` is None until it is "stop" or "length".
-    """
-
-    def __init__(self, tokenizer, prompt, sampling, index=0):
-        self.tokenizer, self.prompt, self.sampling = tokenizer, prompt, sampling
-        self.ids, self.sampled, self.finish_reason = [], [], None
-        self.room = sampling.max_new_tokens   # lowered to what the cache can hold by Batcher.add
-        self.tool_calls, self._code, self._forced = 0, None, deque()
-        self.random = random.Random(mix_seed(sampling.seed, index))
-        special = tokenizer.special
-        self._stops = (special("<|assistant_end|>"), tokenizer.bos_id)
-        self._python = (special("<|python_start|>"), special("<|python_end|>"))
-        self._output = (special("<|output_start|>"), special("<|output_end|>"))
-
-    @property
-    def state(self):
-        """FREE, IN_CODE or NO_TOOLS: which special tokens the model may choose next."""
-        if self._code is not None:
-            return IN_CODE
-        return FREE if self.sampling.use_tools and self.tool_calls < MAX_TOOL_CALLS else NO_TOOLS
-
-    @property
-    def forced(self):
-        """True when the next token is a tool's and not the model's."""
-        return bool(self._forced)
-
-    def accept(self, token):
-        """Take the next token: the forced one if there is any, else `token`, which the model sampled."""
-        forced = self.forced
-        if forced:
-            token = self._forced.popleft()
-        elif token in self._stops:
-            self.finish_reason = "stop"
-            return
-        self.ids.append(token)
-        self.sampled.append(0 if forced else 1)
-        if not forced:
-            self._follow_code(token)
-        if len(self.ids) >= self.room:
-            self.finish_reason = "length"
-
-    def _follow_code(self, token):
-        start, end = self._python
-        if token == start:
-            self._code = []
-        elif token == end and self._code is not None:
-            result = tools.run_tool(self.tokenizer.decode(self._code))
-            self._forced.extend([self._output[0], *self.tokenizer.encode(result), self._output[1]])
-            self._code, self.tool_calls = None, self.tool_calls + 1
-        elif self._code is not None:
-            self._code.append(token)
+PREFILL_TOKENS = 16384    # prompt tokens of one step while nobody decodes: bounds its activations in memory
+TOOL_WAIT_S = 0.02        # how long a step waits when all that is left to do is tools
+WORTH_COPYING = 16        # tokens of a prefix in another slot
+WORTH_WAITING = 64        # tokens of a prefix that another sequence is reading just now
 
 
 def banned(tokenizer, vocab_size):
@@ -160,163 +41,165 @@ def banned(tokenizer, vocab_size):
     return bias
 
 
-# ------------------------------------------------------------------------------------------------ continuous batching
-class Batcher:
-    """`batch_size` slots of one KV cache. Sequences wait, join a free slot, are decoded together, and leave.
+def common_prefix(a, b):
+    """How many tokens two lists share at their beginning."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
-    Active sequences are kept in the first slots (the last one moves into a gap), so a step works on plain slices. Not
-    thread-safe: one thread owns it.
+
+@dataclass(eq=False)
+class Slot:
+    """A row of the cache: the tokens whose keys it holds, who sits there, and when it was left."""
+
+    index: int
+    tokens: list = field(default_factory=list)
+    sequence: Sequence | None = None
+    left: int = 0
+
+
+class Batcher:
+    """`batch_size` slots of one cache. Sequences wait, join a free slot, are decoded together, and leave.
+
+    `beside` bounds the prompt tokens of a step in which others decode. Not thread-safe: one thread owns it.
     """
 
-    def __init__(self, model, tokenizer, batch_size, capacity):
-        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
-        self.cache = KVCache.empty(model, batch_size, capacity)
+    def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS):
+        self.tokenizer, self.batch_size, self.capacity, self.beside = tokenizer, batch_size, capacity, beside
+        self.runner = Reference(model, batch_size, capacity)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
-        self.waiting, self.active, self._window = deque(), [], None
+        self.slots, self.waiting, self.running = [Slot(i) for i in range(batch_size)], deque(), []   # in order of joining
+        self._pool, self._calls, self._left = ThreadPoolExecutor(4), {}, 0
+
+    @property
+    def active(self):
+        """The sequences that have a slot, oldest first."""
+        return [slot.sequence for slot in self.running]
 
     @property
     def idle(self):
-        return not self.waiting and not self.active
+        return not self.waiting and not self.running
 
     def add(self, sequence):
         """Queue a sequence. Raises UsageError when its prompt leaves no room for an answer."""
-        n, capacity = len(sequence.prompt), self.cache.capacity
-        if not 0 < n < capacity:
-            raise UsageError(f"the prompt has {n} tokens; it must have 1 to {capacity - 1} to leave room for an "
+        n = len(sequence.prompt)
+        if not 0 < n < self.capacity:
+            raise UsageError(f"the prompt has {n} tokens; it must have 1 to {self.capacity - 1} to leave room for an "
                              "answer. Shorten it, or start a new conversation.")
-        sequence.room = min(sequence.sampling.max_new_tokens, capacity - n)
+        sequence.room = min(sequence.sampling.max_new_tokens, self.capacity - n)
         self.waiting.append(sequence)
 
     def remove(self, sequence):
         """Drop a sequence, waiting or active, and free its slot. One that is not here is ignored."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)
-        elif sequence in self.active:
-            self._leave(self.active.index(sequence))
+        for slot in self.running:
+            if slot.sequence is sequence:
+                self._leave(slot)
+                break
 
     @torch.inference_mode()
     def step(self):
-        """Let newcomers join (prompts read, first tokens chosen), then one token for every active row.
+        """Let newcomers join, read a bounded number of prompt tokens, and one token for every row that decodes.
 
         Returns the sequences that gained tokens or ended.
         """
-        touched = self._prefill()
-        self._leave_finished()
-        if self.active:
-            touched = list(dict.fromkeys(touched + self.active))
-            self._decode()
-            self._leave_finished()
+        touched = self._take_results()
+        while self.waiting and len(self.running) < self.batch_size and self._join(self.waiting[0]):
+            self.waiting.popleft()
+        if work := self._plan():
+            hidden = self.runner.forward([piece for _, piece in work])
+            for slot, piece in work:
+                slot.tokens += piece.tokens
+            ready = [i for i, (slot, _) in enumerate(work) if len(slot.tokens) == len(slot.sequence)]
+            if ready:
+                chosen = [work[i][0].sequence for i in ready]
+                self._choose(chosen, self.runner.logits(hidden if len(ready) == len(work) else hidden[ready]))
+                touched = list(dict.fromkeys(touched + chosen))
+        for slot in [slot for slot in self.running if slot.sequence.finish_reason]:
+            self._leave(slot)
         return touched
 
-    def _prefill(self):
-        joined, longest = [], 0
-        while self.waiting and len(self.active) + len(joined) < self.batch_size:
-            longest = max(longest, len(self.waiting[0].prompt))
-            if joined and longest * (len(joined) + 1) > PREFILL_TOKENS:
-                break
-            joined.append(self.waiting.popleft())
-        if not joined:
-            return []
-        self.cache.lengths[len(self.active): len(self.active) + len(joined)] = 0
-        window = self.cache.rows(len(self.active), len(self.active) + len(joined))
-        lengths = [len(s.prompt) for s in joined]
-        width = max(lengths)
-        device = self.model.device
-        idx = torch.tensor([s.prompt + [0] * (width - n) for s, n in zip(joined, lengths)], device=device)
-        lengths = torch.tensor(lengths, device=device)
-        hidden = self.model.hidden(idx, window)
-        window.advance(lengths)   # past a row's true length its cache is garbage, which later tokens overwrite
-        last = hidden[torch.arange(len(joined), device=device), lengths - 1]
-        self.active, self._window = self.active + joined, None
-        self._choose(joined, self.model.logits(last))
-        return joined
-
-    def _decode(self):
-        if self._window is None:
-            self._window = self.cache.rows(0, len(self.active))
-        idx = torch.tensor([[s.ids[-1]] for s in self.active], device=self.model.device)
-        hidden = self.model.hidden(idx, self._window)
-        self._window.advance(1)
-        self._choose(self.active, self.model.logits(hidden[:, 0]))
-
-    def _choose(self, sequences, logits):
-        top_k, top_p = [s.sampling.top_k or 0 for s in sequences], [s.sampling.top_p or 1.0 for s in sequences]
-        logits = logits + self.bans[[s.state for s in sequences]]
-        temperature = [0.0 if s.forced else s.sampling.temperature for s in sequences]
-        uniform = [s.random.random() if t else 0.0 for s, t in zip(sequences, temperature)]
-        for sequence, token in zip(sequences, sample(logits, temperature, top_k, top_p, uniform).tolist()):
-            sequence.accept(token)
-
-    def _leave_finished(self):
-        for slot in reversed(range(len(self.active))):
-            if self.active[slot].finish_reason:
-                self._leave(slot)
+    # ------------------------------------------------------------------------------------------------- join and leave
+    def _join(self, sequence):
+        """Give the first who waits a slot that knows the beginning of the prompt; False: it is being read just now."""
+        prompt, source, n = sequence.prompt, None, 0
+        free = [slot for slot in self.slots if slot.sequence is None]
+        if self.runner.any_start:
+            known = {slot: common_prefix(slot.tokens, prompt[:-1]) for slot in self.slots}
+            source = max(self.slots, key=lambda slot: (known[slot], slot.sequence is None))
+            n = known[source]
+            if any(common_prefix(slot.sequence.prompt, prompt[:-1]) >= n + WORTH_WAITING for slot in self.running):
+                return False
+        target = source
+        if source not in free or 4 * n < 3 * len(source.tokens):      # to share, not to spoil
+            target = min(free, key=lambda slot: slot.left)
+            if n >= WORTH_COPYING and target is not source:
+                self.runner.cache.copy(source.index, target.index, n)
+            elif target is not source:
+                n = 0
+        target.tokens, target.sequence, sequence.cached_tokens = prompt[:n], sequence, n
+        self.running.append(target)
+        return True
 
     def _leave(self, slot):
-        last = len(self.active) - 1
-        if slot != last:
-            self.cache.move(last, slot)
-            self.active[slot] = self.active[last]
-        self.active.pop()
-        self._window = None
+        self._left += 1
+        self._calls.pop(slot.sequence, None)
+        slot.sequence, slot.left = None, self._left
+        self.running.remove(slot)
 
+    # ----------------------------------------------------------------------------------------------------- one step
+    def _plan(self):
+        """[(slot, Piece)] of this step in order of slots: what decodes, and chunks of prompts and of tools' results."""
+        todo = [(slot, len(slot.sequence) - len(slot.tokens)) for slot in self.running if slot.sequence.call is None]
+        budget, work = self.beside if any(n == 1 for _, n in todo) else PREFILL_TOKENS, []
+        for slot, n in todo:
+            start = len(slot.tokens)
+            if start and not self.runner.any_start:
+                n = 1
+            if n > 1:
+                n = min(n, budget)
+                budget -= n
+            if n:
+                work.append((slot, Piece(slot.index, start, slot.sequence.tokens(start, start + n))))
+        return sorted(work, key=lambda pair: pair[0].index)
 
-# ---------------------------------------------------------------------------------------------------- text as it comes
-@dataclass(frozen=True)
-class Event:
-    """Something a reader of the stream sees: "text" comes in pieces, "python" and "python_output" come whole.
+    def _choose(self, sequences, logits):
+        settings = [s.sampling for s in sequences]
+        logits = logits + self.bans[[s.state for s in sequences]]
+        raw = logits.clone() if any(s.logprobs is not None for s in settings) else None
+        for row, (sequence, s) in enumerate(zip(sequences, settings)):
+            if s.repetition_penalty:   # the tokens that end things are never punished for having ended others
+                seen = set(sequence.prompt + sequence.ids) - self.tokenizer.special_ids
+                penalise(logits[row], sorted(seen), s.repetition_penalty)
+        tokens = sample(logits, [s.temperature for s in settings], [s.top_k or 0 for s in settings],
+                        [s.top_p or 1.0 for s in settings],
+                        [q.uniform() if s.temperature else 0.0 for q, s in zip(sequences, settings)],
+                        [s.min_p or 0.0 for s in settings]).tolist()
+        found = {}
+        if raw is not None:
+            rows = [i for i, s in enumerate(settings) if s.logprobs is not None]
+            k = max(settings[i].logprobs for i in rows)
+            for i, (p, best) in zip(rows, likeliest(raw[rows], [tokens[i] for i in rows], k)):
+                found[i] = (p, best[:settings[i].logprobs])
+        for i, (sequence, token) in enumerate(zip(sequences, tokens)):
+            sequence.accept(token, found.get(i))
+            if sequence.call is not None and not sequence.finish_reason:
+                self._calls[sequence] = self._pool.submit(tools.run_tool, sequence.call)
 
-    The last one is "end" with finish_reason "stop" or "length" and usage {"prompt_tokens", "completion_tokens"}.
-    """
-
-    kind: str
-    text: str = ""
-    finish_reason: str | None = None
-    usage: dict = field(default_factory=dict)
-
-
-class TextStream:
-    """Turns a sequence's tokens into Events as they come: no half character, none dropped, no special token as text."""
-
-    def __init__(self, tokenizer):
-        special = tokenizer.special
-        self.tokenizer, self.kind, self._parts, self._taken = tokenizer, "text", [], 0
-        self._begins = True     # the blank before a text part's first word is the format's, not the reader's
-        self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
-                        special("<|python_end|>"): "text", special("<|output_end|>"): "text"}
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def take(self, sequence):
-        """The events of the tokens that `sequence` gained since the last call; with "end" when it has finished."""
-        events, new = [], sequence.ids[self._taken:]
-        self._taken += len(new)
-        for token in new:
-            if token in self._enters:
-                events += self._close()
-                self.kind, self._begins = self._enters[token], True
-            else:
-                events += self._piece(self._decoder.decode(self.tokenizer.decode_bytes([token])))
-        if sequence.finish_reason:
-            usage = {"prompt_tokens": len(sequence.prompt), "completion_tokens": len(sequence.ids)}
-            events += self._close() + [Event("end", finish_reason=sequence.finish_reason, usage=usage)]
-        return events
-
-    def _piece(self, text):
-        if self.kind == "text":
-            if text and self._begins:
-                text, self._begins = text.removeprefix(" "), False
-            return [Event("text", text)] if text else []
-        self._parts.append(text)
-        return []
-
-    def _close(self):
-        """End the current part: a character cut off in the middle becomes one replacement character."""
-        events = self._piece(self._decoder.decode(b"", final=True))
-        self._decoder.reset()
-        if self.kind != "text":
-            events = [Event(self.kind, "".join(self._parts))]
-            self._parts = []
-        return events
+    def _take_results(self):
+        """Hand over what tools have found; returns their sequences. Waits a little when there is nothing else to do."""
+        if self._calls and len(self._calls) == len(self.running):
+            wait(self._calls.values(), TOOL_WAIT_S, FIRST_COMPLETED)
+        done = [sequence for sequence, call in self._calls.items() if call.done()]
+        for sequence in done:
+            sequence.resume(self._calls.pop(sequence).result())
+        return done
 
 
 # ------------------------------------------------------------------------------------------------------------ the door
@@ -339,23 +222,22 @@ class Engine:
         self.model, self.tokenizer = model, tokenizer
         self.max_len = max_len or model.config.sequence_len
 
-    def batcher(self, batch_size, capacity=None):
+    def batcher(self, batch_size, capacity=None, **settings):
         """A Batcher of this model for who wants to drive the steps himself."""
-        return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len)
+        return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings)
 
     def _capacity(self, prompts, max_new_tokens):
         return min(self.max_len, max(len(p) for p in prompts) + max_new_tokens)
 
-    def generate(self, prompts, *, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_tools=True,
-                 batch_size=64) -> list[Completion]:
-        """One Completion a prompt (a list of token ids), in order. Sequence i samples from the seed (seed, i).
+    def generate(self, prompts, *, batch_size=64, **sampling) -> list[Completion]:
+        """One Completion a prompt (a list of token ids), in order; keywords as in `Sampling`, sequence i has index i.
 
         Raises UsageError before any work when a prompt leaves no room below max_len.
         """
         if not prompts:
             return []
-        sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed, use_tools)
-        batcher = self.batcher(min(batch_size, len(prompts)), self._capacity(prompts, max_new_tokens))
+        sampling = Sampling(**sampling)
+        batcher = self.batcher(min(batch_size, len(prompts)), self._capacity(prompts, sampling.max_new_tokens))
         sequences = [Sequence(self.tokenizer, list(p), sampling, i) for i, p in enumerate(prompts)]
         for sequence in sequences:
             batcher.add(sequence)
@@ -364,7 +246,7 @@ class Engine:
         return [Completion(s.ids, s.sampled, s.finish_reason) for s in sequences]
 
     def stream(self, prompt, **sampling):
-        """The Events of one reply as they come; keywords as in `generate`. Closing the iterator stops the work."""
+        """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work."""
         sampling = Sampling(**sampling)
         batcher = self.batcher(1, self._capacity([prompt], sampling.max_new_tokens))
         sequence, text = Sequence(self.tokenizer, list(prompt), sampling), TextStream(self.tokenizer)

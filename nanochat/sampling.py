@@ -1,8 +1,8 @@
 """
-Choosing the next token: temperature, top-k and top-p, for a whole batch at once, each row by its own settings.
+Choosing the next token: temperature, top-k, top-p and min-p for a whole batch at once, each row by its own settings.
 
 Pure functions of logits and of random numbers that the caller draws; which tokens are allowed at all is the caller's
-business too (-inf). Both filters are thresholds on the logit, so a row's choice depends on that row alone.
+business too (-inf). All filters are thresholds on the logit, so a row's choice depends on that row alone.
 """
 import math
 from dataclasses import dataclass
@@ -14,7 +14,11 @@ from nanochat.common import UsageError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a reply is sampled. temperature 0 is greedy; top_k None or 0 and top_p None or 1 are off."""
+    """How a reply is sampled. temperature 0 is greedy; top_k None or 0, top_p None or 1 and other Nones are off.
+
+    A reply ends before any of the strings in `stop`. `logprobs` k asks for the log-probability of each token and of the
+    k likeliest, by the model's distribution over the tokens allowed, before all other settings.
+    """
 
     max_new_tokens: int = 256
     temperature: float = 1.0
@@ -22,22 +26,46 @@ class Sampling:
     top_p: float | None = None
     seed: int = 0
     use_tools: bool = True
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
     def __post_init__(self):
         for name, wanted, holds in (
                 ("max_new_tokens", "at least 1", self.max_new_tokens >= 1),
                 ("temperature", "0 or more", 0 <= self.temperature < math.inf),
                 ("top_k", "0 (off) or more", (self.top_k or 0) >= 0),
-                ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1)):
+                ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1),
+                ("min_p", "0 (off) to 1", 0 <= (self.min_p or 0) <= 1),
+                ("repetition_penalty", "above 0", 0 < (1 if self.repetition_penalty is None else self.repetition_penalty)
+                 < math.inf),
+                ("stop", "a tuple of strings that are not empty", isinstance(self.stop, tuple) and all(self.stop)),
+                ("logprobs", "0 or more", (self.logprobs or 0) >= 0)):
             if not holds:
                 raise UsageError(f"{name} must be {wanted}, got {getattr(self, name)}.")
 
 
-def sample(logits, temperature, top_k, top_p, uniform):
+def penalise(logits, ids, penalty):
+    """Make tokens `ids` less likely in one row of logits (V,), in place (CTRL, arXiv 1909.05858)."""
+    ids = torch.tensor(ids, device=logits.device)
+    seen = logits[ids]
+    logits[ids] = torch.where(seen > 0, seen / penalty, seen * penalty)
+
+
+def likeliest(logits, tokens, k):
+    """[(log-probability of tokens[i], [(token, log-probability) of the k likeliest])] for each row of logits (n, V)."""
+    logprobs = logits.log_softmax(-1)
+    best = logprobs.topk(min(k, logits.size(-1)))
+    chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
+    return [(p, list(zip(*pair))) for p, *pair in zip(chosen.tolist(), best.indices.tolist(), best.values.tolist())]
+
+
+def sample(logits, temperature, top_k, top_p, uniform, min_p=None):
     """One token a row from logits (n, V) float32: (n,) int64. The other arguments are (n,) lists.
 
-    temperature 0 takes the largest logit; top_k 0 and top_p 1 are off (top_p: arXiv 1904.09751). A token is drawn by
-    inverting the cumulative distribution at the row's own uniform number in [0, 1).
+    temperature 0 takes the largest logit; top_k 0, top_p 1 (arXiv 1904.09751) and min_p 0 (arXiv 2407.01082) are off. A
+    token is drawn by inverting the cumulative distribution at the row's own uniform number in [0, 1).
     """
     if not any(temperature):
         return logits.argmax(-1)
@@ -57,6 +85,9 @@ def sample(logits, temperature, top_k, top_p, uniform):
         p = best.softmax(-1)
         keep = ((p.cumsum(-1) - p) < column(top_p)).sum(-1, keepdim=True).clamp(min=1)
         scaled = scaled.masked_fill(scaled < best.gather(1, keep - 1), -math.inf)
+    if min_p and any(min_p):
+        least = scaled.max(-1, keepdim=True).values + column(min_p).log().float()
+        scaled = scaled.masked_fill(scaled < least, -math.inf)
     mass = scaled.softmax(-1).double().cumsum(-1)
     total = mass[:, -1:]
     point = torch.minimum(column(uniform) * total, torch.nextafter(total, torch.zeros_like(total)))

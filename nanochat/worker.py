@@ -10,7 +10,9 @@ import contextlib
 import threading
 
 from nanochat.common import log
-from nanochat.engine import Event, Sequence, TextStream
+from nanochat.sequence import Event, Sequence, TextStream
+
+BESIDE = 128      # prompt tokens read in one step while others decode: what they wait for at most
 
 
 class Full(Exception):
@@ -71,12 +73,12 @@ class Worker:
             self._changed.notify()
         self._thread.join()
 
-    def submit(self, prompt, sampling) -> Job:
+    def submit(self, prompt, sampling, index=0) -> Job:
         """Queue a reply to `prompt` (token ids), on the event loop that will read it. Raises Full or Stopped.
 
-        The prompt must leave room in the engine's max_len.
+        The prompt must leave room in the engine's max_len. `index` tells apart the replies to one prompt and seed.
         """
-        job = Job(Sequence(self.engine.tokenizer, prompt, sampling), self.engine.tokenizer)
+        job = Job(Sequence(self.engine.tokenizer, prompt, sampling, index), self.engine.tokenizer)
         with self._changed:
             self.check()
             self._jobs[job.sequence] = job
@@ -100,7 +102,7 @@ class Worker:
 
     def _run(self):
         try:
-            batcher = self.engine.batcher(self.slots)
+            batcher = self.engine.batcher(self.slots, beside=BESIDE)
             while self._update(batcher):
                 self._step(batcher)
         except Exception:

@@ -1,15 +1,19 @@
 """Engine: the cache, sampling, tools, continuous batching and streaming, on a tiny random model."""
 import math
 import random
+import threading
 
 import pytest
 import torch
 
+from nanochat import tools
 from nanochat.chat_format import parse_reply, render_prompt
 from nanochat.common import UsageError
-from nanochat.engine import MAX_TOOL_CALLS, Batcher, Engine, KVCache, Sequence, TextStream, banned
+from nanochat.engine import Batcher, Engine, banned
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.sampling import Sampling, sample
+from nanochat.kv_cache import KVCache
+from nanochat.sampling import Sampling, penalise, sample
+from nanochat.sequence import MAX_TOOL_CALLS, Sequence, TextStream
 from nanochat.tokenizer import Tokenizer
 
 LEN = 96
@@ -190,9 +194,9 @@ def test_max_len_may_exceed_the_trained_length(model, tokenizer):
 def draw(logits, n=4000, **how):
     rng = random.Random(0)
     rows = torch.tensor([logits]).repeat(n, 1)
-    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **how}
+    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **how}
     columns = ([settings[name]] * n for name in ("temperature", "top_k", "top_p"))
-    return sample(rows, *columns, [rng.random() for _ in range(n)])
+    return sample(rows, *columns, [rng.random() for _ in range(n)], [settings["min_p"]] * n)
 
 
 def test_samples_follow_the_distribution():
@@ -232,7 +236,8 @@ def test_rows_with_different_settings_do_not_touch_each_other():
 
 
 @pytest.mark.parametrize("wrong", [dict(temperature=-1.0), dict(temperature=math.nan), dict(top_k=-1), dict(top_p=0.0),
-                                   dict(top_p=1.5), dict(max_new_tokens=0)])
+                                   dict(top_p=1.5), dict(max_new_tokens=0), dict(min_p=1.5), dict(logprobs=-1),
+                                   dict(repetition_penalty=0.0), dict(stop="end"), dict(stop=("",))])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         Sampling(**wrong)
@@ -291,7 +296,8 @@ def test_stream_never_splits_a_character(tokenizer):
     script = list("né 東京 🙂!".encode())   # a token for each byte
     events = pieces(tokenizer, script)
     assert [e.text for e in events if e.kind == "text"] == list("né 東京 🙂!")
-    assert events[-1].kind == "end" and events[-1].usage == {"prompt_tokens": 1, "completion_tokens": len(script)}
+    assert events[-1].kind == "end" and events[-1].usage == {"prompt_tokens": 1, "completion_tokens": len(script),
+                                                               "cached_tokens": 0}
 
 
 def test_stream_shows_half_a_character_once_at_the_end_and_drops_nothing(tokenizer):
@@ -341,3 +347,168 @@ def test_text_stream_reports_an_unfinished_tool_call(tokenizer):
     events = TextStream(tokenizer).take(sequence)
     assert [(e.kind, e.text) for e in events] == [("python", "1+1"), ("end", "")]
     assert events[-1].finish_reason == "length"
+
+
+# ------------------------------------------------------------------------------------- stop strings, logprobs, settings
+def text_of(events):
+    return "".join(e.text for e in events if e.kind == "text")
+
+
+@pytest.mark.parametrize("stop, expected", [(("lo w",), "hel"), (("xyz", "wor", "o w"), "hell"), (("东", "京🙂"), "hello world é東"),
+                                            (("d.",), "hello world é東京🙂!"), (("hello",), "")])
+def test_a_stop_string_ends_the_text_before_it_across_tokens(tokenizer, stop, expected):
+    script = list("hello world é東京🙂!".encode())   # a token for each byte
+    model = Scripted(tokenizer, script, prompt_len=1)
+    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], max_new_tokens=60, temperature=0, stop=stop))
+    assert text_of(events) == expected and events[-1].finish_reason == "stop"
+    assert all(e.text for e in events[:-1])
+    assert len(model.seen) <= len(script) + 1 if expected.endswith("!") else len(model.seen) < len(script)
+
+
+def test_a_stop_string_within_one_token_keeps_what_is_before_it(tokenizer):
+    token = max((i for i in range(tokenizer.vocab_size) if tokenizer.decode([i]).isalpha()),
+                key=lambda i: len(tokenizer.decode([i])))
+    word = tokenizer.decode([token])
+    model = Scripted(tokenizer, [*b"ab ", token, *b"rest"], prompt_len=1)
+    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], max_new_tokens=60, temperature=0, stop=(word[1:],)))
+    assert len(word) > 2 and text_of(events) == "ab " + word[0] and events[-1].usage["completion_tokens"] == 4
+
+
+def test_stop_strings_are_looked_for_in_the_text_and_not_in_tools(tokenizer):
+    model = Scripted(tokenizer, tool_script(tokenizer, "47 * 12", "It is 564."), prompt_len=1)
+    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], max_new_tokens=90, temperature=0, stop=("64",)))
+    assert [(e.kind, e.text) for e in events if e.kind.startswith("python")] == [("python", "47 * 12"),
+                                                                               ("python_output", "564")]
+    assert text_of(events) == "Sum: It is 5" and events[-1].finish_reason == "stop"
+
+
+def test_logprobs_are_the_models_and_belong_to_the_text(engine, model, tokenizer):
+    prompt, bias = prompts_of(tokenizer, [9])[0], banned(tokenizer, model.config.vocab_size)[2]
+    how = dict(max_new_tokens=14, temperature=2.0, top_k=50, repetition_penalty=1.5, seed=3, use_tools=False)
+    events = list(engine.stream(prompt, logprobs=3, **how))
+    plain = list(engine.stream(prompt, **how))
+    assert text_of(events) == text_of(plain) and not any(e.logprobs for e in plain)
+    entries = [entry for e in events for entry in e.logprobs]
+    ids, (reply,) = list(prompt), engine.generate([prompt], **how)
+    assert [bytes(entry["bytes"]) for entry in entries] == [tokenizer.decode_bytes([i]) for i in reply.ids]
+    for token, entry in zip(reply.ids, entries):
+        expected = (model(torch.tensor([ids]))[0, -1].detach() + bias).log_softmax(-1)
+        assert entry["logprob"] == pytest.approx(float(expected[token]), abs=1e-3)
+        best = expected.topk(3)
+        assert [top["logprob"] for top in entry["top"]] == pytest.approx(best.values.tolist(), abs=1e-3)
+        assert [top["token"] for top in entry["top"]] == [tokenizer.decode([i]) for i in best.indices.tolist()]
+        ids.append(token)
+
+
+def test_logprobs_stop_where_the_text_stops(tokenizer):
+    model = Scripted(tokenizer, list("aé stop".encode()), prompt_len=1)
+    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], max_new_tokens=60, temperature=0, stop=(" s",), logprobs=0))
+    assert text_of(events) == "aé"
+    assert bytes(b for e in events for entry in e.logprobs for b in entry["bytes"]) == "aé".encode()
+
+
+def test_min_p_keeps_what_is_likely_enough():
+    logits = [math.log(x) for x in (0.05, 0.5, 0.15, 0.3)]
+    assert set(draw(logits, min_p=0.5).tolist()) == {1, 3}
+    assert set(draw(logits, min_p=0.2).tolist()) == {1, 2, 3}
+    assert torch.equal(draw(logits, min_p=0.0), draw(logits))
+
+
+def test_repetition_penalty_breaks_a_loop(engine, model, tokenizer):
+    prompt = prompts_of(tokenizer, [9])[0]
+    def repeats(penalty):
+        reply, = engine.generate([prompt], max_new_tokens=60, temperature=0, repetition_penalty=penalty, use_tools=False)
+        return len(reply.ids) - len(set(reply.ids))
+    assert repeats(5.0) < repeats(None) / 2 and repeats(1.0) == repeats(None)
+
+
+def test_penalised_logits_shrink_towards_unlikely():
+    logits = torch.tensor([2.0, -2.0, 3.0, -math.inf])
+    penalise(logits, [0, 1, 3], 2.0)
+    assert logits.tolist() == [1.0, -4.0, 3.0, -math.inf]
+
+
+# ------------------------------------------------------------------------------------------------------ tools, prefixes
+def test_a_slow_tool_stops_nobody_else(engine, model, tokenizer, monkeypatch):
+    gate = threading.Event()
+    monkeypatch.setattr(tools, "run_tool", lambda code: gate.wait(60) and "7")
+    prompt, other = prompts_of(tokenizer, [12, 9])
+    slow, quick = (Sequence(tokenizer, p, Sampling(30, 0.0, use_tools=False)) for p in (prompt, other))
+    for token in [tokenizer.special("<|python_start|>"), *b"1+6", tokenizer.special("<|python_end|>")]:
+        slow.prompt.append(token)
+    batcher = engine.batcher(2)
+    batcher.add(slow)
+    batcher.step()
+    del slow.ids[:], slow.sampled[:], slow.logprobs[:]    # as if the model had called the tool just now
+    slow.call = "1+6"
+    batcher._calls[slow] = batcher._pool.submit(lambda: tools.run_tool("1+6"))
+    batcher.add(quick)
+    while not quick.finish_reason:
+        batcher.step()
+    assert quick.ids == reference(model, tokenizer, other, 30) and not slow.ids
+    gate.set()
+    while not batcher.idle:
+        batcher.step()
+    forced = [tokenizer.special("<|output_start|>"), *tokenizer.encode("7"), tokenizer.special("<|output_end|>")]
+    assert slow.ids[:3] == forced and slow.sampled[:4] == [0, 0, 0, 1]
+    assert slow.ids[3:] == reference(model, tokenizer, slow.prompt + forced, 27)
+
+
+def test_a_long_prompt_is_read_in_chunks_beside_those_who_talk(engine, model, tokenizer):
+    short, long = prompts_of(tokenizer, [4, 70])
+    batcher = engine.batcher(2, beside=8)
+    first, second = (Sequence(tokenizer, p, Sampling(20, 0.0, use_tools=False)) for p in (short, long))
+    batcher.add(first)
+    batcher.step()
+    batcher.add(second)
+    steps = 0
+    while not second.ids and not second.finish_reason:
+        before = len(first.ids)
+        assert first in batcher.step() or first.finish_reason
+        steps += 1
+        assert len(first.ids) == before + 1 or first.finish_reason
+    assert steps == 9
+    while not batcher.idle:
+        batcher.step()
+    assert first.ids == reference(model, tokenizer, short, 20) and second.ids == reference(model, tokenizer, long, 20)
+
+
+def finish(batcher, tokenizer, prompt, n=10, index=0, **how):
+    sequence = Sequence(tokenizer, list(prompt), Sampling(n, how.pop("temperature", 0.0), use_tools=False, **how), index)
+    batcher.add(sequence)
+    while not batcher.idle:
+        batcher.step()
+    return sequence
+
+
+def test_the_second_turn_of_a_chat_reads_only_what_is_new(engine, model, tokenizer):
+    batcher, (prompt, rest, other) = engine.batcher(2), prompts_of(tokenizer, [30, 8, 12])
+    first = finish(batcher, tokenizer, prompt)
+    finish(batcher, tokenizer, other)
+    history = prompt + first.ids
+    second = finish(batcher, tokenizer, history + rest)
+    assert first.cached_tokens == 0 and second.cached_tokens == len(history) - 1   # the last token was never read
+    assert second.ids == reference(model, tokenizer, history + rest, 10)
+    again = finish(batcher, tokenizer, other)
+    assert again.cached_tokens == len(other) - 1 and again.ids == reference(model, tokenizer, other, 10)
+
+
+def test_a_shared_beginning_is_copied_and_nobody_elses_cache_is_spoiled(engine, model, tokenizer):
+    batcher, (system, a, b) = engine.batcher(3), prompts_of(tokenizer, [40, 20, 25])
+    a, b = system + a[1:], system + b[1:]
+    one, two = (finish(batcher, tokenizer, p) for p in (a, b))
+    assert one.cached_tokens == 0 and two.cached_tokens == 40
+    for prompt in (a, b):
+        again = finish(batcher, tokenizer, prompt)
+        assert again.cached_tokens == len(prompt) - 1 and again.ids == reference(model, tokenizer, prompt, 10)
+
+
+def test_twins_read_their_prompt_once(engine, model, tokenizer):
+    prompt, batcher = prompts_of(tokenizer, [80])[0], engine.batcher(3)
+    sequences = [Sequence(tokenizer, prompt, Sampling(10, 0.0, use_tools=False), i) for i in range(3)]
+    for sequence in sequences:
+        batcher.add(sequence)
+    while not batcher.idle:
+        batcher.step()
+    assert [s.cached_tokens for s in sequences] == [0, 79, 79]
+    assert all(s.ids == reference(model, tokenizer, prompt, 10) for s in sequences)
