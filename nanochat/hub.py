@@ -114,10 +114,12 @@ def _locked(file):
 
 def _fetch_once(dest, url, etag, size, on_bytes):
     """Fetch what the part file lacks; when its bytes are right it takes the name `dest`. False: they were not."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import HTTPError
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers, disable_progress_bars
     disable_progress_bars()
+    constants.DOWNLOAD_CHUNK_SIZE = 1 << 16    # not 10 MB, which a break loses and for which Ctrl-C waits on a slow line
     with _part_file(dest, etag, on_bytes) as part:
         if part is None:
             return True

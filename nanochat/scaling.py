@@ -1,8 +1,7 @@
 """
-From one dial to everything: pure functions from depth to shape, recipe, shards, memory and time.
+From one dial to everything: pure functions from depth to shape, recipe, shards and memory.
 
-No torch, no files, no side effects, so that what a run needs can be said before it is paid for (scripts/plan.py), by the
-functions that training uses.
+No torch, no files, no side effects: scripts/plan.py says what a run needs by the functions that training uses.
 """
 import math
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from dataclasses import dataclass
 ASPECT_RATIO = 64        # model width per layer
 HEAD_DIM = 128           # target head size; half of it for narrow models, which want several heads
 REFERENCE_WIDTH = 768    # width at which the AdamW learning rates were tuned; others scale as 1/sqrt(width)
-REFERENCE_BATCH = 2**19  # tokens a step at which learning rates were tuned (the first public d20 run)
+REFERENCE_BATCH = 2**19  # tokens a step at which learning rates were tuned (first public d20 run)
 DEEP = 12                # from this depth on the recipe follows published laws; below, what was measured here
-TOKENS_PER_SHARD = 52e6  # ClimbMix or FineWeb-Edu: 250M characters, 4.8 a token (vocabulary 65,536; smaller ones: more)
-SHARD_BYTES = 100e6
+TOKENS_PER_SHARD = 52e6  # of web text: 250M characters, 4.8 a token (vocabulary 65,536; a smaller one makes more)
 LATER_STAGES = 0.12      # of pretraining's hours, for all other stages: with MFU 0.4 the first d20 run's 3h51m
 
 
@@ -29,44 +27,38 @@ class Shape:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What a depth means for pretraining, beyond the model's shape."""
+    """What a depth means for pretraining. lr_factor is on all learning rates, final_lr a share of their peak."""
 
     steps: int
     batch_tokens: int
-    lr_factor: float        # on all learning rates
-    weight_decay: float     # of the matrices
+    lr_factor: float
+    weight_decay: float
     warmdown_frac: float
-    final_lr: float         # what the learning rate falls to, as a share of its peak
+    final_lr: float
 
 
 @dataclass(frozen=True)
 class GPU:
-    """A kind of device, known by words that all occur in its name."""
+    """A kind of device: GiB of memory, dense bf16 peak (data sheets), dollars an hour."""
 
-    names: tuple
     gib: float
-    peak_flops: float       # dense bf16, from the vendor's data sheet
-    dollars: float          # an hour
+    peak_flops: float
+    dollars: float
 
 
-# $24 an hour for 8 x H100 is what the tiers are named after ("$100": four hours), $14.32 for 8 x A100-80 what public reports
-# of d20 runs show; other prices are guesses between such offers. The last row is two cores of the machine in dev/LOG.md.
-GPUS = {
-    "b200": GPU(("B200",), 179, 2250e12, 5.0), "h200": GPU(("H200",), 140, 989e12, 3.5),
-    "h100-pcie": GPU(("H100", "PCIe"), 79, 756e12, 2.5), "h100": GPU(("H100",), 79, 989e12, 3.0),
-    "a100-80": GPU(("A100", "80GB"), 79, 312e12, 1.79), "a100-40": GPU(("A100",), 39, 312e12, 1.29),
-    "l40s": GPU(("L40S",), 44, 362e12, 0.9), "a6000": GPU(("A6000",), 47, 155e12, 0.5),
-    "4090": GPU(("4090",), 23.5, 165e12, 0.4), "3090": GPU(("3090",), 23.5, 71e12, 0.25),
-    "3060": GPU(("3060",), 11.6, 51e12, 0.1), "cpu": GPU(("CPU",), 8, 0.41e12, 0.0),
-}
+# $24 an hour for 8 x H100 is what the tiers are named after, $14.32 for 8 x A100-80 is from public reports of d20 runs; other
+# prices are guesses. The cpu is two cores of the machine in dev/LOG.md.
+GPUS = {"b200": GPU(179, 2250e12, 5.0), "h200": GPU(140, 989e12, 3.5), "h100-pcie": GPU(79, 756e12, 2.5),
+        "h100": GPU(79, 989e12, 3.0), "a100-80": GPU(79, 312e12, 1.79), "a100-40": GPU(39, 312e12, 1.29),
+        "l40s": GPU(44, 362e12, 0.9), "a6000": GPU(47, 155e12, 0.5), "4090": GPU(23.5, 165e12, 0.4),
+        "3090": GPU(23.5, 71e12, 0.25), "3060": GPU(11.6, 51e12, 0.1), "cpu": GPU(8, 0.41e12, 0.0)}
 
 
 def gpu_named(device_name):
-    """The key in GPUS of a device's own name, such as 'NVIDIA A100-SXM4-80GB'; None for one that is not there."""
-    return next((key for key, gpu in GPUS.items() if all(word in device_name for word in gpu.names)), None)
+    """The first key of GPUS whose words are in a device's name, such as 'NVIDIA A100-SXM4-80GB'; None without any."""
+    return next((key for key in GPUS if all(word in device_name.lower() for word in key.split("-"))), None)
 
 
-# --------------------------------------------------------------------------------------------------------------- model
 def model_shape(depth) -> Shape:
     """Width 64 a layer, rounded up to whole heads, so that every depth (odd ones too) gives an even head size."""
     head_dim = HEAD_DIM if depth >= 8 else HEAD_DIM // 2
@@ -80,7 +72,7 @@ def matrix_params(depth) -> int:
 
 
 def head_params(depth, vocab_size) -> int:
-    """Parameters of the head, which are as many as the embedding's; the vocabulary is padded to a multiple of 64."""
+    """Parameters of the head, and as many in the embedding; the vocabulary is padded to a multiple of 64."""
     return -(-vocab_size // 64) * 64 * model_shape(depth).n_embd
 
 
@@ -91,25 +83,23 @@ def num_params(depth, vocab_size) -> int:
 
 def flops_per_token(depth, vocab_size, sequence_len) -> int:
     """Training FLOPs a token, as GPT.flops_per_token counts them."""
-    matmul = matrix_params(depth) + head_params(depth, vocab_size)
-    return 6 * matmul + 12 * depth * model_shape(depth).n_embd * sequence_len
+    attention = 12 * depth * model_shape(depth).n_embd * sequence_len
+    return 6 * (matrix_params(depth) + head_params(depth, vocab_size)) + attention
 
 
-# -------------------------------------------------------------------------------------------------------------- recipe
 def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02) -> Pretraining:
     """The recipe of a depth; `batch_tokens` and `steps` count where they are not 0, `lr` is Muon's.
 
-    From DEEP on, and not yet measured here: warm-down over 0.65 of the steps to 5 %, as in the public record for GPT-2's
-    score (nanochat's d24, 1.65 hours), and the laws below.
+    From DEEP on, not yet measured here: warm-down over 0.65 of the steps to 5 %, as in nanochat's public record for GPT-2's
+    score (d24, 1.65 hours), and the laws below.
     """
     tokens = horizon_tokens(depth, vocab_size, ratio)
     batch_tokens = batch_tokens or total_batch_tokens(depth, tokens)
     steps = steps or max(1, tokens // batch_tokens)
     if depth < DEEP:
         return Pretraining(steps, batch_tokens, 1.0, 0.0, 0.4, 0.0)
-    factor = lr_factor(depth, batch_tokens)
-    decay = weight_decay(steps, lr * factor, steps * batch_tokens / (matrix_params(depth) + head_params(depth, vocab_size)))
-    return Pretraining(steps, batch_tokens, factor, decay, 0.65, 0.05)
+    factor, ratio = lr_factor(depth, batch_tokens), steps * batch_tokens / horizon_tokens(depth, vocab_size, 1)
+    return Pretraining(steps, batch_tokens, factor, weight_decay(steps, lr * factor, ratio), 0.65, 0.05)
 
 
 def horizon_tokens(depth, vocab_size, ratio=20.0) -> int:
@@ -117,8 +107,7 @@ def horizon_tokens(depth, vocab_size, ratio=20.0) -> int:
 
     The tiers' prices come from 20; the public record took 8, with more in its architecture.
     """
-    counted = num_params(depth, vocab_size) - (head_params(depth, vocab_size) if depth >= DEEP else 0)
-    return int(ratio * counted)
+    return int(ratio * (num_params(depth, vocab_size) - (depth >= DEEP) * head_params(depth, vocab_size)))
 
 
 def total_batch_tokens(depth, tokens) -> int:
@@ -137,9 +126,9 @@ def lr_factor(depth, batch_tokens) -> float:
 
 
 def weight_decay(steps, lr, ratio) -> float:
-    """Such that a weight averages over 1.084 * ratio^-0.527 of the run (fitted for AdamW in arXiv 2505.13738).
+    """Such that a weight averages over 1.084 * ratio^-0.527 of the run (AdamW's in arXiv 2505.13738).
 
-    At a fixed ratio, with lr ~ sqrt(batch), this is decay ~ sqrt(batch) / tokens.
+    At a fixed ratio and with lr ~ sqrt(batch) it is ~ sqrt(batch) / tokens.
     """
     return 1 / (1.084 * ratio ** -0.527 * lr * steps) if lr else 0.0
 
@@ -166,24 +155,23 @@ def muon_momentum(step, steps) -> float:
     return 0.85 + 0.10 * min(1.0, step / ramp)
 
 
-# --------------------------------------------------------------------------------------------------------------- needs
 def shards_needed(tokens) -> int:
     """Training shards of web text that hold `tokens` tokens, and one to spare."""
     return math.ceil(tokens / TOKENS_PER_SHARD) + 1
 
 
 def disk_bytes(depth, vocab_size, tokens) -> float:
-    """Shards, their tokens at two bytes each, and three checkpoints with optimizer state of each of four stages."""
-    return ((shards_needed(tokens) + 1) * SHARD_BYTES + 2 * tokens
-            + 12 * (8 * matrix_params(depth) + 24 * head_params(depth, vocab_size)))
+    """Shards of 100 MB, their tokens at two bytes, and three checkpoints with optimizer state of each stage."""
+    checkpoint = 8 * matrix_params(depth) + 24 * head_params(depth, vocab_size)
+    return (shards_needed(tokens) + 1) * 100e6 + 2 * tokens + 12 * checkpoint
 
 
 def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> float:
     """What a device holds at the fullest moment of a step, with fused attention and RMSNorm, not compiled.
 
     Weights of `itemsize` bytes (the embedding float32) and float32 gradients; masters and optimizer state are shared by
-    `world` devices. A layer keeps 18 numbers a token and channel for the backward pass, which takes 10 itself; the head's
-    gradient is there twice. The optimizer's temporaries come when all that is gone.
+    `world` devices. A layer keeps 18 numbers a token and channel for the backward pass, which takes 10 more; the
+    optimizer's temporaries come when those are gone.
     """
     head, matrix, width = head_params(depth, vocab_size), matrix_params(depth), model_shape(depth).n_embd
     held = (itemsize + 4) * matrix + (itemsize + 12) * head + (8 * matrix + 24 * head) / world
@@ -194,9 +182,8 @@ def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> 
 
 def device_batch_size(depth, vocab_size, sequence_len, gib, world=1) -> int:
     """The largest power of two of rows, up to 64, planned to leave a tenth of `gib` free; 0 when none fits."""
-    fits = (2 ** i for i in range(6, -1, -1)
-            if memory_bytes(depth, vocab_size, sequence_len, 2 ** i, world) < 0.9 * gib * 2**30)
-    return next(fits, 0)
+    return max((rows for rows in (1, 2, 4, 8, 16, 32, 64)
+                if memory_bytes(depth, vocab_size, sequence_len, rows, world) < 0.9 * gib * 2**30), default=0)
 
 
 def rows_at_a_time(device_type, sequence_len, rows) -> int:

@@ -4,10 +4,9 @@ A checkpoint in the Hugging Face layout, for transformers' own NanoChatForCausal
     python -m scripts.export                       the newest chat model, into hf/<stage>_<tag> under the base directory
     python -m scripts.export -i base --out=FOLDER
 
-That class scales attention by 1/sqrt(head size) and nothing else, but its heads may be wider than ours: in one of W
-channels a query of D holds itself and `a` times itself again, where the key is zero. Normalised over W their product is
-ours when 1 + a^2 = W / max_attn_logit^2. What the class cannot say at all (key_offset) is refused. With its tokenizer,
-unlike ours, a text can spell special tokens.
+Its attention has no max_attn_logit, but its heads may be wider: in one of W channels a query holds itself and `a` times
+itself again, where the key is zero; normalised over W their product is ours if 1 + a^2 = W / max_attn_logit^2. What it
+cannot say (key_offset) is refused. With its tokenizer, unlike ours, a text can spell special tokens.
 """
 from dataclasses import asdict, dataclass
 
@@ -35,7 +34,7 @@ class Config:
 
 
 def head_width(config):
-    """Channels of an exported head: ours where its scale is the usual one, else at least twice as many."""
+    """Channels of an exported head: as many as ours at the usual scale, else at least twice as many."""
     D, square = config.head_dim, config.max_attn_logit ** 2
     return D if square == D else max(2 * D, -int(-square // 8) * 8)
 
@@ -52,19 +51,15 @@ def tensors(model):
     c, w = model.config, model.state_dict()
     D, W = c.head_dim, head_width(c)
     copy = (W / c.max_attn_logit ** 2 - 1) ** 0.5
-    out = {there: w.pop(here)[:c.vocab_size] for here, there in
-           (("wte.weight", "model.embed_tokens.weight"), ("lm_head.weight", "lm_head.weight"))}
+    out = {"model.embed_tokens": w.pop("wte.weight")[:c.vocab_size], "lm_head": w.pop("lm_head.weight")[:c.vocab_size]}
     for i in range(c.n_layer):
-        def take(ours, i=i):
-            return w.pop(f"blocks.{i}.{ours}.weight")
-        out |= {f"model.layers.{i}.{theirs}.weight": weight for theirs, weight in (
-            ("self_attn.q_proj", widen(take("attn.c_q"), D, W, copy)),
-            ("self_attn.k_proj", widen(take("attn.c_k"), D, W)),
-            ("self_attn.v_proj", widen(take("attn.c_v"), D, W)),
-            ("self_attn.o_proj", widen(take("attn.c_proj").T, D, W).T),
-            ("mlp.fc1", take("mlp.c_fc")), ("mlp.fc2", take("mlp.c_proj")))}
+        q, k, v, o, fc1, fc2 = (w.pop(f"blocks.{i}.{name}.weight") for name in
+                                ("attn.c_q", "attn.c_k", "attn.c_v", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
+        theirs = {"self_attn.q_proj": widen(q, D, W, copy), "self_attn.k_proj": widen(k, D, W), "mlp.fc1": fc1,
+                  "self_attn.v_proj": widen(v, D, W), "self_attn.o_proj": widen(o.T, D, W).T, "mlp.fc2": fc2}
+        out |= {f"model.layers.{i}.{name}": weight for name, weight in theirs.items()}
     assert not w, f"nothing is known of {sorted(w)}"
-    return {name: tensor.contiguous() for name, tensor in out.items()}
+    return {f"{name}.weight": tensor.contiguous() for name, tensor in out.items()}
 
 
 def model_config(c):
@@ -86,9 +81,9 @@ def tokenizer_json(tokenizer):
     vocab = {"".join(character[b] for b in token): i for i, token in enumerate(tokenizer.tokens)}
     merges = [(name[:at], name[at:]) for name in vocab for at in range(1, len(name))
               if {name[:at], name[at:]} <= vocab.keys()]
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    special = [{"id": tokenizer.special(name), "content": name, "special": True, **flags} for name in SPECIAL_TOKENS]
-    bytelevel = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    no = dict.fromkeys("single_word lstrip rstrip normalized".split(), False)
+    special = [{"id": tokenizer.special(name), "content": name, "special": True, **no} for name in SPECIAL_TOKENS]
+    bytelevel = {"type": "ByteLevel", **dict.fromkeys(("add_prefix_space", "trim_offsets", "use_regex"), False)}
     split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False}
     start = [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     bos = {"<|bos|>": {"id": "<|bos|>", "ids": [tokenizer.bos_id], "tokens": ["<|bos|>"]}}
@@ -107,7 +102,7 @@ def main(argv=None):
     for name, value in asdict(model.config).items():
         if name not in EXPRESSED and value:
             raise NanochatError(f"transformers' NanoChatForCausalLM has no {name}, and this model has {name}={value}: it "
-                                f"would say other things there. A model trained with --{name}=0 can be exported.")
+                                f"would be another model there. One trained with --{name}=0 can be exported.")
     # a document ends with the bos of the next
     ids = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.bos_id,
            "eos_token_id": [tokenizer.special("<|assistant_end|>"), tokenizer.bos_id]}

@@ -4,8 +4,8 @@ What a run needs, before it is paid for: parameters, tokens, disk, memory, hours
     python -m scripts.plan                                  each tier, on the GPUs found here or on 8 x H100
     python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
 
-The figures come from the functions in nanochat/scaling.py that training uses. Assumed are MFU and price; memory has been
-compared with measurements on a CPU only.
+By the functions of nanochat/scaling.py that training uses. MFU and price are assumed; memory was compared with
+measurements on a CPU only.
 """
 import shutil
 import subprocess
@@ -31,8 +31,7 @@ class Config:
     shell: bool = option(False, "print only gpus=, rows= and shards=, for a shell")
 
     def __post_init__(self):
-        for name in ("depth", "gpus", "vocab_size", "sequence_len", "param_data_ratio", "mfu"):
-            least = 0 if name in ("depth", "gpus") else 0.01
+        for name, least in dict(depth=0, gpus=0, vocab_size=1, sequence_len=1, param_data_ratio=0.01, mfu=0.01).items():
             if getattr(self, name) < least:
                 raise UsageError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
 
@@ -48,7 +47,7 @@ def devices(config):
         kind = config.gpu or "h100"
         return config.gpus or (1 if kind == "cpu" else 8), kind, scaling.GPUS[kind]
     name, _, mib = min(listed, key=lambda line: float(line[2]))
-    known = scaling.GPUS.get(scaling.gpu_named(name), scaling.GPU((), 0, 0, 0))
+    known = scaling.GPUS.get(scaling.gpu_named(name), scaling.GPU(0, 0, 0))
     return config.gpus or len(listed), name, replace(known, gib=float(mib) / 1024)
 
 

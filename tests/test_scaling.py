@@ -1,8 +1,13 @@
 """From depth to everything, held against the real model and against known runs: python -m pytest tests/test_scaling.py"""
+import importlib.util
+import json
+import math
+import re
 import weakref
 
 import pytest
 import torch
+from conftest import ROOT
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -139,3 +144,48 @@ def test_more_devices_need_less_each_and_the_known_batches_fit_an_h100():
     ("NVIDIA GeForce RTX 4090", "4090"), ("NVIDIA GeForce RTX 3060", "3060"), ("Tesla T4", None)])
 def test_a_device_is_known_by_its_own_name(name, key):
     assert scaling.gpu_named(name) == key
+
+
+# --------------------------------------------------------------------------------------------------- series of real runs
+@pytest.fixture(scope="module")
+def curves():
+    spec = importlib.util.spec_from_file_location("curves", ROOT / "benchmarks" / "curves.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def result(folder, depth, tokens, bpb):
+    """A result file as base_train writes it, as far as the curves read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {"model": {"n_layer": depth, "vocab_size": 2048}, "tokens": tokens, "val_bpb": bpb,
+               "total_flops": tokens * scaling.flops_per_token(depth, 2048, 256)}
+    (folder / f"d{depth}.json").write_text(json.dumps({"metrics": metrics}), encoding="utf-8")
+
+
+def test_a_series_finds_the_power_law_it_was_made_from(curves, tmp_path, capsys):
+    for depth in range(2, 8):
+        flops = depth * 1e6 * scaling.flops_per_token(depth, 2048, 256)
+        result(tmp_path, depth, depth * 10**6, 30 * flops ** -0.08)
+    a, b = curves.power_law(curves.load(tmp_path))
+    assert (a, b) == (pytest.approx(30, rel=1e-3), pytest.approx(0.08, rel=1e-3))
+    curves.series(tmp_path)
+    assert "d7" in capsys.readouterr().out and (tmp_path / "series.png").stat().st_size > 5000
+
+
+def test_the_horizon_is_the_bottom_of_each_budget(curves, tmp_path, capsys):
+    for budget in (1e13, 4e13):
+        for depth in range(2, 9):
+            counted = scaling.matrix_params(depth) + scaling.head_params(depth, 2048)
+            tokens = budget / scaling.flops_per_token(depth, 2048, 256)
+            best = (budget / 6 / 8) ** 0.5                       # 6 N D = budget and D = 8 N
+            result(tmp_path / f"{budget:g}", depth, tokens, 1.0 + 0.1 * math.log(counted / best) ** 2)
+    curves.horizon(tmp_path)
+    said = capsys.readouterr().out
+    ratio = float(re.search("tokens for each parameter: ([0-9.]+)", said)[1])
+    assert 5 < ratio < 8 and said.count("best: ") == 2           # below 8, as attention takes its share of the FLOPs
+    assert (tmp_path / "horizon.png").exists()
+
+
+def test_a_budget_whose_best_size_was_not_tried_says_so(curves):
+    assert curves.best_size([(d, 10.0**d, 1e6, 1e12, 2.0 - 0.1 * d) for d in (2, 3, 4)]) is None
