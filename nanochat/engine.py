@@ -18,7 +18,8 @@ import torch
 
 from nanochat import tools
 from nanochat.common import UsageError
-from nanochat.runner import Piece, Reference
+from nanochat.gpt import GPT
+from nanochat.runner import Fast, Piece, Reference
 from nanochat.sampling import Sampling, likeliest, penalise, sample
 from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
@@ -71,7 +72,7 @@ class Batcher:
 
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS):
         self.tokenizer, self.batch_size, self.capacity, self.beside = tokenizer, batch_size, capacity, beside
-        self.runner = Reference(model, batch_size, capacity)
+        self.runner = (Fast if type(model) is GPT else Reference)(model, batch_size, capacity)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
         self.slots, self.waiting, self.running = [Slot(i) for i in range(batch_size)], deque(), []   # in order of joining
         self._pool, self._calls, self._left = ThreadPoolExecutor(4), {}, 0

@@ -12,6 +12,7 @@ from nanochat.common import UsageError
 from nanochat.engine import Batcher, Engine, banned
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache
+from nanochat.runner import Fast, Piece, Reference
 from nanochat.sampling import Sampling, penalise, sample
 from nanochat.sequence import MAX_TOOL_CALLS, Sequence, TextStream
 from nanochat.tokenizer import Tokenizer
@@ -512,3 +513,32 @@ def test_twins_read_their_prompt_once(engine, model, tokenizer):
         batcher.step()
     assert [s.cached_tokens for s in sequences] == [0, 79, 79]
     assert all(s.ids == reference(model, tokenizer, prompt, 10) for s in sequences)
+
+
+# ---------------------------------------------------------------------------------------------- the runner and its like
+def random_work(rng, cursors, capacity, vocab_size):
+    """Pieces for some slots: single tokens and chunks, from where each slot stands."""
+    work = []
+    for slot in range(len(cursors)):
+        n = rng.choice([0, 1, 1, 1, rng.randrange(1, 20)])
+        if n and cursors[slot] + n <= capacity:
+            work.append(Piece(slot, cursors[slot], [rng.randrange(vocab_size) for _ in range(n)]))
+            cursors[slot] += n
+    return work
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.15)], ids=str)
+@pytest.mark.parametrize("key_offset, n_kv_head", [(0.0, 2), (0.5, 4), (1.0, 1)])
+def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dtype, tolerance):
+    config = GPTConfig(sequence_len=LEN, vocab_size=340, n_layer=3, n_head=4, n_kv_head=n_kv_head, n_embd=64,
+                       key_offset=key_offset)
+    model, generator = GPT(config, dtype).eval(), torch.Generator().manual_seed(0)
+    for p in model.parameters():
+        p.data.normal_(0, 0.15, generator=generator)
+    rng, cursors = random.Random(3), [0] * 5
+    fast, slow = Fast(model, 5, LEN), Reference(model, 5, LEN)
+    with torch.inference_mode():
+        for _ in range(14):
+            if work := random_work(rng, cursors, LEN, 340):
+                found, expected = (r.logits(r.forward(work)) for r in (fast, slow))
+                torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
