@@ -70,9 +70,9 @@ class Batcher:
     `beside` bounds the prompt tokens of a step in which others decode. Not thread-safe: one thread owns it.
     """
 
-    def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS):
+    def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.batch_size, self.capacity, self.beside = tokenizer, batch_size, capacity, beside
-        self.runner = (Fast if type(model) is GPT else Reference)(model, batch_size, capacity)
+        self.runner = (Fast if type(model) is GPT else Reference)(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
         self.slots, self.waiting, self.running = [Slot(i) for i in range(batch_size)], deque(), []   # in order of joining
         self._pool, self._calls, self._left = ThreadPoolExecutor(4), {}, 0
@@ -217,15 +217,16 @@ class Engine:
     """Generates with `model` (eval mode, on its device); a conversation may hold `max_len` tokens, prompt and answer.
 
     max_len defaults to the length that the model was trained at. Rotary positions allow more, at falling quality.
+    `options` are those of `runner.Fast`: deterministic, int8.
     """
 
-    def __init__(self, model, tokenizer, max_len=None):
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model, tokenizer, max_len=None, **options):
+        self.model, self.tokenizer, self.options = model, tokenizer, options
         self.max_len = max_len or model.config.sequence_len
 
     def batcher(self, batch_size, capacity=None, **settings):
         """A Batcher of this model for who wants to drive the steps himself."""
-        return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings)
+        return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
 
     def _capacity(self, prompts, max_new_tokens):
         return min(self.max_len, max(len(p) for p in prompts) + max_new_tokens)

@@ -7,12 +7,14 @@ one complex product, for which the pairs of channels are brought together; all t
 once and not in each layer; on a CPU attention and cache in float32, where the fused kernel is several times as fast as
 in bf16, and weights in the layout of oneDNN.
 """
+import warnings
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from nanochat.gpt import GPT, norm
+from nanochat.common import UsageError
+from nanochat.gpt import GPT
 from nanochat.kv_cache import KVCache
 
 TILE = 16           # rows of every matrix product when deterministic
@@ -128,8 +130,8 @@ class Fast:
 
     any_start = True
 
-    def __init__(self, model, batch_size, capacity, deterministic=False):
-        c = model.config
+    def __init__(self, model, batch_size, capacity, deterministic=False, int8=False):
+        c, self.pack = model.config, pack_int8 if int8 else pack_plain
         self.model, self.config, self.exact = model, c, deterministic
         capacity = -(-capacity // KEY_BLOCK) * KEY_BLOCK if deterministic else capacity
         self.inner = torch.float32 if model.device.type == "cpu" else model.dtype
@@ -143,57 +145,120 @@ class Fast:
         self.turn = torch.polar(torch.ones_like(angle), angle)[:, None].to(model.device)
         self.scale = c.max_attn_logit / c.head_dim
         self.layers = [self._layer(block, order) for block in model.blocks]
-        self.head = pack(model.lm_head.weight[: c.vocab_size])
+        self.head = self.pack(model.lm_head.weight[: c.vocab_size])
 
     def _layer(self, block, order):
         a, D = block.attn, self.config.head_dim
         q, k = (w.weight.view(-1, D, w.in_features)[:, order].flatten(0, 1) for w in (a.c_q, a.c_k))
-        return [pack(w) for w in (torch.cat((q, k, a.c_v.weight)), a.c_proj.weight, block.mlp.c_fc.weight,
-                                  block.mlp.c_proj.weight)]
+        return (self.pack(torch.cat((q, k, a.c_v.weight))), self.pack(a.c_proj.weight),
+                self.pack(block.mlp.c_fc.weight, relu=True), self.pack(block.mlp.c_proj.weight))
 
     def forward(self, pieces):
         """The last hidden state (len(pieces), C) of each piece, in order of slots."""
         if not self.exact:
             return self._forward(pieces)
-        raise NotImplementedError
+        last = {}
+        for group in tiles(pieces):
+            last.update(zip([piece.slot for piece in group], self._forward(group)))
+        return torch.stack([last[piece.slot] for piece in pieces])
 
     def _forward(self, pieces):
         device, n_q, n_kv = self.model.device, self.config.n_head, self.config.n_kv_head
         idx = torch.tensor([token for piece in pieces for token in piece.tokens], device=device)
         at = [i for piece in pieces for i in range(piece.start, piece.start + len(piece.tokens))]
-        turn, parts, first = self.turn[at], [], 0
+        n, parts, first = len(at), [], 0
+        if self.exact:
+            idx, at = F.pad(idx, (0, TILE - n)), at + [0] * (TILE - n)
+        turn, rest = self.turn[at], torch.zeros(len(at) - n, self.config.n_embd, dtype=self.inner, device=device)
         for run in runs(pieces):
             parts.append(_Run(run, first, self.cache, self.scale, self.exact))
             first = parts[-1].rows.stop
-        x = norm(F.embedding(idx, self.model.wte.weight).to(self.model.dtype))
+        root, head_root = self.config.n_embd ** 0.5, self.config.head_dim ** 0.5
+        x = unit(F.embedding(idx, self.model.wte.weight).float(), root)
         for layer, (qkv, proj, fc, out) in enumerate(self.layers):
-            heads = qkv(norm(x)).to(self.inner).view(len(at), n_q + 2 * n_kv, -1)
-            qk = torch.view_as_complex(norm(heads[:, :n_q + n_kv]).unflatten(-1, (-1, 2))) * turn
-            qk = torch.view_as_real(qk).flatten(-2)
+            heads = qkv(unit(x, root)).float().unflatten(-1, (n_q + 2 * n_kv, -1))
+            qk = torch.view_as_complex(unit(heads[:, :n_q + n_kv], head_root).unflatten(-1, (-1, 2))) * turn
+            qk = torch.view_as_real(qk).flatten(-2).to(self.inner)
+            q, k, v = qk[:, :n_q], qk[:, n_q:], heads[:, n_q + n_kv:]
             for part in parts:
-                part.store(layer, qk[:, n_q:], heads[:, n_q + n_kv:])
-            y = [part.attend(layer, qk[:, :n_q]) for part in parts]
-            x = proj((y[0] if len(y) == 1 else torch.cat(y)).to(x.dtype), x)
-            x = out(fc(norm(x)).relu_().square(), x)
-        if len(at) > len(pieces):
-            x = x[torch.tensor([len(piece.tokens) for piece in pieces], device=device).cumsum(0) - 1]
-        return norm(x)
+                part.store(layer, k, v)
+            y = [part.attend(layer, q) for part in parts] + [rest] * bool(len(rest))
+            x = proj((y[0] if len(y) == 1 else torch.cat(y)).float(), x)
+            x = out(fc(unit(x, root)).square(), x)
+        x = unit(x, root)
+        return x if len(x) == len(pieces) else x[torch.tensor([len(p.tokens) for p in pieces], device=device).cumsum(0) - 1]
 
     def logits(self, hidden):
-        softcap = self.config.softcap
-        return (self.head(hidden).float() / softcap).tanh_().mul_(softcap)
+        """hidden (n, C) -> float32 logits (n, vocab_size)."""
+        if self.exact:
+            parts = [self.head(F.pad(x, (0, 0, 0, TILE - len(x))))[:len(x)] for x in hidden.split(TILE)]
+            return self._capped(torch.cat(parts))
+        return self._capped(self.head(hidden))
+
+    def _capped(self, logits):
+        return (logits.float() / self.config.softcap).tanh_().mul_(self.config.softcap)
 
 
-def pack(weight):
-    """f(x, residual=None): x @ weight.T (+ residual), with the weight in the layout that is fastest here."""
-    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 1)
-        plain, added = torch.ops.mkldnn._linear_pointwise.default, torch.ops.mkldnn._linear_pointwise.binary
+def tiles(pieces):
+    """The pieces, cut where needed, in groups of TILE tokens; the last group may have fewer."""
+    group, room = [], TILE
+    for piece in pieces:
+        start, end = 0, len(piece.tokens)
+        while start < end:
+            group.append(Piece(piece.slot, piece.start + start, piece.tokens[start:start + room]))
+            start, room = start + len(group[-1].tokens), room - len(group[-1].tokens)
+            if not room:
+                yield group
+                group, room = [], TILE
+    if group:
+        yield group
 
-        def linear(x, residual=None):
-            if residual is None:
-                return plain(x, packed, None, "none", [], "")
+
+def unit(x, scale):
+    """x with rows (of the last dimension) of length `scale`: RMSNorm in half the time of F.rms_norm on a CPU."""
+    return x / (torch.linalg.vector_norm(x, 2, -1, True) / scale).clamp_(min=1e-30)
+
+
+def pack_int8(weight, relu=False):
+    """`pack_plain` with 8 bits a weight, one scale a row of it, and 8 bits an activation, one scale a row of x.
+
+    Rows do not share a scale, so a row's result is that row's alone (LLM.int8(), arXiv 2208.07339, without its outliers).
+    """
+    if weight.device.type != "cpu":
+        raise UsageError("int8 weights are for a CPU.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # torch deprecates the constructor and has no other way to make these weights
+        scale = weight.float().abs().amax(1).clamp(min=1e-12).double() / 127
+        quantized = torch.quantize_per_channel(weight.float(), scale, torch.zeros_like(scale).long(), 0, torch.qint8)
+        packed = torch.ops.quantized.linear_prepack(quantized, None)
+    product = getattr(torch.ops.quantized, f"linear_with_input_q_dq_qweight_dq_{'relu_' * relu}output_fp32").default
+
+    def linear(x, residual=None):
+        largest = x.abs().amax(-1, True).clamp_(min=1e-12)
+        y = product(x / largest, 1 / 127, 128, packed)
+        return y.mul_(largest) if residual is None else torch.addcmul(residual, y, largest)
+    return linear
+
+
+def pack_plain(weight, relu=False):
+    """f(x, residual=None): x @ weight.T, negative ones to 0 if `relu`, plus residual. x and residual are float32.
+
+    On a CPU the weight is copied into oneDNN's layout, which took half the time of F.linear at 1 to 32 rows.
+    """
+    dtype = weight.dtype
+    if weight.device.type != "cpu":
+        return lambda x, residual=None: _finish(F.linear(x.to(dtype), weight), relu, residual)
+    packed, how = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 1), "relu" if relu else "none"
+    plain, added = torch.ops.mkldnn._linear_pointwise.default, torch.ops.mkldnn._linear_pointwise.binary
+
+    def linear(x, residual=None):
+        if residual is not None and dtype == torch.float32:
             return added(x, residual, packed, None, "add")
-        return linear
-    turned = weight.t()
-    return lambda x, residual=None: torch.mm(x, turned) if residual is None else torch.addmm(residual, x, turned)
+        y = plain(x.to(dtype), packed, None, how, [], "")
+        return y if residual is None else residual + y
+    return linear
+
+
+def _finish(y, relu, residual):
+    y = y.relu_() if relu else y
+    return y if residual is None else residual + y
