@@ -222,7 +222,7 @@ class Engine:
 
     def __init__(self, model, tokenizer, max_len=None, **options):
         self.model, self.tokenizer, self.options = model, tokenizer, options
-        self.max_len = max_len or model.config.sequence_len
+        self.max_len, self._chat = max_len or model.config.sequence_len, None
 
     def batcher(self, batch_size, capacity=None, **settings):
         """A Batcher of this model for who wants to drive the steps himself."""
@@ -248,11 +248,18 @@ class Engine:
         return [Completion(s.ids, s.sampled, s.finish_reason) for s in sequences]
 
     def stream(self, prompt, **sampling):
-        """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work."""
+        """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work.
+
+        All streams share one slot, so the next turn of a conversation reads only what is new, with the model's weights as
+        they were at the first.
+        """
         sampling = Sampling(**sampling)
-        batcher = self.batcher(1, self._capacity([prompt], sampling.max_new_tokens))
+        self._chat = self._chat or self.batcher(1)
         sequence, text = Sequence(self.tokenizer, list(prompt), sampling), TextStream(self.tokenizer)
-        batcher.add(sequence)
-        while not batcher.idle:
-            batcher.step()
-            yield from text.take(sequence)
+        self._chat.add(sequence)
+        try:
+            while not sequence.finish_reason:
+                self._chat.step()
+                yield from text.take(sequence)
+        finally:
+            self._chat.remove(sequence)

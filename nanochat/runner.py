@@ -67,24 +67,19 @@ class _Run:
     """The part of a step whose attention is one call: the views on the cache that it needs, for all layers at once."""
 
     def __init__(self, run, first, cache, scale, exact):
-        self.cache, self.scale, self.causal = cache, scale, False
+        self.scale, self.causal, self.index, self.mask = scale, False, None, None
         n, device, starts = len(run[0].tokens), cache.v.device, [piece.start for piece in run]
-        slots, end = slice(run[0].slot, run[-1].slot + 1), max(starts) + n
+        slots, at, end = slice(run[0].slot, run[-1].slot + 1), starts[0], max(starts) + n
         seen = end if not exact else min(-(-end // KEY_BLOCK) * KEY_BLOCK, cache.capacity)
-        k, v = cache.k.transpose(2, 3)[:, slots], cache.v.transpose(2, 3)[:, slots]     # (n_layer, B, H, S, D)
-        here, self.mask = k.size(-1) - cache.offset, None
-        self.shape, self.rows = (len(run), n), slice(first, first + len(run) * n)
-        self.keys, self.values = k[:, :, :, :seen].unbind(0), v[:, :, :, :seen].unbind(0)
-        at = starts[0]
+        k, v, here = cache.k[:, slots], cache.v[:, slots], cache.k.size(-1) - cache.offset     # (n_layer, B, S, H, D)
+        self.split, self.shape, self.rows = (here, cache.offset), (len(run), n), slice(first, first + len(run) * n)
+        self.keys, self.values = (x[:, :, :seen].transpose(2, 3).unbind(0) for x in (k, v))
+        self.into = k[..., :here], k[..., here:], v
         if len(run) == 1:
-            self.index = None
-            self.into = (k[:, :, :, at:end, :here].unbind(0), k[:, :, :, at + 1:end + 1, here:].unbind(0),
-                         v[:, :, :, at:end].unbind(0))
+            self.into = [x[:, 0, at + i:end + i].unbind(0) for x, i in zip(self.into, (0, 1, 0))]
         else:
-            row, head = torch.arange(len(run), device=device)[:, None], torch.arange(k.size(2), device=device)
-            at = torch.tensor(starts, device=device)[:, None]
-            self.index = (row, head, at), (row, head, at + 1)
-            self.into = k[..., :here].unbind(0), k[..., here:].unbind(0), v.unbind(0)
+            row, at = torch.arange(len(run), device=device), torch.tensor(starts, device=device)
+            self.into, self.index = [x.unbind(0) for x in self.into], ((row, at), (row, at + 1))
         if exact or n > 1 and starts[0] or len(set(starts)) > 1:
             last = torch.tensor(starts, device=device)[:, None] + torch.arange(n, device=device)
             hidden = torch.arange(seen, device=device) > last[:, None, :, None]
@@ -95,30 +90,23 @@ class _Run:
             self.shape, self.mask = (n, 1), self.mask.transpose(1, 2).reshape(n, 1, 1, seen)
             self.keys, self.values = ([x.expand(n, -1, -1, -1) for x in part] for part in (self.keys, self.values))
 
-    def store(self, layer, k, v):
-        """Put k, v (N, H, D) of all rows of this step where they belong."""
-        k, v = k[self.rows], v[self.rows]
-        here, after, values = (part[layer] for part in self.into)
-        n = here.size(-1)
+    def attend(self, layer, q, k, v):
+        """Store this run's k, v (rows, H, D) and let its q attend to all that is stored: (rows, H * D)."""
+        k, moved = k.split(self.split, -1)
+        here, after, into = (part[layer] for part in self.into)
         if self.index is None:
-            k, v = k.transpose(0, 1), v.transpose(0, 1)
-            here[0].copy_(k[..., :n])
-            values[0].copy_(v)
-            if self.cache.offset:
-                after[0].copy_(k[..., n:])
+            here.copy_(k)
+            after.copy_(moved)
+            into.copy_(v)
         else:
-            here.index_put_(self.index[0], k[..., :n])
-            values.index_put_(self.index[0], v)
-            if self.cache.offset:
-                after.index_put_(self.index[1], k[..., n:])
-
-    def attend(self, layer, q):
-        """Attention of this run's rows of q (N, H, D) to all that is stored: (rows, H * D)."""
+            here.index_put_(self.index[0], k)
+            after.index_put_(self.index[1], moved)
+            into.index_put_(self.index[0], v)
         keys, values = self.keys[layer], self.values[layer]
-        q = q[self.rows].unflatten(0, self.shape).transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask, is_causal=self.causal, scale=self.scale,
+        q = q.view(*self.shape, *q.shape[1:]).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, keys, values, self.mask, 0.0, self.causal, scale=self.scale,
                                            enable_gqa=q.size(1) != keys.size(1))
-        return y.transpose(1, 2).flatten(0, 1).flatten(1)
+        return y.transpose(1, 2).reshape(-1, q.size(1) * q.size(3))
 
 
 class Fast:
@@ -174,17 +162,19 @@ class Fast:
             parts.append(_Run(run, first, self.cache, self.scale, self.exact))
             first = parts[-1].rows.stop
         root, head_root = self.config.n_embd ** 0.5, self.config.head_dim ** 0.5
+        shape, half = (len(at), n_q + 2 * n_kv, -1), (len(at), n_q + n_kv, -1, 2)
         x = unit(F.embedding(idx, self.model.wte.weight).float(), root)
         for layer, (qkv, proj, fc, out) in enumerate(self.layers):
-            heads = qkv(unit(x, root)).float().unflatten(-1, (n_q + 2 * n_kv, -1))
-            qk = torch.view_as_complex(unit(heads[:, :n_q + n_kv], head_root).unflatten(-1, (-1, 2))) * turn
-            qk = torch.view_as_real(qk).flatten(-2).to(self.inner)
-            q, k, v = qk[:, :n_q], qk[:, n_q:], heads[:, n_q + n_kv:]
-            for part in parts:
-                part.store(layer, k, v)
-            y = [part.attend(layer, q) for part in parts] + [rest] * bool(len(rest))
-            x = proj((y[0] if len(y) == 1 else torch.cat(y)).float(), x)
-            x = out(fc(unit(x, root)).square(), x)
+            qk, v = qkv(unit(x, root)).float().view(shape).split((n_q + n_kv, n_kv), 1)
+            qk = torch.view_as_real(torch.view_as_complex(unit(qk, head_root).view(half)) * turn)
+            q, k = qk.flatten(-2).to(self.inner).split((n_q, n_kv), 1)
+            if len(parts) == 1 and not len(rest):
+                y = parts[0].attend(layer, q, k, v)
+            else:
+                y = torch.cat([part.attend(layer, q[part.rows], k[part.rows], v[part.rows]) for part in parts] + [rest])
+            x = proj(y.float(), x)
+            y = fc(unit(x, root))
+            x = out(y * y, x)
         x = unit(x, root)
         return x if len(x) == len(pieces) else x[torch.tensor([len(p.tokens) for p in pieces], device=device).cumsum(0) - 1]
 
