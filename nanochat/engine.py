@@ -18,7 +18,8 @@ import torch
 
 from nanochat import tools
 from nanochat.common import UsageError
-from nanochat.runner import Piece, Reference
+from nanochat.gpt import GPT
+from nanochat.runner import Fast, Piece, Reference
 from nanochat.sampling import Sampling, likeliest, penalise, sample
 from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
@@ -69,9 +70,9 @@ class Batcher:
     `beside` bounds the prompt tokens of a step in which others decode. Not thread-safe: one thread owns it.
     """
 
-    def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS):
+    def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.batch_size, self.capacity, self.beside = tokenizer, batch_size, capacity, beside
-        self.runner = Reference(model, batch_size, capacity)
+        self.runner = (Fast if type(model) is GPT else Reference)(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
         self.slots, self.waiting, self.running = [Slot(i) for i in range(batch_size)], deque(), []   # in order of joining
         self._pool, self._calls, self._left = ThreadPoolExecutor(4), {}, 0
@@ -216,15 +217,16 @@ class Engine:
     """Generates with `model` (eval mode, on its device); a conversation may hold `max_len` tokens, prompt and answer.
 
     max_len defaults to the length that the model was trained at. Rotary positions allow more, at falling quality.
+    `options` are those of `runner.Fast`: deterministic, int8.
     """
 
-    def __init__(self, model, tokenizer, max_len=None):
-        self.model, self.tokenizer = model, tokenizer
-        self.max_len = max_len or model.config.sequence_len
+    def __init__(self, model, tokenizer, max_len=None, **options):
+        self.model, self.tokenizer, self.options = model, tokenizer, options
+        self.max_len, self._chat = max_len or model.config.sequence_len, None
 
     def batcher(self, batch_size, capacity=None, **settings):
         """A Batcher of this model for who wants to drive the steps himself."""
-        return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings)
+        return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
 
     def _capacity(self, prompts, max_new_tokens):
         return min(self.max_len, max(len(p) for p in prompts) + max_new_tokens)
@@ -246,11 +248,18 @@ class Engine:
         return [Completion(s.ids, s.sampled, s.finish_reason) for s in sequences]
 
     def stream(self, prompt, **sampling):
-        """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work."""
+        """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work.
+
+        All streams share one slot, so the next turn of a conversation reads only what is new, with the model's weights as
+        they were at the first.
+        """
         sampling = Sampling(**sampling)
-        batcher = self.batcher(1, self._capacity([prompt], sampling.max_new_tokens))
+        self._chat = self._chat or self.batcher(1)
         sequence, text = Sequence(self.tokenizer, list(prompt), sampling), TextStream(self.tokenizer)
-        batcher.add(sequence)
-        while not batcher.idle:
-            batcher.step()
-            yield from text.take(sequence)
+        self._chat.add(sequence)
+        try:
+            while not sequence.finish_reason:
+                self._chat.step()
+                yield from text.take(sequence)
+        finally:
+            self._chat.remove(sequence)
