@@ -1,7 +1,7 @@
 """
 How fast answers are made on this machine, beside transformers' generate for the same shape, and what each option costs.
 
-    python benchmarks/bench_infer.py                                d4 with a vocabulary of 2048: the kindergarten's shape
+    python benchmarks/bench_infer.py                                d4, V=2048: the kindergarten's shape
     python benchmarks/bench_infer.py --shapes=d6,d12 --peers        others, beside transformers
     python benchmarks/bench_infer.py --shapes=d12 --only=int8
 

@@ -1,10 +1,10 @@
 """
-Inference: continuous batching with a prefix cache, and tools beside it. It takes a model and a tokenizer and loads neither.
+Inference: continuous batching, a prefix cache and tools. It takes a model and a tokenizer and loads neither.
 
-`Batcher` owns the slots of one runner's cache: waiting sequences join as others leave, prompts are read in chunks beside
-the decoding, a slot that is free keeps its tokens for whoever begins with the same ones, and tools run on threads. A
-`sequence.Sequence` is one reply's state, a `runner` has the tensors. `Engine` is the door for offline work (`generate`)
-and for one conversation (`stream`); the web server drives a Batcher of its own.
+`Batcher` owns the slots of a cache: waiting sequences join as others leave, prompts are read in chunks beside the
+decoding, a free slot keeps its tokens for whoever begins with the same ones, tools run on threads. `sequence.Sequence`
+is one reply's state, a `runner` has the tensors. `Engine` is the door for offline work (`generate`) and for one
+conversation (`stream`); the web server drives a Batcher of its own.
 
 The random number of a token is a function of seed, index and position, so what a reply says does not depend on who else
 is in the batch, beyond the rounding noise of differently shaped matrix products.
@@ -74,7 +74,8 @@ class Batcher:
         self.tokenizer, self.batch_size, self.capacity, self.beside = tokenizer, batch_size, capacity, beside
         self.runner = (Fast if type(model) is GPT else Reference)(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
-        self.slots, self.waiting, self.running = [Slot(i) for i in range(batch_size)], deque(), []   # in order of joining
+        self.slots = [Slot(i) for i in range(batch_size)]
+        self.waiting, self.running = deque(), []    # sequences in order of coming, slots in order of joining
         self._pool, self._calls, self._left = ThreadPoolExecutor(4), {}, 0
 
     @property
@@ -250,8 +251,8 @@ class Engine:
     def stream(self, prompt, **sampling):
         """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work.
 
-        All streams share one slot, so the next turn of a conversation reads only what is new, with the model's weights as
-        they were at the first.
+        All streams share a slot, so the next turn of a conversation reads only what is new, with the model's weights
+        as they were at the first.
         """
         sampling = Sampling(**sampling)
         self._chat = self._chat or self.batcher(1)

@@ -118,6 +118,7 @@ class Fast:
 
     any_start = True
 
+    @torch.inference_mode()
     def __init__(self, model, batch_size, capacity, deterministic=False, int8=False):
         c, self.pack = model.config, pack_int8 if int8 else pack_plain
         self.model, self.config, self.exact = model, c, deterministic
@@ -167,7 +168,7 @@ class Fast:
         for layer, (qkv, proj, fc, out) in enumerate(self.layers):
             qk, v = qkv(unit(x, root)).float().view(shape).split((n_q + n_kv, n_kv), 1)
             qk = torch.view_as_real(torch.view_as_complex(unit(qk, head_root).view(half)) * turn)
-            q, k = qk.flatten(-2).to(self.inner).split((n_q, n_kv), 1)
+            q, k, v = *qk.flatten(-2).to(self.inner).split((n_q, n_kv), 1), v.to(self.inner)
             if len(parts) == 1 and not len(rest):
                 y = parts[0].attend(layer, q, k, v)
             else:
@@ -176,7 +177,9 @@ class Fast:
             y = fc(unit(x, root))
             x = out(y * y, x)
         x = unit(x, root)
-        return x if len(x) == len(pieces) else x[torch.tensor([len(p.tokens) for p in pieces], device=device).cumsum(0) - 1]
+        if len(x) == len(pieces):
+            return x
+        return x[torch.tensor([len(piece.tokens) for piece in pieces], device=device).cumsum(0) - 1]
 
     def logits(self, hidden):
         """hidden (n, C) -> float32 logits (n, vocab_size)."""
@@ -212,12 +215,12 @@ def unit(x, scale):
 def pack_int8(weight, relu=False):
     """`pack_plain` with 8 bits a weight, one scale a row of it, and 8 bits an activation, one scale a row of x.
 
-    Rows do not share a scale, so a row's result is that row's alone (LLM.int8(), arXiv 2208.07339, without its outliers).
+    Rows share no scale, so a row's result is that row's alone (LLM.int8(), arXiv 2208.07339, without its outliers).
     """
     if weight.device.type != "cpu":
         raise UsageError("int8 weights are for a CPU.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")     # torch deprecates the constructor and has no other way to make these weights
+        warnings.simplefilter("ignore")     # torch deprecates the only constructor of what its kernel takes
         scale = weight.float().abs().amax(1).clamp(min=1e-12).double() / 127
         quantized = torch.quantize_per_channel(weight.float(), scale, torch.zeros_like(scale).long(), 0, torch.qint8)
         packed = torch.ops.quantized.linear_prepack(quantized, None)

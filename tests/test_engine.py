@@ -12,7 +12,6 @@ from nanochat.common import UsageError
 from nanochat.engine import Batcher, Engine, banned
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache
-from nanochat.runner import Fast, Piece, Reference
 from nanochat.sampling import Sampling, penalise, sample
 from nanochat.sequence import MAX_TOOL_CALLS, Sequence, TextStream
 from nanochat.tokenizer import Tokenizer
@@ -355,8 +354,9 @@ def text_of(events):
     return "".join(e.text for e in events if e.kind == "text")
 
 
-@pytest.mark.parametrize("stop, expected", [(("lo w",), "hel"), (("xyz", "wor", "o w"), "hell"), (("东", "京🙂"), "hello world é東"),
-                                            (("d.",), "hello world é東京🙂!"), (("hello",), "")])
+@pytest.mark.parametrize("stop, expected", [
+    (("lo w",), "hel"), (("xyz", "wor", "o w"), "hell"), (("东", "京🙂"), "hello world é東"),
+    (("d.",), "hello world é東京🙂!"), (("hello",), "")])
 def test_a_stop_string_ends_the_text_before_it_across_tokens(tokenizer, stop, expected):
     script = list("hello world é東京🙂!".encode())   # a token for each byte
     model = Scripted(tokenizer, script, prompt_len=1)
@@ -371,7 +371,7 @@ def test_a_stop_string_within_one_token_keeps_what_is_before_it(tokenizer):
                 key=lambda i: len(tokenizer.decode([i])))
     word = tokenizer.decode([token])
     model = Scripted(tokenizer, [*b"ab ", token, *b"rest"], prompt_len=1)
-    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], max_new_tokens=60, temperature=0, stop=(word[1:],)))
+    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], temperature=0, stop=(word[1:],)))
     assert len(word) > 2 and text_of(events) == "ab " + word[0] and events[-1].usage["completion_tokens"] == 4
 
 
@@ -403,7 +403,7 @@ def test_logprobs_are_the_models_and_belong_to_the_text(engine, model, tokenizer
 
 def test_logprobs_stop_where_the_text_stops(tokenizer):
     model = Scripted(tokenizer, list("aé stop".encode()), prompt_len=1)
-    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], max_new_tokens=60, temperature=0, stop=(" s",), logprobs=0))
+    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], temperature=0, stop=(" s",), logprobs=0))
     assert text_of(events) == "aé"
     assert bytes(b for e in events for entry in e.logprobs for b in entry["bytes"]) == "aé".encode()
 
@@ -416,9 +416,10 @@ def test_min_p_keeps_what_is_likely_enough():
 
 
 def test_repetition_penalty_breaks_a_loop(engine, model, tokenizer):
-    prompt = prompts_of(tokenizer, [9])[0]
+    prompt, how = prompts_of(tokenizer, [9])[0], dict(max_new_tokens=60, temperature=0, use_tools=False)
+
     def repeats(penalty):
-        reply, = engine.generate([prompt], max_new_tokens=60, temperature=0, repetition_penalty=penalty, use_tools=False)
+        reply, = engine.generate([prompt], repetition_penalty=penalty, **how)
         return len(reply.ids) - len(set(reply.ids))
     assert repeats(5.0) < repeats(None) / 2 and repeats(1.0) == repeats(None)
 
@@ -475,7 +476,8 @@ def test_a_long_prompt_is_read_in_chunks_beside_those_who_talk(engine, model, to
 
 
 def finish(batcher, tokenizer, prompt, n=10, index=0, **how):
-    sequence = Sequence(tokenizer, list(prompt), Sampling(n, how.pop("temperature", 0.0), use_tools=False, **how), index)
+    sampling = Sampling(n, how.pop("temperature", 0.0), use_tools=False, **how)
+    sequence = Sequence(tokenizer, list(prompt), sampling, index)
     batcher.add(sequence)
     while not batcher.idle:
         batcher.step()
@@ -504,6 +506,13 @@ def test_a_shared_beginning_is_copied_and_nobody_elses_cache_is_spoiled(engine, 
         assert again.cached_tokens == len(prompt) - 1 and again.ids == reference(model, tokenizer, prompt, 10)
 
 
+def test_a_conversation_by_stream_reads_only_what_is_new(engine, model, tokenizer):
+    first, second = ([tokenizer.bos_id, *range(65, 65 + n)] for n in (20, 30))
+    for prompt, cached in ((first, 0), (second, 20)):
+        *_, end = engine.stream(prompt, max_new_tokens=1, temperature=0, use_tools=False)
+        assert end.usage["cached_tokens"] == cached
+
+
 def test_twins_read_their_prompt_once(engine, model, tokenizer):
     prompt, batcher = prompts_of(tokenizer, [80])[0], engine.batcher(3)
     sequences = [Sequence(tokenizer, prompt, Sampling(10, 0.0, use_tools=False), i) for i in range(3)]
@@ -513,95 +522,3 @@ def test_twins_read_their_prompt_once(engine, model, tokenizer):
         batcher.step()
     assert [s.cached_tokens for s in sequences] == [0, 79, 79]
     assert all(s.ids == reference(model, tokenizer, prompt, 10) for s in sequences)
-
-
-# ---------------------------------------------------------------------------------------------- the runner and its like
-def random_work(rng, cursors, capacity, vocab_size):
-    """Pieces for some slots: single tokens and chunks, from where each slot stands."""
-    work = []
-    for slot in range(len(cursors)):
-        n = rng.choice([0, 1, 1, 1, rng.randrange(1, 20)])
-        if n and cursors[slot] + n <= capacity:
-            work.append(Piece(slot, cursors[slot], [rng.randrange(vocab_size) for _ in range(n)]))
-            cursors[slot] += n
-    return work
-
-
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.15)], ids=str)
-@pytest.mark.parametrize("key_offset, n_kv_head", [(0.0, 2), (0.5, 4), (1.0, 1)])
-def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dtype, tolerance):
-    config = GPTConfig(sequence_len=LEN, vocab_size=340, n_layer=3, n_head=4, n_kv_head=n_kv_head, n_embd=64,
-                       key_offset=key_offset)
-    model, generator = GPT(config, dtype).eval(), torch.Generator().manual_seed(0)
-    for p in model.parameters():
-        p.data.normal_(0, 0.15, generator=generator)
-    rng, cursors = random.Random(3), [0] * 5
-    fast, slow = Fast(model, 5, LEN), Reference(model, 5, LEN)
-    with torch.inference_mode():
-        for _ in range(14):
-            if work := random_work(rng, cursors, LEN, 340):
-                found, expected = (r.logits(r.forward(work)) for r in (fast, slow))
-                torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-
-
-def test_int8_weights_say_nearly_the_same(model, tokenizer):
-    work = [Piece(0, 0, list(range(1, 40))), Piece(1, 0, [7]), Piece(2, 0, [300])]
-    with torch.inference_mode():
-        expected, found = (r.logits(r.forward(work)) for r in (Reference(model, 3, LEN), Fast(model, 3, LEN, int8=True)))
-        alone = Fast(model, 3, LEN, int8=True)
-        assert (found - expected).abs().max() < 0.25 * expected.std()
-        torch.testing.assert_close(alone.logits(alone.forward(work[:1])), found[:1], rtol=1e-3, atol=1e-3)
-
-
-# --------------------------------------------------------------------------------------------------------- deterministic
-@pytest.mark.parametrize("options", [dict(dtype=torch.float32), dict(dtype=torch.bfloat16),
-                                     dict(dtype=torch.float32, int8=True)], ids=str)
-@pytest.mark.parametrize("width", [64, 192])
-def test_deterministic_logits_are_the_same_bits_in_any_company(options, width):
-    options = dict(options)
-    config = GPTConfig(sequence_len=600, vocab_size=340, n_layer=2, n_head=width // 32, n_kv_head=width // 64, n_embd=width,
-                       key_offset=0.5)
-    model, generator = GPT(config, options.pop("dtype")).eval(), torch.Generator().manual_seed(0)
-    for p in model.parameters():
-        p.data.normal_(0, width ** -0.5, generator=generator)
-    rng = random.Random(2)
-    with torch.inference_mode():
-        for n in (5, 37, 520):
-            ids = [rng.randrange(340) for _ in range(n)]
-            alone = Fast(model, 1, 600, deterministic=True, **options)
-            expected = [alone.logits(alone.forward([Piece(0, i, [token])]))[0] for i, token in enumerate(ids[:40])]
-            if n > 40:
-                expected.append(alone.logits(alone.forward([Piece(0, 40, ids[40:])]))[0])
-            for slot in (0, 3, 9):
-                company = Fast(model, 10, 600, deterministic=True, **options)
-                cursors, at = [0] * 10, 0
-                while at < n:
-                    step = min(rng.choice([1, 1, 3, 16, 29, 100]), n - at)
-                    others = [p for p in random_work(rng, cursors, 600, 340) if p.slot != slot]
-                    work = sorted([*others, Piece(slot, at, ids[at:at + step])], key=lambda piece: piece.slot)
-                    found = company.logits(company.forward(work))[[p.slot for p in work].index(slot)]
-                    at += step
-                    if at <= 40 or at == n:
-                        assert torch.equal(found, expected[min(at, 41) - 1]), f"{n} tokens, slot {slot}, position {at}"
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_deterministic_replies_do_not_depend_on_company_slot_chunks_or_cache(model, tokenizer, dtype):
-    copy = GPT(model.config, dtype).eval()
-    copy.load_state_dict(model.state_dict())
-    engine = Engine(copy, tokenizer, deterministic=True)
-    texts, how = prompts_of(tokenizer, [5, 22, 40, 9, 31]), dict(temperature=1.0, top_p=0.95, seed=4)
-    expected = [finish(engine.batcher(1), tokenizer, p, 20, i, **how) for i, p in enumerate(texts)]
-    crowd = engine.batcher(5, beside=7)
-    for turn in range(2):           # the second time from the cache
-        found = [Sequence(tokenizer, p, Sampling(20, use_tools=False, **how), i) for i, p in enumerate(texts)]
-        for sequence in found:
-            crowd.add(sequence)
-            crowd.step()
-        while not crowd.idle:
-            crowd.step()
-        assert [s.ids for s in found] == [s.ids for s in expected]
-    assert sum(s.cached_tokens for s in found) > 20
-    history = texts[1] + expected[1].ids + texts[0][1:]          # what was decoded before is read from the cache, or anew
-    cached, fresh = finish(crowd, tokenizer, history, 12, **how), finish(engine.batcher(1), tokenizer, history, 12, **how)
-    assert cached.ids == fresh.ids and cached.cached_tokens > 0 == fresh.cached_tokens
