@@ -1,10 +1,10 @@
 """
-Inference: continuous batching with a prefix cache, and tools beside it. It takes a model and a tokenizer and loads neither.
+Inference: continuous batching, a prefix cache and tools. It takes a model and a tokenizer and loads neither.
 
-`Batcher` owns the slots of one runner's cache: waiting sequences join as others leave, prompts are read in chunks beside
-the decoding, a slot that is free keeps its tokens for whoever begins with the same ones, and tools run on threads. A
-`sequence.Sequence` is one reply's state, a `runner` has the tensors. `Engine` is the door for offline work (`generate`)
-and for one conversation (`stream`); the web server drives a Batcher of its own.
+`Batcher` owns the slots of a cache: waiting sequences join as others leave, prompts are read in chunks beside the
+decoding, a free slot keeps its tokens for whoever begins with the same ones, tools run on threads. `sequence.Sequence`
+is one reply's state, a `runner` has the tensors. `Engine` is the door for offline work (`generate`) and for one
+conversation (`stream`); the web server drives a Batcher of its own.
 
 The random number of a token is a function of seed, index and position, so what a reply says does not depend on who else
 is in the batch, beyond the rounding noise of differently shaped matrix products.
@@ -18,7 +18,8 @@ import torch
 
 from nanochat import tools
 from nanochat.common import UsageError
-from nanochat.runner import Piece, Reference
+from nanochat.gpt import GPT
+from nanochat.runner import Fast, Piece, Reference
 from nanochat.sampling import Sampling, likeliest, penalise, sample
 from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
@@ -69,11 +70,12 @@ class Batcher:
     `beside` bounds the prompt tokens of a step in which others decode. Not thread-safe: one thread owns it.
     """
 
-    def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS):
+    def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.batch_size, self.capacity, self.beside = tokenizer, batch_size, capacity, beside
-        self.runner = Reference(model, batch_size, capacity)
+        self.runner = (Fast if type(model) is GPT else Reference)(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
-        self.slots, self.waiting, self.running = [Slot(i) for i in range(batch_size)], deque(), []   # in order of joining
+        self.slots = [Slot(i) for i in range(batch_size)]
+        self.waiting, self.running = deque(), []    # sequences in order of coming, slots in order of joining
         self._pool, self._calls, self._left = ThreadPoolExecutor(4), {}, 0
 
     @property
@@ -216,15 +218,16 @@ class Engine:
     """Generates with `model` (eval mode, on its device); a conversation may hold `max_len` tokens, prompt and answer.
 
     max_len defaults to the length that the model was trained at. Rotary positions allow more, at falling quality.
+    `options` are those of `runner.Fast`: deterministic, int8.
     """
 
-    def __init__(self, model, tokenizer, max_len=None):
-        self.model, self.tokenizer = model, tokenizer
-        self.max_len = max_len or model.config.sequence_len
+    def __init__(self, model, tokenizer, max_len=None, **options):
+        self.model, self.tokenizer, self.options = model, tokenizer, options
+        self.max_len, self._chat = max_len or model.config.sequence_len, None
 
     def batcher(self, batch_size, capacity=None, **settings):
         """A Batcher of this model for who wants to drive the steps himself."""
-        return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings)
+        return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
 
     def _capacity(self, prompts, max_new_tokens):
         return min(self.max_len, max(len(p) for p in prompts) + max_new_tokens)
@@ -246,11 +249,18 @@ class Engine:
         return [Completion(s.ids, s.sampled, s.finish_reason) for s in sequences]
 
     def stream(self, prompt, **sampling):
-        """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work."""
+        """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work.
+
+        All streams share a slot, so the next turn of a conversation reads only what is new, with the model's weights
+        as they were at the first.
+        """
         sampling = Sampling(**sampling)
-        batcher = self.batcher(1, self._capacity([prompt], sampling.max_new_tokens))
+        self._chat = self._chat or self.batcher(1)
         sequence, text = Sequence(self.tokenizer, list(prompt), sampling), TextStream(self.tokenizer)
-        batcher.add(sequence)
-        while not batcher.idle:
-            batcher.step()
-            yield from text.take(sequence)
+        self._chat.add(sequence)
+        try:
+            while not sequence.finish_reason:
+                self._chat.step()
+                yield from text.take(sequence)
+        finally:
+            self._chat.remove(sequence)

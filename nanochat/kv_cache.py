@@ -21,11 +21,11 @@ class KVCache:
         self._row = torch.arange(lengths.size(0), device=lengths.device)[:, None]
 
     @classmethod
-    def empty(cls, model, batch_size, capacity):
-        """A cache on the model's device and in its dtype; `capacity` is the tokens a row can hold."""
+    def empty(cls, model, batch_size, capacity, dtype=None):
+        """A cache on the model's device, in its dtype unless told; `capacity` is the tokens a row can hold."""
         c = model.config
         # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory would still be NaN.
-        k, v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=model.dtype,
+        k, v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=dtype or model.dtype,
                             device=model.device) for positions in (capacity + 1, capacity))
         lengths = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
         return cls(k.transpose(2, 3), v.transpose(2, 3), lengths, c.offset_channels)

@@ -38,8 +38,8 @@ class Sampling:
                 ("top_k", "0 (off) or more", (self.top_k or 0) >= 0),
                 ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1),
                 ("min_p", "0 (off) to 1", 0 <= (self.min_p or 0) <= 1),
-                ("repetition_penalty", "above 0", 0 < (1 if self.repetition_penalty is None else self.repetition_penalty)
-                 < math.inf),
+                ("repetition_penalty", "above 0",
+                 self.repetition_penalty is None or 0 < self.repetition_penalty < math.inf),
                 ("stop", "a tuple of strings that are not empty", isinstance(self.stop, tuple) and all(self.stop)),
                 ("logprobs", "0 or more", (self.logprobs or 0) >= 0)):
             if not holds:

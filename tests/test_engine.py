@@ -354,8 +354,9 @@ def text_of(events):
     return "".join(e.text for e in events if e.kind == "text")
 
 
-@pytest.mark.parametrize("stop, expected", [(("lo w",), "hel"), (("xyz", "wor", "o w"), "hell"), (("东", "京🙂"), "hello world é東"),
-                                            (("d.",), "hello world é東京🙂!"), (("hello",), "")])
+@pytest.mark.parametrize("stop, expected", [
+    (("lo w",), "hel"), (("xyz", "wor", "o w"), "hell"), (("东", "京🙂"), "hello world é東"),
+    (("d.",), "hello world é東京🙂!"), (("hello",), "")])
 def test_a_stop_string_ends_the_text_before_it_across_tokens(tokenizer, stop, expected):
     script = list("hello world é東京🙂!".encode())   # a token for each byte
     model = Scripted(tokenizer, script, prompt_len=1)
@@ -370,7 +371,7 @@ def test_a_stop_string_within_one_token_keeps_what_is_before_it(tokenizer):
                 key=lambda i: len(tokenizer.decode([i])))
     word = tokenizer.decode([token])
     model = Scripted(tokenizer, [*b"ab ", token, *b"rest"], prompt_len=1)
-    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], max_new_tokens=60, temperature=0, stop=(word[1:],)))
+    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], temperature=0, stop=(word[1:],)))
     assert len(word) > 2 and text_of(events) == "ab " + word[0] and events[-1].usage["completion_tokens"] == 4
 
 
@@ -402,7 +403,7 @@ def test_logprobs_are_the_models_and_belong_to_the_text(engine, model, tokenizer
 
 def test_logprobs_stop_where_the_text_stops(tokenizer):
     model = Scripted(tokenizer, list("aé stop".encode()), prompt_len=1)
-    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], max_new_tokens=60, temperature=0, stop=(" s",), logprobs=0))
+    events = list(Engine(model, tokenizer).stream([tokenizer.bos_id], temperature=0, stop=(" s",), logprobs=0))
     assert text_of(events) == "aé"
     assert bytes(b for e in events for entry in e.logprobs for b in entry["bytes"]) == "aé".encode()
 
@@ -415,9 +416,10 @@ def test_min_p_keeps_what_is_likely_enough():
 
 
 def test_repetition_penalty_breaks_a_loop(engine, model, tokenizer):
-    prompt = prompts_of(tokenizer, [9])[0]
+    prompt, how = prompts_of(tokenizer, [9])[0], dict(max_new_tokens=60, temperature=0, use_tools=False)
+
     def repeats(penalty):
-        reply, = engine.generate([prompt], max_new_tokens=60, temperature=0, repetition_penalty=penalty, use_tools=False)
+        reply, = engine.generate([prompt], repetition_penalty=penalty, **how)
         return len(reply.ids) - len(set(reply.ids))
     assert repeats(5.0) < repeats(None) / 2 and repeats(1.0) == repeats(None)
 
@@ -474,7 +476,8 @@ def test_a_long_prompt_is_read_in_chunks_beside_those_who_talk(engine, model, to
 
 
 def finish(batcher, tokenizer, prompt, n=10, index=0, **how):
-    sequence = Sequence(tokenizer, list(prompt), Sampling(n, how.pop("temperature", 0.0), use_tools=False, **how), index)
+    sampling = Sampling(n, how.pop("temperature", 0.0), use_tools=False, **how)
+    sequence = Sequence(tokenizer, list(prompt), sampling, index)
     batcher.add(sequence)
     while not batcher.idle:
         batcher.step()
@@ -501,6 +504,13 @@ def test_a_shared_beginning_is_copied_and_nobody_elses_cache_is_spoiled(engine, 
     for prompt in (a, b):
         again = finish(batcher, tokenizer, prompt)
         assert again.cached_tokens == len(prompt) - 1 and again.ids == reference(model, tokenizer, prompt, 10)
+
+
+def test_a_conversation_by_stream_reads_only_what_is_new(engine, model, tokenizer):
+    first, second = ([tokenizer.bos_id, *range(65, 65 + n)] for n in (20, 30))
+    for prompt, cached in ((first, 0), (second, 20)):
+        *_, end = engine.stream(prompt, max_new_tokens=1, temperature=0, use_tools=False)
+        assert end.usage["cached_tokens"] == cached
 
 
 def test_twins_read_their_prompt_once(engine, model, tokenizer):

@@ -1,0 +1,127 @@
+"""The runner: the fast one says what the model says, int8 nearly so, and deterministic means the same bits."""
+import random
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+from nanochat.engine import Engine
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.runner import Fast, Piece, Reference
+from nanochat.sampling import Sampling
+from nanochat.sequence import Sequence
+
+LEN = 96
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return tiny_model(tokenizer.vocab_size, LEN)
+
+
+def prompts_of(tokenizer, lengths):
+    rng = random.Random(1)
+    return [[tokenizer.bos_id] + [rng.randrange(256) for _ in range(n - 1)] for n in lengths]
+
+
+def finish(batcher, tokenizer, prompt, n, index=0, **how):
+    sequence = Sequence(tokenizer, list(prompt), Sampling(n, use_tools=False, **how), index)
+    batcher.add(sequence)
+    while not batcher.idle:
+        batcher.step()
+    return sequence
+
+
+def random_work(rng, cursors, capacity, vocab_size):
+    """Pieces for some slots: single tokens and chunks, from where each slot stands."""
+    work = []
+    for slot in range(len(cursors)):
+        n = rng.choice([0, 1, 1, 1, rng.randrange(1, 20)])
+        if n and cursors[slot] + n <= capacity:
+            work.append(Piece(slot, cursors[slot], [rng.randrange(vocab_size) for _ in range(n)]))
+            cursors[slot] += n
+    return work
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.15)], ids=str)
+@pytest.mark.parametrize("key_offset, n_kv_head", [(0.0, 2), (0.5, 4), (1.0, 1)])
+def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dtype, tolerance):
+    config = GPTConfig(sequence_len=LEN, vocab_size=340, n_layer=3, n_head=4, n_kv_head=n_kv_head, n_embd=64,
+                       key_offset=key_offset)
+    model, generator = GPT(config, dtype).eval(), torch.Generator().manual_seed(0)
+    for p in model.parameters():
+        p.data.normal_(0, 0.15, generator=generator)
+    rng, cursors = random.Random(3), [0] * 5
+    fast, slow = Fast(model, 5, LEN), Reference(model, 5, LEN)
+    with torch.inference_mode():
+        for _ in range(14):
+            if work := random_work(rng, cursors, LEN, 340):
+                found, expected = (r.logits(r.forward(work)) for r in (fast, slow))
+                torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_int8_weights_say_nearly_the_same(model, tokenizer):
+    work = [Piece(0, 0, list(range(1, 40))), Piece(1, 0, [7]), Piece(2, 0, [300])]
+    with torch.inference_mode():
+        slow, fast, alone = Reference(model, 3, LEN), Fast(model, 3, LEN, int8=True), Fast(model, 3, LEN, int8=True)
+        expected, found = (r.logits(r.forward(work)) for r in (slow, fast))
+        assert (found - expected).abs().max() < 0.25 * expected.std()
+        torch.testing.assert_close(alone.logits(alone.forward(work[:1])), found[:1], rtol=1e-3, atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------------ deterministic
+@pytest.mark.parametrize("options", [dict(dtype=torch.float32), dict(dtype=torch.bfloat16),
+                                     dict(dtype=torch.float32, int8=True)], ids=str)
+@pytest.mark.parametrize("width", [64, 192])
+def test_deterministic_logits_are_the_same_bits_in_any_company(options, width):
+    options = dict(options)
+    config = GPTConfig(600, 340, n_layer=2, n_head=width // 32, n_kv_head=width // 64, n_embd=width, key_offset=0.5)
+    model, generator = GPT(config, options.pop("dtype")).eval(), torch.Generator().manual_seed(0)
+    for p in model.parameters():
+        p.data.normal_(0, width ** -0.5, generator=generator)
+    rng = random.Random(2)
+    with torch.inference_mode():
+        for n in (5, 37, 520):
+            ids = [rng.randrange(340) for _ in range(n)]
+            alone = Fast(model, 1, 600, deterministic=True, **options)
+            expected = [alone.logits(alone.forward([Piece(0, i, [token])]))[0] for i, token in enumerate(ids[:40])]
+            if n > 40:
+                expected.append(alone.logits(alone.forward([Piece(0, 40, ids[40:])]))[0])
+            for slot in (0, 3, 9):
+                company = Fast(model, 10, 600, deterministic=True, **options)
+                cursors, at = [0] * 10, 0
+                while at < n:
+                    step = min(rng.choice([1, 1, 3, 16, 29, 100]), n - at)
+                    others = [p for p in random_work(rng, cursors, 600, 340) if p.slot != slot]
+                    work = sorted([*others, Piece(slot, at, ids[at:at + step])], key=lambda piece: piece.slot)
+                    found = company.logits(company.forward(work))[[p.slot for p in work].index(slot)]
+                    at += step
+                    if at <= 40 or at == n:
+                        assert torch.equal(found, expected[min(at, 41) - 1]), f"{n} tokens, slot {slot}, position {at}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_deterministic_replies_do_not_depend_on_company_slot_chunks_or_cache(model, tokenizer, dtype):
+    copy = GPT(model.config, dtype).eval()
+    copy.load_state_dict(model.state_dict())
+    engine = Engine(copy, tokenizer, deterministic=True)
+    texts, how = prompts_of(tokenizer, [5, 22, 40, 9, 31]), dict(temperature=1.0, top_p=0.95, seed=4)
+    expected = [finish(engine.batcher(1), tokenizer, p, 20, i, **how) for i, p in enumerate(texts)]
+    crowd = engine.batcher(5, beside=7)
+    for turn in range(2):           # the second time from the cache
+        found = [Sequence(tokenizer, p, Sampling(20, use_tools=False, **how), i) for i, p in enumerate(texts)]
+        for sequence in found:
+            crowd.add(sequence)
+            crowd.step()
+        while not crowd.idle:
+            crowd.step()
+        assert [s.ids for s in found] == [s.ids for s in expected]
+    assert sum(s.cached_tokens for s in found) > 20
+    history = texts[1] + expected[1].ids + texts[0][1:]      # what was decoded before is read from the cache, or anew
+    cached, fresh = (finish(b, tokenizer, history, 12, **how) for b in (crowd, engine.batcher(1)))
+    assert cached.ids == fresh.ids and cached.cached_tokens > 0 == fresh.cached_tokens
