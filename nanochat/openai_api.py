@@ -63,12 +63,17 @@ class Message(_Strict):
         return {"role": self.role, "content": content}
 
 
-# JSON knows one kind of number, so 12.0 is an integer; and 0 is not false.
-Int = Annotated[int, BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
+
+def whole(low, high=None):
+    """An integer of JSON, which knows one kind of number: 12.0 is one, too."""
+    return Annotated[int, Field(ge=low, le=high),
+                     BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
+
+
 No = Annotated[Literal[False], BeforeValidator(lambda x: x if isinstance(x, bool) else "")]
 NoneOf = Annotated[list, Field(max_length=0)]
 Texts = Annotated[list[str], Field(min_length=1, max_length=128)]
-Ids = Annotated[list[Annotated[Int, Field(ge=0)]], Field(min_length=1)]
+Ids = Annotated[list[whole(0)], Field(min_length=1)]
 
 
 class StreamOptions(_Strict):
@@ -81,12 +86,12 @@ class _Request(_Strict):
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: Int | None = Field(None, ge=0, le=1 << 20)
+    top_k: whole(0, 1 << 20) | None = None
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
-    max_tokens: Int | None = Field(None, ge=1)
-    seed: Int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
-    n: Int | None = Field(None, ge=1, le=128)
+    max_tokens: whole(1) | None = None
+    seed: whole(-(1 << 63), (1 << 63) - 1) | None = None
+    n: whole(1, 128) | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -102,9 +107,9 @@ class ChatRequest(_Request):
 
     chat: ClassVar = True
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: Int | None = Field(None, ge=1)
+    max_completion_tokens: whole(1) | None = None
     logprobs: bool | None = None
-    top_logprobs: Int | None = Field(None, ge=0, le=20)
+    top_logprobs: whole(0, 20) | None = None
     tools: NoneOf | None = None
 
     @property
@@ -132,7 +137,7 @@ class TextRequest(_Request):
 
     chat: ClassVar = False
     prompt: str | Texts | Ids | Annotated[list[Ids], Field(min_length=1, max_length=128)]
-    logprobs: Int | None = Field(None, ge=0, le=20)
+    logprobs: whole(0, 20) | None = None
     echo: No | None = None
 
     @property
@@ -257,7 +262,7 @@ class Writer:
             return self._chunk(index, {}, event.finish_reason)
         return self._chunk(index, {"parts": [{"type": event.kind, "text": event.text}]})
 
-    async def whole(self, arrivals, usages):
+    async def finished(self, arrivals, usages):
         """All answers, finished, as one JSON value. Raises ApiError 500 if the model fails."""
         answers = [[] for _ in usages]
         async for index, events in arrivals:

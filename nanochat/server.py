@@ -181,7 +181,7 @@ class Api:
         if wanted.stream:
             return EventStream(writer.chunks(answers.arrive(), answers.usages), on_close=answers.close)
         try:
-            return reply_json(await unless_gone(request, writer.whole(answers.arrive(), answers.usages)))
+            return reply_json(await unless_gone(request, writer.finished(answers.arrive(), answers.usages)))
         finally:
             answers.close()
 

@@ -17,11 +17,12 @@ import httpx
 import psutil
 import pytest
 from conftest import ROOT
-from serving import HELLO, LEN, ask, client, engine, events_of, make_engine, served, serving, settles, tokenizer  # noqa: F401
+from serving import HELLO, ask, client, engine, events_of, make_engine, served, serving, settles, tokenizer  # noqa: F401
 from tiny import save_tiny_checkpoint
 
 from nanochat import limits
-from nanochat.limits import MAX_BODY_BYTES, Rate
+from nanochat.limits import Rate
+from nanochat.openai_api import ChatRequest
 
 BODY = json.dumps({"messages": HELLO, "max_tokens": 40, "stream": True}).encode()
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
@@ -218,6 +219,22 @@ def test_clients_that_leave_leave_nothing_behind(engine):
 
 
 # ---------------------------------------------------------------------------------------------------------------- load
+def test_places_are_taken_before_tokenizing(engine, monkeypatch):
+    go, tokenizing = threading.Event(), []
+
+    def slow(wanted, tokenizer):
+        tokenizing.append(wanted)
+        assert go.wait(60)
+        return [[tokenizer.bos_id]]
+    monkeypatch.setattr(ChatRequest, "prompts", slow)
+    with serving(engine, slots=2, max_waiting=1) as (url, _), ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(chat_text, url) for _ in range(3)]
+        settles(lambda: len(tokenizing) == 3)
+        assert [chat_text(url) for _ in range(3)] == [429] * 3 and len(tokenizing) == 3
+        go.set()
+        assert [one.result() for one in waiting] == [200] * 3 and chat_text(url) == 200
+
+
 def test_many_requests_at_once_get_200_or_429_and_leave_no_memory(engine):
     with serving(engine, slots=8, max_waiting=16) as (url, app), httpx.Client(base_url=url, timeout=60) as asking:
         def one(i):
