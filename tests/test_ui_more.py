@@ -193,6 +193,9 @@ def test_a_stream_that_breaks_off_keeps_what_came_and_can_be_tried_again(page):
     page.type("question\n")
     page.until(lambda: "Nothing you wrote is lost" in page.texts(".error")[0])
     assert page.texts() == ["question", "half an ans"] and page.texts(".note") == ["Broken off."]
+    page.type("/help\n")   # its words stand before the error, not in place of it
+    page.until(lambda: "/topk" in page.texts(".notice")[0])
+    page.click("Dismiss")
     page.click("Try again")
     page.until(lambda: page.idle() and page.texts() == ["question", "a whole answer"])
     page.press("Version before")
