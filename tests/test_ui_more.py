@@ -149,14 +149,14 @@ def test_chats_are_exported_and_imported(page, tmp_path):
     page.until(lambda: page.texts(".chip b") == ["564"])
 
 
-@pytest.mark.parametrize("content", [
-    "{", '[{"title": 1}]', '[{"messages": [{"role": "system", "content": "x"}]}]', '{"messages": 7}', '[{"id": 7}]',
-    '[{"messages": [{"role": "user", "content": "x", "up": 5}]}]', '[{"messages": [{"role": "user", "content": {}}]}]',
-    "[" * 20_000 + "]" * 20_000], ids=range(8))
-def test_a_file_without_chats_is_refused_in_words(page, tmp_path, content):
-    (tmp_path / "wrong.json").write_text(content, encoding="utf-8")
-    page.all("#file")[0].send_keys(str(tmp_path / "wrong.json"))
-    page.until(lambda: "no chats" in page.texts(".error")[0])
+def test_a_file_without_chats_is_refused_in_words(page, tmp_path):
+    for i, content in enumerate((
+            "{", '[{"title": 1}]', '[{"messages": [{"role": "system", "content": "x"}]}]', '{"messages": 7}', '[{"id": 7}]',
+            '[{"messages": [{"role": "user", "content": "x", "up": 5}]}]', "[" * 20_000 + "]" * 20_000,
+            '[{"messages": [{"role": "user", "content": {}}]}]', "7", "null", "")):
+        (tmp_path / f"wrong{i}.json").write_text(content, encoding="utf-8")
+        page.all("#file")[0].send_keys(str(tmp_path / f"wrong{i}.json"))
+        page.until(lambda i=i: f"wrong{i}.json holds no chats" in page.texts(".error")[0])
     assert not page.all(".chat")
 
 
@@ -193,6 +193,9 @@ def test_a_stream_that_breaks_off_keeps_what_came_and_can_be_tried_again(page):
     page.type("question\n")
     page.until(lambda: "Nothing you wrote is lost" in page.texts(".error")[0])
     assert page.texts() == ["question", "half an ans"] and page.texts(".note") == ["Broken off."]
+    page.type("/help\n")   # its words stand before the error, not in place of it
+    page.until(lambda: "/topk" in page.texts(".notice")[0])
+    page.click("Dismiss")
     page.click("Try again")
     page.until(lambda: page.idle() and page.texts() == ["question", "a whole answer"])
     page.press("Version before")
