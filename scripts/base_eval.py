@@ -89,7 +89,7 @@ def evaluate(config, rt, tag):
                  f"{task.chance:.1%} | centred {found['centered']:+.4f} | GPT-2 {gpt2.get(task.label, '')}")
     progress.close()
     core, (low, high) = core_eval.mean_centered(list(results.values()))
-    log.info(f"CORE {core:.4f} ({low:.4f} to {high:.4f}) | GPT-2 in % {gpt2['CORE']}")
+    log.info(f"CORE {core:.4f} ({low:.4f} to {high:.4f}) | GPT-2 {gpt2['CORE']}")
     above = [label for label, found in results.items() if found["ci95"][0] > found["chance"]]
     notes = ["a control: each answer stood behind another question"] if config.control else []
     notes.append(f"above chance beyond the interval: {', '.join(above) or 'no task'}")
