@@ -53,7 +53,7 @@ def mean_centered(scores):
 
 
 def gpt2():
-    """{task: per cent right, "CORE": CORE} of GPT-2 small, medium, large and XL, for scale; gpt2_core.txt has the source."""
+    """{task: per cent right, "CORE": CORE} of GPT-2 small, medium, large and XL; gpt2_core.txt has the source."""
     lines = Path(__file__).with_name("gpt2_core.txt").read_text(encoding="utf-8").splitlines()
     return {name: list(map(float, figures)) for name, *figures in map(str.split, lines) if name != "#"}
 
