@@ -171,19 +171,10 @@ def items_path(stage, name):
     return base_dir() / "report" / "items" / f"{stage}_{name}.jsonl"
 
 
-def save_items(stage, name, records):
-    """Keep every graded item of a task for the eye, one JSON a line; rank 0 only."""
-    atomic_write(items_path(stage, name), "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
-
-
-def run_name(stage, tag):
-    """What graded items are kept under: the stage, and the model's tag where one was named."""
-    return f"{stage}@{tag}" if tag else stage
-
-
-def kept(stage):
-    """The tasks of which a stage's graded items are here."""
-    return {path.stem.removeprefix(f"{stage}_") for path in items_path(stage, "").parent.glob(f"{stage}_*.jsonl")}
+def save_items(stage, name, records, tag=None):
+    """Keep every graded item of a task for the eye, one JSON a line; rank 0 only. With a tag as those of stage@tag."""
+    path = items_path(f"{stage}@{tag}" if tag else stage, name)
+    atomic_write(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
 def load_items(stage, name):
@@ -207,7 +198,8 @@ def paired(before, after):
 
 def compare(stages, names=()):
     """The scores of two stages on the questions both were graded on, and their paired difference, as lines of text."""
-    names = names or sorted(set.intersection(*map(kept, stages)))
+    kept = [{path.stem.removeprefix(f"{s}_") for path in items_path(s, "").parent.glob(f"{s}_*.jsonl")} for s in stages]
+    names = names or sorted(set.intersection(*kept))
     if len(stages) != 2 or not names:
         raise UsageError(f"--compare={','.join(stages)} wants two stages with a task graded for both "
                          "(python -m scripts.chat_eval -i STAGE).")

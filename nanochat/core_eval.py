@@ -53,7 +53,7 @@ def mean_centered(scores):
 
 
 def gpt2():
-    """{task or "CORE": per cent of GPT-2 small, medium, large and XL}, for scale; gpt2_core.txt says where from."""
+    """{task: per cent right, "CORE": CORE} of GPT-2 small, medium, large and XL; gpt2_core.txt has the source."""
     lines = Path(__file__).with_name("gpt2_core.txt").read_text(encoding="utf-8").splitlines()
     return {name: list(map(float, figures)) for name, *figures in map(str.split, lines) if name != "#"}
 
@@ -260,7 +260,8 @@ def computed_tokens(items):
 def score_items(model, items, batch_tokens=0):
     """`reference` of every span of every item of a task, in order: a list of results an item.
 
-    0 tokens a batch: what fits a processor's cache (dev/LOG.md), more on a GPU.
+    Equal but for the order of sums, which follows the shapes of the matrices: about 2e-6 in fp32 (bench_eval.py prints
+    it). 0 tokens a batch: what fits a processor's cache (dev/LOG.md), more on a GPU.
     """
     results, batch_tokens = {}, batch_tokens or (1024 if model.device.type == "cpu" else 16384)
     for batch in batches(sorted(items, key=lambda item: -item.shared), computed_tokens, batch_tokens):

@@ -25,7 +25,7 @@ from nanochat.cli import option, parse
 from nanochat.common import (DataError, MissingArtifact, UsageError, atomic_write, base_dir, git_commit, log, read_json,
                              run, setup_logging, write_json)
 from nanochat.inventory import code_size, dependencies, hardware
-from nanochat.markdown import Footnotes, centered, duration, human, inline, percent, table, wall_clock
+from nanochat.markdown import Footnotes, duration, human, inline, percent, table, wall_clock
 from nanochat.plots import draw, load_log
 from nanochat.tasks import PREFIX, TASKS
 
@@ -107,7 +107,7 @@ def _core_row(results, notes):
     core, tasks = result["metrics"].get("core"), result["metrics"].get("tasks") or {}
     reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
     error = result["metrics"].get("core_ci95")
-    cell = centered(core, error) if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
+    cell = percent(core, error, 1, 4) if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
     other = notes.dash("CORE measures the base model only.")
     return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
 
@@ -117,7 +117,7 @@ def _chatcore_row(results, notes):
         metrics = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"]
         if metrics.get("chatcore") is None:
             return notes.dash("The mean of the benchmarks above, which are missing.")
-        return centered(metrics["chatcore"], metrics.get("chatcore_ci95"))
+        return percent(metrics["chatcore"], metrics.get("chatcore_ci95"), 1, 4)
     return ["ChatCORE", "", "", "0", *map(cell, PHASES)]
 
 
@@ -221,7 +221,7 @@ def _core_table(metrics):
     rows = [[name, f"{task['n']:,}", percent(task["accuracy"], task.get("ci95")), f"{task['centered']:.4f}",
              percent(task["chance"]) if "chance" in task else "", *gpt2.get(name, [""] * 4)] for name, task in tasks]
     if "CORE" in gpt2:
-        rows.append(["CORE", "", "", centered(metrics["core"], metrics["core_ci95"]), "", *gpt2["CORE"]])
+        rows.append(["CORE", "", "", percent(metrics["core"], metrics["core_ci95"], 1, 4), "", *gpt2["CORE"]])
     return [*table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows), ""]
 
 

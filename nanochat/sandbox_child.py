@@ -10,7 +10,6 @@ import ctypes
 import marshal
 import os
 import resource
-import signal
 import struct
 import sys
 
@@ -142,10 +141,7 @@ def _set_limit(name, most):
 
 
 def _namespaces(folder, room):
-    """Move into user, mount and IPC namespaces with a file system in memory as `folder`; False where that is refused.
-
-    It ends with the process, whatever number of files was made there, and a disk cannot be filled.
-    """
+    """Move into namespaces with a file system in memory as `folder`, so that no disk is filled; False where refused."""
     uid, gid, libc = os.getuid(), os.getgid(), ctypes.CDLL(None)
     if sys.platform != "linux" or libc.unshare(0x10000000 | 0x20000 | 0x8000000):      # CLONE_NEWUSER, NEWNS, NEWIPC
         return False
@@ -172,7 +168,7 @@ def _confine(request):
 
 def _confine_linux(request):
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(1, signal.SIGKILL, 0, 0, 0)                          # PR_SET_PDEATHSIG
+    libc.prctl(1, 9, 0, 0, 0)                                       # PR_SET_PDEATHSIG, SIGKILL
     if libc.prctl(38, 1, 0, 0, 0):                                  # PR_SET_NO_NEW_PRIVS
         return "basic"
     libc.prctl(4, 0, 0, 0, 0)                                       # PR_SET_DUMPABLE: nobody may look into it

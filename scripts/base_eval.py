@@ -45,6 +45,7 @@ class Config:
     def __post_init__(self):
         if self.max_per_task < 0 or self.batch_tokens < 0:
             raise UsageError("--max_per_task and --batch_tokens want 0 or more.")
+        self.items = "control" if self.control else "core"      # what graded items are kept under
 
 
 def bundle_dir():
@@ -82,13 +83,13 @@ def evaluate(config, rt, tag):
             progress=progress, control=config.control)
         results[task.label] = found
         if rt.rank == 0:
-            chat_eval.save_items(chat_eval.run_name("control" if config.control else "core", tag), task.label, records)
+            chat_eval.save_items(config.items, task.label, records, tag)
         low, high = found["ci95"]
         log.info(f"{task.label:<34} {found['accuracy']:6.1%} ({low:.1%} to {high:.1%}) of {found['n']:,} | chance "
                  f"{task.chance:.1%} | centred {found['centered']:+.4f} | GPT-2 {gpt2.get(task.label, '')}")
     progress.close()
     core, (low, high) = core_eval.mean_centered(list(results.values()))
-    log.info(f"CORE {core:.4f} ({low:.4f} to {high:.4f}) | GPT-2 in % {gpt2['CORE']}")
+    log.info(f"CORE {core:.4f} ({low:.4f} to {high:.4f}) | GPT-2 {gpt2['CORE']}")
     above = [label for label, found in results.items() if found["ci95"][0] > found["chance"]]
     notes = ["a control: each answer stood behind another question"] if config.control else []
     notes.append(f"above chance beyond the interval: {', '.join(above) or 'no task'}")
@@ -136,7 +137,7 @@ def main(argv=None):
         runs = {tag: evaluate(config, rt, tag) for tag in tags}
         metrics, notes = runs[tags[-1]]
         for tag in tags[:-1] if rt.rank == 0 else ():
-            log.info(chat_eval.compare([f"core@{tag}", f"core@{tags[-1]}"]))
+            log.info(chat_eval.compare([f"{config.items}@{tag}", f"{config.items}@{tags[-1]}"]))
     else:
         metrics = {"core": None, "tasks": {}}
         notes = [f"skipped: the evaluation bundle is not in {bundle_dir()}. "

@@ -135,7 +135,7 @@ def main(argv=None):
         if cut:
             notes.append(f"{name}: {cut} of {score.n} prompts were too long for the model and lost their beginning")
         if rt.rank == 0:
-            chat_eval.save_items(chat_eval.run_name(config.stage, config.tag), name, records)
+            chat_eval.save_items(config.stage, name, records, config.tag)
     core = [score for score in scores if TASKS[score.name].group == "core"]
     chatcore = chat_eval.chatcore(core)
     if rt.rank == 0:

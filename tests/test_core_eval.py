@@ -274,7 +274,7 @@ def test_interval_of_the_mean_is_made_of_the_tasks_own():
 def test_gpt2_for_scale_has_every_task_and_its_core():
     gpt2 = core_eval.gpt2()
     assert len(gpt2) == 23 and all(len(sizes) == 4 and all(0 <= x <= 100 for x in sizes) for sizes in gpt2.values())
-    assert gpt2["CORE"] == [11.39, 18.49, 21.46, 25.65] and gpt2["hellaswag"][0] == 30.8
+    assert gpt2["CORE"] == [0.1139, 0.1849, 0.2146, 0.2565] and gpt2["hellaswag"][0] == 30.8
 
 
 # --------------------------------------------------------------------------------------------------------- the control

@@ -324,7 +324,7 @@ def test_start_is_quick():
         start = time.monotonic()
         run("pass", timeout_s=10)
         times.append(time.monotonic() - start)
-    assert sorted(times)[3] < 0.5          # 25 ms on a quiet machine (benchmarks/bench_eval.py); this guards against accidents
+    assert sorted(times)[3] < 0.5          # 25 ms on a quiet machine (benchmarks/bench_sandbox.py)
 
 
 # ---------------------------------------------------------------------------------------------------------- HumanEval
