@@ -20,7 +20,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source dev/venv.sh
 source dev/stages.sh
 
-# ------------------------------------------------------------------------------------------------ the pipelines, by tier
 kindergarten() {
     stage report_reset     python -m nanochat.report reset
     stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=2048
@@ -67,7 +66,6 @@ gpu_tier() {
     stage report_generate  python -m nanochat.report generate
 }
 
-# -------------------------------------------------------------------------------------------------------------- the run
 fail() { echo "error: $1" >&2; exit 2; }
 
 tier='' fresh=''

@@ -2,11 +2,10 @@
 Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe to run twice at
 once.
 
-huggingface_hub does the talking: addresses, tokens, offline mode, redirects, retries, resuming within a call. What it
-does not do is done here: it forgets half a file when a process ends, and it compares sizes, never the bytes. Here the
-part that has arrived stays beside the target under a name with the wanted version in it, and the whole file must have
-the hash that the hub announces (the ETag: sha256 of a large file, git's blob hash of a small one) before it gets its
-name.
+huggingface_hub does the talking: addresses, tokens, offline mode, redirects, retries. But it forgets half a file when a
+process ends, and compares sizes, never the bytes. Here the part that has arrived stays beside the target under a name with
+the wanted version in it, and the file gets its name when it has the hash that the hub announces (the ETag: sha256 of a
+large file, git's blob hash of a small one).
 """
 import contextlib
 import fcntl

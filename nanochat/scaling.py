@@ -17,7 +17,7 @@ LATER_STAGES = 0.12      # of pretraining's hours, for all other stages: with MF
 
 @dataclass(frozen=True)
 class Shape:
-    """The model's shape for a depth; the names are those of GPTConfig."""
+    """The model's shape, in the names of GPTConfig."""
 
     n_layer: int
     n_head: int
@@ -167,7 +167,7 @@ def disk_bytes(depth, vocab_size, tokens) -> float:
 
 
 def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> float:
-    """What a device holds at the fullest moment of a step, with fused attention and RMSNorm, not compiled.
+    """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
     Weights of `itemsize` bytes (the embedding float32) and float32 gradients; masters and optimizer state are shared by
     `world` devices. A layer keeps 18 numbers a token and channel for the backward pass, which takes 10 more; the

@@ -3,8 +3,8 @@
 #
 #   bash runs/miniseries.sh "12 14 16 18 20" --dataset=climbmix
 #
-# What follows the depths are flags of base_train. TRAIN starts it (default: python -m; "torchrun ... -m" on a node), OUT keeps
-# the results (default: runs/series); a run whose result is there is not repeated.
+# After the depths come flags of base_train. TRAIN starts it (default: python -m), OUT keeps the results (default: runs/series);
+# a run whose result is there is not repeated.
 set -euo pipefail
 depths=$1 out=${OUT:-runs/series}
 shift

@@ -28,7 +28,7 @@ class Config:
     param_data_ratio: float = option(20.0, "training tokens for each parameter")
     mfu: float = option(0.4, "assumed share of the devices' bf16 peak that is reached")
     price: float | None = option(None, "dollars an hour for one device (default: see scaling.GPUS)")
-    shell: bool = option(False, "print only gpus=, rows= and shards=, for a shell")
+    shell: bool = option(False, "print gpus=, rows= and shards= for a shell")
 
     def __post_init__(self):
         for name, least in dict(depth=0, gpus=0, vocab_size=1, sequence_len=1, param_data_ratio=0.01, mfu=0.01).items():
@@ -37,7 +37,7 @@ class Config:
 
 
 def devices(config):
-    """(how many, what they are called, GPU): as asked for, else as nvidia-smi lists them, else 8 x h100."""
+    """(how many, their name, GPU): as asked for, else those of nvidia-smi, else 8 x h100."""
     listed = []
     if not config.gpu and shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]

@@ -112,7 +112,7 @@ class Live(TorchDispatchMode):
         self.now -= self.sizes.pop(key)
 
 
-@pytest.mark.parametrize("depth, rows", [(2, 8), (4, 8), (5, 16), (6, 1), (8, 1)])
+@pytest.mark.parametrize("depth, rows", [(2, 8), (4, 8), (5, 16), (6, 1)])
 def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, monkeypatch):
     """In float32 on the CPU with the reference attention: both what the backward pass and what the optimizer takes."""
     monkeypatch.setattr(attention, "training_backend", lambda *a: attention.sdpa)
