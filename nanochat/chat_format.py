@@ -23,8 +23,8 @@ PARTS = {"python": ("<|python_start|>", "<|python_end|>"), "python_output": ("<|
 def validate(conversation):
     """Raise DataError, saying which message is wrong, unless `conversation` can be rendered.
 
-    Allowed: {"text": str}, a document; else an optional system message, then user and assistant in turn, user first. Content is a str; the
-    assistant's may also be a list of {"type": "text" | "python" | "python_output", "text": str}.
+    Allowed: {"text": str}, a document; else an optional system message, then user and assistant in turn, user first.
+    Content is a str; the assistant's may also be a list of {"type": "text" | "python" | "python_output", "text": str}.
     """
     if isinstance(conversation, dict) and "messages" not in conversation and isinstance(conversation.get("text"), str):
         return

@@ -11,7 +11,7 @@ from conftest import ROOT
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from nanochat import attention, runtime, scaling, train
+from nanochat import attention, elementwise, runtime, scaling, train
 from nanochat.gpt import GPT, GPTConfig
 
 
@@ -114,8 +114,9 @@ class Live(TorchDispatchMode):
 
 @pytest.mark.parametrize("depth, rows", [(2, 8), (4, 8), (5, 16), (6, 1)])
 def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, monkeypatch):
-    """In float32 on the CPU with the reference attention: both what the backward pass and what the optimizer takes."""
+    """In float32 on the CPU with what a GPU runs (reference attention, plain norms), by backward pass and by optimizer."""
     monkeypatch.setattr(attention, "training_backend", lambda *a: attention.sdpa)
+    monkeypatch.setattr(elementwise, "_by_hand", lambda x: False)
     with Live() as live:
         model = GPT(GPTConfig(128, 512, **vars(scaling.model_shape(depth))))
         model.init_weights(0)
