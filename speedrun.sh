@@ -20,7 +20,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source dev/venv.sh
 source dev/stages.sh
 
-# ------------------------------------------------------------------------------------------------ the pipelines, by tier
 kindergarten() {
     stage report_reset     python -m nanochat.report reset
     stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=2048
@@ -40,16 +39,18 @@ kindergarten() {
     stage report_generate  python -m nanochat.report generate
 }
 
-# The tiers for GPUs: gpu_tier DEPTH DEVICE_BATCH_SIZE SHARDS. They have not been run on 8xH100 yet; their figures in
-# README.md are goals until they are in dev/LEADERBOARD.md.
-# Shards: parameters x 20 tokens x 4.8 characters a token / 250M characters a shard, and some to spare.
+# The tiers for GPUs: gpu_tier DEPTH. They have not been run on 8xH100 yet; their figures in README.md are goals until they
+# are in dev/LEADERBOARD.md. The plan says which shards are needed and how many rows fit into the GPUs of this machine.
 gpu_tier() {
-    local depth=$1 rows=$2 shards=$3
-    local train=(torchrun --standalone --nproc_per_node="$(nvidia-smi --list-gpus | wc -l | tr -d ' ')" -m)
+    local depth=$1 gpus rows shards
+    python -m scripts.plan --depth="$depth"
+    eval "$(python -m scripts.plan --depth="$depth" --shell)"
+    [ "$rows" -gt 0 ] || fail "d$depth does not fit into the memory of these GPUs"
+    local train=(torchrun --standalone --nproc_per_node="$gpus" -m)
     stage report_reset     python -m nanochat.report reset
     stage first_shards     python -m nanochat.dataset -n 8
     background shards      python -m nanochat.dataset -n "$shards"
-    stage tok_train        python -m scripts.tok_train --dataset=climbmix --vocab_size=65536 --max_chars=2000000000
+    stage tok_train        python -m scripts.tok_train --dataset=climbmix --vocab_size=32768 --max_chars=2000000000
     stage tok_eval         python -m scripts.tok_eval --dataset=climbmix
     stage shards           python -m nanochat.dataset -n "$shards"
     stage base_train       "${train[@]}" scripts.base_train -- --depth="$depth" --device_batch_size="$rows"
@@ -65,7 +66,6 @@ gpu_tier() {
     stage report_generate  python -m nanochat.report generate
 }
 
-# -------------------------------------------------------------------------------------------------------------- the run
 fail() { echo "error: $1" >&2; exit 2; }
 
 tier='' fresh=''
@@ -85,8 +85,6 @@ export PATH="$PWD/.venv/bin:$PATH"
 begin
 case $tier in
     kindergarten) kindergarten ;;
-    d20) gpu_tier 20 32 240 ;;
-    d26) gpu_tier 26 16 450 ;;
-    d32) gpu_tier 32 8 800 ;;
+    *) gpu_tier "${tier#d}" ;;
 esac
 end

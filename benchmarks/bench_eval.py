@@ -38,14 +38,14 @@ class Config:
     sequence_len: int = option(512, "tokens of its context")
     vocab_size: int = option(4096, "tokens of its vocabulary")
     dtype: str = option("fp32", "to compute in", choices=list(runtime.DTYPES))
-    batch_tokens: int = option(4096, "computed in a batch of the fast path")
+    batch_tokens: int = option(0, "computed in a batch of the fast path; 0 as scripts.base_eval has it")
     only: str = option("", "tasks whose label contains this")
     whole: bool = option(False, f"time all tasks at {PER_TASK} examples each instead of extrapolating to them")
     device: str = option("", "cuda or cpu; empty: the best there is")
 
     def __post_init__(self):
-        if min(self.items, self.runs, self.batch_tokens) < 1:
-            raise UsageError("--items, --runs and --batch_tokens want 1 or more.")
+        if min(self.items, self.runs, self.batch_tokens + 1) < 1:
+            raise UsageError("--items and --runs want 1 or more, --batch_tokens 0 or more.")
 
 
 # ---------------------------------------------------------------------------------------------------------- the models

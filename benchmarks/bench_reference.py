@@ -1,7 +1,8 @@
 """
 Does the fast path learn as well as the plain one? The same model, data and steps, once as in training (bf16 where the
-machine has it, attention in blocks, fused loss, stacked Muon, our AdamW) and once written out with torch alone (float32,
-scaled_dot_product_attention, cross-entropy over all logits, torch.optim.Muon and torch.optim.AdamW).
+machine has it, attention in blocks, normalisation by hand, fused loss, stacked Muon, our AdamW) and once written out with
+torch alone (float32, scaled_dot_product_attention, cross-entropy over all logits, torch.optim.Muon and
+torch.optim.AdamW).
 
     python benchmarks/bench_reference.py                     d4, 3 seeds, 40 steps
 
@@ -18,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nanochat import attention, gpt, loss, runtime, scaling, train  # noqa: E402
+from nanochat import attention, elementwise, gpt, loss, runtime, scaling, train  # noqa: E402
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
 from nanochat.dataloader import Batch  # noqa: E402
@@ -88,16 +89,23 @@ def plain(model):
     return step
 
 
+def _choose(path):
+    """Let the model's layers take the fast operations, or the references beside them."""
+    quick = path == "fast"
+    gpt.attention = attention.attention if quick else attention.sdpa
+    gpt.norm = elementwise.norm if quick else elementwise.plain_norm
+    gpt.rotate_norm = elementwise.rotate_norm if quick else elementwise.plain_rotate_norm
+
+
 def last_quarter(config, stream, vocab_size, seed, path, dtype):
     """Mean loss over the last quarter of a run."""
     shape = vars(scaling.model_shape(config.depth))
     model = GPT(GPTConfig(config.sequence_len, vocab_size, **shape), dtype if path == "fast" else torch.float32)
     model.init_weights(seed)
-    gpt.attention = attention.attention if path == "fast" else attention.sdpa
+    _choose(path)
     step, losses = fast(model, dtype) if path == "fast" else plain(model), []
     for at in range(config.steps):
         losses.append(step(*batch(stream, config, seed, at), scaling.lr_scale(at, config.steps)))
-    gpt.attention = attention.attention
     return statistics.mean(losses[-(config.steps // 4):])
 
 

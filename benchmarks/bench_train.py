@@ -6,10 +6,11 @@ How fast a training step is on this machine, where its time goes, and how that c
     python benchmarks/bench_train.py --shapes=d4 --runs=3
 
 Every candidate runs in a process of its own, one after another, on the same shape, the same batch of the same tokens
-and the same threads; just before each, a 2048-cube product in bf16 says what the machine can do at that moment. A figure
-is the median of the timed steps, with the quartiles beside it. Peers: transformers' NanoChatForCausalLM, the same
-architecture, and litgpt's GPT where it is installed, both with torch.optim.AdamW (fused), and where they are compiled
-by torch.compile with its defaults. `pip install transformers litgpt` into the same environment first.
+and the same threads (how many rows it takes at a time is its own business: ours as in training); just before each, a
+2048-cube product in bf16 says what the machine can do at that moment. A figure is the median of the timed steps, with
+the quartiles beside it. Peers: transformers' NanoChatForCausalLM, the same architecture, and litgpt's GPT where it is
+installed, both with torch.optim.AdamW (fused), and where they are compiled by torch.compile with its defaults.
+`pip install transformers litgpt` into the same environment first.
 """
 import json
 import os
@@ -45,7 +46,7 @@ class Config:
     tokens: int = option(8192, "in a step")
     runs: int = option(5, "timed steps of each candidate")
     peers: bool = option(False, "measure the peers too: minutes each, most of it compiling")
-    only: str = option("", "candidates whose name contains this")
+    only: str = option("", "candidates whose name contains one of these, joined by commas")
     device: str = option("", "cuda or cpu (default: the best there is)")
     one: str = option("", "measure this candidate in this process and print JSON; used by the benchmark itself")
 
@@ -96,7 +97,7 @@ class Clock:
     def lap(self, part):
         _sync(self.device)
         now = time.perf_counter()
-        self.parts.setdefault(part, []).append(now - self.last)
+        self.parts[part] = self.parts.get(part, 0.0) + now - self.last
         self.last = now
 
 
@@ -107,17 +108,19 @@ def ours(shape, tokens, dtype, rt):
     model = GPT(GPTConfig(T, V, **vars(scaling.model_shape(depth))), dtype).to(rt.device)
     model.init_weights()
     optimizer = train.make_optimizer(model, rt)
-    batches = iter(StepBatches(RandomRows(4 * tokens // T, T, V), tokens // T, tokens // T))
+    at_a_time = scaling.rows_at_a_time(rt.device.type, T, tokens // T)
+    batches = iter(StepBatches(RandomRows(4 * tokens // T, T, V), tokens // T, at_a_time))
 
     def step(clock):
         clock.start()
-        _, (batch,) = next(batches)
-        batch = batch.to(rt.device)
+        _, micro = next(batches)
         clock.lap("data")
-        loss = model.loss(batch.inputs, batch.targets, batch.weight) / batch.count
-        clock.lap("forward")
-        loss.backward()
-        clock.lap("backward")
+        for batch in micro:
+            batch = batch.to(rt.device)
+            loss = model.loss(batch.inputs, batch.targets, batch.weight) / batch.count
+            clock.lap("forward")
+            loss.backward()
+            clock.lap("backward")
         optimizer.reduce()
         optimizer.step(1.0, 0.95)
         clock.lap("optimizer")
@@ -182,12 +185,12 @@ def measure(config):
     start = time.perf_counter()
     for _ in range(2):
         step(Clock(rt.device))
-    ready, clock = time.perf_counter() - start, Clock(rt.device)
-    for _ in range(config.runs):
+    ready, clocks = time.perf_counter() - start, [Clock(rt.device) for _ in range(config.runs)]
+    for clock in clocks:
         step(clock)
-    times = [sum(parts) for parts in zip(*clock.parts.values())]
+    times = [sum(clock.parts.values()) for clock in clocks]
     return {"tok_per_s": [config.tokens / t for t in sorted(times, reverse=True)], "ready_s": ready, "peak": peak,
-            "parts": {part: sum(seconds) / sum(times) for part, seconds in clock.parts.items()},
+            "parts": {part: sum(clock.parts[part] for clock in clocks) / sum(times) for part in clocks[0].parts},
             "flops_per_token": flops, "memory": _memory(rt.device) - before}
 
 
@@ -225,7 +228,8 @@ def compare(config, shape):
     print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
     base = None
     for candidate in OURS + PEERS * config.peers:
-        found = launch(config, shape, candidate) if config.only in candidate else None
+        wanted = any(name in candidate for name in config.only.split(","))
+        found = launch(config, shape, candidate) if wanted else None
         if not found:
             continue
         middle, low, high = quartiles(found["tok_per_s"])

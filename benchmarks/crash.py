@@ -294,10 +294,13 @@ def test_ranks(config, toy, tmp):
         ranks[victim].kill()
         start, code = time.monotonic(), ranks[1 - victim].wait(60)
         seconds, (good, bad) = time.monotonic() - start, whole_steps(ranks[0].folder)
+        said = ranks[1 - victim].text()
+        named = "Traceback" not in said and f"error: rank {1 - victim} of 2 has lost another one" in said
         ended = Sitting(base).wait() == 0
-        yield Row(f"rank {victim} of 2 killed", "the other exits within 60 s, not with 0; one rank goes on",
-                  f"exit {code} after {seconds:.2f} s; checkpoints {good}; {'goes on' if ended else 'DOES NOT GO ON'}",
-                  code > 0 and seconds < 60 and bool(good) and not bad and ended)
+        yield Row(f"rank {victim} of 2 killed", "the other says so in one line and exits within 60 s; one rank goes on",
+                  f"{'one line' if named else 'A TRACEBACK'}, exit {code} after {seconds:.2f} s; checkpoints {good}; "
+                  f"{'goes on' if ended else 'DOES NOT GO ON'}",
+                  code == 1 and named and seconds < 60 and bool(good) and not bad and ended)
         for sitting in ranks:
             sitting.wait(1)
 

@@ -48,16 +48,17 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_out):
         q, k, v, *kept = ctx.saved_tensors
-        T, d_q = q.size(1), torch.empty_like(q)
-        d_k, d_v = torch.zeros_like(k), torch.zeros_like(v)
-        for start, p in zip(range(0, T, BLOCK), kept):
+        T, d_q, d_k, d_v = q.size(1), torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        add = 0                    # the last block sees all keys and so fills their gradients, to which the others add
+        for start, p in reversed(list(zip(range(0, T, BLOCK), kept))):
             end = min(start + BLOCK, T)
             d_o = d_out[:, start:end]
-            d_v[:, :end] += torch.bmm(p.transpose(1, 2), d_o)
+            torch.baddbmm(d_v[:, :end], p.transpose(1, 2), d_o, beta=add, out=d_v[:, :end])
             d_p = torch.bmm(d_o, v[:, :end].transpose(1, 2))
             d_s = torch._softmax_backward_data(d_p, p, -1, p.dtype)
-            d_q[:, start:end] = torch.bmm(d_s, k[:, :end])
-            d_k[:, :end] += torch.bmm(d_s.transpose(1, 2), q[:, start:end])
+            torch.bmm(d_s, k[:, :end], out=d_q[:, start:end])
+            torch.baddbmm(d_k[:, :end], d_s.transpose(1, 2), q[:, start:end], beta=add, out=d_k[:, :end])
+            add = 1
         return d_q.mul_(ctx.scale), d_k.mul_(ctx.scale), d_v, None
 
 

@@ -16,7 +16,7 @@ import torch
 
 from nanochat import runtime
 from nanochat.chat_format import encode_text, parse_reply, render_prompt
-from nanochat.common import DataError, Progress, atomic_write, base_dir, mix_seed
+from nanochat.common import DataError, Progress, UsageError, atomic_write, base_dir, mix_seed
 from nanochat.core_eval import batches, centered, pad, read_examples, subset, wilson
 from nanochat.engine import Engine, Sampling, Sequence
 
@@ -171,9 +171,10 @@ def items_path(stage, name):
     return base_dir() / "report" / "items" / f"{stage}_{name}.jsonl"
 
 
-def save_items(stage, name, records):
-    """Keep every graded item of a task for the eye, one JSON a line; rank 0 only."""
-    atomic_write(items_path(stage, name), "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+def save_items(stage, name, records, tag=None):
+    """Keep every graded item of a task for the eye, one JSON a line; rank 0 only. With a tag as those of stage@tag."""
+    path = items_path(f"{stage}@{tag}" if tag else stage, name)
+    atomic_write(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
 def load_items(stage, name):
@@ -193,6 +194,20 @@ def paired(before, after):
     n, a, b = len(before), *(sum(r["score"] for r in records) / len(records) for records in (before, after))
     variance = sum((y["score"] - x["score"] - (b - a)) ** 2 for x, y in zip(before, after)) / max(n - 1, 1)
     return n, a, b, 1.96 * (variance / n) ** 0.5
+
+
+def compare(stages, names=()):
+    """The scores of two stages on the questions both were graded on, and their paired difference, as lines of text."""
+    kept = [{path.stem.removeprefix(f"{s}_") for path in items_path(s, "").parent.glob(f"{s}_*.jsonl")} for s in stages]
+    names = names or sorted(set.intersection(*kept))
+    if len(stages) != 2 or not names:
+        raise UsageError(f"--compare={','.join(stages)} wants two stages with a task graded for both "
+                         "(python -m scripts.chat_eval -i STAGE).")
+    lines = [f"{'task':<34} {stages[0]:>7} {stages[1]:>7}  difference, 95 % interval"]
+    for name in names:
+        n, old, new, half = paired(*(load_items(stage, name) for stage in stages))
+        lines.append(f"{name:<34} {old:>7.1%} {new:>7.1%}  {100 * (new - old):+.1f} +- {100 * half:.1f}, {n:,} items")
+    return "\n".join(lines)
 
 
 def item_text(record):

@@ -1,14 +1,14 @@
 """
-The one place where a conversation becomes tokens and tokens become a reply again: training, evaluation, RL, the
-terminal and the web page all come through here, so that what a model is asked looks like what it was taught.
+The one place where a conversation becomes tokens and tokens become a reply again, so that what a model is asked looks
+like what it was taught.
 
     <|bos|> [<|system_start|> .. <|system_end|>]
     <|user_start|> .. <|user_end|> <|assistant_start|> .. <|assistant_end|>  and so on
 
 Inside the assistant's turn: text, <|python_start|> code <|python_end|>, <|output_start|> result <|output_end|>.
 The mask is 1 on what the assistant itself must produce (text, code and its two marks, assistant_end) and 0 on all
-else; the tool's output is written by the tool, so it is never supervised. Content is encoded as plain text, each part
-alone: no text can become a special token, and a prompt is always a prefix of the whole conversation.
+else, the tool's output included. Content is encoded as plain text, each part alone: no text can become a special token,
+and a prompt is always a prefix of the whole conversation.
 
 Text begins with a blank that is taken off again on reading (as in SentencePiece, arXiv 1808.06226), so that its first
 word is the same token as within a sentence: without it a small model that has read " Clara" a hundred times cannot
@@ -19,25 +19,26 @@ from nanochat.common import DataError
 PARTS = {"python": ("<|python_start|>", "<|python_end|>"), "python_output": ("<|output_start|>", "<|output_end|>")}
 
 
-# ------------------------------------------------------------------------------------------------------------ validate
+# ---- validate
 def validate(conversation):
     """Raise DataError, saying which message is wrong, unless `conversation` can be rendered.
 
-    Allowed: an optional system message, then user and assistant in turn, user first. Content is a str; the
+    Allowed: {"text": str}, a document; else an optional system message, then user and assistant in turn, user first. Content is a str; the
     assistant's may also be a list of {"type": "text" | "python" | "python_output", "text": str}.
     """
+    if isinstance(conversation, dict) and "messages" not in conversation and isinstance(conversation.get("text"), str):
+        return
     messages = conversation.get("messages") if isinstance(conversation, dict) else None
     if not isinstance(messages, list) or not messages:
         raise DataError("a conversation wants a list of at least one message under 'messages'")
     for i, message in enumerate(messages):
         _validate_message(i, message)
-    turns = [m["role"] for m in messages[messages[0]["role"] == "system":]]
-    for i, role in enumerate(turns):
-        expected = "assistant" if i % 2 else "user"
+    first = int(messages[0]["role"] == "system")
+    for i, message in enumerate(messages[first:]):
+        role, expected = message["role"], "assistant" if i % 2 else "user"
         if role != expected:
-            at = i + len(messages) - len(turns)
-            raise DataError(f"message {at} of a conversation: expected the {expected}, got the {role}")
-    if not turns:
+            raise DataError(f"message {first + i} of a conversation: expected the {expected}, got the {role}")
+    if len(messages) == first:
         raise DataError("a conversation wants a user message")
 
 
@@ -60,22 +61,22 @@ def _validate_message(i, message):
             wrong(f"a part's text must be a string, got {type(part.get('text')).__name__}")
 
 
-# ------------------------------------------------------------------------------------------------ conversation -> ids
-def render(tokenizer, conversation, max_tokens=None):
-    """(ids, mask) of a whole conversation, both lists of int of one length, cut on the right at `max_tokens`.
+# ---- conversation -> ids
+def render(tokenizer, conversation):
+    """(ids, mask) of a whole conversation, both lists of int of one length.
 
     {"text": str} instead of messages is a document, read again so that it is not forgotten: all of it is supervised.
     """
-    if "text" in conversation:
-        ids = tokenizer.encode(conversation["text"])
-        return [tokenizer.bos_id, *ids][:max_tokens], [0, *[1] * len(ids)][:max_tokens]
     validate(conversation)
+    if "messages" not in conversation:
+        ids = tokenizer.encode(conversation["text"])
+        return [tokenizer.bos_id, *ids], [0, *[1] * len(ids)]
     ids, mask = [tokenizer.bos_id], [0]
     for message in conversation["messages"]:
         message_ids, message_mask = _render_message(tokenizer, message)
         ids += message_ids
         mask += message_mask
-    return ids[:max_tokens], mask[:max_tokens]
+    return ids, mask
 
 
 def render_prompt(tokenizer, messages, max_tokens=None) -> list[int]:
@@ -83,7 +84,7 @@ def render_prompt(tokenizer, messages, max_tokens=None) -> list[int]:
 
     A closing assistant message (a task's reference answer) is left out. With `max_tokens` the oldest exchanges are
     dropped until the rest fits, but never the system message; the last question is cut on its left if it must be.
-    Raises DataError as validate() does, and when the system message leaves no room for a question.
+    Raises DataError as validate() does, and when there is no room for a question.
     """
     validate({"messages": messages})
     messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
@@ -129,7 +130,7 @@ def _render_message(tokenizer, message):
     return ids + [end], mask + [spoken]
 
 
-# ------------------------------------------------------------------------------------------------------- ids -> reply
+# ---- ids -> reply
 def parse_reply(tokenizer, ids) -> list[dict]:
     """The parts {"type", "text"} of the ids that follow assistant_start; whatever a model says, this never raises.
 

@@ -4,7 +4,6 @@ Checkpoints: atomic, versioned, independent of the number of ranks, safetensors 
 <base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors (optimizer state)
 and meta.json (format version, model config, train state, hashes, commit, versions). The folder appears under its name
 only when it is whole; meta.json holds the SHA-256 of the other files and of itself, so that damage is found on loading.
-A training run writes through a Writer, on a thread, and clears with `sweep` what a killed run left.
 """
 import contextlib
 import hashlib
@@ -18,8 +17,8 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from nanochat.common import (CheckpointError, DataError, MissingArtifact, NanochatError, atomic_dir, base_dir, git_commit, log,
-                             read_json, sha256, versions, write_json)
+from nanochat.common import (CheckpointError, DataError, MissingArtifact, NanochatError, atomic_dir, base_dir,
+                             git_commit, log, read_json, sha256, versions, write_json)
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.tokenizer import Tokenizer
 
@@ -28,12 +27,11 @@ SCRIPTS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "c
 
 
 def stage_dir(stage) -> Path:
-    """The folder with a stage's tags."""
     return base_dir() / f"{stage}_checkpoints"
 
 
 def steps_in(folder) -> list:
-    """Step numbers of the whole checkpoints in a tag's folder, ascending (as numbers: '1000' comes after '200')."""
+    """Step numbers of the whole checkpoints in a tag's folder, ascending."""
     folder = Path(folder)
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit() and (folder / name / "meta.json").exists())
@@ -47,12 +45,11 @@ def newest_tag(stage):
 
 
 def newest_chat_stage():
-    """The latest stage one can talk to that has a checkpoint: rl, else sft, else mid; "sft" when there is none."""
+    """The latest stage one can talk to that has a checkpoint; "sft" when there is none."""
     return next((stage for stage in ("rl", "sft", "mid") if newest_tag(stage)), "sft")
 
 
 def _seal(meta):
-    """Digest of meta without its own 'sha256' field."""
     body = {k: v for k, v in meta.items() if k != "sha256"}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode("utf-8")).hexdigest()
 
@@ -60,7 +57,7 @@ def _seal(meta):
 def save(folder, step, masters, optim_state, meta, keep=2):
     """Write checkpoint `step` under `folder`, then drop all but the newest `keep` (0: none) and the one of `best_step`.
 
-    Call on rank 0 with whole tensors; meta["val"] is the validation loss at this step, where there is one. Raises
+    For rank 0, with whole tensors; meta["val"] is the validation loss at this step, where there is one. Raises
     NanochatError when it cannot be written; nothing is dropped then.
     """
     folder = Path(folder)
@@ -74,8 +71,8 @@ def save(folder, step, masters, optim_state, meta, keep=2):
             write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
         _drop_old(folder, step, keep)
     except (OSError, safetensors.SafetensorError) as e:      # a full disk, for example
-        raise NanochatError(f"cannot write a checkpoint to {folder}: {e}. The checkpoints before it are whole; mend this, "
-                            "then run the same command to go on from there.") from None
+        raise NanochatError(f"cannot write a checkpoint to {folder}: {e}. The checkpoints before it are whole; mend "
+                            "this, then run the same command to go on from there.") from None
 
 
 def _write(tensors, path):
@@ -83,27 +80,26 @@ def _write(tensors, path):
 
 
 def _drop_old(folder, step, keep):
-    """Later steps than this do not count among the newest: they are damaged, as the run went on from before them."""
+    """Later steps do not count among the newest: they are damaged, as the run went on from before them."""
     best = best_step(folder)
     for old in [s for s in steps_in(folder) if s <= step][:-keep]:
         if old != best:
-            gone = folder / f".{old:06d}.{os.getpid()}.tmp"     # so that its name is never that of a part
+            gone = folder / f".{old:06d}.{os.getpid()}.tmp"     # its name is never that of a part
             os.rename(folder / f"{old:06d}", gone)
             shutil.rmtree(gone)
 
 
 def best_step(folder):
-    """The step with the lowest validation loss among the checkpoints in a tag's folder; None where none was validated."""
+    """The step with the lowest validation loss among a folder's checkpoints; None where none was validated."""
     losses = {}
     for step in steps_in(folder):
         with contextlib.suppress(CheckpointError):
             losses[step] = read_meta(Path(folder) / f"{step:06d}").get("val")
-    losses = {step: loss for step, loss in losses.items() if loss is not None}
-    return min(losses, key=losses.get, default=None)
+    return min((step for step in losses if losses[step] is not None), key=losses.get, default=None)
 
 
 def sweep(folder):
-    """Remove what a killed run left half written or half deleted in a tag's folder. Only for whoever holds its lock.
+    """Remove what a killed run left half written or half deleted. Only for whoever holds the folder's lock.
 
     A checkpoint that was being replaced, and whose successor did not get its name, gets that name back.
     """
@@ -116,7 +112,7 @@ def sweep(folder):
 
 
 class Writer:
-    """Writes checkpoints on a thread while the training goes on, one at a time. Leaving its block waits for the last one."""
+    """Writes checkpoints on a thread while the training goes on. Leaving its block waits for the last one."""
 
     def __init__(self):
         self._pool, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
@@ -147,7 +143,7 @@ class Writer:
 
 
 def read_meta(folder) -> dict:
-    """meta.json of one checkpoint folder, verified."""
+    """The verified meta.json of a checkpoint folder. Raises CheckpointError."""
     path = Path(folder) / "meta.json"
     try:
         meta = read_json(path)
@@ -173,13 +169,14 @@ def _tensors(folder, name, meta):
 
 
 def load(folder, with_optim=False):
-    """(masters, optimizer state or None, meta) of one checkpoint folder; damage raises CheckpointError naming the file."""
+    """(masters, optimizer state or None, meta) of a checkpoint folder. Raises CheckpointError naming the file."""
     meta = read_meta(folder)
-    return _tensors(folder, "model.safetensors", meta), _tensors(folder, "optim.safetensors", meta) if with_optim else None, meta
+    optim_state = _tensors(folder, "optim.safetensors", meta) if with_optim else None
+    return _tensors(folder, "model.safetensors", meta), optim_state, meta
 
 
 def newest_whole(folder, with_optim=False):
-    """`load` of the newest undamaged checkpoint under a tag's folder, or None; damaged ones are named and passed over."""
+    """`load` of the newest whole checkpoint under a tag's folder, or None; damaged ones are named and passed over."""
     for step in reversed(steps_in(folder)):
         try:
             return load(Path(folder) / f"{step:06d}", with_optim)
@@ -190,13 +187,12 @@ def newest_whole(folder, with_optim=False):
 
 def find(stage, tag=None, step=None) -> Path:
     """Folder of a stage's checkpoint: by default the newest tag's newest step. Raises MissingArtifact."""
-    command = f"python -m scripts.{SCRIPTS[stage]}"
     tag = tag or newest_tag(stage)
     folder = stage_dir(stage) / (tag or "")
     steps = steps_in(folder) if tag else []
     if not steps or (step is not None and step not in steps):
         what = f"the {stage} model" + (f" at step {step}" if step is not None else "")
-        raise MissingArtifact(what, folder, command)
+        raise MissingArtifact(what, folder, f"python -m scripts.{SCRIPTS[stage]}")
     return folder / f"{steps[-1] if step is None else step:06d}"
 
 
@@ -205,15 +201,15 @@ def load_model(stage, rt, tag=None, step=None):
 
     Without a step, a damaged newest checkpoint falls back to the one before it, and says so.
     """
-    path = find(stage, tag, step)
+    path, again = find(stage, tag, step), f"Train the stage again: python -m scripts.{SCRIPTS[stage]} --fresh"
     found = load(path) if step is not None else newest_whole(path.parent)
     if found is None:
-        raise CheckpointError(f"no whole checkpoint under {path.parent}. Make one with: python -m scripts.{SCRIPTS[stage]} --fresh")
+        raise CheckpointError(f"no whole checkpoint under {path.parent}. {again}")
     masters, _, meta = found
     tokenizer = Tokenizer.load()
     if tokenizer.hash != meta["tokenizer"]:
         raise CheckpointError(f"{path} was trained with tokenizer {meta['tokenizer']}, but {base_dir() / 'tokenizer'} "
-                              f"holds {tokenizer.hash}. Train the stage again: python -m scripts.{SCRIPTS[stage]} --fresh")
+                              f"holds {tokenizer.hash}. {again}")
     model = GPT(GPTConfig(**meta["model"]), rt.dtype).to(rt.device)
     with torch.no_grad():
         for name, p in model.named_parameters():

@@ -8,8 +8,8 @@ A script's flags, generated from one dataclass: each field is a default and a he
 
     config = parse(Config, argv, __doc__)
 
-Flags are accepted with '_' and with '-'. Supported types: int, float, str, bool, and Optional of the first three.
-Validate in __post_init__ by raising UsageError that names the flag.
+Flags are accepted with '_' and with '-'. Types: int, float, str, bool, and Optional of the first three. Validate in
+__post_init__ by raising UsageError that names the flag.
 """
 import argparse
 import dataclasses
@@ -30,17 +30,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _plain_type(annotation):
-    """int for int and for Optional[int], and so on."""
+    """int for int and for Optional[int]."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next(a for a in typing.get_args(annotation) if a is not type(None))
     return annotation
 
 
 def _boolean(text):
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"wants true or false, got {text!r}")
-    return words[text.lower()]
+    for value, words in ((True, ("1", "true", "yes", "on")), (False, ("0", "false", "no", "off"))):
+        if text.lower() in words:
+            return value
+    raise argparse.ArgumentTypeError(f"wants true or false, got {text!r}")
 
 
 def build_parser(cls, doc=None) -> argparse.ArgumentParser:
@@ -50,14 +50,13 @@ def build_parser(cls, doc=None) -> argparse.ArgumentParser:
     inherited = {f.name: next(i for i, c in enumerate(cls.__mro__) if f.name in c.__dict__.get("__annotations__", ()))
                  for f in dataclasses.fields(cls)}
     for f in sorted(dataclasses.fields(cls), key=lambda f: inherited[f.name]):      # its own flags first
-        names = [f"--{f.name}"] + ([f"--{f.name.replace('_', '-')}"] if "_" in f.name else [])
-        if f.metadata.get("short"):
-            names.insert(0, f"-{f.metadata['short']}")
+        short, choices = f.metadata["short"], f.metadata["choices"]
+        names = ([f"-{short}"] if short else []) + list(dict.fromkeys((f"--{f.name}", f"--{f.name.replace('_', '-')}")))
         kind = _plain_type(hints[f.name])
         shown = "" if f.default is None or f.default == "" else f" (default: {f.default})"
         more = {"nargs": "?", "const": True, "type": _boolean} if kind is bool else {"type": kind}
-        parser.add_argument(*names, dest=f.name, default=f.default, choices=f.metadata.get("choices"),
-                            metavar=None if f.metadata.get("choices") else kind.__name__.upper(),
+        parser.add_argument(*names, dest=f.name, default=f.default, choices=choices,
+                            metavar=None if choices else kind.__name__.upper(),
                             help=(f.metadata["help"] + shown).replace("%", "%%"), **more)
     return parser
 

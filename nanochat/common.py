@@ -1,9 +1,8 @@
 """
 The ground everything stands on: where files live, how they are written, what errors look like, who may log.
 
-Standard library only, and nothing happens at import. Every other room may import this one; it imports none.
-A file appears under its final name only when it is whole (temporary name, fsync, rename), so a power cut at any moment
-leaves either the old file or the new one.
+Standard library only, and nothing happens at import. A file appears under its final name only when it is whole
+(temporary name, fsync, rename), so a power cut at any moment leaves either the old file or the new one.
 """
 import contextlib
 import errno
@@ -24,9 +23,9 @@ from pathlib import Path
 log = logging.getLogger("nanochat")
 
 
-# ---------------------------------------------------------------------------------------------------------- errors
+# ---- errors
 class NanochatError(Exception):
-    """A mistake the user can mend: shown as one line, without a traceback. Its text ends with what to do."""
+    """A mistake the user can mend: one line, no traceback. Its text ends with what to do."""
 
     exit_code = 1
 
@@ -38,11 +37,11 @@ class UsageError(NanochatError):
 
 
 class DataError(NanochatError):
-    """A file that cannot be read or does not hold what its name promises. The text names the file."""
+    """A file that cannot be read or does not hold what its name promises."""
 
 
 class MissingArtifact(NanochatError):
-    """Something an earlier stage makes is not there. The text names the command that makes it."""
+    """Something an earlier stage makes is not there."""
 
     def __init__(self, what, path, command):
         super().__init__(f"{what} not found at {path}. Make it with: {command}")
@@ -53,14 +52,14 @@ class CheckpointError(NanochatError):
 
 
 class Interrupted(NanochatError):
-    """The user pressed Ctrl-C (or the system sent SIGTERM); the state is saved and the text says how to go on."""
+    """The user pressed Ctrl-C or the system sent SIGTERM; the state is saved and the text says how to go on."""
 
     exit_code = 130
 
 
-# ------------------------------------------------------------------------------------------------------- file system
+# ---- file system
 def base_dir() -> Path:
-    """The folder under which everything a run makes is kept: $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat."""
+    """Where all that a run makes is kept: $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat."""
     return Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat").expanduser()
 
 
@@ -72,31 +71,21 @@ def _fsync(path):
         os.close(fd)
 
 
-def _temporary(path):
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _temporary(path, ending="tmp"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
 
 
 def atomic_write(path, data):
     """Write `data` (bytes, or str as UTF-8) to `path` so that the name never holds half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = _temporary(path)
-    try:
-        with open(tmp, "wb") as f:
-            f.write(data.encode("utf-8") if isinstance(data, str) else data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-        _fsync(path.parent)
-    finally:
-        tmp.unlink(missing_ok=True)
+    with atomic_file(path) as tmp:
+        tmp.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 
 @contextlib.contextmanager
 def atomic_file(path):
     """Yield a temporary path beside `path`; when the block ends well the file there takes the name `path`."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = _temporary(path)
     try:
         yield tmp
@@ -111,8 +100,7 @@ def atomic_file(path):
 def atomic_dir(path):
     """Yield a temporary folder; when the block ends well it becomes `path`, replacing what stood there."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp, old = _temporary(path), path.with_name(f".{path.name}.{os.getpid()}.old")
+    tmp, old = _temporary(path), _temporary(path, "old")
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir()
     try:
@@ -136,12 +124,12 @@ def atomic_dir(path):
 
 
 def write_json(path, value):
-    """Write `value` as readable JSON, atomically. NaN and infinity are refused: JSON has no word for them."""
+    """Write `value` as readable JSON, atomically. ValueError for NaN and infinity: JSON has no word for them."""
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path):
-    """The value in a JSON file. Raises DataError naming the file when it cannot be read."""
+    """The value in a JSON file. Raises DataError."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
@@ -157,7 +145,6 @@ def append_jsonl(path, record):
 
 
 def sha256(path) -> str:
-    """Hex digest of a file's bytes."""
     digest = hashlib.sha256()
     with open(path, "rb") as f:
         for block in iter(lambda: f.read(1 << 20), b""):
@@ -178,7 +165,7 @@ def run_lock(path):
         yield
 
 
-# ------------------------------------------------------------------------------------------------------------- seeds
+# ---- seeds
 def mix_seed(*parts) -> int:
     """A 63-bit seed from any ints and strings, such that different parts give unrelated seeds.
 
@@ -188,16 +175,13 @@ def mix_seed(*parts) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-# ----------------------------------------------------------------------------------------------------------- records
+# ---- records
 @functools.cache
 def git_commit() -> str:
     """Short hash of the code's commit, with '-dirty' when the tree has changes; 'unknown' outside git."""
-    def git(*args):
-        out = subprocess.run(["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True)
-        return out.stdout.strip() if out.returncode == 0 else ""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        commit = git("rev-parse", "--short", "HEAD")
-        return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "") if commit else "unknown"
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
     except OSError:
         return "unknown"
 
@@ -212,7 +196,7 @@ def versions() -> dict:
 
 
 def save_result(name, *, metrics, config, device, wall_s, notes=()):
-    """Write report/results/<name>.json, from which the report is made. `metrics` is plain JSON; rank 0 only."""
+    """Write report/results/<name>.json, from which the report is made; rank 0 only."""
     path = base_dir() / "report" / "results" / f"{name}.json"
     write_json(path, {"name": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "wall_s": round(wall_s, 2),
                       "commit": git_commit(), "device": device, "versions": versions(), "config": config,
@@ -220,7 +204,7 @@ def save_result(name, *, metrics, config, device, wall_s, notes=()):
     return path
 
 
-# ------------------------------------------------------------------------------------------------- the user's terminal
+# ---- the user's terminal
 def setup_logging(rank=0):
     """Send the one logger to stdout; other ranks than 0 only speak of warnings."""
     handler = logging.StreamHandler(sys.stdout)
@@ -249,19 +233,22 @@ class Progress:
         rate = (self.done - self.before) / max(now - self.start, 1e-9)
         left = (self.total - self.done) / rate if rate else 0
         tail = "".join(f" | {k} {v}" for k, v in fields.items())
-        text = f"{self.what} {self.done:,}/{self.total:,} ({self.done / max(self.total, 1):.0%}) | {left:.0f}s left{tail}"
+        share = self.done / max(self.total, 1)
+        text = f"{self.what} {self.done:,}/{self.total:,} ({share:.0%}) | {left:.0f}s left{tail}"
         if self.tty:
-            width = shutil.get_terminal_size().columns - 1
-            sys.stdout.write("\r" + text[:width].ljust(width))
-            sys.stdout.flush()
+            self._redraw(text)
         else:
             log.info(text)
+
+    def _redraw(self, text):
+        width = shutil.get_terminal_size().columns - 1
+        print("\r" + text[:width].ljust(width), end="", flush=True)
 
     def close(self):
         """Leave the line and return the seconds it took."""
         if self.tty and self.shown:
-            sys.stdout.write("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r")
-            sys.stdout.flush()
+            self._redraw("")
+            print(end="\r", flush=True)
         return time.monotonic() - self.start
 
 
@@ -279,7 +266,8 @@ def run(main):
     except OSError as e:
         if e.errno != errno.ENOSPC:
             raise
-        code, text = 1, f"no space left on the device that holds {e.filename or base_dir()}. Free some, then run this again."
+        full = e.filename or base_dir()
+        code, text = 1, f"no space left on the device that holds {full}. Free some, then run this again."
     if text:
         print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)
     sys.exit(code)

@@ -42,6 +42,22 @@ def wilson(correct, n, z=1.96):
     return max(0.0, (middle - half) / (1 + zz / n)), min(1.0, (middle + half) / (1 + zz / n))
 
 
+def mean_centered(scores):
+    """(mean of the centred accuracies, its 95 % interval) of scores as run_core_task gives them, one or more.
+
+    Each side of the interval is made of that side of the tasks' own (Zou and Donner 2008).
+    """
+    mean = sum(s["centered"] for s in scores) / len(scores)
+    sides = [[centered(s["ci95"][i], s["chance"]) - s["centered"] for s in scores] for i in (0, 1)]
+    return mean, [mean + sign * math.hypot(*side) / len(scores) for sign, side in zip((-1, 1), sides)]
+
+
+def gpt2():
+    """{task: per cent right, "CORE": CORE} of GPT-2 small, medium, large and XL; gpt2_core.txt has the source."""
+    lines = Path(__file__).with_name("gpt2_core.txt").read_text(encoding="utf-8").splitlines()
+    return {name: list(map(float, figures)) for name, *figures in map(str.split, lines) if name != "#"}
+
+
 def subset(n, limit, seed):
     """At most `limit` (0: all) of range(n), a random sample fixed by `seed`, ascending."""
     return sorted(random.Random(seed).sample(range(n), limit)) if 0 < limit < n else list(range(n))
@@ -141,7 +157,16 @@ def draw_shots(task, n, index) -> list[int]:
     return [i + (i >= index) for i in drawn]
 
 
-def render_item(task, examples, index, tokenizer, max_tokens) -> Item:
+def posed(task, examples, index, control):
+    """Example `index`; for the control its answers, behind the question of another one."""
+    if not control or len(examples) < 2:
+        return examples[index]
+    other = random.Random(mix_seed("control", task.label, index)).randrange(len(examples) - 1)
+    asked = examples[other + (other >= index)]
+    return examples[index] | {key: asked[key] for key in ("query", "context", "context_options") if key in asked}
+
+
+def render_item(task, examples, index, tokenizer, max_tokens, control=False) -> Item:
     """Example `index` behind its few-shot examples. Sequences of more than `max_tokens` lose their left but for bos.
 
     All options lose as much as the longest, so that they are compared after the same words.
@@ -151,7 +176,7 @@ def render_item(task, examples, index, tokenizer, max_tokens) -> Item:
         context, continuation = options(task, examples[i])[examples[i].get("gold", 0)]
         shots.append(f"{context}{task.delimiter}{continuation}\n\n")
     parts = [_encode(tokenizer, "".join(shots) + context + task.delimiter, continuation)
-             for context, continuation in options(task, examples[index])]
+             for context, continuation in options(task, posed(task, examples, index, control))]
     spans, room, longest = [], max_tokens - 1, max(len(ids) for ids, _ in parts)
     for ids, same in parts:
         cut = max(0, len(ids) - room, min(longest - room, same))      # of its continuation only what must go
@@ -167,16 +192,16 @@ def _encode(tokenizer, prompt, continuation):
 
 # ------------------------------------------------------------------------------------------------------------ scoring
 def _judge(logits, targets):
-    """(log-likelihood, whether it is the likeliest) of each target (n,) under its row of logits (n, V)."""
-    return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0], logits.argmax(-1) == targets
+    """(log-likelihood of the target, likeliest token) of each target (n,) and its row of logits (n, V)."""
+    return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0], logits.argmax(-1)
 
 
 @torch.inference_mode()
 def reference(model, span):
-    """(mean log-likelihood, exact greedy match) of one span by one plain forward of the whole model."""
+    """(mean log-likelihood, exact greedy match, likeliest tokens) of one span by one plain forward of the model."""
     ids = torch.tensor(span.ids, device=model.device)
-    likelihood, hit = _judge(model(ids[None, :-1])[0, span.start - 1:], ids[span.start:])
-    return likelihood.mean().item(), bool(hit.all())
+    likelihood, likeliest = _judge(model(ids[None, :-1])[0, span.start - 1:], ids[span.start:])
+    return likelihood.mean().item(), torch.equal(likeliest, ids[span.start:]), likeliest.tolist()
 
 
 def batches(items, cost, limit):
@@ -232,9 +257,13 @@ def computed_tokens(items):
 
 
 @torch.inference_mode()
-def score_items(model, items, batch_tokens):
-    """`reference` of every span of every item of a task, in order: a list of (mean log-likelihood, exact) an item."""
-    results = {}
+def score_items(model, items, batch_tokens=0):
+    """`reference` of every span of every item of a task, in order: a list of results an item.
+
+    Equal but for the order of sums, which follows the shapes of the matrices: about 2e-6 in fp32 (bench_eval.py prints
+    it). 0 tokens a batch: what fits a processor's cache (dev/LOG.md), more on a GPU.
+    """
+    results, batch_tokens = {}, batch_tokens or (1024 if model.device.type == "cpu" else 16384)
     for batch in batches(sorted(items, key=lambda item: -item.shared), computed_tokens, batch_tokens):
         found = iter(_score_batch(model, batch))
         results.update({item.index: [next(found) for _ in item.spans] for item in batch})
@@ -251,33 +280,53 @@ def _score_batch(model, items):
     scored = torch.cat([h[s.start - 1 - shared:len(s.ids) - 1 - shared] for h, s in zip(hidden, spans)])   # (n, C)
     targets = [s.ids[s.start:] for s in spans]
     found = _judge(model.logits(scored), torch.tensor(sum(targets, []), device=device))
-    pieces = zip(*(x.cpu().split([len(t) for t in targets]) for x in found))
-    return [(likelihood.mean().item(), bool(hit.all())) for likelihood, hit in pieces]
+    pieces = zip(targets, *(x.cpu().split([len(t) for t in targets]) for x in found))
+    return [(likelihood.mean().item(), likeliest.tolist() == target, likeliest.tolist())
+            for target, likelihood, likeliest in pieces]
+
+
+def likeliest_option(results):
+    return max(range(len(results)), key=lambda i: results[i][0])
 
 
 def is_right(task, item, results):
-    """Verdict on one item from its options' (mean log-likelihood, exact match)."""
-    if task.kind == "language_modeling":
-        return results[0][1]
-    return max(range(len(results)), key=lambda i: results[i][0]) == item.gold
+    """Verdict on one item from its options' results."""
+    return results[0][1] if task.kind == "language_modeling" else likeliest_option(results) == item.gold
 
 
-def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=4096, progress=None):
-    """Score a task: {"accuracy", "centered", "n", "chance", "ci95", "cut"}, the same on every rank; all must call.
+def _record(task, example, item, results, tokenizer):
+    """A graded item as chat_eval keeps it, without its few-shot examples.
 
-    `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long for the model.
+    The reply in a language-modelling task is the likeliest token at each place, given the right ones before it.
+    """
+    contexts, continuations = zip(*options(task, example))
+    asked, answers = (continuations, contexts) if task.kind == "schema" else (contexts, continuations)
+    reply = (tokenizer.decode(results[0][2]).strip() if task.kind == "language_modeling"
+             else answers[likeliest_option(results)])
+    right = is_right(task, item, results)
+    return {"task": task.label, "index": item.index, "prompt": [{"role": "user", "content": asked[0]}],
+            "cut": any(span.cut for span in item.spans), "reference": answers[item.gold], "replies": [reply],
+            "answers": [reply], "verdicts": [right], "score": float(right)}
+
+
+def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=0, progress=None, control=False):
+    """Score a task: ({"accuracy", "centered", "n", "chance", "ci95", "cut"}, records), the same on every rank.
+
+    All must call. `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long for
+    the model. `control`: each answer behind another question.
     """
     examples = read_examples(task.path)
     chosen = subset(len(examples), max_items, mix_seed("core", task.label))
-    mine, verdicts, room = chosen[rt.rank::rt.world_size], [], model.config.sequence_len + 1
+    mine, records, room = chosen[rt.rank::rt.world_size], [], model.config.sequence_len + 1
     for start in range(0, len(mine), GROUP):
-        items = [render_item(task, examples, i, tokenizer, room) for i in mine[start:start + GROUP]]
+        items = [render_item(task, examples, i, tokenizer, room, control) for i in mine[start:start + GROUP]]
         for item, results in zip(items, score_items(model, items, batch_tokens)):
-            verdicts.append((is_right(task, item, results), any(span.cut for span in item.spans)))
+            records.append(_record(task, posed(task, examples, item.index, control), item, results, tokenizer))
         if progress:
             progress.update(len(items), task=task.label)
-    verdicts = [v for part in runtime.all_gather_object(rt, verdicts) for v in part]
-    right, n = sum(v[0] for v in verdicts), len(verdicts)
+    records = [r for part in runtime.all_gather_object(rt, records) for r in part]
+    records.sort(key=lambda r: r["index"])
+    right, n = sum(r["verdicts"][0] for r in records), len(records)
     accuracy = right / max(n, 1)
     return {"accuracy": accuracy, "centered": centered(accuracy, task.chance), "n": n, "chance": task.chance,
-            "ci95": list(wilson(right, n)), "cut": sum(v[1] for v in verdicts)}
+            "ci95": list(wilson(right, n)), "cut": sum(r["cut"] for r in records)}, records

@@ -3,13 +3,13 @@ Documents or conversations -> packed rows -> the batches of a step, in one globa
 
 How documents are packed into rows is a deterministic function of their lengths, so rows have global numbers 0, 1, 2...,
 and step s always sees the same rows, whatever the number of ranks and the micro-batch. Hence exact resume, also on
-another number of GPUs. Knows nothing of models or optimizers.
+another number of GPUs.
 """
 import functools
 import hashlib
-import queue
-import threading
+import itertools
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,13 @@ FORMAT = 1                     # of packing; raise it when the same documents gi
 PLAN_CACHE_DOCUMENTS = 20_000  # shards with more documents keep their packing plan on disk
 
 
-# ------------------------------------------------------------------------------------------------------------- packing
+# ---- packing
 @dataclass(frozen=True)
 class Plan:
     """Which pieces make which row: row i is the pieces first[i]:first[i+1].
 
-    Piece p is tokens[start[p]:start[p]+length[p]] with its first token replaced by bos, which is what stands there
-    unless the piece continues a document: then the token before it, already the last of another row, gives its place.
+    Piece p is tokens[start[p]:start[p]+length[p]] with bos for its first token. Where the piece continues a document,
+    that token is the last of another row too.
     """
     first: np.ndarray     # (rows + 1,) int64
     start: np.ndarray     # (pieces,) int64
@@ -47,11 +47,10 @@ class Plan:
 def pack(offsets, capacity, crop, seed=0) -> Plan:
     """Pack the documents offsets[d]:offsets[d+1] into rows of `capacity` tokens, the largest that fits first.
 
-    Documents longer than a row are cut into full rows first; what is left of them is packed like any other document, so
-    that a book does not end as crumbs in the gaps (best-fit packing, arXiv 2404.10830). When nothing fits the rest of a
-    row and `crop` is set, the longest waiting piece is cut: the head fills the row, bos + tail waits on. So nothing is
-    lost, and only the last row has padding. Without `crop` (conversations) such a rest is padding. The order of rows is
-    mixed by `seed`: packing serves long documents first, training should not.
+    Documents longer than a row are cut into full rows first and their rest is packed like any other document (best-fit
+    packing, arXiv 2404.10830). When nothing fits the rest of a row and `crop` is set, the longest waiting piece is cut:
+    the head fills the row, bos + tail waits on, so that only the last row has padding. Without `crop` (conversations)
+    such a rest is padding. The order of rows is mixed by `seed`: packing serves long documents first.
     """
     starts, lengths = np.asarray(offsets[:-1], np.int64), np.diff(offsets).astype(np.int64)
     step = capacity - 1                              # a continued piece spends one token of the row on its bos
@@ -95,42 +94,42 @@ def _best_fit(starts, lengths, capacity, crop):
     return rows
 
 
-def _read_row(plan, i, tokens, bos, capacity, mask=None):
-    """(tokens int64 (capacity,), mask float32 (capacity,)); the mask is 1 where None is given and 0 on padding."""
-    ids, keep, at = np.full(capacity, bos, np.int64), np.zeros(capacity, np.float32), 0
-    for p in range(plan.first[i], plan.first[i + 1]):
-        start, n = plan.start[p], int(plan.length[p])
-        ids[at:at + n] = tokens[start:start + n]
-        ids[at] = bos
-        keep[at:at + n] = 1 if mask is None else mask[start:start + n]
-        at += n
-    return ids, keep
+# ---- rows
+class _Rows:
+    """The rows of some shards with their plans. Subclasses set `counts`, each row's sum of weights, and `hash`."""
+
+    def __init__(self, shards, plans, sequence_len):
+        self.shards, self.plans, self.sequence_len = shards, plans, sequence_len
+        self.ends = np.cumsum([0, *map(len, plans)])
+
+    def __len__(self):
+        return int(self.ends[-1])
+
+    def row(self, i):
+        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1], padding has 0."""
+        s = int(np.searchsorted(self.ends, i, side="right")) - 1
+        shard, plan, at = self.shards[s], self.plans[s], 0
+        ids, keep = np.full(self.sequence_len + 1, shard.bos_id, np.int64), np.zeros(self.sequence_len + 1, np.float32)
+        for p in range(plan.first[i - self.ends[s]], plan.first[i - self.ends[s] + 1]):
+            start, n = plan.start[p], int(plan.length[p])
+            ids[at:at + n] = shard.tokens[start:start + n]
+            ids[at] = shard.bos_id
+            keep[at:at + n] = shard.mask[start:start + n] if isinstance(shard, ChatRows) else 1
+            at += n
+        return ids, keep[1:]
 
 
-# ---------------------------------------------------------------------------------------------------------------- rows
-class TextRows:
+class TextRows(_Rows):
     """Rows of pretraining text: every row starts with bos, documents whole where they fit.
 
-    A target that is bos has weight 1. A cut piece is always the last of its row, so inside a row bos follows nothing
-    but the true end of a document: it teaches the model where texts end.
+    A target that is bos has weight 1. As a cut piece is always the last of its row, it teaches where texts end.
     """
 
     def __init__(self, shards, sequence_len):
-        self.shards, self.sequence_len = list(shards), sequence_len
-        self.plans = [_plan(shard, sequence_len) for shard in self.shards]
-        self.ends = np.cumsum([len(plan) for plan in self.plans], dtype=np.int64)
+        shards = list(shards)
+        super().__init__(shards, [_plan(shard, sequence_len) for shard in shards], sequence_len)
         self.counts = np.concatenate([np.zeros(0), *(plan.row_lengths() - 1.0 for plan in self.plans)])
-        self.hash = _digest(FORMAT, sequence_len, [shard.sha256 for shard in self.shards])
-
-    def __len__(self):
-        return len(self.counts)
-
-    def row(self, i):
-        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1]."""
-        s = int(np.searchsorted(self.ends, i, side="right"))
-        shard, plan = self.shards[s], self.plans[s]
-        ids, keep = _read_row(plan, i - (self.ends[s] - len(plan)), shard.tokens, shard.bos_id, self.sequence_len + 1)
-        return ids, keep[1:]
+        self.hash = _digest(FORMAT, sequence_len, [shard.sha256 for shard in shards])
 
 
 def _digest(*parts):
@@ -155,47 +154,36 @@ def _plan(shard, sequence_len):
     return plan
 
 
-class ChatRows:
+class ChatRows(_Rows):
     """Rows of conversations, packed whole; weight is 1 on what the assistant itself must produce, 0 elsewhere.
 
-    A conversation is never split over rows. One longer than a row is cut on the right; `cut` counts those.
+    One longer than a row is cut on the right; `cut` counts those.
     """
 
     def __init__(self, conversations, tokenizer, sequence_len, seed=0):
         capacity = sequence_len + 1
-        tokens, masks, self.cut, progress = [], [], 0, None
-        if hasattr(conversations, "__len__"):
-            progress = Progress(len(conversations), "rendering conversations")
+        tokens, masks, self.cut = [], [], 0
+        progress = Progress(len(conversations), "rendering conversations")
         dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
         for conversation in conversations:
             ids, mask = render(tokenizer, conversation)
             self.cut += len(ids) > capacity
             tokens.append(np.array(ids[:capacity], dtype))
             masks.append(np.array(mask[:capacity], np.uint8))
-            if progress:
-                progress.update()
-        if progress:
-            progress.close()
+            progress.update()
+        progress.close()
         if self.cut:
             log.info(f"{self.cut:,} of {len(tokens):,} conversations are longer than {capacity} tokens and were cut")
-        self.sequence_len, self.bos_id = sequence_len, tokenizer.bos_id
+        self.bos_id = tokenizer.bos_id
         offsets = np.concatenate([[0], np.cumsum([len(t) for t in tokens], dtype=np.int64)])
         self.tokens = np.concatenate([np.zeros(0, dtype), *tokens])
         self.mask = np.concatenate([np.zeros(0, np.uint8), *masks])
-        self.plan = pack(offsets, capacity, crop=False, seed=seed)
-        self.counts = np.array([self.row(i)[1].sum(dtype=np.float64) for i in range(len(self.plan))])
+        super().__init__([self], [pack(offsets, capacity, crop=False, seed=seed)], sequence_len)
+        self.counts = np.array([self.row(i)[1].sum(dtype=np.float64) for i in range(len(self))])
         self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens.tobytes()).hexdigest())
 
-    def __len__(self):
-        return len(self.plan)
 
-    def row(self, i):
-        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1]."""
-        ids, keep = _read_row(self.plan, i, self.tokens, self.bos_id, self.sequence_len + 1, self.mask)
-        return ids, keep[1:]
-
-
-# ------------------------------------------------------------------------------------------------------------- batches
+# ---- batches
 @dataclass
 class Batch:
     """One micro-step of one rank, on the CPU. A step's loss is the sum of weight * nll over all its batches / count."""
@@ -207,12 +195,10 @@ class Batch:
 
     def to(self, device):
         """This batch on `device`; a copy to CUDA does not wait."""
-        move = functools.partial(_move, device=device)
-        return Batch(move(self.inputs), move(self.targets), move(self.weight), self.count, self.rows)
-
-
-def _move(tensor, device):
-    return (tensor.pin_memory() if str(device).startswith("cuda") else tensor).to(device, non_blocking=True)
+        pin = str(device).startswith("cuda")
+        moved = [(tensor.pin_memory() if pin else tensor).to(device, non_blocking=True)
+                 for tensor in (self.inputs, self.targets, self.weight)]
+        return Batch(*moved, self.count, self.rows)
 
 
 def collate(rows, numbers):
@@ -226,9 +212,9 @@ def collate(rows, numbers):
 class StepBatches:
     """Iterating yields (step, list[Batch]) forever from start_step on: this rank's micro-batches of each step.
 
-    Step s sees the rows s*R to (s+1)*R of the endless order (epoch after epoch, each row once an epoch, a step may
-    straddle two), whatever world_size and device_batch_size. `shuffle` gives every epoch its own permutation.
-    The next step is read ahead on a thread, which ends with the iterator. Raises UsageError naming the flag.
+    Step s sees the rows s*R to (s+1)*R of the endless order (epoch after epoch; a step may straddle two), whatever
+    world_size and device_batch_size. `shuffle` gives every epoch its own permutation. The next step is read ahead on a
+    thread, which ends with the iterator. Raises UsageError naming the flag.
     """
 
     def __init__(self, rows, rows_per_step, device_batch_size, rank=0, world_size=1, seed=0, shuffle=False,
@@ -244,16 +230,11 @@ class StepBatches:
         self.seed, self.shuffle = seed, shuffle
         self._permutation = functools.lru_cache(maxsize=2)(self._permutation)
 
-    @property
-    def steps_per_epoch(self):
-        """Steps in which every row is seen once; a float, as the last step may straddle two epochs."""
-        return len(self.rows) / self.rows_per_step
-
     def _permutation(self, epoch):
         return np.random.RandomState(mix_seed("epoch", self.seed, epoch) % 2**32).permutation(len(self.rows))
 
     def step_rows(self, step):
-        """Global numbers of all rows of a step, the same on every rank: int64 (rows_per_step,)."""
+        """Global numbers of all rows of a step, on all ranks: int64 (rows_per_step,)."""
         epoch, row = np.divmod(step * self.rows_per_step + np.arange(self.rows_per_step), len(self.rows))
         if self.shuffle:
             for e in np.unique(epoch):
@@ -268,32 +249,8 @@ class StepBatches:
         return [Batch(*collate(self.rows, micro), count, micro.tolist()) for micro in mine]
 
     def __iter__(self):
-        ready, closed = queue.Queue(maxsize=1), threading.Event()
-
-        def put(item):
-            while not closed.is_set():
-                try:
-                    return ready.put(item, timeout=0.2)
-                except queue.Full:
-                    pass
-
-        def read_ahead():
-            step = self.start_step
-            try:
-                while not closed.is_set():
-                    put((step, self.load(step)))
-                    step += 1
-            except BaseException as e:     # shown where the batch was asked for
-                put(e)
-
-        reader = threading.Thread(target=read_ahead, name="batches", daemon=True)
-        reader.start()
-        try:
-            while True:
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            closed.set()
-            reader.join()       # a thread that the interpreter's exit finds inside torch aborts the process
+        with ThreadPoolExecutor(1, "batches") as reader:
+            ready = reader.submit(self.load, self.start_step)
+            for step in itertools.count(self.start_step):
+                batches, ready = ready.result(), reader.submit(self.load, step + 1)
+                yield step, batches

@@ -53,7 +53,6 @@ KINDERGARTEN_SHARD = 4000      # documents in a generated training shard
 KINDERGARTEN_VAL = 800
 
 
-# ------------------------------------------------------------------------------------------------------------- shards
 def shards(name, split) -> list[Path]:
     """The shards of a data set, or of a folder of parquet files, that are on this machine, in a fixed order.
 
@@ -124,12 +123,11 @@ def iter_texts(paths):
                 raise _damaged(path, e) from None
 
 
-# -------------------------------------------------------------------------------------------------- getting them here
 def generate(row, n):
     """Write the first n training shards of the kindergarten and its validation shard, those that are missing.
 
     Each shard has its own seed, so shard i is the same however many are made, and validation documents are drawn apart
-    from all training documents (a few of the shortest kinds turn up in both). Small row groups keep readers small.
+    from training documents (a few of the shortest kinds are in both). Small row groups keep readers small.
     """
     from nanochat.kindergarten import documents      # only here: reading other data sets needs no kindergarten
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
@@ -195,7 +193,6 @@ def download(row, n, workers=4):
             raise future.exception()
 
 
-# ------------------------------------------------------------------------------------------------------------ command
 @dataclass
 class Config:
     dataset: str = option("climbmix", f"one of {', '.join(DATASETS)}")

@@ -27,7 +27,7 @@ class FinetuneConfig(train.RunFlags):
     data: str = option("", "kindergarten, or tasks and .jsonl files joined by '|', each perhaps with a factor: "
                            "'smoltalk|gsm8k*2|mine.jsonl' (default: kindergarten for a model that grew up there)")
     conversations: int = option(0, "how many to use (0: all there are; the kindergarten makes 20,000)")
-    device_batch_size: int = option(32, "rows a device takes at a time; halve it when memory runs out")
+    device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, fewer on a CPU)")
     total_batch_size: int = option(0, "tokens a step over all devices (0: as in pretraining)")
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
     epochs: float = option(1.0, "times over the data when num_iterations is 0")
@@ -38,8 +38,8 @@ class FinetuneConfig(train.RunFlags):
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
     def __post_init__(self):
-        if self.device_batch_size < 1:
-            raise UsageError(f"--device_batch_size must be at least 1, got {self.device_batch_size}.")
+        if self.device_batch_size < 0:
+            raise UsageError(f"--device_batch_size must be at least 0, got {self.device_batch_size}.")
         if self.lr_scale <= 0:
             raise UsageError(f"--lr_scale must be above 0, got {self.lr_scale}.")
 
@@ -76,13 +76,14 @@ def run(stage_name, title, result, config, real_data):
     if batch_tokens % T:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the model's context, {T}.")
     per_step = batch_tokens // T
+    at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, T, per_step // rt.world_size)
     steps = config.num_iterations or max(1, round(config.epochs * len(rows) / per_step))
     log.info(f"{title} of {config.source}/{tag} on {rt}: {len(chosen):,} conversations of {data}, {steps:,} steps of "
              f"{batch_tokens:,} tokens")
     if config.dry_run:
         return
     model.requires_grad_(True).train()
-    optimizer = train.make_optimizer(model, rt, scale=config.lr_scale)
+    optimizer = train.make_optimizer(model, rt, scale=config.lr_scale * scaling.lr_factor(model.config.n_layer, batch_tokens))
     optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
     identity = {"data": data, "rows": rows.hash, "tokenizer": tokenizer.hash,
                 "model": asdict(model.config), "steps": steps, "batch_tokens": batch_tokens,
@@ -90,14 +91,14 @@ def run(stage_name, title, result, config, real_data):
     stage = train.Stage(
         name=title, folder=checkpoint.stage_dir(stage_name) / tag, log_path=base_dir() / "logs" / f"{stage_name}_{tag}.jsonl",
         steps=steps,
-        batches=lambda start: iter(StepBatches(rows, per_step, config.device_batch_size, rt.rank, rt.world_size,
-                                               seed=config.seed, shuffle=True, start_step=start)),
+        batches=lambda start: iter(StepBatches(rows, per_step, at_a_time, rt.rank, rt.world_size, seed=config.seed,
+                                               shuffle=True, start_step=start)),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=config.warmdown_frac),
                                scaling.muon_momentum(step, steps)),
         identity=identity,
         meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"], "data": data,
               "config": asdict(config)},
-        evaluate=lambda: {"val_loss": masked_loss(model, val_rows, config.device_batch_size, rt)},
+        evaluate=lambda: {"val_loss": masked_loss(model, val_rows, at_a_time, rt)},
         eval_every=config.eval_every, **config.for_stage())
     train.run_locked(stage, model, optimizer, rt, config, result)
 

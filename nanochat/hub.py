@@ -2,11 +2,10 @@
 Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe to run twice at
 once.
 
-huggingface_hub does the talking: addresses, tokens, offline mode, redirects, retries, resuming within a call. What it
-does not do is done here: it forgets half a file when a process ends, and it compares sizes, never the bytes. Here the
-part that has arrived stays beside the target under a name with the wanted version in it, and the whole file must have
-the hash that the hub announces (the ETag: sha256 of a large file, git's blob hash of a small one) before it gets its
-name.
+huggingface_hub does the talking: addresses, tokens, offline mode, redirects, retries. But it forgets half a file when a
+process ends, and compares sizes, never the bytes. Here the part that has arrived stays beside the target under a name with
+the wanted version in it, and the file gets its name when it has the hash that the hub announces (the ETag: sha256 of a
+large file, git's blob hash of a small one).
 """
 import contextlib
 import fcntl
@@ -114,10 +113,12 @@ def _locked(file):
 
 def _fetch_once(dest, url, etag, size, on_bytes):
     """Fetch what the part file lacks; when its bytes are right it takes the name `dest`. False: they were not."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import HTTPError
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers, disable_progress_bars
     disable_progress_bars()
+    constants.DOWNLOAD_CHUNK_SIZE = 1 << 16    # not 10 MB, which a break loses and for which Ctrl-C waits on a slow line
     with _part_file(dest, etag, on_bytes) as part:
         if part is None:
             return True

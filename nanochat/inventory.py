@@ -13,15 +13,11 @@ NOT_OURS = ("build", "report.md", "report_files")           # made by running it
 
 
 def code_files(root=ROOT):
-    """[(path, whether a reader must read it)] of the code's own text files, without what running it makes."""
+    """[(path, whether a reader must read it)] of the code's own text files."""
     tops = sorted(root.iterdir()) if (root / "pyproject.toml").exists() else [root / "nanochat", root / "scripts"]
-    found = []
-    for top in tops:
-        if top.name == ".ci" or not (top.name.startswith(".") or top.name in NOT_OURS):
-            paths = sorted(top.rglob("*")) if top.is_dir() else [top]
-            ours = [path for path in paths if path.suffix in SUFFIXES or path.parent.name == ".ci"]
-            found += [(path, top.name not in ASIDE) for path in ours]
-    return found
+    tops = [top for top in tops if top.name == ".ci" or top.name[0] != "." and top.name not in NOT_OURS]
+    return [(path, top.name not in ASIDE) for top in tops for path in [top, *sorted(top.rglob("*"))]
+            if path.suffix in SUFFIXES or path.parent.name == ".ci"]
 
 
 def code_size(root=ROOT):

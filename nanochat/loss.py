@@ -32,26 +32,31 @@ def token_nll(hidden, head, targets, softcap):
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """With s = sigmoid(2x / softcap) a squashed logit softcap * tanh(x / softcap) is softcap * (2s - 1), whose slope is
+    4s(1 - s): half the passes over memory of tanh and its square. It is bounded, so exp() needs no maximum taken off."""
+
     @staticmethod
     def forward(ctx, hidden, head, targets, weight, softcap):
         step = max(1, CHUNK_ELEMENTS // head.size(0))
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         d_hidden = torch.empty_like(hidden)
         d_head = torch.zeros_like(head, dtype=torch.float32)
+        raw = head.new_empty((min(step, hidden.size(0)), head.size(0)))
+        squashed, exponent = (torch.empty_like(raw, dtype=torch.float32) for _ in range(2))     # one memory for all chunks
         for start in range(0, hidden.size(0), step):
             rows = slice(start, start + step)
-            h, t, w = hidden[rows], targets[rows], weight[rows]
-            squashed = F.linear(h, head).float().div_(softcap).tanh_()
-            logits = squashed * softcap
-            norm = torch.logsumexp(logits, dim=-1)
-            total += ((norm - logits.gather(1, t[:, None]).squeeze(1)) * w).sum()
-            # d loss / d raw logit = (softmax - onehot) * weight * (1 - tanh^2)
-            grad = logits.sub_(norm[:, None]).exp_()
-            grad[torch.arange(t.numel(), device=t.device), t] -= 1
-            grad.mul_(squashed.square_().neg_().add_(1)).mul_(w[:, None])
-            grad = grad.to(head.dtype)
-            torch.mm(grad, head, out=d_hidden[rows])
-            d_head += grad.T @ h
+            h, t, w = hidden[rows], targets[rows, None], weight[rows, None]
+            logits, s, grad = (x[: h.size(0)] for x in (raw, squashed, exponent))
+            s.copy_(torch.mm(h, head.T, out=logits)).mul_(2 / softcap).sigmoid_()
+            torch.mul(s, 2 * softcap, out=grad).sub_(softcap)
+            logit = grad.gather(1, t)
+            norm = grad.exp_().sum(-1, keepdim=True)
+            total += ((norm.log() - logit) * w).sum()
+            # d loss / d raw logit = (softmax - onehot) * weight * slope
+            grad.scatter_add_(1, t, -norm)
+            grad.mul_(torch.addcmul(s, s, s, value=-1, out=s)).mul_(w * 4 / norm)
+            torch.mm(logits.copy_(grad), head, out=d_hidden[rows])
+            d_head += logits.T @ h
         ctx.save_for_backward(d_hidden, d_head)
         ctx.head_dtype = head.dtype
         return total

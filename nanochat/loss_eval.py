@@ -2,7 +2,7 @@
 Bits per byte: how many bits a model needs for a byte of text it has not seen.
 
 Unlike the loss a token it does not depend on the tokenizer, so models with different vocabularies can be compared.
-Special tokens stand for no text: they are left out of both sums. Nothing is loaded or written here.
+Special tokens stand for no text: they are left out of both sums.
 """
 import math
 

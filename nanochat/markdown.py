@@ -26,10 +26,10 @@ def human(value):
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
 
 
-def percent(score, ci95=None):
+def percent(score, ci95=None, whole=100, digits=1):
     """'92.5 ± 4.1', where ± is the longer side of the interval; '92.5' without one."""
-    error = f" ± {100 * max(score - ci95[0], ci95[1] - score):.1f}" if ci95 else ""
-    return f"{100 * score:.1f}{error}"
+    error = f" ± {whole * max(score - ci95[0], ci95[1] - score):.{digits}f}" if ci95 else ""
+    return f"{whole * score:.{digits}f}{error}"
 
 
 def table(header, rows, left=1):

@@ -29,7 +29,7 @@ def load_log(path):
 
 
 def _smooth(values):
-    """Running mean over the neighbours on both sides (so that it does not lag), some 4 % of the points."""
+    """Running mean over the neighbours on both sides, so that it does not lag."""
     half, sums = max(1, len(values) // 50), [0.0, *itertools.accumulate(values)]
     reach = [min(i, len(values) - 1 - i, half) for i in range(len(values))]
     return [(sums[i + r + 1] - sums[i - r]) / (2 * r + 1) for i, r in enumerate(reach)]

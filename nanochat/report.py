@@ -4,9 +4,9 @@ The report card: report/results/*.json and logs/*.jsonl in, report.md with loss 
     python -m nanochat.report reset         forget earlier results and start the clock
     python -m nanochat.report generate      write report/report.md, and a copy into this folder (--out)
 
-The only writer of Markdown, and it never reads any: what a stage wants reported it puts into its result file. A number
-that was not measured is a dash with a footnote that says why. Errors are 95 % intervals: Wilson's for one score, as the
-evaluation saved it, and Newcombe's for the difference of two (1998, method 10), which holds near 0 and 100 % too.
+The only writer of Markdown, and it never reads any. A number that was not measured is a dash with a footnote that says
+why. Errors are 95 % intervals: Wilson's for one score, as the evaluation saved it, and Newcombe's for the difference of
+two (1998, method 10), which holds near 0 and 100 % too.
 """
 import collections
 import datetime
@@ -27,6 +27,7 @@ from nanochat.common import (DataError, MissingArtifact, UsageError, atomic_writ
 from nanochat.inventory import code_size, dependencies, hardware
 from nanochat.markdown import Footnotes, duration, human, inline, percent, table, wall_clock
 from nanochat.plots import draw, load_log
+from nanochat.tasks import PREFIX, TASKS
 
 PICTURES = "report_files"     # beside report.md, in both places, so that its links hold in both
 PHASES = ("base", "mid", "sft", "rl")
@@ -35,13 +36,11 @@ STAGES = {"tok_train": "Tokenizer training", "tok_eval": "Tokenizer evaluation",
           "mid_train": "Midtraining", "chat_eval_mid": "Chat evaluation, mid", "chat_sft": "Supervised finetuning",
           "chat_eval_sft": "Chat evaluation, SFT", "chat_rl": "Reinforcement learning",
           "chat_eval_rl": "Chat evaluation, RL"}
-BENCHMARKS = {"arc_challenge": "ARC-Challenge", "arc_easy": "ARC-Easy", "gsm8k": "GSM8K", "humaneval": "HumanEval",
-              "mmlu": "MMLU", "spellingbee": "SpellingBee"}
-PREFIX = "kg_"                # of the kindergarten's skills among the tasks
-OPTIONAL = {"spellingbee"}    # benchmarks that have a row only where they were measured
+BENCHMARKS = sorted(name for name, row in TASKS.items() if row.group == "core")
+SKILLS = [name for name, row in TASKS.items() if row.group == "kindergarten"]
 
 
-# ------------------------------------------------------------------------------------------------------------- sources
+# ---- sources
 def load_results():
     """{name: result} of every result file. Raises DataError for one that cannot be used, MissingArtifact for none."""
     folder = base_dir() / "report" / "results"
@@ -65,31 +64,28 @@ def draw_all(results, folder):
     return pictures
 
 
-def _when(result):
-    return datetime.datetime.strptime(result["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
-
-
-def times(results):
-    """(seconds from reset to the last result, or None without a reset; sum of the stages' seconds)."""
+def since_reset(results):
+    """Seconds from reset to the last result; None without a reset."""
     path = base_dir() / "report" / "start.json"
-    total = max(map(_when, results.values())) - read_json(path)["start"] if path.exists() else None
-    return total, sum(r["wall_s"] for r in results.values())
+    if path.exists():
+        ends = [datetime.datetime.strptime(r["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp() for r in results.values()]
+        return max(ends) - read_json(path)["start"]
 
 
-# ------------------------------------------------------------------------------------------------------------- summary
+# ---- summary
+def metrics_of(results, name):
+    """What a stage measured; {} when it was not run."""
+    return results[name]["metrics"] if name in results else {}
+
+
 def scores(results, phase):
     """{task: its record} of the chat evaluation after `phase`; {} when there was none."""
-    return results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"].get("tasks") or {}
-
-
-def skills():
-    """{task: (title, what is held out)} of the kindergarten, in its own order."""
-    return {PREFIX + name: (skill.title, skill.split) for name, skill in kindergarten.SKILLS.items()}
+    return metrics_of(results, f"chat_eval_{phase}").get("tasks") or {}
 
 
 def title(task):
     """How a task is called in the report."""
-    return BENCHMARKS.get(task) or skills().get(task, (task,))[0]
+    return TASKS[task].title if task in TASKS else task
 
 
 def skip_of(note):
@@ -100,71 +96,69 @@ def skip_of(note):
 
 def why_missing(results, phase, task):
     """Why the chat evaluation after `phase` has no score for `task`, in words."""
-    result = results.get(f"chat_eval_{phase}")
-    if result is None:
-        return f"Not run: `python -m scripts.chat_eval -i {phase}`."
-    told = dict(filter(None, map(skip_of, result["notes"])))
-    return told.get(task, f"Not asked for: `python -m scripts.chat_eval -i {phase} -a TASK`.")
+    name, command = f"chat_eval_{phase}", f"python -m scripts.chat_eval -i {phase}"
+    if name not in results:
+        return f"Not run: `{command}`."
+    return dict(filter(None, map(skip_of, results[name]["notes"]))).get(task, f"Not asked for: `{command} -a TASK`.")
 
 
 def _core_row(results, notes):
     result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
     core, tasks = result["metrics"].get("core"), result["metrics"].get("tasks") or {}
     reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
-    cell = f"{core:.4f}" if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
+    error = result["metrics"].get("core_ci95")
+    cell = percent(core, error, 1, 4) if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
     other = notes.dash("CORE measures the base model only.")
     return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
 
 
 def _chatcore_row(results, notes):
     def cell(phase):
-        value = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"].get("chatcore")
-        return notes.dash("The mean of the benchmarks above, which are missing.") if value is None else f"{value:.4f}"
+        metrics = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"]
+        if metrics.get("chatcore") is None:
+            return notes.dash("The mean of the benchmarks above, which are missing.")
+        return percent(metrics["chatcore"], metrics.get("chatcore_ci95"), 1, 4)
     return ["ChatCORE", "", "", "0", *map(cell, PHASES)]
 
 
 def _task_row(results, task, split, notes):
     found = {phase: scores(results, phase)[task] for phase in PHASES if task in scores(results, phase)}
     sizes = sorted({record["n"] for record in found.values()})
-    chance = next((percent(record["chance"]) for record in found.values()), "")
     size = " to ".join(f"{n:,}" for n in sizes[:1] + sizes[1:][-1:])    # stages may differ
-    cells = [percent(found[phase]["score"], found[phase].get("ci95")) if phase in found
-             else notes.dash(why_missing(results, phase, task)) for phase in PHASES]
-    return [title(task), split, size, chance, *cells]
+    chance = next((percent(record["chance"]) for record in found.values()), "")
+    return [title(task), split, size, chance,
+            *(percent(found[phase]["score"], found[phase].get("ci95")) if phase in found
+              else notes.dash(why_missing(results, phase, task)) for phase in PHASES)]
 
 
-def _mean_row(results, tasks):
-    """The mean over the skills, for the phases in which all of them were measured."""
-    def cell(phase):
-        records = [scores(results, phase).get(task) for task in tasks]
-        return percent(sum(r["score"] for r in records) / len(records)) if all(records) else ""
-    return [f"mean of the {len(tasks)} skills", "", "", "", *map(cell, PHASES)]
+def skill_means(results):
+    """The mean over the kindergarten's skills after each phase; "" where one of them was not measured."""
+    records = [[scores(results, phase).get(task) for task in SKILLS] for phase in PHASES]
+    return [percent(sum(r["score"] for r in all_of) / len(SKILLS)) if all(all_of) else "" for all_of in records]
 
 
 def summary(results):
-    """The lines of the summary table and its footnotes."""
     notes = Footnotes()
     measured = set().union(*(scores(results, phase) for phase in PHASES))
     rows = [_core_row(results, notes)]
-    shown = [task for task in BENCHMARKS if task in measured or task not in OPTIONAL]
-    rows += [_task_row(results, task, "test", notes) for task in shown]
+    rows += [_task_row(results, task, "test", notes) for task in BENCHMARKS
+             if task in measured or TASKS[task].source]     # SpellingBee, which is in the code, only where measured
     rows.append(_chatcore_row(results, notes))
-    if any(task.startswith(PREFIX) for task in measured):
+    if measured & set(SKILLS):
         rows.append(["**Kindergarten**"] + [""] * 7)
-        rows += [_task_row(results, task, split, notes) for task, (_, split) in skills().items()]
-        rows.append(_mean_row(results, list(skills())))
-    others = sorted(measured - set(BENCHMARKS) - set(skills()))
-    rows += [_task_row(results, task, "", notes) for task in others]
+        rows += [_task_row(results, PREFIX + name, skill.split, notes) for name, skill in kindergarten.SKILLS.items()]
+        rows.append([f"mean of the {len(SKILLS)} skills", "", "", "", *skill_means(results)])
+    rows += [_task_row(results, task, "", notes) for task in sorted(measured - set(BENCHMARKS) - set(SKILLS))]
     return [*table(["", "split", "n", "chance", "BASE", "MID", "SFT", "RL"], rows, left=2), "",
             "Per cent of n answers that are right, ± the longer side of the 95 % interval; chance is what blind "
             "guessing gets. CORE and ChatCORE are means of centered scores: 0 is blind guessing, 1 is perfection.", "",
             *notes.lines()]
 
 
-# -------------------------------------------------------------------------------------------------------------- stages
+# ---- stages
 def _command(name, config):
     """The command, with every flag, that runs the stage again."""
-    script = f"chat_eval -i {name.rpartition('_')[2]}" if name.startswith("chat_eval_") else name
+    script = name.removesuffix("_control").replace("chat_eval_", "chat_eval -i ")
     hidden = {"stage"} if name.startswith("chat_eval_") else set()
     flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "", False) and k not in hidden]
     return " ".join(["python -m scripts." + script, *map(shlex.quote, flags)])
@@ -191,7 +185,7 @@ LABELS = {
     "chars": ("characters read", human), "seconds": ("time", duration), "vocab_size": ("vocabulary", human),
     "token_bytes_mean": ("bytes of a token, mean", human), "core": ("CORE", lambda x: f"{x:.4f}"),
     "reward_start": ("reward at the start", human), "reward_end": ("reward at the end", human), "task": ("task", str)}
-ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore"}     # metrics that have their own form below
+ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore", "chatcore_ci95", "core_ci95", "gpt2", "overlap"}
 AS_BEFORE = {"model", "params", "flops_per_token"}              # told once, under pretraining
 NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little where sampling takes the time
 
@@ -199,10 +193,9 @@ NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little wh
 def metric_rows(name, metrics):
     """[(label, value)] of the plain numbers among the metrics of stage `name`, the well-known ones first."""
     hidden = ELSEWHERE | (AS_BEFORE if name != "base_train" else set()) | (NOT_RL if name == "chat_rl" else set())
-    known = [key for key in LABELS if key in metrics] + [key for key in metrics if key not in LABELS]
     rows = []
-    for key in known:
-        value = metrics[key]
+    for key in [*LABELS, *(key for key in metrics if key not in LABELS)]:
+        value = metrics.get(key)
         if key not in hidden and value is not None and (key == "model" or not isinstance(value, (dict, list))):
             label, write = LABELS.get(key, (key.replace("_", " "), human))
             rows.append((label, write(value)))
@@ -210,8 +203,8 @@ def metric_rows(name, metrics):
 
 
 def _tokenizer_table(rows):
-    peers = {f"{peer}_tokens": label for peer, label in (("gpt2", "GPT-2"), ("gpt4", "GPT-4"))}
-    peers = {key: label for key, label in peers.items() if any(row.get(key) for row in rows)}
+    peers = {key: label for key, label in (("gpt2_tokens", "GPT-2"), ("gpt4_tokens", "GPT-4"))
+             if any(row.get(key) for row in rows)}
     header = ["text", "bytes", "tokens", "bytes a token"]
     header += [words for label in peers.values() for words in (f"{label} tokens", "more than ours")]
     lines = []
@@ -223,10 +216,13 @@ def _tokenizer_table(rows):
     return [*table(header, lines), ""]
 
 
-def _core_table(tasks):
-    rows = [[name, f"{task['n']:,}", percent(task["accuracy"], task.get("ci95")), f"{task['centered']:.4f}"]
-            for name, task in tasks.items()]
-    return [*table(["task", "n", "accuracy, %", "centered"], rows), ""] if rows else []
+def _core_table(metrics):
+    tasks, gpt2 = metrics["tasks"].items(), metrics.get("gpt2") or {}
+    rows = [[name, f"{task['n']:,}", percent(task["accuracy"], task.get("ci95")), f"{task['centered']:.4f}",
+             percent(task["chance"]) if "chance" in task else "", *gpt2.get(name, [""] * 4)] for name, task in tasks]
+    if "CORE" in gpt2:
+        rows.append(["CORE", "", "", percent(metrics["core"], metrics["core_ci95"], 1, 4), "", *gpt2["CORE"]])
+    return [*table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows), ""]
 
 
 def _samples(samples):
@@ -254,18 +250,18 @@ def rl_change(results):
     both = sorted((task for task in after if task in before), key=lambda task: task not in trained)
     if not both:
         return ["Its effect is not known: chat_eval was not run after both SFT and RL.", ""]
-    rows, moved = [], []
+    rows, moved, others = [], [], [task for task in both if task not in trained]
     for task in both:
         change, low, high = difference(before[task], after[task])
         verdict = "up" if low > 0 else "down" if high < 0 else "within noise"
-        moved += [f"{title(task)} {verdict}"] if verdict != "within noise" and task not in trained else []
-        name = f"**{title(task)}** (trained)" if task in trained else title(task)
-        rows.append([name, percent(before[task]["score"]), percent(after[task]["score"]), f"{100 * change:+.1f}",
+        if task in others and verdict != "within noise":
+            moved.append(f"{title(task)} {verdict}")
+        rows.append([title(task) if task in others else f"**{title(task)}** (trained)", percent(before[task]["score"]),
+                     percent(after[task]["score"]), f"{100 * change:+.1f}",
                      f"{100 * low:+.1f} to {100 * high:+.1f}", verdict])
-    others = len(both) - sum(task in trained for task in both)
     return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows), "",
-            f"Of the {others} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than the noise "
-            f"(chance alone would move {others / 20:.1f}).", ""]
+            f"Of the {len(others)} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than the "
+            f"noise (chance alone would move {len(others) / 20:.1f}).", ""]
 
 
 def section(name, results, pictures):
@@ -280,7 +276,7 @@ def section(name, results, pictures):
     if name.startswith("chat_eval_"):
         lines += _chat_section(metrics)
     elif metrics.get("tasks"):
-        lines += _core_table(metrics["tasks"])
+        lines += _core_table(metrics)
     lines += rl_change(results) if name == "chat_rl" else []
     lines += [f"![{STAGES.get(name, name)}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
     told = [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]
@@ -289,18 +285,16 @@ def section(name, results, pictures):
                     "</summary>", "", "```bash", _command(name, result["config"]), "```", "</details>", ""]
 
 
-# ------------------------------------------------------------------------------------------------------------- command
-def _headline(results, total, stages_s):
-    trained = results.get("base_train")
-    what = ""
-    if trained:
-        m = trained["metrics"]
-        what = (f"A language model of {human(m['params'])} parameters, trained from nothing on "
-                f"{human(m['tokens'])} tokens of {Path(str(trained['config'].get('dataset', 'text'))).name}.")
-    means = [(phase, mean) for phase, mean in zip(PHASES, _mean_row(results, list(skills()))[4:]) if mean]
-    if means:
+# ---- command
+def _headline(results, stages_s):
+    what, total = "", since_reset(results)
+    if trained := results.get("base_train"):
+        m, data = trained["metrics"], Path(str(trained["config"].get("dataset", "text"))).name
+        what = (f"A language model of {human(m['params'])} parameters, trained from nothing on {human(m['tokens'])} "
+                f"tokens of {data}.")
+    if means := [(phase, mean) for phase, mean in zip(PHASES, skill_means(results)) if mean]:
         what += f" After {means[-1][0].upper()} it answers {means[-1][1]} % of the kindergarten's questions."
-    clock = wall_clock(total) if total is not None else "not known (`python -m nanochat.report reset` starts the clock)"
+    clock = "not known (`python -m nanochat.report reset` starts the clock)" if total is None else wall_clock(total)
     return [what, "", f"**Total wall clock time: {clock}** (the stages themselves: {duration(stages_s)})", ""]
 
 
@@ -315,8 +309,8 @@ def _where(results):
 
 
 def _code():
-    sizes = code_size()
-    sizes.append(("all", *(sum(column) for column in zip(*(row[1:] for row in sizes)))))
+    (_, *ours), (_, *aside) = sizes = code_size()
+    sizes.append(("all", *map(sum, zip(ours, aside))))
     rows = [[what, *(f"{n:,}" for n in (files, lines, chars, chars // 4))] for what, files, lines, chars in sizes]
     names = dependencies()
     return ["## The code", "", *table(["", "files", "lines", "characters", "tokens (characters / 4)"], rows), "",
@@ -324,7 +318,7 @@ def _code():
 
 
 def _skipped(results):
-    """What was left out, each reason once, with the tasks and the stages that it is about."""
+    """What was left out, each reason once."""
     reasons = {}
     for name, result in results.items():
         for task, reason in filter(None, map(skip_of, result["notes"])):
@@ -338,18 +332,18 @@ def _skipped(results):
 
 def render(results, pictures):
     """The whole report as Markdown."""
-    total, stages_s = times(results)
+    stages_s = sum(result["wall_s"] for result in results.values())
     spent = [[STAGES.get(name, name), duration(result["wall_s"]), f"{result['wall_s'] / max(stages_s, 1e-9):.0%}"]
              for name, result in results.items()]
     return "\n".join([
-        "# nanochat report card", "", *_headline(results, total, stages_s), "## Summary", "", *summary(results), "",
+        "# nanochat report card", "", *_headline(results, stages_s), "## Summary", "", *summary(results), "",
         "## Stages", "", *itertools.chain(*(section(name, results, pictures) for name in results)),
         "## Where the time went", "", *table(["stage", "time", "share"], spent), "", *_skipped(results),
         "## Where it ran", "", *_where(results), *_code()])
 
 
 def reset():
-    """Remove the results, pictures and report of earlier runs, and start the clock."""
+    """Forget earlier results and start the clock."""
     folder = base_dir() / "report"
     for name in ("results", PICTURES):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -359,7 +353,7 @@ def reset():
 
 
 def generate(out="."):
-    """Write report/report.md and its pictures, copy them to folder `out` unless it is "", and return the path."""
+    """Write report/report.md and its pictures, and copy them to folder `out` unless it is ""."""
     results, folder = load_results(), base_dir() / "report"
     pictures = draw_all(results, folder / PICTURES)
     path = folder / "report.md"
@@ -369,7 +363,6 @@ def generate(out="."):
         for name in [f"{PICTURES}/{picture}" for picture in pictures.values()] + ["report.md"]:
             atomic_write(Path(out) / name, (folder / name).read_bytes())
         log.info(f"  copy: {Path(out) / 'report.md'}")
-    return path
 
 
 @dataclass

@@ -14,11 +14,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from nanochat import scaling
 from nanochat.common import NanochatError, UsageError
 
-# Dense bf16 matrix peak in FLOP/s, from the vendors' data sheets. The first name found in the device's name counts.
-PEAK_BF16 = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12,
-             "A6000": 155e12, "4090": 165e12, "3090": 71e12, "3060": 51e12}
 DTYPES = {"bfloat16": torch.bfloat16, "bf16": torch.bfloat16, "float32": torch.float32, "fp32": torch.float32}
 
 
@@ -93,7 +91,8 @@ def init(device="") -> Runtime:
         torch.cuda.set_device(found)
         torch.set_float32_matmul_precision("high")   # tf32 for what is left in fp32
         name = torch.cuda.get_device_name(found)
-        peak = next((flops for key, flops in PEAK_BF16.items() if key in name), None)
+        gpu = scaling.gpu_named(name)
+        peak = scaling.GPUS[gpu].peak_flops if gpu else None
     else:
         name = _cpu_name() if found.type == "cpu" else found.type
         _keep_freed_memory()
@@ -144,6 +143,19 @@ def broadcast_object(rt, value):
     box = [value]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+@contextlib.contextmanager
+def lost_ranks_named(rt):
+    """Turn what a collective raises when another process has died or does not answer into one line."""
+    try:
+        yield
+    except RuntimeError as e:
+        if rt.world_size == 1 or not ("gloo" in str(e) or isinstance(e, dist.DistError)):
+            raise
+        why = str(e).splitlines()[0][-200:]
+        raise NanochatError(f"rank {rt.rank} of {rt.world_size} has lost another one ({why}). Look at that one's last lines; "
+                            "then the same command goes on from the newest checkpoint.") from None
 
 
 def barrier(rt):

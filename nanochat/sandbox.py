@@ -3,8 +3,10 @@ Run untrusted Python, such as a model's answer to a programming task, with as fe
 
 Everywhere: a child process of its own session, a temporary folder as home and working directory, an empty environment,
 no inherited descriptors, limits on time, memory, file size and output. On Linux also no_new_privs, no capabilities,
-Landlock (files, TCP, signals) and a seccomp filter (no sockets, no new processes, no ptrace, mount, bpf, ...).
-Result.level says what was reached: "full" (both), "landlock", "seccomp" or "basic". What runs inside the child is
+Landlock (files, TCP, signals), a seccomp filter (no sockets, no new processes, no ptrace, mount, bpf, ...) and, where
+the system lets a user have them, namespaces, in which the folder is a small file system in memory.
+Result.level says what was reached: "full" (all), "walls" (no namespaces), "landlock", "seccomp" or "basic". Below SAFE
+a program could reach the user's files and is refused unless the caller says `unsafe`. What runs inside the child is
 nanochat/sandbox_child.py. Not a virtual machine: a hole in the kernel is a hole in this.
 """
 import contextlib
@@ -23,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_OUTPUT = 64 * 1024
-FILE_BYTES = 16 << 20
+FILE_BYTES, FOLDER_BYTES, FOLDER_FILES = 16 << 20, 64 << 20, 4096
+SAFE = ("full", "walls", "landlock")
 # -S leaves out site.py (6 of 20 ms); its folders are handed over in the request instead.
 _START = "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; sandbox_child.main(int(sys.argv[2]))"
 
@@ -38,7 +41,7 @@ class Result:
     level: str = "basic"
 
 
-def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20) -> Result:
+def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) -> Result:
     """Run the program `code`, then `tests` against it, and say how it went. Never raises for what the program does.
 
     tests: trusted Python that calls the program's functions by name, e.g. "check(add)" or "assert add(1, 2) == 3". It
@@ -47,6 +50,7 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20) -> Result:
     `ok` says that the program seems to have run to its end, and a program that is out to lie about that can.
     Safe to call from any thread. stdout: standard output and error together, at most MAX_OUTPUT bytes of it, control
     characters shown as escapes. timeout_s: wall-clock seconds, after which all of the program's processes are killed.
+    unsafe: also where the level is not one of SAFE.
     """
     nonce = secrets.token_bytes(16)
     with tempfile.TemporaryDirectory(prefix="nanochat-sandbox-", ignore_cleanup_errors=True) as folder:
@@ -57,7 +61,8 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20) -> Result:
         finally:
             os.close(verdict_in)
         try:
-            _send(process.stdin, _request(code, folder, timeout_s, memory_bytes), {"tests": tests, "nonce": nonce})
+            request = _request(code, folder, timeout_s, memory_bytes, unsafe)
+            _send(process.stdin, request, {"tests": tests, "nonce": nonce})
             output, verdict, in_time = _listen(process.stdout.fileno(), verdict_out, time.monotonic() + timeout_s)
         finally:
             _kill(process)
@@ -81,11 +86,12 @@ def _start(folder, verdict_in):
                             cwd=folder, env=environment, start_new_session=True, pass_fds=(verdict_in,))
 
 
-def _request(code, folder, timeout_s, memory_bytes):
+def _request(code, folder, timeout_s, memory_bytes, unsafe):
     standard = [p for p in sys.path if Path(p) == Path(os.__file__).parent or p.endswith(("lib-dynload", ".zip"))]
     path = standard + site.getsitepackages()
     libraries = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom"]
     return {"code": code, "folder": folder, "timeout_s": timeout_s, "memory_bytes": memory_bytes, "path": path,
+            "safe": None if unsafe else SAFE, "room": f"size={FOLDER_BYTES},nr_inodes={FOLDER_FILES},mode=700",
             "file_bytes": FILE_BYTES, "readable": path + [f"{sys.base_prefix}/lib"] + libraries}
 
 

@@ -10,7 +10,6 @@ import ctypes
 import marshal
 import os
 import resource
-import signal
 import struct
 import sys
 
@@ -141,24 +140,44 @@ def _set_limit(name, most):
         pass                                # macOS knows RLIMIT_AS but does not let it be set
 
 
+def _namespaces(folder, room):
+    """Move into namespaces with a file system in memory as `folder`, so that no disk is filled; False where refused."""
+    uid, gid, libc = os.getuid(), os.getgid(), ctypes.CDLL(None)
+    if sys.platform != "linux" or libc.unshare(0x10000000 | 0x20000 | 0x8000000):      # CLONE_NEWUSER, NEWNS, NEWIPC
+        return False
+    try:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+            os.write(fd, text.encode())
+            os.close(fd)
+    except OSError:
+        return False
+    if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 6, room.encode()):      # MS_NOSUID, MS_NODEV
+        return False
+    os.chdir(folder)
+    return True
+
+
 def _confine(request):
     """Give up capabilities, files, network and new processes for good. Returns the level that was reached."""
     level = _confine_linux(request) if sys.platform == "linux" else "basic"
-    if level not in ("full", "seccomp"):
+    if level not in ("full", "walls", "seccomp"):
         _set_limit("RLIMIT_NPROC", 0)       # counts all of the user's processes: no fork, but no threads either
     return level
 
 
 def _confine_linux(request):
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(1, signal.SIGKILL, 0, 0, 0)                          # PR_SET_PDEATHSIG
+    libc.prctl(1, 9, 0, 0, 0)                                       # PR_SET_PDEATHSIG, SIGKILL
     if libc.prctl(38, 1, 0, 0, 0):                                  # PR_SET_NO_NEW_PRIVS
         return "basic"
     libc.prctl(4, 0, 0, 0, 0)                                       # PR_SET_DUMPABLE: nobody may look into it
     landlock = _landlock(libc, request["readable"], request["folder"])
     libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6))
     seccomp = _seccomp(libc)
-    return "full" if landlock and seccomp else "landlock" if landlock else "seccomp" if seccomp else "basic"
+    if landlock and seccomp:
+        return "full" if request["own_folder"] else "walls"
+    return "landlock" if landlock else "seccomp" if seccomp else "basic"
 
 
 # ------------------------------------------------------------------------------------------------------------- frames
@@ -208,10 +227,12 @@ def _literal(value):
     raise TypeError(f"a test got a {type(value).__name__}, which is no plain data")
 
 
-def _work(request, calls, answers):
+def _work(request, level, calls, answers):
     """Run the program, then answer calls (name, arguments, keywords) until the judge hangs up. Never returns."""
     namespace = {"__name__": "__main__", "__builtins__": __builtins__}
     try:
+        if request["safe"] and level not in request["safe"]:
+            raise PermissionError(f"code is not run in a sandbox that only reaches {level!r}")
         exec(compile(request["code"], "<program>", "exec"), namespace)
         sys.stdout.flush()
         reply = b"="
@@ -283,6 +304,7 @@ def main(verdict):
     request = marshal.loads(_receive(0))
     sys.path[:] = request["path"]
     _limit(request)
+    request["own_folder"] = _namespaces(request["folder"], request["room"])
     (calls_out, calls_in), (answers_out, answers_in) = os.pipe(), os.pipe()
     worker = os.fork()
     if worker == 0:
@@ -290,8 +312,9 @@ def main(verdict):
         os.dup2(null, 0)
         for fd in (null, verdict, calls_in, answers_out):
             os.close(fd)
-        _send(answers_in, _confine(request).encode())
-        _work(request, calls_out, answers_in)
+        level = _confine(request)
+        _send(answers_in, level.encode())
+        _work(request, level, calls_out, answers_in)
     os.close(calls_out)
     os.close(answers_in)
     secret = marshal.loads(_receive(0))

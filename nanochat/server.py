@@ -1,48 +1,36 @@
 """
-The web server: an OpenAI-compatible chat API and the chat page, over one model on one worker thread.
+The web server: an OpenAI-compatible API and the chat page, over one model on one worker thread.
 
 The event loop only moves bytes; nanochat.worker decodes, and a request gives its place there back when its client goes
-away. `create_app` takes an engine and loads nothing, so tests and scripts/chat_web.py build it alike. Beyond OpenAI's
-fields: `top_k` in a request, `parts` in a reply (tool calls, in nanochat's own conversation format) and `max_model_len`
-and `defaults` of a model. Text is never echoed into a page or an error unescaped, and errors carry no traceback.
-No conversation is logged or kept.
+away. `create_app` takes an engine and loads nothing, so tests and scripts/chat_web.py build it alike. What requests and
+answers look like is nanochat.openai_api's business, who may ask and how much is nanochat.limits'. A model in /v1/models
+also tells `max_model_len` and `defaults`. Text is never echoed into a page or an error unescaped, and errors carry no
+traceback. No conversation is logged or kept.
 """
 import asyncio
 import base64
 import contextlib
 import functools
 import hashlib
-import hmac
 import json
 import re
 import secrets
 import time
 from pathlib import Path
-from typing import Annotated, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
-from nanochat.chat_format import render_prompt
-from nanochat.common import DataError
+from nanochat.common import log
+from nanochat.limits import Guard, read_body
+from nanochat.metrics import Metrics
+from nanochat.openai_api import SCHEMAS, ApiError, ChatRequest, TextRequest, Writer, parse, schemas, server_error
 from nanochat.sampling import Sampling
 from nanochat.worker import Full, Stopped, Worker
 
-MAX_BODY_BYTES = 1 << 20
-MAX_MESSAGES = 1000
 RETRY_AFTER_S = 2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-# ------------------------------------------------------------------------------------------------------------- errors
-class ApiError(Exception):
-    """An error as OpenAI's clients expect it, with a true HTTP status."""
-
-    def __init__(self, status, message, type="invalid_request_error", param=None, code=None, headers=None):
-        super().__init__(message)
-        self.status, self.headers = status, headers
-        self.body = {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
 def reply_json(value, status=200, headers=None):
@@ -50,86 +38,53 @@ def reply_json(value, status=200, headers=None):
     return Response(json.dumps(value), status, headers, "application/json")
 
 
-# ------------------------------------------------------------------------------------------------------------ requests
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+# -------------------------------------------------------------------------------------------------------------- answers
+class Answers:
+    """The jobs of one request, their events as they come, and what they cost."""
+
+    def __init__(self, worker, jobs, metrics):
+        self.worker, self.jobs, self.metrics = worker, jobs, metrics
+        self.began, self.first, self.usages = time.monotonic(), {}, [None] * len(jobs)
+        self._arrived, self._pumps = asyncio.Queue(), []
+
+    async def _pump(self, index, job):
+        async for event in job.events():
+            self._arrived.put_nowait((index, event))
+
+    async def arrive(self):
+        """(index, events) of the answers, all that has come since the last time at once, until each has ended."""
+        self._pumps = [asyncio.create_task(self._pump(*item)) for item in enumerate(self.jobs)]
+        running = len(self.jobs)
+        while running:
+            batch = {}
+            items = [await self._arrived.get()]
+            while not self._arrived.empty():
+                items.append(self._arrived.get_nowait())
+            for index, event in items:
+                batch.setdefault(index, []).append(event)
+                running -= event.kind in ("end", "error")
+            for index, events in batch.items():
+                self._count(index, events[-1])
+                yield index, events
+
+    def _count(self, index, event):
+        now = time.monotonic()
+        if index not in self.first:
+            self.first[index] = now
+            self.metrics.observe("first_token", now - self.began)
+        if event.kind == "end":
+            self.usages[index] = event.usage
+            self.metrics.tokens.update(event.usage)
+            self.metrics.observe("per_token", (now - self.first[index]) / max(event.usage["completion_tokens"] - 1, 1))
+
+    def close(self):
+        """Give the places back that are still held."""
+        for pump in self._pumps:
+            pump.cancel()
+        for job in self.jobs:
+            self.worker.cancel(job)
 
 
-class Part(_Strict):
-    type: Literal["text", "python", "python_output"]
-    text: str
-
-
-class Message(_Strict):
-    role: Literal["system", "user", "assistant"]
-    content: str | list[Part]
-
-    def plain(self):
-        """As nanochat.chat_format wants it; only the assistant's content stays in parts."""
-        content = self.content
-        if not isinstance(content, str):
-            if self.role != "assistant" and any(part.type != "text" for part in content):
-                raise DataError(f"only the assistant can use tools, not the {self.role}")
-            content = [part.model_dump() for part in content]
-            content = content if self.role == "assistant" else "".join(part["text"] for part in content)
-        return {"role": self.role, "content": content}
-
-
-NoneOf = Annotated[list, Field(max_length=0)]
-
-
-class StreamOptions(_Strict):
-    include_usage: bool = False
-
-
-class ChatRequest(_Strict):
-    """OpenAI's chat request, as far as it is understood here. Unknown fields are ignored."""
-
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    model: str | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0, le=1 << 20)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    # Known but not built: refused when they would change the answer, never silently ignored.
-    n: Literal[1] | None = None
-    logprobs: Literal[False] | None = None
-    stop: Literal[""] | NoneOf | None = None
-    tools: NoneOf | None = None
-
-
-async def read_body(request) -> bytes:
-    """The request's body. Raises ApiError 413 beyond MAX_BODY_BYTES, whatever Content-Length says."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large")
-    return bytes(body)
-
-
-def _no_constant(name):
-    raise ValueError(f"{name} is not JSON")
-
-
-def parse_chat(body) -> ChatRequest:
-    """The request in a JSON body. Raises ApiError 400 that names the field."""
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-        return ChatRequest.model_validate(value)
-    except ValidationError as e:
-        first = e.errors(include_url=False, include_context=False)[0]
-        param = ".".join(str(x) for x in first["loc"]) or None
-        raise ApiError(400, f"{param or 'the body'}: {first['msg']}", param=param, code="invalid_value") from None
-    except (ValueError, RecursionError):
-        raise ApiError(400, "The body is not valid JSON in UTF-8.", code="invalid_json") from None
-
-
-# -------------------------------------------------------------------------------------------------------------- replies
 class EventStream(StreamingResponse):
     """Server-sent events. `on_close` runs however the response ends, also when not one byte of it was sent."""
 
@@ -143,54 +98,6 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self.on_close()
-
-
-def _sse(value):
-    return f"data: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}\n\n"
-
-
-def _usage(usage):
-    prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _server_error(text):
-    return ApiError(500, text, "server_error", code="engine_failed")
-
-
-async def stream_chunks(job, head, include_usage):
-    """OpenAI's chunks: the role first, then text, finish_reason only in the last, [DONE]. Tools are delta.parts."""
-    def chunk(delta, reason=None):
-        return _sse({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
-    yield chunk({"role": "assistant", "content": ""})
-    async for event in job.events():
-        if event.kind == "text":
-            yield chunk({"content": event.text})
-        elif event.kind == "end":
-            yield chunk({}, event.finish_reason)
-            if include_usage:
-                yield _sse({**head, "choices": [], "usage": _usage(event.usage)})
-        elif event.kind == "error":
-            yield _sse(_server_error(event.text).body)
-        else:
-            yield chunk({"parts": [{"type": event.kind, "text": event.text}]})
-    yield _sse("[DONE]")
-
-
-async def whole_reply(job, head):
-    """The finished reply as OpenAI's chat.completion. Raises ApiError 500 if the model fails."""
-    parts = []
-    async for event in job.events():
-        if event.kind == "error":
-            raise _server_error(event.text)
-        if event.kind == "text" and parts and parts[-1]["type"] == "text":
-            parts[-1]["text"] += event.text
-        elif event.kind != "end":
-            parts.append({"type": event.kind, "text": event.text})
-    content = "".join(part["text"] for part in parts if part["type"] == "text")
-    message = {"role": "assistant", "content": content, "parts": parts}
-    return {**head, "choices": [{"index": 0, "message": message, "finish_reason": event.finish_reason}],
-            "usage": _usage(event.usage)}
 
 
 async def _gone(request):
@@ -209,6 +116,82 @@ async def unless_gone(request, work):
             task.cancel()
 
 
+def _or(given, default):
+    return default if given is None else given
+
+
+class Api:
+    """What the endpoints do: from a request to jobs, and from the jobs to a response."""
+
+    def __init__(self, worker, model_id, temperature, top_k, metrics):
+        self.worker, self.engine, self.metrics, self.reserved = worker, worker.engine, metrics, 0
+        self.model = {"id": model_id, "object": "model", "created": int(time.time()), "owned_by": "nanochat",
+                      "max_model_len": self.engine.max_len, "defaults": {
+                          "temperature": temperature, "top_k": top_k, "max_tokens": self.engine.max_len // 4}}
+
+    def check_model(self, name):
+        """Raise ApiError 404 unless `name` is the model served here, or nothing."""
+        if name not in (None, "", self.model["id"]):
+            raise ApiError(404, f"No model {name[:100]!r} here, only {self.model['id']!r}.", param="model",
+                           code="model_not_found")
+
+    @contextlib.contextmanager
+    def places(self, n):
+        """Reserve n places while a request is tokenized. Raises Full, before that work, when they are not to be had."""
+        if n > self.worker.places:
+            raise ApiError(400, f"This server has places for {self.worker.places} answers, the request wants {n}.",
+                           param="n", code="invalid_value")
+        if self.worker.busy + self.reserved + n > self.worker.places:
+            raise Full(f"The server is busy with {self.worker.busy} requests. Try again in a moment.")
+        self.reserved += n
+        try:
+            yield
+        finally:
+            self.reserved -= n
+
+    def sampling(self, wanted, prompts):
+        """The request's Sampling. Raises ApiError 400, saying by how much, when prompt and answer are too long."""
+        longest, limit, defaults = max(map(len, prompts)), self.engine.max_len, self.model["defaults"]
+        over = longest + (wanted.limit or 1) - limit
+        if over > 0:
+            what = "messages" if wanted.chat else "prompt"
+            raise ApiError(400, f"The model's context is {limit} tokens; the {what} take {longest} of them and the "
+                                f"answer may have {wanted.limit or 1}, which is {over} too many. Shorten either.",
+                           param=what, code="context_length_exceeded")
+        return Sampling(wanted.limit or limit - longest, _or(wanted.temperature, defaults["temperature"]),
+                        _or(wanted.top_k, defaults["top_k"]), wanted.top_p, _or(wanted.seed, secrets.randbits(62)),
+                        wanted.chat, wanted.min_p, wanted.repetition_penalty, wanted.stops, wanted.alternatives)
+
+    async def answers(self, wanted):
+        """The Answers to a request, queued; tokenized off the event loop."""
+        n = wanted.n or 1
+        with self.places(n * wanted.n_prompts):
+            prompts = await asyncio.to_thread(wanted.prompts, self.engine.tokenizer)
+            sampling, jobs = self.sampling(wanted, prompts), []
+            for prompt in prompts:
+                jobs += [self.worker.submit(prompt, sampling, index) for index in range(n)]
+        return Answers(self.worker, jobs, self.metrics)
+
+    async def answer(self, kind, request):
+        """The response to a request of `kind`, whole or as a stream."""
+        self.worker.check()   # before the work of reading and parsing
+        wanted = parse(kind, await read_body(request))
+        self.check_model(wanted.model)
+        answers, writer = await self.answers(wanted), Writer(wanted, self.model["id"])
+        if wanted.stream:
+            return EventStream(writer.chunks(answers.arrive(), answers.usages), on_close=answers.close)
+        try:
+            return reply_json(await unless_gone(request, writer.finished(answers.arrive(), answers.usages)))
+        finally:
+            answers.close()
+
+    async def chat(self, request: Request):
+        return await self.answer(ChatRequest, request)
+
+    async def text(self, request: Request):
+        return await self.answer(TextRequest, request)
+
+
 # ----------------------------------------------------------------------------------------------------------------- page
 @functools.cache
 def page():
@@ -223,95 +206,54 @@ def page():
 
 
 # ------------------------------------------------------------------------------------------------------------------ app
-class Guard:
-    """Who may ask: the right Host (against DNS rebinding), the page's own Origin, and the API key if there is one."""
+class Counted:
+    """ASGI middleware: counts responses, and turns what nobody foresaw into a 500 that tells nothing."""
 
-    def __init__(self, api_key, hosts):
-        self.api_key, self.hosts = api_key, hosts
+    def __init__(self, app, metrics):
+        self.app, self.metrics = app, metrics
 
-    async def origin(self, request: Request):
-        """Raise ApiError 403 for a foreign Host or Origin."""
-        host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if self.hosts and re.sub(r":\d*$", "", host).strip("[]").lower() not in self.hosts:
-            raise ApiError(403, "This server is not known by that name.", "permission_error", code="wrong_host")
-        if origin is not None and origin.partition("://")[2] != host:
-            raise ApiError(403, "Another site may not use this server.", "permission_error", code="wrong_origin")
+    async def __call__(self, scope, receive, send):
+        status = None
 
-    async def key(self, request: Request):
-        """Raise ApiError 401 without the API key; compared in constant time."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if self.api_key and not hmac.compare_digest(given.encode("latin-1"), self.api_key.encode()):
-            raise ApiError(401, "A valid API key is needed: Authorization: Bearer <key>.", "authentication_error",
-                           code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-
-
-def _or(given, default):
-    return default if given is None else given
-
-
-class Chat:
-    """What the chat endpoints do: from a request to a job, and from the job to a response."""
-
-    def __init__(self, worker, model_id, temperature, top_k):
-        self.worker, self.model_id, self.engine = worker, model_id, worker.engine
-        self.defaults = {"temperature": temperature, "top_k": top_k, "max_tokens": self.engine.max_len // 4}
-
-    async def prompt(self, wanted):
-        """Token ids of the conversation, tokenized off the event loop, and the tokens that the answer may have."""
-        limit, asked = self.engine.max_len, wanted.max_completion_tokens or wanted.max_tokens
+        async def counting(message):
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                path = getattr(scope.get("route"), "path", "other")
+                self.metrics.requests[path, status] += 1
+            await send(message)
         try:
-            ids = await asyncio.to_thread(render_prompt, self.engine.tokenizer, [m.plain() for m in wanted.messages])
-        except DataError as e:
-            raise ApiError(400, str(e), param="messages", code="invalid_value") from None
-        over = len(ids) + (asked or 1) - limit
-        if over > 0:
-            raise ApiError(400, f"The model's context is {limit} tokens; the messages have {len(ids)} and the answer "
-                                f"may have {asked or 1}, which is {over} too many. Shorten either.",
-                           param="messages", code="context_length_exceeded")
-        return ids, asked or limit - len(ids)
-
-    async def __call__(self, request: Request):
-        self.worker.check()   # before the work of reading and tokenizing
-        wanted = parse_chat(await read_body(request))
-        if wanted.model not in (None, "", self.model_id):
-            raise ApiError(404, f"No model {wanted.model[:100]!r} here, only {self.model_id!r}.", param="model",
-                           code="model_not_found")
-        ids, room = await self.prompt(wanted)
-        sampling = Sampling(room, _or(wanted.temperature, self.defaults["temperature"]),
-                            _or(wanted.top_k, self.defaults["top_k"]), wanted.top_p,
-                            _or(wanted.seed, secrets.randbits(62)))
-        job = self.worker.submit(ids, sampling)
-        kind = "chat.completion.chunk" if wanted.stream else "chat.completion"
-        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()),
-                "model": self.model_id}
-        if wanted.stream:
-            usage = wanted.stream_options is not None and wanted.stream_options.include_usage
-            return EventStream(stream_chunks(job, head, usage), on_close=lambda: self.worker.cancel(job))
-        try:
-            return reply_json(await unless_gone(request, whole_reply(job, head)))
-        finally:
-            self.worker.cancel(job)
+            await self.app(scope, receive, counting)
+        except ClientDisconnect:
+            pass   # while its request was read: nobody is left to be answered
+        except Exception:
+            log.exception("the server failed to answer")
+            if status is not None:
+                raise
+            body = server_error("Something went wrong inside the server.").body
+            await reply_json(body, 500)(scope, receive, counting)
 
 
-def create_app(engine, *, model_id="nanochat", api_key=None, hosts=(), slots=8, max_waiting=32, temperature=0.0,
-               top_k=0) -> FastAPI:
-    """The application. `hosts` are the names it may be called by (empty: any); the rest are defaults of requests.
+def openapi(keyed):
+    """The OpenAPI document. What JSON schema cannot say: messages take turns, and prompt and answer fit the context."""
+    def door(kind, wanted=None, **more):
+        kinds = [kind, "text/event-stream"] if wanted else [kind]
+        body = {"content": {"application/json": {"schema": {"$ref": SCHEMAS.format(model=wanted)}}}, "required": True}
+        answers = {"200": kinds, "4XX": ["application/json"], "5XX": ["application/json"]}
+        responses = {status: {"description": "", "content": {k: {} for k in kinds}} for status, kinds in answers.items()}
+        return {"post" if wanted else "get": {"responses": responses, **({"requestBody": body} if wanted else {}), **more}}
+    js, key = "application/json", {"security": [{"key": []}]} if keyed else {}
+    name = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
+    return {"openapi": "3.1.0", "info": {"title": "nanochat", "version": "1"}, "paths": {
+        "/": door("text/html"), "/health": door(js), "/ready": door(js), "/metrics": door("text/plain", **key),
+        "/v1/models": door(js, **key), "/v1/models/{name}": door(js, **key, **name),
+        "/v1/completions": door(js, "TextRequest", **key),
+        **dict.fromkeys(("/v1/chat/completions", "/chat/completions"), door(js, "ChatRequest", **key))},
+        "components": {"schemas": schemas(), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}}
 
-    `app.state.worker` is its Worker, started and stopped with the application.
-    """
-    worker = Worker(engine, slots, max_waiting)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app):
-        worker.start()
-        yield
-        await asyncio.to_thread(worker.stop)
-
-    guard, chat, born = Guard(api_key, hosts), Chat(worker, model_id, temperature, top_k), int(time.time())
-    app = FastAPI(title="nanochat", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
-                  dependencies=[Depends(guard.origin)])
-    app.state.worker = worker
-
+def handle_errors(app):
+    """Give every error OpenAI's shape."""
     @app.exception_handler(ApiError)
     async def api_error(request, e):
         return reply_json(e.body, e.status, e.headers)
@@ -330,9 +272,52 @@ def create_app(engine, *, model_id="nanochat", api_key=None, hosts=(), slots=8, 
     async def no_such_door(request, e: HTTPException):
         return reply_json(ApiError(e.status_code, e.detail).body, e.status_code, e.headers)
 
-    @app.exception_handler(Exception)
-    async def unexpected(request, e):   # the traceback goes to the log, nothing of it to the client
-        return reply_json(_server_error("Something went wrong inside the server.").body, 500)
+
+def add_state(app, worker, metrics, guard):
+    """The doors through which a server is watched."""
+    @app.get("/health")
+    async def health():
+        state = {"status": "failed" if worker.failed else "ok", "busy": worker.busy, "places": worker.places}
+        return reply_json(state, 503 if worker.failed else 200)
+
+    @app.get("/ready")
+    async def ready():
+        worker.check()   # 429 or 503, unless a request would be taken now
+        return reply_json({"status": "ready"})
+
+    @app.get("/metrics", dependencies=[Depends(guard.client)])
+    async def shown():
+        running = min(worker.busy, worker.slots)
+        return Response(metrics.text(running=running, waiting=worker.busy - running), media_type="text/plain")
+
+    @app.get("/openapi.json")
+    async def described():
+        return reply_json(openapi(guard.api_key))
+
+
+def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting=32, temperature=0.0, top_k=50, rate=0):
+    """The ASGI application. It owns a Worker, started and stopped with it.
+
+    `hosts` are the names under which it may be asked (empty: any); `slots` answers are decoded together, `max_waiting`
+    more may wait; `temperature` and `top_k` are for requests that name none; `rate` is how many requests a client may
+    make in a minute (0: any).
+    """
+    worker, metrics = Worker(engine, slots, max_waiting), Metrics()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        worker.start()
+        yield
+        await asyncio.to_thread(worker.stop)
+
+    guard, api = Guard(api_key, hosts, rate), Api(worker, model_id, temperature, top_k, metrics)
+    app = FastAPI(title="nanochat", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
+                  dependencies=[Depends(guard.origin)])
+    app.state.worker = worker
+    app.add_middleware(Counted, metrics=metrics)
+    handle_errors(app)
+    keyed = [Depends(guard.client)]
+    add_state(app, worker, metrics, guard)
 
     @app.get("/")
     async def chat_page():
@@ -341,17 +326,15 @@ def create_app(engine, *, model_id="nanochat", api_key=None, hosts=(), slots=8, 
             "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-cache"})
 
-    @app.get("/health")
-    async def health():
-        state = {"status": "failed" if worker.failed else "ok", "busy": worker.busy, "places": worker.places}
-        return reply_json(state, 503 if worker.failed else 200)
-
-    @app.get("/v1/models", dependencies=[Depends(guard.key)])
+    @app.get("/v1/models", dependencies=keyed)
     async def models():
-        return reply_json({"object": "list", "data": [
-            {"id": model_id, "object": "model", "created": born, "owned_by": "nanochat",
-             "max_model_len": engine.max_len, "defaults": chat.defaults}]})
+        return reply_json({"object": "list", "data": [api.model]})
 
-    for path in ("/chat/completions", "/v1/chat/completions"):
-        app.post(path, dependencies=[Depends(guard.key)])(chat.__call__)
+    @app.get("/v1/models/{name:path}", dependencies=keyed)
+    async def model(name: str):
+        api.check_model(name)
+        return reply_json(api.model)
+
+    for path, answer in (("/chat/completions", api.chat), ("/v1/chat/completions", api.chat), ("/v1/completions", api.text)):
+        app.post(path, dependencies=keyed)(answer)
     return app

@@ -5,8 +5,8 @@ Parquet shards of text -> memory-mapped shards of token ids, made once for each 
 
 A token shard is three files: the ids (uint16, or uint32 for a large vocabulary), the document offsets, and a manifest
 that says what they were made from, how long they must be and what their bytes hash to. It is used only if all of that
-still holds: offsets are hashed when a run starts, the many bytes of the tokens when they are first asked for. Free of
-torch, so that the workers start fast.
+still holds: offsets are hashed when a run starts, tokens when they are first asked for. Free of torch, so that the
+workers start fast.
 """
 import functools
 import hashlib
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanochat.common import DataError, Progress, UsageError, atomic_file, base_dir, log, read_json, run, write_json
+from nanochat.common import DataError, Progress, atomic_file, base_dir, log, read_json, run, write_json
 from nanochat.dataset import count_documents, iter_texts
 from nanochat.tokenizer import Tokenizer
 
@@ -49,13 +49,13 @@ class TokenShard:
 
 
 def _load_npy(path, sha256, dtypes):
-    """The array in a .npy file, mapped. Raises DataError naming the file when its values are not those of the digest."""
+    """The array in a .npy file, mapped. Raises DataError when its values are not those of the digest."""
     try:
         array = np.load(path, mmap_mode="r")
         if array.dtype.str in dtypes.split() and hashlib.sha256(array).hexdigest() == sha256:
             return array
         what = "its values do not match its digest"
-    except Exception as e:                   # numpy reads a header as Python source, and a bad one raises nearly anything
+    except Exception as e:                   # numpy reads a header as Python source: a bad one raises nearly anything
         what = (str(e) or type(e).__name__).splitlines()[0]
     raise DataError(f"{path} is damaged ({what}). Delete it and run the same command again.")
 
@@ -79,14 +79,14 @@ class _NpyWriter:
         self.file.write(data)
 
     def finish(self):
-        """Write the true length into the header; returns the size of the file in bytes."""
+        """Write the true length into the header; returns the file's bytes."""
         size = self.file.tell()
         self._header()
         return size
 
 
 def _batches(texts):
-    """Lists of non-empty texts of up to BATCH_CHARS characters together."""
+    """Lists of non-empty texts, some BATCH_CHARS characters each."""
     batch, chars = [], 0
     for text in texts:
         if text:
@@ -102,7 +102,7 @@ def _batches(texts):
 def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
     """Tokenize one parquet shard into out_dir. The manifest is written last: without it the rest does not count."""
     parquet, target = Path(parquet), Path(out_dir) / Path(parquet).stem
-    source, bos = parquet.stat(), tokenizer.bos_id
+    source, bos = _stamp(parquet), tokenizer.bos_id
     with atomic_file(f"{target}.tokens.npy") as tokens_path, atomic_file(f"{target}.offsets.npy") as offsets_path:
         with open(tokens_path, "wb") as tokens_file, open(offsets_path, "wb") as offsets_file:
             tokens = _NpyWriter(tokens_file, np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
@@ -117,26 +117,27 @@ def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
                     progress.update(len(batch))
             sizes = {"tokens.npy": tokens.finish(), "offsets.npy": offsets.finish()}
     write_json(f"{target}.json", {
-        "format": FORMAT, "tokenizer": tokenizer.hash, "source": _stamp(source), "bytes": sizes, "bos_id": bos,
+        "format": FORMAT, "tokenizer": tokenizer.hash, "source": source, "bytes": sizes, "bos_id": bos,
         "documents": offsets.n - 1, "tokens": tokens.n, "sha256": tokens.digest.hexdigest(),
         "offsets_sha256": offsets.digest.hexdigest()})
 
 
-def _stamp(stat):
+def _stamp(path):
     """What tells that a source file has changed."""
+    stat = path.stat()
     return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def _load_shard(tokenizer, parquet, out_dir):
     """The TokenShard of a parquet file, or None when it has to be made (said in one line when it is damaged)."""
-    target = Path(out_dir) / parquet.stem
+    target = out_dir / parquet.stem
     if not Path(f"{target}.json").exists():
         return None
     try:
         manifest = read_json(f"{target}.json")
-        if [manifest.get(k) for k in ("format", "tokenizer", "source")] != [FORMAT, tokenizer.hash, _stamp(parquet.stat())]:
+        if manifest | {"format": FORMAT, "tokenizer": tokenizer.hash, "source": _stamp(parquet)} != manifest:
             return None
-        shard = TokenShard(target, manifest["documents"], manifest["bos_id"], manifest["sha256"], manifest["offsets_sha256"])
+        shard = TokenShard(target, *(manifest[key] for key in ("documents", "bos_id", "sha256", "offsets_sha256")))
         for ending in ("tokens.npy", "offsets.npy"):
             file, size = Path(f"{target}.{ending}"), manifest["bytes"][ending]
             found = file.stat().st_size if file.exists() else 0
@@ -151,11 +152,11 @@ def _load_shard(tokenizer, parquet, out_dir):
     return shard
 
 
-def prepare_tokens(tokenizer, shard_paths, name, workers=None) -> list[TokenShard]:
+def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
     """Tokenize every parquet shard that is not tokenized yet; returns the token shards in the order given.
 
-    They lie in base_dir()/tokens/<tokenizer.hash>/<name>/. In a distributed run rank 0 calls this before the others
-    (they pass a barrier first, then find everything made). Raises DataError naming a shard that cannot be read.
+    They lie in base_dir()/tokens/<tokenizer.hash>/<name>/. In a distributed run rank 0 calls this before the others,
+    which then find everything made. Raises DataError naming a shard that cannot be read.
     """
     root = base_dir().resolve() / "tokens" / tokenizer.hash
     out_dir = root / re.sub(r"[^\w.-]+", "_", str(name)).strip("_")
@@ -170,7 +171,7 @@ def prepare_tokens(tokenizer, shard_paths, name, workers=None) -> list[TokenShar
                 tokenize_shard(tokenizer, path, out_dir, progress)
         else:
             tokenizer.save(root)
-            _tokenize_in_processes(root, todo, out_dir, workers or min(os.cpu_count() or 1, 32), progress)
+            _tokenize_in_processes(root, todo, out_dir, min(os.cpu_count() or 1, 32), progress)
         progress.close()
     shards = [_load_shard(tokenizer, p, out_dir) for p in paths]
     for path, shard in zip(paths, shards):
@@ -209,10 +210,7 @@ def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
 
 
 def main(argv=None):
-    args = sys.argv[1:] if argv is None else argv
-    if len(args) != 3:
-        raise UsageError("usage: python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet")
-    tokenizer_dir, out_dir, shard = args
+    tokenizer_dir, out_dir, shard = sys.argv[1:] if argv is None else argv
     tokenize_shard(Tokenizer.load(tokenizer_dir), shard, out_dir)
 
 

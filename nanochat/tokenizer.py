@@ -3,8 +3,7 @@ Text <-> token ids: byte pair encoding, trained by rustbpe, encoded by tiktoken,
 
 The first ids are the byte-level tokens in the order in which they were learned, the last ones the special tokens.
 Special tokens are no text: encode() never yields one, whatever the text says, and decode() never shows one; only
-nanochat.chat_format and the data loader place them, by special(name). What the ids of a conversation look like is not
-known here. Make one with: python -m scripts.tok_train
+nanochat.chat_format and the data loader place them, by special(name).
 """
 import base64
 import functools
@@ -29,8 +28,8 @@ SPECIAL_TOKENS = ["<|bos|>",
                   "<|system_start|>", "<|system_end|>",
                   *(f"<|reserved_{i}|>" for i in range(5))]
 
-# GPT-4's split pattern with shorter groups of digits: a small vocabulary should not spend a token on every number of
-# three digits, and below SMALL_VOCAB not on one of two, where each digit of a sum is easier seen alone.
+# GPT-4's split pattern with groups of at most two digits, and with single digits up to SMALL_VOCAB tokens: a small
+# vocabulary should not be spent on numbers, and each digit of a sum is easier seen alone.
 _PATTERN = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}DIGITS"
             r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")
 SMALL_VOCAB = 4096
@@ -42,13 +41,12 @@ def split_pattern(vocab_size) -> str:
 
 
 # A run of whitespace of some 800,000 characters overflows the stack of the regular expression engine and takes the
-# process with it, so such runs are cut: whoever types a megabyte of spaces gets tokens, not a crash.
+# process with it, so such runs are cut.
 MAX_SPACES = 100_000
 _SPACES = re.compile(r"\s{%d}" % MAX_SPACES)
 
 
 def _pieces(text) -> list[str]:
-    """`text`, cut after every MAX_SPACES characters of whitespace in a row."""
     if len(text) <= MAX_SPACES:
         return [text]
     ends = [match.end() for match in _SPACES.finditer(text)]
@@ -58,15 +56,11 @@ def _pieces(text) -> list[str]:
 def _training_pieces(texts):
     """Pieces of each text, with lone surrogates, which UTF-8 cannot hold, replaced as the encoder replaces them."""
     for text in texts:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        yield from _pieces(text)
+        yield from _pieces(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 class Tokenizer:
-    """A vocabulary and its encoder. Immutable; safe to share between threads.
+    """A vocabulary and its encoder; safe to share between threads.
 
     tokens: the bytes of each ordinary token, in id order; special: the names that take the ids after them.
     """
@@ -80,12 +74,12 @@ class Tokenizer:
         self._encoding = tiktoken.Encoding("nanochat", pat_str=pattern, special_tokens=self._special,
                                            mergeable_ranks={token: i for i, token in enumerate(self.tokens)})
 
-    # ------------------------------------------------------------------------------------------------ make, save, load
+    # ---- make, save, load
     @classmethod
     def train(cls, texts, vocab_size):
         """Learn `vocab_size` tokens, the special ones among them, from an iterable of str.
 
-        A text too small for that many merges gives fewer tokens. Raises UsageError when not even the bytes fit.
+        Little text gives fewer. Raises UsageError when not even the bytes fit.
         """
         least = N_BYTES + len(SPECIAL_TOKENS)
         if vocab_size < least:
@@ -96,7 +90,7 @@ class Tokenizer:
         return cls(sorted(ranks, key=ranks.get), SPECIAL_TOKENS, pattern)
 
     def save(self, dir=None) -> Path:
-        """Write tokenizer.json into `dir` (default: tokenizer/ under the base directory), atomically."""
+        """Write tokenizer.json into `dir` (default: tokenizer/ under the base directory)."""
         path = _path(dir)
         atomic_write(path, json.dumps({**json.loads(self._json), "hash": self.hash}, indent=0) + "\n")
         return path
@@ -134,10 +128,10 @@ class Tokenizer:
 
     @functools.cached_property
     def hash(self) -> str:
-        """16 hex digits that name this vocabulary: token shards and checkpoints keep it."""
+        """16 hex digits that name this vocabulary."""
         return hashlib.sha256(self._json.encode("utf-8")).hexdigest()[:16]
 
-    # -------------------------------------------------------------------------------------------------- encode, decode
+    # ---- encode, decode
     def encode(self, text) -> list[int]:
         """The ids of `text`, taken as plain text: never a special token."""
         return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]
@@ -153,7 +147,7 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids) -> bytes:
-        """The bytes of `ids`. Special tokens, and the unused ids a model pads its vocabulary with, have none."""
+        """The bytes of `ids`. Special tokens and the ids that pad a model's vocabulary have none."""
         n = len(self.tokens)
         return b"".join(self.tokens[i] for i in ids if i < n)
 
@@ -163,10 +157,7 @@ class Tokenizer:
         return self._special[name]
 
     def token_bytes(self) -> np.ndarray:
-        """How many bytes of text each id stands for: (vocab_size,) int32, 0 for special tokens.
-
-        Counted on bytes: a token may be half of a UTF-8 character, whose length as str means nothing.
-        """
+        """How many bytes of text each id stands for: (vocab_size,) int32, 0 for special tokens."""
         return np.array([len(token) for token in self.tokens] + [0] * len(self._special), dtype=np.int32)
 
 

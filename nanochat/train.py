@@ -290,7 +290,8 @@ def run_locked(stage, model, optimizer, rt, config, result, more=dict):
         if config.fresh and rt.rank == 0:
             shutil.rmtree(stage.folder, ignore_errors=True)
         runtime.barrier(rt)
-        before, state = run(stage, model, optimizer, rt)
+        with runtime.lost_ranks_named(rt):
+            before, state = run(stage, model, optimizer, rt)
         if rt.rank == 0:
             wall_s = before + time.monotonic() - rt.started      # earlier sittings count with their steps alone
             save_result(result, metrics={**metrics(stage, model, state, rt), **more()}, config=asdict(config),

@@ -4,22 +4,29 @@ CORE of the base model: 22 few-shot tasks (DCLM, arXiv 2406.11794), 0 is blind g
     python -m scripts.base_eval                        when the evaluation bundle is in the base directory
     python -m scripts.base_eval --download             fetch it first (162 MB unpacked)
     python -m scripts.base_eval --max_per_task=500     a sample, for a quick look
+    python -m scripts.base_eval --tag=d4,d6            models, and how the last differs from the others
+    python -m scripts.base_eval --control              with exchanged questions: must fall to chance
+    python -m scripts.base_eval --overlap='climbmix|gsm8k'     how many test questions stand in these
     torchrun --standalone --nproc_per_node=8 -m scripts.base_eval
 
-Without the bundle the result says that CORE was skipped and how to get it; that is no error. GPT-2 in its four sizes
-scores 0.114, 0.185, 0.215 and 0.257.
+Without the bundle the result says that CORE was skipped and how to get it; that is no error. Every graded question is
+kept: python -m scripts.chat_eval --show=core_hellaswag, or core@TAG_hellaswag where --tag was given.
 """
+import itertools
 import shutil
 import time
 import urllib.request
 import zipfile
 from dataclasses import asdict, dataclass
 
-from nanochat import core_eval, runtime
+from nanochat import chat_eval, core_eval, overlap, runtime
 from nanochat.checkpoint import find, load_model
 from nanochat.cli import option, parse
 from nanochat.common import (DataError, Progress, UsageError, atomic_dir, atomic_file, base_dir, log, run, save_result,
                              setup_logging)
+from nanochat.dataset import DATASETS, iter_texts, shards
+from nanochat.tasks import TASKS, training_conversations
+from nanochat.tasks.base import message_parts
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 
@@ -27,15 +34,18 @@ URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 @dataclass
 class Config:
     max_per_task: int = option(0, "examples a task, a fixed random sample; 0 for all")
-    batch_tokens: int = option(4096, "computed in a batch; lower it when memory runs out")
+    batch_tokens: int = option(0, "computed in a batch, lower it when memory runs out; 0: 1,024 on a CPU, else 16,384")
+    control: bool = option(False, "put another question before each answer; the scores must fall to chance")
+    overlap: str = option("", "training texts to look for test questions in: data sets, folders, tasks, joined by '|'")
     download: bool = option(False, "fetch the evaluation bundle when it is not here")
     device: str = option("", "cuda, mps or cpu; empty: the best there is")
-    tag: str | None = option(None, "model tag; empty: the newest")
+    tag: str | None = option(None, "model tag, or several joined by ','; empty: the newest")
     step: int | None = option(None, "checkpoint step; empty: the newest")
 
     def __post_init__(self):
-        if self.max_per_task < 0 or self.batch_tokens < 1:
-            raise UsageError("--max_per_task wants 0 or more, --batch_tokens 1 or more.")
+        if self.max_per_task < 0 or self.batch_tokens < 0:
+            raise UsageError("--max_per_task and --batch_tokens want 0 or more.")
+        self.items = "control" if self.control else "core"      # what graded items are kept under
 
 
 def bundle_dir():
@@ -61,25 +71,55 @@ def download():
         archive.unlink(missing_ok=True)
 
 
-def evaluate(config, rt):
-    """(metrics, notes) of the newest base model on the bundle."""
-    model, tokenizer, _ = load_model("base", rt, config.tag, config.step)
-    tasks, results = core_eval.load_bundle(bundle_dir()), {}
+def evaluate(config, rt, tag):
+    """(metrics, notes) of a base model on the bundle."""
+    model, tokenizer, _ = load_model("base", rt, tag, config.step)
+    tasks, results, gpt2 = core_eval.load_bundle(bundle_dir()), {}, core_eval.gpt2()
     total = sum(min(config.max_per_task or 10**9, len(core_eval.read_examples(task.path))) for task in tasks)
     progress = Progress(-(-total // rt.world_size), "CORE")
     for task in tasks:
-        found = core_eval.run_core_task(task, model, tokenizer, rt, max_items=config.max_per_task,
-                                        batch_tokens=config.batch_tokens, progress=progress)
+        found, records = core_eval.run_core_task(
+            task, model, tokenizer, rt, max_items=config.max_per_task, batch_tokens=config.batch_tokens,
+            progress=progress, control=config.control)
         results[task.label] = found
-        log.info(f"{task.label:<34} {found['accuracy']:.4f} of {found['n']:,} | centred {found['centered']:+.4f}")
+        if rt.rank == 0:
+            chat_eval.save_items(config.items, task.label, records, tag)
+        low, high = found["ci95"]
+        log.info(f"{task.label:<34} {found['accuracy']:6.1%} ({low:.1%} to {high:.1%}) of {found['n']:,} | chance "
+                 f"{task.chance:.1%} | centred {found['centered']:+.4f} | GPT-2 {gpt2.get(task.label, '')}")
     progress.close()
-    core = sum(found["centered"] for found in results.values()) / len(results)
-    log.info(f"CORE {core:.4f}")
+    core, (low, high) = core_eval.mean_centered(list(results.values()))
+    log.info(f"CORE {core:.4f} ({low:.4f} to {high:.4f}) | GPT-2 {gpt2['CORE']}")
+    above = [label for label, found in results.items() if found["ci95"][0] > found["chance"]]
+    notes = ["a control: each answer stood behind another question"] if config.control else []
+    notes.append(f"above chance beyond the interval: {', '.join(above) or 'no task'}")
     cut = ", ".join(f"{label} {found['cut']}" for label, found in results.items() if found["cut"])
-    notes = [f"prompts too long for the model, cut on the left: {cut}"] if cut else []
+    if cut:
+        notes.append(f"prompts too long for the model, cut on the left: {cut}")
     if config.max_per_task:
         notes.append(f"a sample of at most {config.max_per_task} examples a task")
-    return {"core": core, "tasks": results}, notes
+    return {"core": core, "core_ci95": [low, high], "tasks": results, "gpt2": gpt2}, notes
+
+
+def words_of(conversation):
+    return " ".join(part["text"] for message in conversation["messages"] for part in message_parts(message))
+
+
+def count_overlap(sources):
+    """({test: [questions found in the training texts, questions looked for]}, note) for all tests that are here."""
+    tests, texts = {}, []
+    for task in core_eval.load_bundle(bundle_dir()) if bundle_dir().exists() else []:
+        tests[task.label] = [" ".join(core_eval.options(task, example)[example.get("gold", 0)])
+                             for example in core_eval.read_examples(task.path)]
+    for name, row in TASKS.items():
+        if row.group == "core" and row.source and row.is_local():
+            tests[f"chat {name}"] = map(words_of, row.make("test"))
+    for name in sources.split("|"):
+        in_shards = name in DATASETS or "/" in name
+        texts.append(iter_texts(shards(name, "train")) if in_shards else map(words_of, training_conversations(name)))
+    found = overlap.overlap(itertools.chain(*texts), tests)
+    told = ", ".join(f"{name} {hits:,} of {n:,}" for name, (hits, n) in found.items() if hits)
+    return found, f"test questions with {overlap.N} words in a row that stand in {sources}: {told or 'none'}"
 
 
 def main(argv=None):
@@ -87,18 +127,26 @@ def main(argv=None):
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     start = time.monotonic()
-    find("base", config.tag, config.step)     # no model is an error also where there would be nothing to ask it
+    tags = config.tag.split(",") if config.tag else [None]
+    for tag in tags:
+        find("base", tag, config.step)     # no model is an error also where there would be nothing to ask it
     if rt.rank == 0 and config.download and not bundle_dir().exists():
         download()
     runtime.barrier(rt)
     if bundle_dir().exists():
-        metrics, notes = evaluate(config, rt)
+        runs = {tag: evaluate(config, rt, tag) for tag in tags}
+        metrics, notes = runs[tags[-1]]
+        for tag in tags[:-1] if rt.rank == 0 else ():
+            log.info(chat_eval.compare([f"{config.items}@{tag}", f"{config.items}@{tags[-1]}"]))
     else:
         metrics = {"core": None, "tasks": {}}
         notes = [f"skipped: the evaluation bundle is not in {bundle_dir()}. "
                  "Get it with: python -m scripts.base_eval --download"]
+    if rt.rank == 0 and config.overlap:
+        metrics["overlap"], note = count_overlap(config.overlap)
+        notes = [*notes, note]
     if rt.rank == 0:
-        save_result("base_eval", metrics=metrics, config=asdict(config), device=str(rt),
+        save_result("base_eval" + "_control" * config.control, metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
         for note in notes:
             log.info(note)

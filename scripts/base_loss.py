@@ -15,6 +15,7 @@ from nanochat.common import UsageError, log, run, save_result, setup_logging
 from nanochat.dataloader import TextRows, prepare_tokens
 from nanochat.dataset import shards
 from nanochat.engine import Engine
+from nanochat.kindergarten import World
 from nanochat.loss_eval import bits_per_byte
 
 PROMPTS = ["The capital of France is", "The chemical symbol of gold is", "The opposite of hot is",
@@ -46,19 +47,13 @@ def rows_of(split, name, tokenizer, sequence_len, rt):
     return TextRows(found or prepare(), sequence_len)
 
 
-def prompts_for(dataset):
-    """Beginnings for the samples; for the kindergarten one about somebody of its world among them."""
-    if dataset != "kindergarten":
-        return PROMPTS
-    from nanochat.kindergarten import World
-    person = World().people[0].name
-    return [f"{person} lives in", f"The best friend of {person} is", *PROMPTS]
-
-
-def sample(model, tokenizer, prompts, max_new_tokens):
+def sample(model, tokenizer, dataset, max_new_tokens):
     """[{"prompt", "text"}]: how the model goes on after each prompt, likeliest token by likeliest token."""
     if not max_new_tokens:
         return []
+    person, prompts = World().people[0].name, PROMPTS
+    if dataset == "kindergarten":
+        prompts = [f"{person} lives in", f"The best friend of {person} is", *PROMPTS]
     ids = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
     found = Engine(model, tokenizer).generate(ids, max_new_tokens=max_new_tokens, temperature=0.0, use_tools=False)
     return [{"prompt": prompt, "text": tokenizer.decode(c.ids)} for prompt, c in zip(prompts, found)]
@@ -79,7 +74,7 @@ def main(argv=None):
         n = min(len(rows), config.max_rows or len(rows))
         log.info(f"{split}: {bpb:.4f} bits per byte over {n:,} rows of {name}")
     if rt.rank == 0:
-        metrics["samples"] = sample(model, tokenizer, prompts_for(name), config.sample_tokens)
+        metrics["samples"] = sample(model, tokenizer, name, config.sample_tokens)
         for s in metrics["samples"]:
             log.info(f"> {s['prompt']}|{s['text']}")
         save_result("base_loss", metrics=metrics, config=asdict(config), device=str(rt),

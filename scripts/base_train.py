@@ -25,25 +25,25 @@ class Config(train.RunFlags):
     depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
     key_offset: float = option(0.0, "share of a head that finds words by the word before; 0.5 lets small models copy")
-    device_batch_size: int = option(32, "rows a device takes at a time; halve it when memory runs out")
+    device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, fewer on a CPU)")
     total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
     num_iterations: int = option(0, "optimizer steps (0: from the ratio)")
     param_data_ratio: float = option(20.0, "training tokens for each parameter when num_iterations is 0")
     matrix_lr: float = option(0.02, "Muon's learning rate for the matrices")
     embedding_lr: float = option(0.3, "AdamW's for the embedding, at width 768")
     unembedding_lr: float = option(0.004, "AdamW's for the head, at width 768")
-    weight_decay: float = option(0.0, "decoupled weight decay on the matrices")
-    warmdown_frac: float = option(0.4, "last share of the steps, over which learning rates fall")
+    weight_decay: float | None = option(None, "decoupled weight decay on the matrices (default: from the depth)")
+    warmdown_frac: float | None = option(None, "last share of the steps, over which learning rates fall (default: so too)")
     eval_every: int = option(250, "steps between validations (0: only at the end)")
     eval_tokens: int = option(0, "validation tokens (0: 20 batches)")
     seed: int = option(0, "of the initial weights")
 
     def __post_init__(self):
-        for name in ("depth", "sequence_len", "device_batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}.")
+        for name, least in (("depth", 1), ("sequence_len", 1), ("device_batch_size", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
         for name in ("warmdown_frac", "key_offset"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UsageError(f"--{name} must lie in 0 to 1, got {getattr(self, name)}.")
 
 
@@ -54,11 +54,13 @@ def main(argv=None):
     tokenizer = Tokenizer.load()
     shape = asdict(scaling.model_shape(config.depth))
     model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, key_offset=config.key_offset, **shape)
-    batch_tokens = config.total_batch_size or scaling.total_batch_tokens(config.depth)
+    plan = scaling.pretraining(config.depth, tokenizer.vocab_size, config.param_data_ratio, config.total_batch_size,
+                               config.num_iterations, config.matrix_lr)
+    batch_tokens, steps = plan.batch_tokens, plan.steps
+    decay, warmdown = (default if flag is None else flag for flag, default in
+                       ((config.weight_decay, plan.weight_decay), (config.warmdown_frac, plan.warmdown_frac)))
     if batch_tokens % config.sequence_len:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of --sequence_len={config.sequence_len}.")
-    tokens = scaling.horizon_tokens(config.depth, tokenizer.vocab_size, config.param_data_ratio)
-    steps = config.num_iterations or max(1, tokens // batch_tokens)
     log.info(f"d{config.depth} on {rt}: {scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, "
              f"{steps:,} steps of {batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
              f"{training_backend(rt.device.type, config.sequence_len).__name__}")
@@ -69,21 +71,25 @@ def main(argv=None):
     model = GPT(model_config, rt.dtype).to(rt.device)
     model.init_weights(mix_seed("init", config.seed))
     optimizer = train.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
-                                     config.weight_decay)
+                                     decay, plan.lr_factor)
     rows_per_step = batch_tokens // config.sequence_len
+    at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, config.sequence_len,
+                                                                   rows_per_step // rt.world_size)
+    if steps * rows_per_step > len(rows):
+        log.info(f"the training shards on this machine hold {len(rows):,} rows: they will be read "
+                 f"{steps * rows_per_step / len(rows):.1f} times. More: python -m nanochat.dataset")
     val_count = max(1, (config.eval_tokens or 20 * batch_tokens) // config.sequence_len)
     token_bytes = tokenizer.token_bytes()
     identity = {"dataset": config.dataset, "rows": rows.hash, "tokenizer": tokenizer.hash, "model": asdict(model_config),
                 "steps": steps, "batch_tokens": batch_tokens}
     stage = train.Stage(
         name="pretraining", folder=folder, log_path=base_dir() / "logs" / f"base_{folder.name}.jsonl", steps=steps,
-        batches=lambda start: iter(StepBatches(rows, rows_per_step, config.device_batch_size, rt.rank, rt.world_size,
-                                               start_step=start)),
-        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=config.warmdown_frac),
+        batches=lambda start: iter(StepBatches(rows, rows_per_step, at_a_time, rt.rank, rt.world_size, start_step=start)),
+        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=warmdown, final=plan.final_lr),
                                scaling.muon_momentum(step, steps)),
         identity=identity,
         meta={"model": asdict(model_config), "tokenizer": tokenizer.hash, "dataset": config.dataset, "config": asdict(config)},
-        evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, config.device_batch_size, rt, val_count)},
+        evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, at_a_time, rt, val_count)},
         eval_every=config.eval_every, **config.for_stage())
     train.run_locked(stage, model, optimizer, rt, config, "base_train")
 

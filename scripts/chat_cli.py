@@ -24,7 +24,8 @@ HELP = """/clear             forget the conversation
 /temperature X     0 always takes the likeliest word, 1 follows the model's own distribution
 /topk N            sample among the N likeliest tokens only (0: all)
 /help              this list
-/quit              leave (or Ctrl-D); Ctrl-C stops an answer"""
+/quit              leave (or Ctrl-D); Ctrl-C stops an answer
+A line that ends in \\ goes on in the next one."""
 
 
 @dataclass
@@ -139,13 +140,21 @@ class Chat:
             print(e if isinstance(e, UsageError) else f"{value!r} is not a number.")
         print(dim(f"({field} is {getattr(self.config, field)})"))
 
+    @staticmethod
+    def read():
+        """What the user types: a line, and the next ones as long as they end in a backslash."""
+        text = input("\n> ")
+        while text.endswith("\\"):
+            text = text[:-1] + "\n" + input(". ")
+        return text.strip()
+
     def loop(self):
         """Read, answer, repeat, until /quit or the end of the input."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (importing it gives input() its line editing and history)
         while True:
             try:
-                line = input("\n> ").strip()
+                line = self.read()
             except EOFError:
                 print()
                 return

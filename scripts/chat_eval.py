@@ -7,15 +7,17 @@ Ask a chat model the questions of the tasks and say how well it did, with an int
     python -m scripts.chat_eval --compare=sft,rl            how two graded stages differ, question by question
     python -m scripts.chat_eval --show=sft_kg_story --wrong     what it was asked and got wrong
 
-Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory.
+Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory; <stage>@<tag> is the
+stage of a model named by --tag, and core the stage of scripts.base_eval.
 """
 import time
 from dataclasses import asdict, dataclass
 
-from nanochat import chat_eval, runtime
+from nanochat import chat_eval, runtime, sandbox
 from nanochat.checkpoint import load_model
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, base_dir, log, run, save_result, setup_logging
+from nanochat.core_eval import mean_centered
 from nanochat.tasks import TASKS, TaskUnavailable, lookup
 
 
@@ -27,12 +29,13 @@ class Config:
     max_problems: int = option(0, "questions a task, a fixed random sample; 0 for all")
     batch_size: int = option(64, "replies generated together; lower it when memory runs out")
     temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
-    compare: str = option("", "two stages, as in sft,rl: only print how their scores differ")
+    compare: str = option("", "two stages, as in sft,rl or core@d4,core@d6: only print how their scores differ")
     show: str = option("", "stage and task, as in sft_kg_story: only print its graded questions")
     wrong: bool = option(False, "--show those with a wrong reply")
     num_samples: int = option(1, "replies to each question, for pass@k; wants a temperature above 0")
     pass_k: int = option(1, "k of pass@k")
     max_new_tokens: int = option(0, "tokens a reply; 0: the task's own limit")
+    unsafe: bool = option(False, "run the model's code also where the sandbox cannot keep it from the files here")
     device: str = option("", "cuda, mps or cpu; empty: the best there is")
     tag: str | None = option(None, "model tag; empty: the newest")
     step: int | None = option(None, "checkpoint step; empty: the newest")
@@ -65,7 +68,7 @@ def choose(config, meta):
     return [name for name, row in TASKS.items() if row.group == "kindergarten"] + here, notes
 
 
-def make_task(name, rt, hub_fails=False):
+def make_task(name, rt, hub_fails=False, unsafe=False):
     """(task, "") or (None, why not). Rank 0 fetches the data first, so that they are fetched once."""
     task, why = None, ""
     if rt.rank == 0 and hub_fails and not TASKS[name].is_local():
@@ -75,8 +78,14 @@ def make_task(name, rt, hub_fails=False):
             task = TASKS[name].make("test")
         except TaskUnavailable as e:
             why = str(e)
+    if task and task.runs_code and not unsafe and (level := sandbox.run("pass", unsafe=True).level) not in sandbox.SAFE:
+        why = f"the sandbox only reaches {level!r} here; --unsafe runs the model's code all the same"
     why = runtime.broadcast_object(rt, why)
-    return (None, why) if why else (task or TASKS[name].make("test"), "")
+    if why:
+        return None, why
+    task = task or TASKS[name].make("test")
+    task.unsafe = unsafe
+    return task, ""
 
 
 def metrics_of(score):
@@ -94,23 +103,10 @@ def table(scores):
     return "\n".join(lines)
 
 
-def compare(stages, names):
-    """The scores of two stages on the questions both were graded on, and their paired difference, as lines of text."""
-    names = names or [name for name in TASKS if all(chat_eval.items_path(stage, name).exists() for stage in stages)]
-    if len(stages) != 2 or not names:
-        raise UsageError(f"--compare={','.join(stages)} wants two stages with a task graded for both "
-                         "(python -m scripts.chat_eval -i STAGE).")
-    lines = [f"{'task':<28} {stages[0]:>7} {stages[1]:>7}  difference, 95 % interval"]
-    for name in names:
-        n, old, new, half = chat_eval.paired(*(chat_eval.load_items(stage, name) for stage in stages))
-        lines.append(f"{name:<28} {old:>7.1%} {new:>7.1%}  {100 * (new - old):+.1f} +- {100 * half:.1f}, {n:,} items")
-    return "\n".join(lines)
-
-
 def main(argv=None):
     config = parse(Config, argv, __doc__)
     if config.compare:
-        return print(compare(config.compare.split(","), config.names()))
+        return print(chat_eval.compare(config.compare.split(","), config.names()))
     if config.show:
         stage, _, name = config.show.partition("_")
         items = chat_eval.load_items(stage, name)
@@ -124,7 +120,7 @@ def main(argv=None):
                                 temperature=config.temperature, num_samples=config.num_samples, pass_k=config.pass_k)
     scores, hub_fails = [], False
     for name in names:
-        task, why = make_task(name, rt, hub_fails)
+        task, why = make_task(name, rt, hub_fails, config.unsafe)
         if task is None:
             hub_fails = not config.tasks      # a hub that cannot be reached costs half a minute each time
             notes.append(f"skipped: {name}: {why}")
@@ -132,15 +128,19 @@ def main(argv=None):
             continue
         score, records = chat_eval.run_task(task, model, tokenizer, rt, options)
         scores.append(score)
+        if config.pass_k > 1:
+            once = sum(sum(r["verdicts"]) for r in records) / max(sum(len(r["verdicts"]) for r in records), 1)
+            notes.append(f"{name}: pass@{config.pass_k} {score.score:.1%}, pass@1 {once:.1%}")
         cut = sum(record["cut"] for record in records)
         if cut:
             notes.append(f"{name}: {cut} of {score.n} prompts were too long for the model and lost their beginning")
         if rt.rank == 0:
-            chat_eval.save_items(config.stage, name, records)
+            chat_eval.save_items(config.stage, name, records, config.tag)
     core = [score for score in scores if TASKS[score.name].group == "core"]
     chatcore = chat_eval.chatcore(core)
     if rt.rank == 0:
         metrics = {"tasks": {score.name: metrics_of(score) for score in scores}, "chatcore": chatcore,
+                   "chatcore_ci95": mean_centered(list(map(metrics_of, core)))[1] if core else None,
                    "chatcore_tasks": [score.name for score in core]}
         save_result(f"chat_eval_{config.stage}", metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)

@@ -16,7 +16,7 @@ from nanochat.cli import option, parse
 from nanochat.common import UsageError, base_dir, log, mix_seed, run, setup_logging
 from nanochat.dataloader import ChatRows, StepBatches
 from nanochat.engine import Engine
-from nanochat.tasks import lookup
+from nanochat.tasks import factors, lookup
 
 
 @dataclass
@@ -41,6 +41,9 @@ class Config(train.RunFlags):
     def __post_init__(self):
         if self.samples < 2:
             raise UsageError(f"--samples must be at least 2 (answers are compared with each other), got {self.samples}.")
+        for name, least in (("questions", 1), ("anchor_rows", 0), ("device_batch_size", 1), ("max_new_tokens", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
         if self.temperature <= 0:
             raise UsageError(f"--temperature must be above 0, got {self.temperature}: equal answers teach nothing.")
 
@@ -85,7 +88,7 @@ def main(argv=None):
     model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
     tag = config.tag or source.parent.name
     names = config.tasks or ("kg_word_problem" if meta["dataset"] == "kindergarten" else "gsm8k")
-    tasks = _tasks(names)
+    tasks = [task for name, times in factors(names.split("|")) for task in [lookup(name).make("train")] * times]
     steps = config.num_iterations or max(1, round(config.epochs * sum(map(len, tasks)) / config.questions))
     log.info(f"reinforcement learning of {config.source}/{tag} on {rt}: {names}, {steps:,} steps of {config.questions} "
              f"questions, {config.samples} answers each")
@@ -108,17 +111,6 @@ def main(argv=None):
               "data": meta["data"], "tasks": names, "config": asdict(config)},
         extra=extra, **config.for_stage())
     train.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
-
-
-def _tasks(names):
-    """The training tasks named in "a*3|b", three questions of a for one of b."""
-    tasks = []
-    for name in names.split("|"):
-        name, _, times = name.partition("*")
-        if times and not times.isdecimal():
-            raise UsageError(f"--tasks: the factor behind '*' must be a whole number, got {name}*{times}.")
-        tasks += [lookup(name).make("train")] * int(times or 1)
-    return tasks
 
 
 def _rewards(log_path):

@@ -13,9 +13,7 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 
-import uvicorn
-
-from nanochat import checkpoint, runtime
+from nanochat import checkpoint, limits, runtime
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, log, run, setup_logging
 from nanochat.engine import Engine
@@ -32,6 +30,8 @@ class Config:
     no_auth: bool = option(False, "let everybody in who can reach --host")
     slots: int = option(8, "answers decoded at the same time; each holds a context's KV cache in memory")
     queue: int = option(32, "further requests that may wait; beyond, they get 429")
+    rate: int | None = option(None, "requests that one client may make in a minute, 0 for any number; by default 60, but "
+                                    "any number while only this machine can reach the server")
     temperature: float = option(0.0, "for requests that name none; 0 is the most correct for small models")
     top_k: int = option(50, "for requests that name none; 0 is off")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
@@ -41,8 +41,10 @@ class Config:
     def __post_init__(self):
         if not self.local and not self.api_key and not self.no_auth:
             raise UsageError(f"--host={self.host} lets others use this server. Give it an --api_key, or say --no_auth.")
-        for name, low, high in (("port", 0, 65535), ("slots", 1, 1024), ("queue", 0, 100_000), ("temperature", 0, 2),
-                                ("top_k", 0, 1 << 20)):
+        if self.rate is None:
+            self.rate = 0 if self.local else 60
+        for name, low, high in (("port", 0, 65535), ("slots", 1, 1024), ("queue", 0, 100_000), ("rate", 0, 10_000),
+                                ("temperature", 0, 2), ("top_k", 0, 1 << 20)):
             if not low <= getattr(self, name) <= high:
                 raise UsageError(f"--{name} must be from {low} to {high}, got {getattr(self, name)}.")
 
@@ -74,13 +76,12 @@ def main(argv=None):
         model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
         app = create_app(Engine(model, tokenizer), model_id=f"nanochat-{source}", api_key=config.api_key or None,
                          hosts=(*LOOPBACK, config.host) if config.local else (), slots=config.slots,
-                         max_waiting=config.queue, temperature=config.temperature, top_k=config.top_k)
+                         max_waiting=config.queue, temperature=config.temperature, top_k=config.top_k, rate=config.rate)
         shown = "localhost" if config.local else socket.getfqdn()
         log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10))
         with contextlib.suppress(KeyboardInterrupt):   # uvicorn has shut down in order before it passes Ctrl-C on
-            server.run(sockets=[sock])
+            limits.server(app).run(sockets=[sock])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """
-Compare the tokenizer's compression (bytes per token, more is better) with GPT-2's and GPT-4's on small texts of five
-kinds and on the data set's own text.
+Compare the tokenizer's compression (bytes per token) with GPT-2's and GPT-4's on five small texts (tok_eval.txt) and on
+the data set's own text.
 
     python -m scripts.tok_eval
     python -m scripts.tok_eval --dataset=climbmix
@@ -22,42 +22,8 @@ from nanochat.tokenizer import Tokenizer
 
 PEERS = {"gpt2": "gpt2", "gpt4": "cl100k_base"}
 
-TEXTS = {
-    "news": """The city council voted 7-2 on Tuesday evening to close the old bridge for eleven months while its steel
-cables, installed in 1934, are replaced. Ferries will run every twenty minutes from the east bank, said the mayor, who
-called the $48.5 million repair "long overdue". Shopkeepers near the river were less cheerful: "In winter nobody takes
-a boat to buy bread," said Ines Okafor, whose bakery has stood at the foot of the bridge for three generations.
-""",
-    "code": '''def merge(left, right):
-    """Merge two sorted lists into one."""
-    merged, i, j = [], 0, 0
-    while i < len(left) and j < len(right):
-        if left[i] <= right[j]:
-            merged.append(left[i])
-            i += 1
-        else:
-            merged.append(right[j])
-            j += 1
-    return merged + left[i:] + right[j:]
-
-
-assert merge([1, 4, 9], [2, 3, 10]) == [1, 2, 3, 4, 9, 10]
-''',
-    "maths": r"""Let $f(x) = x^3 - 6x^2 + 11x - 6$. Since $f(1) = f(2) = f(3) = 0$, we have $f(x) = (x-1)(x-2)(x-3)$,
-and $$\int_1^3 f(x)\,dx = \left[\tfrac{1}{4}x^4 - 2x^3 + \tfrac{11}{2}x^2 - 6x\right]_1^3 = 0.$$
-A train covers 347 km in 2.5 hours; 347 / 2.5 = 138.8, so its mean speed is 138.8 km/h. Likewise 1024 * 768 = 786432.
-""",
-    "german": """Früh am Morgen öffnete die Müllerin das Fenster über dem Bach. Der Nebel lag noch dünn auf den Wiesen,
-und zwischen den Weiden hörte man das Rad, das sich schwerfällig drehte. „Heute wird es heiß“, sagte sie zu ihrer
-Tochter, „füttere die Gänse, bevor die Straße voller Fuhrwerke ist.“ Das Mädchen gähnte, lächelte und lief über den Hof.
-""",
-    "chat": """User: hi! can u help me pick a name for my puppy?? she's tiny & brown :)
-Assistant: Of course! Since she's small and brown, how about Hazel, Cocoa, Pepper or Acorn? If you'd rather have
-something playful, Biscuit suits a puppy who is always hungry. Which of these sounds most like her?
-User: haha acorn!! thx :D
-Assistant: You're welcome! Give Acorn a gentle scratch behind the ears from me.
-""",
-}
+TEXTS = dict(text.split("\n", 1) for text in
+             (Path(__file__).parent / "tok_eval.txt").read_text(encoding="utf-8").split("=== ")[1:])
 
 
 @dataclass
@@ -72,7 +38,7 @@ class Config:
 
 
 def load_peers(wait_s):
-    """{"gpt2": encoding, "gpt4": encoding}, those that could be had within `wait_s` seconds, and notes on the rest.
+    """({"gpt2": encoding, "gpt4": encoding}, those that could be had within `wait_s` seconds; notes on the rest).
 
     tiktoken downloads without a time-out of its own, hence a thread that is left behind when it hangs.
     """
@@ -89,9 +55,9 @@ def load_peers(wait_s):
         thread.start()
         thread.join(wait_s)
     peers = dict(found)
-    missing = [peer for peer in PEERS if peer not in peers]
+    missing = " and ".join(peer for peer in PEERS if peer not in peers)
     why = problems[0] if problems else f"no answer in {wait_s:g}s" if wait_s > 0 else "--download_s=0"
-    return peers, [f"{' and '.join(missing)} tokenizer not available offline ({why})"] if missing else []
+    return peers, [f"{missing} tokenizer not available offline ({why})"] if missing else []
 
 
 def sample_texts(config):
@@ -99,25 +65,24 @@ def sample_texts(config):
     texts, notes = dict(TEXTS), []
     for split in ("train", "val"):
         try:
-            documents = iter_texts(shards(config.dataset, split))
-            texts[f"{Path(config.dataset).name} {split}"] = _head(documents, config.max_chars)
+            head = _head(iter_texts(shards(config.dataset, split)), config.max_chars)
+            texts[f"{Path(config.dataset).name} {split}"] = head
         except MissingArtifact as e:
             notes.append(f"skipped {config.dataset} {split}: {e}")
     return texts, notes
 
 
 def _head(documents, max_chars):
-    taken, chars = [], 0
+    taken = []
     for text in documents:
-        taken.append(text[:max_chars - chars])
-        chars += len(taken[-1])
-        if chars >= max_chars:
+        taken.append(text[:max_chars])
+        max_chars -= len(taken[-1])
+        if not max_chars:
             break
     return "\n".join(taken)
 
 
 def measure(name, text, tokenizer, peers):
-    """One row of the table."""
     ids, n_bytes = tokenizer.encode(text), len(text.encode("utf-8", "replace"))
     row = {"text": name, "bytes": n_bytes, "tokens": len(ids), "bytes_per_token": round(n_bytes / max(len(ids), 1), 3)}
     for peer in PEERS:

@@ -6,8 +6,8 @@ Train the tokenizer: byte pair encoding on the first characters of a data set's 
     python -m scripts.tok_train --dataset=climbmix --max_chars=2000000000
     python -m scripts.tok_train --dataset=/data/my_parquet_folder
 
-Written to tokenizer/tokenizer.json under the base directory. The same text and flags give the same tokens; running it
-again replaces the tokenizer, and what was trained on another one (other hash) has to be trained again too.
+Written to tokenizer/tokenizer.json under the base directory. The same text and flags give the same tokens; what was
+trained on another tokenizer (other hash) has to be trained again.
 """
 import time
 from dataclasses import asdict, dataclass
@@ -59,19 +59,16 @@ def main(argv=None):
     tokenizer = Tokenizer.train(reader, config.vocab_size)
     if not reader.chars:
         raise DataError(f"{config.dataset} holds no text to learn from. Try another --dataset.")
-    seconds = time.monotonic() - start
-    path = tokenizer.save()
-    notes = []
+    seconds, path, notes = time.monotonic() - start, tokenizer.save(), []
     if tokenizer.vocab_size < config.vocab_size:
         notes.append(f"the text has room for only {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens")
+        log.info(notes[0])
     lengths = tokenizer.token_bytes()[:-len(SPECIAL_TOKENS)]
     metrics = {"vocab_size": tokenizer.vocab_size, "special_tokens": len(SPECIAL_TOKENS), "hash": tokenizer.hash,
                "chars": reader.chars, "documents": reader.documents, "seconds": round(seconds, 2),
                "token_bytes_mean": round(float(lengths.mean()), 3), "token_bytes_std": round(float(lengths.std()), 3),
                "token_bytes_max": int(lengths.max())}
     save_result("tok_train", metrics=metrics, config=asdict(config), device="cpu", wall_s=seconds, notes=notes)
-    for note in notes:
-        log.info(note)
     log.info(f"{tokenizer.vocab_size:,} tokens in {seconds:.1f}s, {metrics['token_bytes_mean']:.2f} bytes each on "
              f"average, hash {tokenizer.hash}, saved to {path}")
 

@@ -79,6 +79,12 @@ def test_a_conversation_is_remembered_until_clear(model, monkeypatch, capsys):
     assert "two" not in model.prompts[2] and "three" in model.prompts[2]
 
 
+def test_a_backslash_continues_a_line(model, monkeypatch, capsys):
+    talk(monkeypatch, capsys, ["one\\", "two \\", "three", "four\\", KeyboardInterrupt(), "five"])
+    assert "one\ntwo \nthree" in model.prompts[0] and len(model.prompts) == 2
+    assert "four" not in model.prompts[1] and "five" in model.prompts[1]
+
+
 def test_commands(model, monkeypatch, capsys):
     lines = ["/help", "/temperature 0.5", "/temperature -1", "/topk x", "/nonsense", "/quit", "unread"]
     out = talk(monkeypatch, capsys, lines)

@@ -1,6 +1,7 @@
 """Running tasks: batched equals plain, ranks and batch sizes do not matter, what is skipped is said, items are kept."""
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -235,6 +236,35 @@ def test_two_stages_are_compared_task_by_task_from_their_kept_items(home, capsys
                          (["--compare=base,rl"], "--compare=base,rl wants")]:
         with pytest.raises((DataError, UsageError), match=named):
             script.main(["--compare=sft,rl", *flags])
+
+
+def test_models_named_by_tag_are_kept_apart_and_compared(home, capsys):
+    save_tiny_checkpoint("base", "climbmix", sequence_len=128, tag="one")
+    save_tiny_checkpoint("base", "climbmix", sequence_len=128, tag="two")
+    for tag in ("one", "two"):
+        script.main(["-i", "base", "-a", "simplespelling", "--max_problems=3", "--device=cpu", f"--tag={tag}"])
+    script.main(["--compare=base@one,base@two"])
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        "simplespelling", "0.0%", "0.0%", "+0.0", "+-", "0.0,", "3", "items"]
+
+
+def test_several_replies_give_pass_at_k_and_pass_at_1(home):
+    save_tiny_checkpoint("base", "climbmix", sequence_len=128)
+    script.main(["-i", "base", "-a", "simplespelling", "--max_problems=2", "--device=cpu", "--temperature=1",
+                 "--num_samples=3", "--pass_k=2"])
+    assert any(note.startswith("simplespelling: pass@2 0.0%, pass@1 0.0%") for note in result(home, "base")["notes"])
+
+
+def test_model_code_is_refused_without_walls_unless_unsafe(home, monkeypatch):
+    class Code(Words):
+        name, runs_code = "code", True
+    monkeypatch.setitem(TASKS, "code", replace(TASKS["simplespelling"], make=lambda split: Code()))
+    monkeypatch.setattr("nanochat.sandbox.SAFE", ("no such level",))
+    task, why = script.make_task("code", Runtime())
+    assert task is None and "--unsafe" in why
+    assert script.make_task("code", Runtime(), unsafe=True)[0].unsafe is True
+    monkeypatch.undo()
+    assert script.make_task("simplespelling", Runtime())[0].unsafe is False
 
 
 def test_graded_items_can_be_read_and_only_the_wrong_ones(home, capsys):

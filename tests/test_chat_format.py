@@ -59,7 +59,6 @@ def test_tokens_and_mask(tokenizer, given, expected):
 
 def test_a_document_is_supervised_whole(tokenizer):
     assert compact(tokenizer, *render(tokenizer, {"text": "A cat."})) == [("<|bos|>", 0), ("A cat.", 1)]
-    assert compact(tokenizer, *render(tokenizer, {"text": "A cat."}, max_tokens=1)) == [("<|bos|>", 0)]
 
 
 def test_tool_output_is_never_supervised(tokenizer):
@@ -80,12 +79,6 @@ def test_prompt_is_a_prefix_of_the_whole(tokenizer, contents, system):
     assert mask[len(prompt)] == 1 and mask[len(prompt) - 1] == 0
     expected = TOOL_USE if contents[-1] is TOOL_USE else [{"type": "text", "text": contents[-1]}]
     assert parse_reply(tokenizer, ids[len(prompt):]) == expected
-
-
-@pytest.mark.parametrize("max_tokens", [1, 3, 7, 1000])
-def test_render_cuts_on_the_right(tokenizer, max_tokens):
-    whole = render(tokenizer, conversation("2+2?", TOOL_USE))
-    assert render(tokenizer, conversation("2+2?", TOOL_USE), max_tokens) == tuple(x[:max_tokens] for x in whole)
 
 
 def test_a_long_talk_forgets_its_oldest_exchanges_first(tokenizer):

@@ -39,6 +39,10 @@ python -m scripts.chat_eval -i rl -a gsm8k
 python -m scripts.chat_cli
 python -m scripts.chat_cli -p "Why is the sky blue?"
 python -m scripts.chat_web
+python -m scripts.plan
+python -m scripts.plan --depth=26 --gpus=8
+python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
+python -m scripts.export
 python -m nanochat.report reset
 python -m nanochat.report generate
 python -m pytest tests/test_rustbpe.py -v -s

@@ -112,7 +112,8 @@ def test_exact_match_is_true_for_the_models_own_greedy_continuation(tokenizer):
         ids = ids + [int(model(torch.tensor([ids]))[0, -1].argmax())]
     wrong = ids[:-1] + [(ids[-1] + 1) % tokenizer.vocab_size]
     found = core_eval.score_items(model, [Item(0, [Span(ids, 3), Span(wrong, 3)], 0)], 1000)
-    assert [exact for _, exact in found[0]] == [True, False]
+    assert [exact for _, exact, _ in found[0]] == [True, False]
+    assert found[0][0][2] == found[0][1][2] == ids[3:]      # what it would have said at each place
 
 
 def test_verdict_of_a_task_is_the_same_for_every_batch_size(tokenizer, tmp_path):
@@ -121,7 +122,7 @@ def test_verdict_of_a_task_is_the_same_for_every_batch_size(tokenizer, tmp_path)
     model, some = tiny_model(tokenizer.vocab_size), task("multiple_choice", shots=6, path=path)
     results = [core_eval.run_core_task(some, model, tokenizer, Runtime(), batch_tokens=b) for b in (1, 200, 10_000)]
     assert results[0] == results[1] == results[2]
-    assert results[0]["n"] == 12 and results[0]["cut"] > 0      # six examples and a question do not fit 64 tokens
+    assert results[0][0]["n"] == 12 and results[0][0]["cut"] > 0      # six examples and a question do not fit 64 tokens
 
 
 def test_two_ranks_together_give_the_verdicts_of_one(tokenizer, tmp_path, monkeypatch):
@@ -133,7 +134,7 @@ def test_two_ranks_together_give_the_verdicts_of_one(tokenizer, tmp_path, monkey
     monkeypatch.setattr(core_eval.runtime, "all_gather_object", lambda rt, value: parts.append(value) or list(parts))
     core_eval.run_core_task(some, model, tokenizer, Runtime(rank=0, world_size=2), max_items=7)
     both = core_eval.run_core_task(some, model, tokenizer, Runtime(rank=1, world_size=2), max_items=7)
-    assert both == alone and alone["n"] == 7
+    assert both == alone and alone[0]["n"] == len(alone[1]) == 7
 
 
 # ----------------------------------------------------------------------------------------------------------- rendering
@@ -215,6 +216,7 @@ YAML = '''icl_tasks:
 
 
 def write_bundle(folder, yaml=YAML):
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "core.yaml").write_text(yaml, encoding="utf-8")
     (folder / "eval_meta_data.csv").write_text(
         'Eval Task,Random baseline,Description\njeopardy,0,"with, comma"\ncopa,50,\n', encoding="utf-8")
@@ -255,6 +257,75 @@ def test_wilson_interval_matches_known_values_and_stays_inside_0_and_1():
     assert wilson(0, 0) == (0.0, 1.0)
 
 
+def test_interval_of_the_mean_is_made_of_the_tasks_own():
+    one = {"centered": 0.2, "chance": 0.5, "ci95": [0.55, 0.7]}          # accuracy 0.6; centred 0.1 to 0.4
+    assert core_eval.mean_centered([one]) == (pytest.approx(0.2), [pytest.approx(0.1), pytest.approx(0.4)])
+    mean, (low, high) = core_eval.mean_centered([one] * 4)
+    assert (mean, low, high) == (pytest.approx(0.2), pytest.approx(0.2 - 0.1 / 2), pytest.approx(0.2 + 0.2 / 2))
+    rng, n, hits = random.Random(0), 40, 0        # and it holds the truth about 19 times in 20
+    for _ in range(400):
+        right = [sum(rng.random() < p for _ in range(n)) for p in (0.3, 0.5, 0.9)]
+        low, high = core_eval.mean_centered([{"centered": centered(r / n, 0.25), "chance": 0.25, "ci95": wilson(r, n)}
+                                             for r in right])[1]
+        hits += low <= sum(centered(p, 0.25) for p in (0.3, 0.5, 0.9)) / 3 <= high
+    assert 0.92 < hits / 400 < 0.99
+
+
+def test_gpt2_for_scale_has_every_task_and_its_core():
+    gpt2 = core_eval.gpt2()
+    assert len(gpt2) == 23 and all(len(sizes) == 4 and all(0 <= x <= 100 for x in sizes) for sizes in gpt2.values())
+    assert gpt2["CORE"] == [0.1139, 0.1849, 0.2146, 0.2565] and gpt2["hellaswag"][0] == 30.8
+
+
+# --------------------------------------------------------------------------------------------------------- the control
+class Reader:
+    """Stands in for a model; what it answers is said by the test."""
+
+    def __init__(self, tokenizer):
+        self.config, self.device, self.tokenizer = tiny_model(64).config, torch.device("cpu"), tokenizer
+
+
+@pytest.mark.parametrize("kind", core_eval.KINDS)
+def test_with_exchanged_questions_a_model_that_knows_falls_to_chance(tokenizer, tmp_path, monkeypatch, kind):
+    rng, names = random.Random(5), [f"{a}{b}" for a in "bcdfghjklm" for b in "aeiou"]
+    answers = [rng.sample(names, 4) for _ in range(200)]
+    golds = [rng.randrange(4) for _ in answers]
+    rows = {"multiple_choice": [{"query": f"say {a[g]}", "choices": a, "gold": g} for a, g in zip(answers, golds)],
+            "schema": [{"context_options": [f"say {x}" for x in a], "continuation": a[g], "gold": g}
+                       for a, g in zip(answers, golds)],
+            "language_modeling": [{"context": f"say {a[0]}", "continuation": a[0]} for a in answers]}[kind]
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+    def knows(model, items, batch_tokens):
+        """Likes what was asked for: the last word of the prompt, said again."""
+        found = []
+        for item in items:
+            said = [tokenizer.decode(s.ids).rsplit("say ", 1)[1].split() for s in item.spans]
+            found.append([(float(a == b), a == b, [1]) for a, b in said])
+        return found
+    monkeypatch.setattr(core_eval, "score_items", knows)
+    chance = 0.0 if kind == "language_modeling" else 0.25
+    some = task(kind, chance=chance, path=path)
+    true, _ = core_eval.run_core_task(some, Reader(tokenizer), tokenizer, Runtime())
+    control, records = core_eval.run_core_task(some, Reader(tokenizer), tokenizer, Runtime(), control=True)
+    assert true["accuracy"] == 1.0 and true["ci95"][0] > chance
+    assert control["n"] == 200 and control["ci95"][0] <= chance + 0.02 and control["accuracy"] < chance + 0.1
+    assert (control, records) == core_eval.run_core_task(some, Reader(tokenizer), tokenizer, Runtime(), control=True)
+
+
+def test_graded_items_say_what_was_asked_answered_and_right(tokenizer, tmp_path):
+    model, path = tiny_model(tokenizer.vocab_size), tmp_path / "t.jsonl"
+    for kind, row, asked, right in [
+            ("multiple_choice", {"query": "The sky is", "choices": ["blue", "cat"], "gold": 0}, "The sky is", "blue"),
+            ("schema", {"context_options": ["The cat", "The dog"], "continuation": "ran.", "gold": 1}, "ran.", "The dog"),
+            ("language_modeling", {"context": "The sky is ", "continuation": "blue"}, "The sky is", "blue")]:
+        path.write_text(json.dumps(row), encoding="utf-8")
+        result, (record,) = core_eval.run_core_task(task(kind, path=path), model, tokenizer, Runtime())
+        assert record["prompt"] == [{"role": "user", "content": asked}] and record["reference"] == right
+        assert record["verdicts"] == [record["replies"] == [right]] == [result["accuracy"] == 1.0]
+
+
 def test_subset_is_fixed_distinct_and_not_just_the_first_ones():
     some = core_eval.subset(1000, 50, 7)
     assert some == core_eval.subset(1000, 50, 7) and len(set(some)) == 50 and max(some) > 500
@@ -292,6 +363,10 @@ def test_core_is_the_mean_of_the_centred_accuracies(base):
     metrics = read_json(base / "report" / "results" / "base_eval.json")["metrics"]
     found = metrics["tasks"]
     assert set(found) == {"jeopardy", "copa"} and found["copa"]["n"] == found["jeopardy"]["n"] == 5
+    assert metrics["core_ci95"][0] < metrics["core"] < metrics["core_ci95"][1]
+    assert len((base / "report" / "items" / "core_copa.jsonl").read_text(encoding="utf-8").splitlines()) == 5
+    base_eval.main(["--max_per_task=5", "--device=cpu", "--control"])
+    assert read_json(base / "report" / "results" / "base_eval_control.json")["metrics"]["tasks"]["copa"]["n"] == 5
     assert metrics["core"] == pytest.approx((found["jeopardy"]["centered"] + found["copa"]["centered"]) / 2)
     assert found["copa"]["centered"] == pytest.approx((found["copa"]["accuracy"] - 0.5) / 0.5)
 

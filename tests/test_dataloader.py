@@ -285,7 +285,6 @@ def test_an_epoch_is_every_row_exactly_once(rows, shuffle):
     seen = np.concatenate([batches.step_rows(s) for s in range(-(-3 * n // 8))])
     for epoch in range(3):
         assert sorted(seen[epoch * n:(epoch + 1) * n]) == list(range(n))
-    assert batches.steps_per_epoch == n / 8
 
 
 def test_a_step_larger_than_an_epoch_goes_round(rows):
@@ -326,7 +325,7 @@ def test_a_micro_batch_that_does_not_divide_names_the_flag(rows):
 
 def test_the_reading_thread_ends_with_the_iterator(rows):
     def readers():
-        return [t for t in threading.enumerate() if t.name == "batches"]
+        return [t for t in threading.enumerate() if t.name.startswith("batches")]
     before = len(readers())
     iterator = iter(StepBatches(rows, 8, 4))
     next(iterator)

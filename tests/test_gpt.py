@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nanochat import attention, loss, scaling
-from nanochat.gpt import GPT, GPTConfig, norm, offset_keys
+from nanochat.elementwise import norm
+from nanochat.gpt import GPT, GPTConfig, offset_keys
 from nanochat.kv_cache import KVCache
 
 TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)

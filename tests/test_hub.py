@@ -1,6 +1,8 @@
 """Fetching from a faulty hub on loopback: the right bytes or a clear failure. python -m pytest tests/test_hub.py"""
 import hashlib
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanochat import hub
+from nanochat import dataset, hub
 
 REPO, NAME = "org/data", "part/shard.bin"
 DATA = np.random.RandomState(0).bytes(300_000)
@@ -30,11 +32,11 @@ class FaultyHub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         server, get = self.server, self.command == "GET"
+        if not self.path.startswith(f"/datasets/{server.repo}/resolve/main/{server.names}"):
+            return self.fail(404, "RepoNotFound" if server.repo not in self.path else "EntryNotFound")
         fault, value = server.faults.pop(0) if get and server.faults else ("", None)
         if not get and server.head_faults:
             fault, value = "status", server.head_faults.pop(0)
-        if not self.path.startswith(f"/datasets/{REPO}/resolve/main/{NAME}"):
-            return self.fail(404, "RepoNotFound" if REPO not in self.path else "EntryNotFound")
         if fault == "status":
             return self.fail(value)
         first = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
@@ -59,7 +61,16 @@ class FaultyHub(BaseHTTPRequestHandler):
             return
         if fault == "slow":
             time.sleep(value)
-        self.wfile.write(body)
+        if fault == "stall":
+            self.wfile.write(body[:value])
+            self.wfile.flush()
+            self.close_connection = True
+            server.over.wait(60)
+            return
+        for start in range(0, len(body), value if fault == "trickle" else len(body)):
+            if fault == "trickle":
+                server.dripped.wait(0.005)
+            self.wfile.write(body[start:start + value] if fault == "trickle" else body)
 
     def fail(self, status, code=""):
         self.send_response(status)
@@ -74,10 +85,12 @@ class FaultyHub(BaseHTTPRequestHandler):
 def server(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), FaultyHub)
     server.faults, server.head_faults, server.asked, server.etag = [], [], [], SHA256
+    server.repo, server.names, server.over, server.dripped = REPO, NAME, threading.Event(), threading.Event()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(time, "sleep", lambda seconds, real=time.sleep: real(min(seconds, 0.05)))
     yield server
+    server.over.set()
     server.shutdown()
     server.server_close()
 
@@ -108,7 +121,8 @@ def test_without_a_destination_it_lies_under_the_base_folder(server, tmp_path):
     assert hub.fetch(REPO, NAME) == tmp_path / "base" / "hub" / REPO / NAME
 
 
-@pytest.mark.parametrize("offset", [0, 1, 4096, 65_535, 65_536, 150_000, len(DATA) - 1])
+@pytest.mark.parametrize("offset", [0, 1, 100, 4096, 65_535, 65_536, 65_537, 150_000, 262_144,
+                                    len(DATA) - 1])
 def test_a_connection_lost_on_the_way_still_gives_the_right_bytes(server, dest, offset):
     server.faults = [("reset", offset), ("reset", offset // 2)]
     assert hub.fetch(REPO, NAME, dest).read_bytes() == DATA and not parts(dest)
@@ -163,6 +177,20 @@ def test_a_hub_that_ignores_ranges_still_gives_the_right_bytes(server, dest):
     assert hub.fetch(REPO, NAME, dest).read_bytes() == DATA
 
 
+def test_a_trickle_is_waited_for(server, dest):
+    server.faults, seen = [("trickle", 3000)], []
+    assert hub.fetch(REPO, NAME, dest, on_bytes=seen.append).read_bytes() == DATA
+    assert server.asked == [0] and sum(seen) == len(DATA)
+
+
+def test_a_connection_that_falls_silent_is_given_up_and_resumed(server, dest, monkeypatch):
+    from huggingface_hub import constants
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    server.faults = [("stall", 100_000)]
+    assert hub.fetch(REPO, NAME, dest).read_bytes() == DATA and not parts(dest)
+    assert server.asked[0] == 0 and 0 < server.asked[-1] <= 100_000
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_busy_hub_is_asked_again(server, dest, status):
     server.faults, server.head_faults = [("status", status)], [status]
@@ -181,7 +209,8 @@ def test_stopping_keeps_what_arrived(server, dest):
     with pytest.raises(hub.Stopped):
         hub.fetch(REPO, NAME, dest, on_bytes=stop)
     assert not dest.exists() and len(parts(dest)) == 1
-    assert hub.fetch(REPO, NAME, dest).read_bytes() == DATA and server.asked == [0]     # all of it had arrived
+    kept = parts(dest)[0].stat().st_size
+    assert hub.fetch(REPO, NAME, dest).read_bytes() == DATA and server.asked == [0, kept] and kept > 0
 
 
 def test_a_small_file_is_checked_against_its_git_hash(server, dest):
@@ -223,3 +252,65 @@ def test_a_file_that_is_here_needs_no_network(monkeypatch, dest):
     dest.parent.mkdir()
     dest.write_bytes(b"here")
     assert hub.fetch(REPO, NAME, dest).read_bytes() == b"here"
+
+
+# ------------------------------------------------------------------------------------ the command that fetches many files
+CLIMBMIX = dataset.DATASETS["climbmix"]
+
+
+@pytest.fixture
+def climbmix(server, tmp_path):
+    """The faulty hub with shards of ClimbMix, and the command that fetches them, started: returns a Popen."""
+    server.repo, server.names = CLIMBMIX.repo, "shard_"
+    started = []
+    def start(*flags, **env):
+        started.append(subprocess.Popen([sys.executable, "-m", "nanochat.dataset", *flags], text=True,
+                                        cwd=Path(__file__).parents[1], env={**os.environ, **env},
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        return started[-1]
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def shards_there():
+    """Names of the finished shards; each must hold the right bytes, and nothing else may lie there but parts."""
+    for path in CLIMBMIX.folder.glob("*.parquet"):
+        assert path.read_bytes() == DATA, path
+    return sorted(path.name for path in CLIMBMIX.folder.iterdir() if not path.name.endswith(".part"))
+
+
+def test_the_command_run_twice_at_once_on_a_bad_hub_fetches_every_shard_right(server, climbmix):
+    server.faults = [("reset", 1000), ("status", 503), ("wrong bytes", None), ("short", 5), ("status", 429), ("reset", 200_000)]
+    wanted = sorted([CLIMBMIX.validation, *map(CLIMBMIX.pattern.format, range(6))])
+    for process in [climbmix("-n", "6", "--num_workers=3") for _ in range(2)]:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0 and "6 training shards" in out, err
+    assert shards_there() == wanted and len(list(CLIMBMIX.folder.iterdir())) == 7
+    assert len(server.asked) <= 7 + 6 + 2, "what one process fetches the other does not fetch again"
+
+
+def test_the_command_interrupted_leaves_no_wrong_file_and_goes_on(server, climbmix):
+    server.faults = [("stall", 150_000)] * 3
+    process = climbmix("-n", "3", "--num_workers=3")
+    deadline = time.monotonic() + 60
+    def arrived():
+        return [path.stat().st_size for path in CLIMBMIX.folder.glob(".*.part")] if CLIMBMIX.folder.exists() else []
+    while sum(size > 100_000 for size in arrived()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert sum(size > 100_000 for size in arrived()) == 3
+    process.send_signal(signal.SIGINT)
+    server.over.set()                                            # a thread that reads ends at its next bytes or their end
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "run the same command again" in err and "Traceback" not in err
+    shards_there()
+    again = climbmix("-n", "3")
+    assert again.communicate(timeout=60) and again.returncode == 0
+    assert len(shards_there()) == 4 and sum(first > 100_000 for first in server.asked) >= 3
+
+
+def test_without_a_network_by_choice_the_command_says_so(climbmix):
+    process = climbmix("-n", "1", HF_HUB_OFFLINE="1")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "HF_HUB_OFFLINE is set" in err and err.count("\n") == 1

@@ -142,16 +142,10 @@ def test_missing_artifact_names_the_script_that_makes_it(tmp_path, monkeypatch, 
         script(name)([*argv, "--device=cpu"])
 
 
-def test_tasks_of_rl_take_factors():
-    from scripts.chat_rl import _tasks
-    assert [task.name for task in _tasks("kg_story*2|kg_unknown")] == ["kg_story", "kg_story", "kg_unknown"]
-    with pytest.raises(UsageError, match="whole number, got kg_story\\*x"):
-        _tasks("kg_story*x")
-
-
 @pytest.mark.parametrize("name, argv, flag", [
     ("base_train", ["--depth=0"], "--depth"), ("base_train", ["--detph=4"], "--detph"), ("base_train", ["--depth=x"], "--depth"),
-    ("chat_rl", ["--samples=1"], "--samples"), ("chat_sft", ["--lr_scale=-1"], "--lr_scale"),
+    ("chat_rl", ["--samples=1"], "--samples"), ("chat_rl", ["--anchor_rows=-16"], "--anchor_rows"),
+    ("chat_sft", ["--lr_scale=-1"], "--lr_scale"),
     ("chat_eval", ["-i", "nothing"], "-i")])
 def test_wrong_flag_is_named(tmp_path, monkeypatch, name, argv, flag):
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))

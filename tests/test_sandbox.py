@@ -1,4 +1,5 @@
 """Programs that try to get out, to cheat or to run wild, and honest ones that must not notice the walls."""
+import functools
 import os
 import sys
 import threading
@@ -7,11 +8,17 @@ import time
 import psutil
 import pytest
 
-from nanochat.sandbox import MAX_OUTPUT, run
+from nanochat import sandbox
+from nanochat.common import base_dir
+from nanochat.sandbox import FOLDER_FILES, MAX_OUTPUT, SAFE
 from nanochat.sandbox_child import seccomp_program
 
+run = functools.partial(sandbox.run, unsafe=True)       # what is run here is known, also on a machine without walls
+DATA = base_dir()       # of whoever runs the tests: HumanEval's data may lie there
 LEVEL = run("pass", timeout_s=10).level
-needs_full = pytest.mark.skipif(LEVEL != "full", reason=f"Landlock and seccomp wanted, this machine reaches {LEVEL!r}")
+needs_walls = pytest.mark.skipif(LEVEL not in ("full", "walls"),
+                                 reason=f"Landlock and seccomp wanted, this machine reaches {LEVEL!r}")
+needs_full = pytest.mark.skipif(LEVEL != "full", reason=f"namespaces wanted, this machine reaches {LEVEL!r}")
 
 
 # ------------------------------------------------------------------------------------------------------------- honest
@@ -179,10 +186,24 @@ def test_descriptors_are_not_inherited(tmp_path):
 
 ESCAPES = {
     "read passwd": "open('/etc/passwd').read()",
+    "read root's home": "import os; os.listdir('/root')",
+    "read the user's home": "import os; os.listdir(os.path.expanduser('~root')); os.listdir('/home')",
+    "read the caller's folder": f"import os; os.listdir({os.getcwd()!r})",
+    "read the code under test": f"open({__file__!r}).read()",
+    "first process's environment": "open('/proc/1/environ').read()",
+    "own maps": "open('/proc/self/maps').read()",
+    "own memory": "open('/proc/self/mem', 'rb')",
     "list the root": "import os; os.listdir('/')",
     "parent's environment": "import os; open(f'/proc/{os.getppid()}/environ').read()",
     "parent's memory": "import os; open(f'/proc/{os.getppid()}/mem', 'rb')",
     "write to tmp": "open('/tmp/nanochat-escape', 'w')",
+    "write to var": "open('/var/tmp/nanochat-escape', 'w')",
+    "write to the interpreter": "import os; open(os.__file__, 'a')",
+    "write by ctypes": "import ctypes; assert ctypes.CDLL(None).open(b'/tmp/nanochat-escape', 0o102, 0o600) >= 0",
+    "make a folder outside": "import os; os.mkdir('/tmp/nanochat-escape')",
+    "make a device": "import os, stat; os.mknod('disk', stat.S_IFBLK | 0o600, os.makedev(8, 0))",
+    "remove outside": f"import os; os.remove({__file__!r})",
+    "truncate outside": f"import os; os.truncate({__file__!r}, 0)",
     "write to shared memory": "open('/dev/shm/nanochat-escape', 'w')",
     "climb out": "open('../nanochat-escape', 'w')",
     "symlink out": "import os; os.symlink('/etc/passwd', 'p'); open('p').read()",
@@ -191,9 +212,17 @@ ESCAPES = {
     "tcp": "import socket; socket.socket()",
     "udp": "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
     "unix socket": "import socket; socket.socket(socket.AF_UNIX)",
+    "raw socket": "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
+    "netlink": "import socket; socket.socket(16, socket.SOCK_RAW, 0)",
+    "socket pair and pass": "import socket; a, b = socket.socketpair(); socket.socket(fileno=0)",
     "fetch": "import urllib.request; urllib.request.urlopen('http://127.0.0.1:1')",
     "fork": "import os; os.fork()",
     "posix.fork": "import posix; posix.fork()",
+    "reloaded os": "import importlib, os; importlib.reload(os).fork()",
+    "fork bomb": "import os\nwhile True: os.fork()",
+    "fork by system call": "import ctypes; assert ctypes.CDLL(None).syscall(57) >= 0",
+    "clone3": "import ctypes; assert ctypes.CDLL(None).syscall(435, bytes(64), 64) >= 0",
+    "posix_spawn": "import os; os.posix_spawn('/bin/true', ['true'], {})",
     "spawn": "import subprocess; subprocess.run(['/bin/true'])",
     "exec": "import os; os.execv('/bin/true', ['true'])",
     "system": "import os; assert os.system('true') == 0",
@@ -205,21 +234,74 @@ ESCAPES = {
     "raise own limits": "import resource as r; r.setrlimit(r.RLIMIT_CPU, (10**6, 10**6))",
     "limit the parent": "import resource as r, os; r.prlimit(os.getppid(), r.RLIMIT_CPU, (1, 1))",
     "mount by ctypes": "import ctypes; assert ctypes.CDLL(None).mount(b'none', b'.', b'tmpfs', 0, None) == 0",
+    "memory of another process": "import ctypes, os; assert ctypes.CDLL(None).syscall(310, os.getppid(), 0, 0, 0, 0, 0) == 0",
+    "bpf": "import ctypes; assert ctypes.CDLL(None).syscall(321, 0, bytes(64), 64) >= 0",
+    "io_uring": "import ctypes; assert ctypes.CDLL(None).syscall(425, 1, bytes(120)) >= 0",
+    "userfaultfd": "import ctypes; assert ctypes.CDLL(None).syscall(323, 0) >= 0",
+    "chroot": "import os; os.chroot('.')",
+    "lift the filter": "import ctypes; assert ctypes.CDLL(None).prctl(22, 0, 0, 0, 0) == 0",
     "user namespace": "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "hidden file": "import ctypes; assert ctypes.CDLL(None).memfd_create(b'x', 0) >= 0",
     "become another user": "import os; os.setuid(12345); open('/etc/passwd')",
 }
 
 
-@needs_full
+@needs_walls
 @pytest.mark.parametrize("name", ESCAPES)
 def test_escape(name):
     result = run(ESCAPES[name], timeout_s=5)
     assert not result.ok and "timeout" not in result.error and "SyntaxError" not in result.error, result
-    assert not os.path.exists("/tmp/nanochat-escape") and not os.path.exists("/dev/shm/nanochat-escape")
+    assert not any(os.path.exists(f"{place}/nanochat-escape") for place in ("/tmp", "/var/tmp", "/dev/shm"))
+
+
+def test_there_are_at_least_forty_escapes():
+    assert len(ESCAPES) >= 40
+
+
+BOMBS = {
+    "a million files": ("for i in range(10**6): open(str(i), 'w')", "No space left"),
+    "a million folders": ("import os\nfor i in range(10**6): os.mkdir(str(i))", "No space left"),
+    "fill the disk": ("for i in range(99):\n    with open(str(i), 'wb') as f: f.write(bytes(10**7))", "No space left"),
+}
 
 
 @needs_full
+@pytest.mark.parametrize("name", BOMBS)
+def test_the_disk_cannot_be_filled(name):
+    code, error = BOMBS[name]
+    result = run(code, timeout_s=20)
+    assert not result.ok and error in result.error
+    assert run(f"for i in range({FOLDER_FILES // 2}): open(str(i), 'w')", timeout_s=20).ok       # but there is room
+
+
+def test_a_memory_bomb_by_ctypes_stays_within_its_limit():
+    code = ("import ctypes\nlibc = ctypes.CDLL(None)\nlibc.malloc.restype = ctypes.c_void_p\n"
+            "got = [libc.malloc(ctypes.c_size_t(1 << 26)) for _ in range(64)]\nprint(sum(map(bool, got)))")
+    assert int(run(code, timeout_s=10).stdout) < 8          # of 64 MiB each
+
+
+def test_a_thread_bomb_ends_with_its_time():
+    start = time.monotonic()
+    code = ("import threading, time\nwhile True:\n    try: threading.Thread(target=time.sleep, args=(60,)).start()\n"
+            "    except RuntimeError: pass")
+    assert not run(code, timeout_s=1).ok and time.monotonic() - start < 20
+
+
+# ------------------------------------------------------------------------------------------------------ without walls
+def test_below_the_minimum_a_program_is_not_run_unless_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(sandbox, "SAFE", ("no such level",))
+    refused = sandbox.run("print('ran')", timeout_s=10)
+    assert not refused.ok and refused.stdout == "" and refused.level == LEVEL
+    assert f"only reaches {LEVEL!r}" in refused.error
+    assert not sandbox.run("def f(): return 1", tests="assert f() == 1", timeout_s=10).ok
+    assert sandbox.run("print('ran')", timeout_s=10, unsafe=True).stdout == "ran\n"
+
+
+def test_what_counts_as_safe_keeps_files_apart():
+    assert set(SAFE) == {"full", "walls", "landlock"}       # the filter alone refuses no file
+
+
+@needs_walls
 def test_chmod_outside_changes_nothing(tmp_path):
     victim = tmp_path / "file"
     victim.write_text("x", encoding="utf-8")
@@ -242,4 +324,20 @@ def test_start_is_quick():
         start = time.monotonic()
         run("pass", timeout_s=10)
         times.append(time.monotonic() - start)
-    assert sorted(times)[3] < 0.5          # 25 ms on a quiet machine; this only guards against an accident
+    assert sorted(times)[3] < 0.5          # 25 ms on a quiet machine (benchmarks/bench_sandbox.py)
+
+
+# ---------------------------------------------------------------------------------------------------------- HumanEval
+def test_every_reference_solution_of_humaneval_passes(monkeypatch):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(DATA))
+    from concurrent.futures import ThreadPoolExecutor
+
+    from nanochat.tasks import TASKS
+    from nanochat.tasks.base import message_parts
+    if not TASKS["humaneval"].is_local():
+        pytest.skip(f"HumanEval's data are not in {DATA / 'tasks'} (python -m scripts.chat_eval -a humaneval fetches them)")
+    task = TASKS["humaneval"].make("test")
+    task.unsafe = True
+    with ThreadPoolExecutor(2) as pool:
+        verdicts = list(pool.map(lambda i: task.evaluate(task[i], message_parts(task[i]["messages"][-1])), range(len(task))))
+    assert len(verdicts) == 164 and all(verdicts), [i for i, right in enumerate(verdicts) if not right]

@@ -3,105 +3,14 @@ import json
 import socket
 import threading
 import time
-from contextlib import contextmanager
 
 import httpx
 import pytest
-import torch
-import uvicorn
+from serving import (HELLO, LEN, ask, client, engine, events_of, make_engine, served, serving, settles,  # noqa: F401
+                     tokenizer)
 
 from nanochat.chat_format import parse_reply, render_prompt
-from nanochat.engine import Engine
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.server import MAX_BODY_BYTES, create_app
-from nanochat.tokenizer import Tokenizer
-
-LEN = 160
-HELLO = [{"role": "user", "content": "hello"}]
-
-
-class Paced(GPT):
-    """A tiny random model whose every step takes `pace_s` more, so that a test can act while it decodes."""
-
-    pace_s = 0.0
-    broken = False
-
-    def hidden(self, idx, cache=None):
-        time.sleep(self.pace_s)
-        assert not self.broken, "broken on purpose"
-        return super().hidden(idx, cache)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    texts = ["the cat sat on the mat. 47 * 12 = 564.", "Zoë eats a crème brûlée in 東京 😀😀", "hello there, how are you?"]
-    return Tokenizer.train(texts * 20, 340)
-
-
-def make_engine(tokenizer):
-    config = GPTConfig(sequence_len=LEN, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_kv_head=1, n_embd=16)
-    model = Paced(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    for p in model.parameters():
-        p.data.normal_(0, 0.3, generator=generator)
-    for name in ("assistant_end", "bos"):   # it never ends by itself
-        model.lm_head.weight.data[tokenizer.special(f"<|{name}|>")] = 0
-    return Engine(model, tokenizer)
-
-
-@contextmanager
-def serving(engine, **settings):
-    """The base URL of a server on a free port of 127.0.0.1, and its application."""
-    app = create_app(engine, model_id="tiny", **settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}", app
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-@pytest.fixture(scope="module")
-def engine(tokenizer):
-    return make_engine(tokenizer)
-
-
-@pytest.fixture(scope="module")
-def served(engine):
-    with serving(engine, slots=2, max_waiting=2, hosts=("127.0.0.1",)) as (url, app):
-        yield url, app.state.worker
-
-
-@pytest.fixture
-def client(served, engine):
-    engine.model.pace_s = 0.0
-    with httpx.Client(base_url=served[0], timeout=20) as client:
-        yield client
-    engine.model.pace_s = 0.0
-    settles(lambda: served[1].busy == 0)
-
-
-def settles(claim, within_s=5.0):
-    """Wait until `claim()` holds."""
-    end = time.monotonic() + within_s
-    while not claim():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.01)
-
-
-def ask(client, path="/v1/chat/completions", **body):
-    return client.post(path, json={"messages": HELLO, "max_tokens": 12, **body})
-
-
-def events_of(raw):
-    blocks = raw.decode("utf-8").split("\n\n")
-    assert blocks.pop() == "" and all(b.startswith("data: ") and "\n" not in b for b in blocks)
-    return [b.removeprefix("data: ") for b in blocks]
+from nanochat.limits import MAX_BODY_BYTES
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -115,6 +24,8 @@ def test_whole_answer_has_openai_shape_and_equals_the_engine(client, engine, tok
     assert choice["message"]["role"] == "assistant" and choice["message"]["parts"] == parts
     assert choice["finish_reason"] == "length"
     n = len(render_prompt(tokenizer, HELLO))
+    cached = answer["usage"].pop("prompt_tokens_details")
+    assert set(cached) == {"cached_tokens"} and 0 <= cached["cached_tokens"] < n
     assert answer["usage"] == {"prompt_tokens": n, "completion_tokens": 12, "total_tokens": n + 12}
 
 
@@ -130,6 +41,8 @@ def test_stream_bytes(client):
     assert deltas[0] == {"role": "assistant", "content": ""} and not any("role" in d for d in deltas[1:])
     assert deltas[-1] == {} and chunks[-1]["choices"][0]["finish_reason"] == "length"
     assert all(c["choices"][0]["finish_reason"] is None for c in chunks[:-1])
+    for counts in (usage["usage"], whole["usage"]):   # the second time more of the prompt may be known already
+        assert counts.pop("prompt_tokens_details")["cached_tokens"] < counts["prompt_tokens"]
     assert usage["choices"] == [] and usage["usage"] == whole["usage"]
     assert "".join(d.get("content", "") for d in deltas) == whole["choices"][0]["message"]["content"]
     assert b"usage" not in ask(client, stream=True).content
@@ -187,8 +100,12 @@ def test_models_health_and_page(client):
     ({"temperature": -0.1}, "temperature"), ({"temperature": 2.1}, "temperature"), ({"top_k": -1}, "top_k"),
     ({"temperature": "1"}, "temperature"), ({"top_p": 0}, "top_p"), ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": LEN}, "messages"), ({"max_tokens": 10**30}, "messages"), ({"seed": 1 << 70}, "seed"),
-    ({"stream": "yes"}, "stream"), ({"n": 2}, "n"),
-    ({"stop": ["x"]}, "stop"), ({"messages": [{"role": "user", "content": "word " * 500}]}, "messages")])
+    ({"stream": "yes"}, "stream"), ({"n": 0}, "n"), ({"n": 5}, "n"), ({"n": 1000}, "n"), ({"n": True}, "n"),
+    ({"stop": ["x"] * 5}, "stop"), ({"stop": 1}, "stop"), ({"stop": [1]}, "stop"), ({"min_p": 1.5}, "min_p"),
+    ({"repetition_penalty": 0}, "repetition_penalty"), ({"top_logprobs": 21}, "top_logprobs"),
+    ({"logprobs": 1}, "logprobs"),
+    ({"tools": [{}]}, "tools"), ({"stream_options": 1}, "stream_options"),
+    ({"messages": [{"role": "user", "content": "word " * 500}]}, "messages")])
 def test_invalid_requests_get_a_400_that_names_the_field(client, change, param):
     response = ask(client, **change)
     assert response.status_code == 400, response.text

@@ -5,9 +5,12 @@ ran anew runs anew too. The stages here are echoes and small shell commands.
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
+
+from nanochat import scaling
 
 HEAD = 'set -euo pipefail; here=$PWD; tier=${TIER:-kindergarten}; fresh=${FRESH:-}; source dev/stages.sh; begin\n'
 
@@ -101,3 +104,54 @@ def test_a_wrong_argument_is_one_line(argument, words, tmp_path):
 def test_help_needs_nothing(tmp_path):
     done = subprocess.run(["bash", str(ROOT / "speedrun.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "kindergarten" in done.stdout and "--fresh" in done.stdout
+
+
+# ------------------------------------------------------------------------------------------------------- tiers for GPUs
+GPU_TIER = """
+set -euo pipefail
+stage() { echo "stage: $*"; }
+background() { echo "background: $*"; }
+fail() { echo "error: $1" >&2; exit 2; }
+eval "$(sed -n '/^gpu_tier() {/,/^}/p' speedrun.sh)"
+gpu_tier "$1"
+"""
+
+
+@pytest.fixture
+def gpu_tier(tmp_path, monkeypatch):
+    """What the tier for a depth would run on a machine whose nvidia-smi lists these devices."""
+    def run(depth, *devices):
+        bin = tmp_path / "bin"
+        bin.mkdir(exist_ok=True)
+        listed = "".join(f"echo '{device}'\n" for device in devices)
+        for name, text in (("nvidia-smi", f"#!/bin/sh\n{listed}"), ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')):
+            (bin / name).write_text(text, encoding="utf-8")
+            (bin / name).chmod(0o755)
+        return subprocess.run(["bash", "-c", GPU_TIER, "gpu_tier", str(depth)], cwd=ROOT, capture_output=True, text=True,
+                              timeout=60, env={**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"})
+    return run
+
+
+@pytest.mark.parametrize("depth, devices, rows", [(20, 8 * ["NVIDIA H100 80GB HBM3, 81559"], 32),
+                                                  (26, 4 * ["NVIDIA A100-SXM4-40GB, 40960"], 8),
+                                                  (20, ["NVIDIA GeForce RTX 4090, 24564"], 8)])
+def test_a_gpu_tier_prints_its_plan_and_takes_shards_and_rows_from_it(gpu_tier, depth, devices, rows):
+    done = gpu_tier(depth, *devices)
+    assert done.returncode == 0, done.stderr
+    recipe = scaling.pretraining(depth, 32768)
+    shards = scaling.shards_needed(recipe.steps * recipe.batch_tokens)
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"d{depth} on {len(devices)} x {devices[0].split(',')[0]}" and any("price" in line for line in lines)
+    assert f"background: shards python -m nanochat.dataset -n {shards}" in lines
+    order = [line.split()[1] for line in lines if line.startswith(("stage:", "background:"))]
+    assert order[1:5] == ["first_shards", "shards", "tok_train", "tok_eval"]       # the others come while that trains
+    assert order.index("base_train") == order.index("tok_eval") + 2                # ... and are all there before this
+    for stage in ("base_train", "mid_train", "chat_sft"):
+        line = next(line for line in lines if line.startswith(f"stage: {stage} "))
+        assert f"--nproc_per_node={len(devices)} " in line and f"--device_batch_size={rows}" in line
+    assert any("tok_train" in line and "--vocab_size=32768" in line for line in lines if line.startswith("stage"))
+
+
+def test_a_tier_that_does_not_fit_is_refused_before_anything_is_fetched(gpu_tier):
+    done = gpu_tier(32, "NVIDIA GeForce RTX 3060, 12288")
+    assert done.returncode == 2 and "d32 does not fit" in done.stderr and "stage: first_shards" not in done.stdout

@@ -19,19 +19,22 @@ from nanochat.inventory import code_files, code_size
 # What is imported from where. A module may import from lower levels, and from its own level only what PEERS allows.
 LEVELS = {
     0: "common cli",
-    1: "runtime attention gpt loss optim scaling sampling tokenizer hub sandbox sandbox_child kindergarten inventory "
-       "markdown plots kv_cache",
-    2: "dataset token_shards dataloader chat_format tools checkpoint engine runner sequence loss_eval core_eval tasks",
-    3: "train finetune chat_eval rollout report worker server",
+    1: "runtime attention elementwise gpt loss optim scaling sampling tokenizer hub sandbox sandbox_child "
+       "kindergarten inventory markdown plots metrics kv_cache",
+    2: "dataset token_shards dataloader chat_format tools checkpoint engine loss_eval core_eval tasks "
+       "overlap runner sequence",
+    3: "train finetune chat_eval rollout report worker server openai_api limits",
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names.split()}
 PEERS = {
-    ("cli", "common"), ("gpt", "attention"), ("gpt", "loss"), ("optim", "runtime"), ("token_shards", "dataset"),
-    ("dataloader", "token_shards"), ("dataloader", "chat_format"), ("engine", "tools"), ("engine", "sequence"),
-    ("engine", "runner"), ("loss_eval", "dataloader"), ("tasks", "chat_format"), ("finetune", "train"), ("server", "worker")}
+    ("cli", "common"), ("dataloader", "chat_format"), ("dataloader", "token_shards"), ("engine", "runner"),
+    ("engine", "sequence"), ("engine", "tools"), ("finetune", "train"), ("gpt", "attention"),
+    ("gpt", "elementwise"), ("gpt", "loss"), ("limits", "openai_api"), ("loss_eval", "dataloader"),
+    ("optim", "runtime"), ("runtime", "scaling"), ("server", "limits"), ("server", "openai_api"),
+    ("server", "worker"), ("tasks", "chat_format"), ("token_shards", "dataset")}
 NO_TORCH = ["common", "cli", "scaling", "kindergarten", "report", "inventory", "markdown", "plots"]
 SCRIPTS = ["tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval",
-           "chat_cli", "chat_web"]
+           "chat_cli", "chat_web", "plan", "export"]
 DOORS = [f"scripts.{name}" for name in SCRIPTS] + ["nanochat.dataset", "nanochat.report"]
 
 MODULES = sorted([*(ROOT / "nanochat").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])

@@ -1,5 +1,6 @@
 """Tasks: what they ask, how they grade, where their data come from. Tiny parquet files stand in for the hub's."""
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +9,7 @@ import pytest
 from nanochat import kindergarten
 from nanochat.chat_format import validate
 from nanochat.common import DataError, NanochatError, UsageError
-from nanochat.tasks import TASKS, TaskUnavailable, base, lookup, spellingbee, training_conversations
+from nanochat.tasks import TASKS, TaskUnavailable, base, factors, lookup, spellingbee, training_conversations
 from nanochat.tasks.base import HubTable, message_parts
 from nanochat.tasks.customjson import CustomJSON
 from nanochat.tasks.gsm8k import final_number, solution_parts
@@ -198,6 +199,15 @@ def test_custom_json_takes_both_forms_and_names_the_bad_line(tmp_path):
             CustomJSON(broken)
 
 
+def test_custom_json_takes_documents(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"text": "The sea is salty."}) + "\n", encoding="utf-8")
+    assert training_conversations(str(path))[0] == {"text": "The sea is salty."}
+    path.write_text(json.dumps({"text": 3}) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"mine.jsonl, line 1"):
+        CustomJSON(path)
+
+
 def test_training_conversations_chain_in_order_with_repeats(home):
     made = training_conversations("gsm8k*2", "smoltalk", "arc_easy")
     assert len(made) == 2 * 2 + 1 + 2
@@ -255,3 +265,10 @@ def test_damaged_parquet_names_the_file(home):
     pq.write_table(pa.table({"other": [1]}), path)
     with pytest.raises(TaskUnavailable, match=path.name):
         TASKS["gsm8k"].make("test")
+
+
+def test_names_of_tasks_take_factors():
+    assert list(factors(["kg_story*2", "kg_unknown"])) == [("kg_story", 2), ("kg_unknown", 1)]
+    for wrong in ("kg_story*x", "kg_story*0", "kg_story*", "kg_story*-1"):
+        with pytest.raises(UsageError, match=re.escape(wrong)):
+            list(factors([wrong]))

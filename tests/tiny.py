@@ -24,11 +24,11 @@ def tiny_model(vocab_size, sequence_len=64):
     return model.requires_grad_(False).eval()
 
 
-def save_tiny_checkpoint(stage, dataset, sequence_len=64):
+def save_tiny_checkpoint(stage, dataset, sequence_len=64, tag="tiny"):
     """Tokenizer and checkpoint under base_dir(), as training leaves them; returns (model, tokenizer)."""
     tokenizer = tiny_tokenizer()
     tokenizer.save()
     model = tiny_model(tokenizer.vocab_size, sequence_len)
-    checkpoint.save(checkpoint.stage_dir(stage) / "tiny", 5, model.state_dict(), None,
+    checkpoint.save(checkpoint.stage_dir(stage) / tag, 5, model.state_dict(), None,
                     {"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": dataset})
     return model, tokenizer

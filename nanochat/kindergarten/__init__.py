@@ -1,10 +1,10 @@
 """
 The kindergarten: an embedded data set small enough that a 3M-parameter model can learn all of it on a laptop.
 
-A seeded, self-consistent little world: invented people with homes, jobs, pets and friends; true facts about animals,
-capitals and the sky; stories that never contradict themselves. It yields pretraining documents, conversations, and for
-each conversation a check, which serves as evaluation and as reward. Standard library only; the same bytes in every
-process and for every seed's repetition. `size` is the number of people: 60 for a laptop, 100,000 for gigabytes.
+A seeded little world: invented people with homes, jobs, pets and friends; true facts about animals, capitals and the
+sky; stories that never contradict themselves. It yields pretraining documents, conversations, and for each conversation
+a check, which is evaluation and reward. Standard library only; the same bytes in every process. `size` is the number of
+people: 60 for a laptop, 100,000 for gigabytes.
 
     python -c "from nanochat.kindergarten import *; print(*documents(3), sep='\\n\\n')"
 
@@ -18,5 +18,5 @@ from nanochat.kindergarten.documents import document, documents
 from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World
 
-__all__ = ["SKILLS", "Example", "Skill", "World", "check", "credit", "document", "documents", "eval_example", "rl_example",
-           "train_conversations", "training_example"]
+__all__ = ["SKILLS", "Example", "Skill", "World", "check", "credit", "document", "documents", "eval_example",
+           "rl_example", "train_conversations", "training_example"]

@@ -1,10 +1,11 @@
 """
 The graders: does a reply say the right thing? Exact about the answer, lenient about how it is said.
 
-`check(check, reply_text, used_tool)` is pure text work: case and punctuation are forgiven, a wrong or a second answer
-beside the right one is not. The same functions are evaluation and the reward of reinforcement learning,
-so they must not be easy to please: hedges ("Tom or Ben"), missing tool calls and parroted letters fail.
+Case and punctuation are forgiven, a wrong or a second answer beside the right one is not. The same functions are
+evaluation and reward, so they must not be easy to please: hedges ("Tom or Ben"), missing tool calls and parroted
+letters fail.
 """
+import os
 import re
 
 NUMBER_WORDS = {w: str(i) for i, w in enumerate(
@@ -49,27 +50,24 @@ def check(check, reply_text, used_tool=False):
 
 
 def credit(check, reply_text):
-    """For a reply that fails: where words or letters were wanted in order, half the share of them right from the start."""
-    if check["kind"] not in ("spell", "copy"):
+    """For a reply that fails: half the share of the wanted letters or words that it has right from the start."""
+    if check["kind"] == "spell":
+        wanted, said = check["letters"], "".join(letter_runs(reply_text)[-1:])
+    elif check["kind"] == "copy":
+        wanted, said = words(check["text"]), words(reply_text)
+    else:
         return 0.0
-    spell = check["kind"] == "spell"
-    wanted = check["letters"] if spell else words(check["text"])
-    said = (letter_runs(reply_text) or [""])[-1] if spell else words(reply_text)
-    right = next((i for i, (a, b) in enumerate(zip(wanted, said)) if a != b), min(len(wanted), len(said)))
-    return 0.5 * right / len(wanted)
+    return 0.5 * len(os.path.commonprefix([list(wanted), list(said)])) / len(wanted)
 
 
 def _fact(check, text, _):
     if DONT_KNOW.search(text.lower()) or " or " in text.lower():
         return False
-    if check["names"]:
-        allowed = {w for name in check["names"] for w in words(name)} | STARTERS
-        proper = {w.lower().removesuffix("'s") for w in re.findall(r"\b[A-Z][A-Za-z']*", text)}
-        if proper - allowed:
-            return False
-    if any(says(text, v) for v in check["rivals"]):
+    proper = {w.lower().removesuffix("'s") for w in re.findall(r"\b[A-Z][A-Za-z']*", text)}
+    if check["names"] and proper - STARTERS - {w for name in check["names"] for w in words(name)}:
         return False
-    return all(any(says(text, v) for v in group) for group in check["need"])
+    return (all(any(says(text, v) for v in group) for group in check["need"])
+            and not any(says(text, v) for v in check["rivals"]))
 
 
 def _yes_no(check, text, _):

@@ -3,8 +3,7 @@ The mixture: which skills exist, how often each is trained, and the examples of 
 
 Training examples are independent draws from the weights, a fact of (i, seed, size, stage) alone; test examples are
 numbered per skill and distinct as long as the skill's space lasts. Midtraining is broad and simple, SFT leans to what
-is hard and leaves the word problems to reinforcement learning. Now and then a training conversation begins with another
-one, so that the model meets a past.
+is hard and leaves the word problems to reinforcement learning.
 """
 import functools
 import itertools
@@ -16,46 +15,34 @@ from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World
 
 REPLAYED = 0.06         # part of the training conversations that are biographies instead, lest the unasked be forgotten
-JOINED = 0.12           # part of the training conversations that have an unrelated conversation in front
+JOINED = 0.12           # part of them that have an unrelated one in front, so that the model meets a past
 MAX_JOINED_CHARS = 360  # both together, so that a conversation stays under 200 tokens
 TRIES = 50              # draws without anything new before a skill's space counts as used up
 
 _p, _w, _n, _s, _l = skills_people, skills_words, skills_numbers, skills_social, skills_world
 SKILLS = {skill.name: skill for skill in (
-    #     name                title                         chance  split       about, make, weight in mid, in sft
-    Skill("facts_seen", "Facts, people asked about", 0.07, "seen",
-          "the trained questions about people seen in training", _p.facts_seen, 20, 10),
-    Skill("facts_new_people", "Facts, people only read about", 0.07, "people",
-          "the trained questions about people whom no conversation ever asked about", _p.facts_new_people, 0, 0),
-    Skill("facts_paraphrase", "Facts, new wordings", 0.07, "paraphrase",
-          "wordings of the questions that were never trained", _p.facts_paraphrase, 0, 0),
-    Skill("reverse", "Reverse questions", 0.02, "paraphrase",
-          "from pet or home and job to the person; person and wording never trained together", _p.reverse, 5, 4),
-    Skill("yes_no", "Yes or no", 0.5, "pairs", "person and asked value never trained together", _p.yes_no, 8, 11),
-    Skill("choice", "Multiple choice", 0.25, "pairs", "sets of four options never trained", _p.choice, 5, 8),
-    Skill("follow_up", "Follow-up with a pronoun", 0.07, "pairs",
-          "a second question about the person of the first, in an order never trained", _p.follow_up, 4, 4),
-    Skill("unknown", "I don't know", 0.0, "words", "names, things and questions never met", _p.unknown, 8, 7),
-    Skill("facts_world", "The real world", 0.05, "paraphrase",
-          "animals, capitals, opposites, days, planets, science, in wordings never trained", _l.facts_world, 14, 10),
-    Skill("story", "Stories", 0.3, "stories", "one question about a fresh story", _l.story, 9, 14),
-    Skill("arithmetic", "Sums with the calculator", 0.0, "pairs", "pairs of numbers never trained",
-          _n.arithmetic, 6, 4),
-    Skill("word_problem", "Word problems with the calculator", 0.0, "pairs", "pairs of numbers never trained",
-          _n.word_problem, 4, 1),
-    Skill("spelling", "Spelling", 0.0, "paraphrase", "known words, word and wording never trained together",
-          _w.spelling, 5, 3),
-    Skill("spelling_new_words", "Spelling, words only read", 0.0, "words",
-          "words that are spelled in documents, in no conversation", _w.spelling_new_words, 0, 0),
-    Skill("counting", "Counting letters", 0.2, "pairs", "known words, word and letter never counted",
-          _w.counting, 8, 17),
-    Skill("copying", "Copying", 0.0, "words", "phrases never trained", _w.copying, 8, 8),
-    Skill("reversing", "Reversing", 0.0, "words", "lists and words never reversed in training", _w.reversing, 4, 8),
-    Skill("identity", "Who are you?", 0.0, "paraphrase", "wordings never trained", _s.identity, 8, 6),
-    Skill("greetings", "Greetings", 0.0, "paraphrase", "wordings never trained", _s.greetings, 4, 3),
-    Skill("memory", "Remembering", 0.0, "words", "names and favourites never told in training", _s.memory, 16, 20),
-    Skill("memory_names", "Remembering a name", 0.0, "words", "the user's name, never told in training",
-          _s.memory_names, 0, 0),
+    #     name                title                         chance  split   maker, weight in mid, in sft
+    Skill("facts_seen", "Facts, people asked about", 0.07, "seen", _p.facts_seen, 20, 10),
+    Skill("facts_new_people", "Facts, people only read about", 0.07, "people", _p.facts_new_people, 0, 0),
+    Skill("facts_paraphrase", "Facts, new wordings", 0.07, "paraphrase", _p.facts_paraphrase, 0, 0),
+    Skill("reverse", "Reverse questions", 0.02, "paraphrase", _p.reverse, 5, 4),
+    Skill("yes_no", "Yes or no", 0.5, "pairs", _p.yes_no, 8, 11),
+    Skill("choice", "Multiple choice", 0.25, "pairs", _p.choice, 5, 8),
+    Skill("follow_up", "Follow-up with a pronoun", 0.07, "pairs", _p.follow_up, 4, 4),
+    Skill("unknown", "I don't know", 0.0, "words", _p.unknown, 8, 7),
+    Skill("facts_world", "The real world", 0.05, "paraphrase", _l.facts_world, 14, 10),
+    Skill("story", "Stories", 0.3, "stories", _l.story, 9, 14),
+    Skill("arithmetic", "Sums with the calculator", 0.0, "pairs", _n.arithmetic, 6, 4),
+    Skill("word_problem", "Word problems with the calculator", 0.0, "pairs", _n.word_problem, 4, 1),
+    Skill("spelling", "Spelling", 0.0, "paraphrase", _w.spelling, 5, 3),
+    Skill("spelling_new_words", "Spelling, words only read", 0.0, "words", _w.spelling_new_words, 0, 0),
+    Skill("counting", "Counting letters", 0.2, "pairs", _w.counting, 8, 17),
+    Skill("copying", "Copying", 0.0, "words", _w.copying, 8, 8),
+    Skill("reversing", "Reversing", 0.0, "words", _w.reversing, 4, 8),
+    Skill("identity", "Who are you?", 0.0, "paraphrase", _s.identity, 8, 6),
+    Skill("greetings", "Greetings", 0.0, "paraphrase", _s.greetings, 4, 3),
+    Skill("memory", "Remembering", 0.0, "words", _s.memory, 16, 20),
+    Skill("memory_names", "Remembering a name", 0.0, "words", _s.memory_names, 0, 0),
 )}
 STAGES = {"mid": 1, "sft": 2}   # stage -> level of difficulty
 
@@ -63,14 +50,6 @@ STAGES = {"mid": 1, "sft": 2}   # stage -> level of difficulty
 @functools.lru_cache(maxsize=2)
 def _world(size):
     return World(size)
-
-
-@functools.cache
-def _weights(stage):
-    if stage not in STAGES:
-        raise UsageError(f"stage is one of {', '.join(STAGES)}; got {stage!r}")
-    names = [name for name, skill in SKILLS.items() if getattr(skill, stage)]
-    return names, list(itertools.accumulate(getattr(SKILLS[name], stage) for name in names))
 
 
 def _example(name, made):
@@ -83,11 +62,12 @@ def _example(name, made):
 
 def training_example(i, seed=0, size=60, stage="mid"):
     """The i-th training Example of a stage ("mid" or "sft")."""
+    if stage not in STAGES:
+        raise UsageError(f"stage is one of {', '.join(STAGES)}; got {stage!r}")
     rng, world = random.Random(mix_seed("train", stage, seed, i)), _world(size)
-    names, cumulative = _weights(stage)
 
     def one():
-        name = rng.choices(names, cum_weights=cumulative)[0]
+        name = rng.choices(tuple(SKILLS), [getattr(skill, stage) for skill in SKILLS.values()])[0]
         return name, SKILLS[name].make(rng, world, False, STAGES[stage])
     name, (messages, check) = one()
     if rng.random() < JOINED:
@@ -107,40 +87,30 @@ def train_conversations(n, seed=0, size=60, stage="mid"):
             yield training_example(i, seed, size, stage).conversation
 
 
-class _Tests:
-    """The test examples of one skill in order, each new as long as new ones come."""
-
-    def __init__(self, skill, seed, size):
-        self.skill, self.seed, self.world = SKILLS[skill], seed, _world(size)
-        self.made, self.asked, self.draws, self.full = [], set(), 0, False
-
-    def __getitem__(self, i):
-        missed = 0
-        while len(self.made) <= i and not self.full:
-            rng = random.Random(mix_seed("test", self.skill.name, self.seed, self.draws))
-            messages, check = self.skill.make(rng, self.world, True, 2)
-            self.draws += 1
-            asked = str(messages[:-1])
-            if asked not in self.asked:
-                self.asked.add(asked)
-                self.made.append(_example(self.skill.name, (messages, check)))
-                missed = 0
-            else:
-                missed += 1
-                self.full = missed > TRIES
-        return self.made[i % len(self.made)]
-
-
 @functools.cache
 def _tests(skill, seed, size):
+    """(the test examples made so far, the iterator that makes more) of a skill."""
+    def different():
+        asked, missed = set(), 0
+        for draw in itertools.count():
+            made = SKILLS[skill].make(random.Random(mix_seed("test", skill, seed, draw)), _world(size), True, 2)
+            question = str(made[0][:-1])
+            missed = missed + 1 if question in asked else 0
+            if missed > TRIES:
+                return
+            if not missed:
+                asked.add(question)
+                yield _example(skill, made)
     if skill not in SKILLS:
         raise UsageError(f"unknown skill {skill!r}; one of {', '.join(SKILLS)}")
-    return _Tests(skill, seed, size)
+    return [], different()
 
 
 def eval_example(skill, i, seed=0, size=60):
     """The i-th test Example of a skill; a skill with fewer than i distinct ones begins again."""
-    return _tests(skill, seed, size)[i]
+    made, more = _tests(skill, seed, size)
+    made.extend(itertools.islice(more, max(0, i + 1 - len(made))))
+    return made[i % len(made)]
 
 
 def rl_example(i, seed=0, size=60, skill="word_problem"):

@@ -1,20 +1,17 @@
 """
 Pretraining text: what the little world would have in its library. Most documents have 250 to 600 characters.
 
-`document(world, i, seed)` depends on nothing else, so any range can be made anywhere. Biographies are of everybody, the
-held-out people included; questions, here as in the conversations, are about the others only, and nothing that a test
-asks (a pair of numbers, a story, a wording) is in any document. Facts are told in the wording of the answers more often
-than in any other, which is what lets a model answer about people it has only read about.
+Biographies are of everybody, the held-out people included; questions, here as in the conversations, are about the
+others only, and nothing that a test asks (a pair of numbers, a story, a wording) is in any document.
 """
 import random
-from itertools import accumulate
 
 from nanochat.common import mix_seed
 from nanochat.kindergarten import nature, skills_people, skills_social, skills_words, skills_world, stories, tables
 from nanochat.kindergarten.phrases import STATEMENTS, a, state, with_pronoun
 from nanochat.kindergarten.skill import draw, is_test
-from nanochat.kindergarten.skills_numbers import calculate
-from nanochat.kindergarten.skills_words import counted, spelled, times
+from nanochat.kindergarten.skills_numbers import calculate, number_key
+from nanochat.kindergarten.skills_words import spelled, told_count, told_length
 from nanochat.kindergarten.world import World
 
 LONG_ENOUGH = 420       # documents that collect small pieces stop growing here (characters)
@@ -59,29 +56,31 @@ def _animals(rng, world):
 
 
 def _animal(rng):
-    row = rng.choice(nature.ANIMALS)
-    said = [rng.choice(f.told) for f in nature.ANIMAL_FACTS[row[0]]]
+    name = rng.choice(tuple(nature.SIZES))
+    said = [rng.choice(fact.told) for fact in nature.ANIMAL_FACTS[name]]
     rng.shuffle(said)
-    for other in rng.sample(nature.ANIMALS, 3):
-        if abs(int(other[7]) - int(row[7])) > 1:
-            said.append(_comparison(rng, row, other))
+    for other in rng.sample(tuple(nature.SIZES), 3):
+        big, small = sorted((name, other), key=nature.SIZES.get, reverse=True)
+        if nature.SIZES[big] - nature.SIZES[small] > 1:
+            said.append(f"{a(big).capitalize()} is bigger than {a(small)}." if rng.random() < 0.6 else
+                        f"{a(small).capitalize()} is smaller than {a(big)}.")
     return " ".join(said)
-
-
-def _comparison(rng, row, other):
-    big, small = (row, other) if int(row[7]) > int(other[7]) else (other, row)
-    if rng.random() < 0.6:
-        return f"{a(big[0]).capitalize()} is bigger than {a(small[0])}."
-    return f"{a(small[0]).capitalize()} is smaller than {a(big[0])}."
 
 
 def _nature(rng, world):
     """Facts of one topic, or of all."""
     topic = rng.choice((*nature.TOPICS, "science", "all", "all"))
+
+    def one():
+        return rng.choice((skills_world.some_fact(rng) if topic == "all" else rng.choice(nature.TOPICS[topic])).told)
+    return _gather(one)
+
+
+def _gather(one, gap=" "):
+    """As many small pieces as make a document."""
     said = ""
     while len(said) < LONG_ENOUGH:
-        fact = skills_world.some_fact(rng) if topic == "all" else rng.choice(nature.TOPICS[topic])
-        said += " " + rng.choice(fact.told)
+        said += gap + one()
     return said[1:]
 
 
@@ -103,37 +102,32 @@ def _listed(words):
 
 def _sums(rng, world):
     """Small sums, told as sums and as things counted."""
-    said = ""
-    while len(said) < LONG_ENOUGH:
+    def one():
         op = rng.choice("+-*")
-        x, y = draw(lambda: (rng.randint(1, 20), rng.randint(1, 10)), lambda m: ("numbers", *sorted(m)), False)
-        x, y = max(x, y), min(x, y)
+        y, x = sorted(draw(lambda: (rng.randint(1, 20), rng.randint(1, 10)), number_key, False))
         result, word = calculate(f"{x}{op}{y}"), {"+": "plus", "-": "minus", "*": "times"}[op]
-        sums = f"{x} {op} {y} = {result}.", f"{x} {word} {y} is {result}.", f"{x} {word} {y} = {result}."
-        said += " " + rng.choice(sums)
-    return said[1:]
+        return rng.choice((f"{x} {op} {y} = {result}.", f"{x} {word} {y} is {result}.", f"{x} {word} {y} = {result}."))
+    return _gather(one)
 
 
 def _spelling(rng, world):
     """Words of the closed list, letter by letter, some with their letters counted."""
-    said, gap = "", "\n" if rng.random() < LISTED else " "
-    while len(said) < LONG_ENOUGH:
+    def one():
         word = rng.choice(tables.WORDS)
         letter = rng.choice(word)
         if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):    # what a test asks is not told
-            said += f"{gap}{word}: {counted(word, letter)}. The letter {letter} appears {times(word.count(letter))}."
-        elif rng.random() < 0.1:
-            said += f"{gap}{word}: {counted(word)}. That is {len(word)} letters."
-        else:
-            said += gap + rng.choice((f"{word}: {spelled(word)}.", f"{word} is spelled {spelled(word)}."))
-    return said[1:]
+            return told_count(word, letter)
+        if rng.random() < 0.1:
+            return told_length(word)
+        return rng.choice((f"{word}: {spelled(word)}.", f"{word} is spelled {spelled(word)}."))
+    return _gather(one, "\n" if rng.random() < LISTED else " ")
 
 
 def _stories(rng, world):
     """Longer stories than are ever asked about, each with how things stand at its end."""
     told = []
     while sum(map(len, told)) < 250:
-        story = draw(lambda: stories.tell(rng, rng.randint(1, 3), rng.randint(1, 2), rng.randint(2, 7), tables.NAMES),
+        story = draw(lambda: stories.tell(rng, rng.randint(1, 3), rng.randint(1, 2), rng.randint(2, 7)),
                      lambda m: ("story", m.text), False)
         asked = stories.questions(story)
         known = [answer.replace("The ", "the ", 1) for _, answer, *_ in rng.sample(asked, min(2, len(asked)))]
@@ -143,11 +137,14 @@ def _stories(rng, world):
 
 ASKED = ((skills_people.facts_seen, 5), (skills_people.reverse, 1.5), (skills_people.yes_no, 1),
          (skills_people.follow_up, 1), (skills_world.facts_world, 4), (skills_world.story, 1),
-         (skills_words.spelling, 1), (skills_words.counting, 1), (skills_people.choice, 1), (skills_social.identity, 0.7),
-         (skills_social.greetings, 0.7), (skills_social.memory, 0.7))
-ASKERS = [make for make, _ in ASKED]
-ASKED_CUM = list(accumulate(weight for _, weight in ASKED))
+         (skills_words.spelling, 1), (skills_words.counting, 1), (skills_people.choice, 1),
+         (skills_social.identity, 0.7), (skills_social.greetings, 0.7), (skills_social.memory, 0.7))
 BETWEEN_PEOPLE = 8      # the first so many can also be said between two people
+
+
+def _weighted(rng, makers):
+    """One of [(maker, weight)]."""
+    return rng.choices(*zip(*makers))[0]
 
 
 def _dialogue(rng, world):
@@ -159,21 +156,19 @@ def _dialogue(rng, world):
         n, (asks, answers) = BETWEEN_PEOPLE, (f"{name}: " for name in rng.sample(tables.NAMES, 2))
     lines = []
     while sum(map(len, lines)) < 300:
-        messages, _ = rng.choices(ASKERS[:n], cum_weights=ASKED_CUM[:n])[0](rng, world, False, 1)
+        messages, _ = _weighted(rng, ASKED[:n])(rng, world, False, 1)
         lines += [(asks, answers)[k % 2] + m["content"] for k, m in enumerate(messages)]
     return "\n".join(lines)
 
 
 KINDS = ((_biography, 36), (_group, 6), (_animals, 6), (_nature, 13), (_sequence, 2), (_sums, 3), (_spelling, 11),
          (_stories, 8), (_dialogue, 15))
-MAKERS = [make for make, _ in KINDS]
-CUMULATIVE = list(accumulate(weight for _, weight in KINDS))
 
 
 def document(world, i, seed=0):
     """The i-th document of a world: depends on (world, seed, i) only."""
     rng = random.Random(mix_seed("document", seed, i))
-    return rng.choices(MAKERS, cum_weights=CUMULATIVE)[0](rng, world)
+    return _weighted(rng, KINDS)(rng, world)
 
 
 def documents(n, seed=0, size=60):

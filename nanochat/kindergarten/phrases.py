@@ -1,11 +1,9 @@
 """
 How the people's facts are said and asked: the wordings, the answers, and the noise of a hurried typist.
 
-STATEMENTS are read in documents, QUESTIONS are asked in conversations and ANSWERS given there; a statement that equals
-an answer is told twice as often as the others, since it is from these that answers about people who are only read about
-must come. PARAPHRASES are questions in wordings that no training conversation uses.
-
-The wordings are in phrases.txt, which explains what stands in their braces.
+STATEMENTS are read in documents, QUESTIONS are asked in conversations and ANSWERS given there. A statement that equals
+an answer is told twice as often as the others: from these a model learns to answer about people it has only read about.
+PARAPHRASES are questions in wordings that no training conversation uses. All are in phrases.txt.
 """
 from nanochat.kindergarten import tables
 
@@ -26,14 +24,12 @@ def a(noun):
 
 def fill(wording, person, **more):
     """The wording with the person's facts in it."""
-    p = person
-    return wording.format(n=p.name, he=p.he, his=p.his, town=p.town, job=p.job, a_job=a(p.job), species=p.species,
-                          a_species=a(p.species), pet=p.pet, food=p.food, colour=p.colour, hobby=p.hobby,
-                          friend=p.friend, **more)
+    return wording.format(n=person.name, his=person.his, a_job=a(person.job), a_species=a(person.species),
+                          **vars(person), **more)
 
 
 def state(rng, person, attribute):
-    """One of the ways to tell the person's fact by name; the answers' wordings twice as often as the others."""
+    """One of the ways to tell the person's fact by name."""
     wording = rng.choice(TOLD[attribute])
     if "goes {hobby}" in wording and person.hobby not in GOES:
         wording = ANSWERS["hobby"]

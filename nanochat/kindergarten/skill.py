@@ -2,8 +2,8 @@
 What a skill is: a maker of conversations with checks, and the rule that keeps training and testing apart.
 
 A maker is a function (rng, world, test, level) -> (messages, check). `test` says on which side of the split the drawn
-content must lie, `level` is 1 (simple: midtraining) or 2 (the full difficulty). Sides are decided by the content alone,
-never by the seed or the order of drawing, so that no training example can hold a test example.
+content must lie, `level` is 1 (simple: midtraining) or 2. The content alone decides the side, never the seed or the
+order of drawing, so that no training example can hold a test example.
 """
 from dataclasses import dataclass
 from typing import Callable
@@ -16,8 +16,8 @@ class Skill:
     name: str
     title: str
     chance: float       # score of blind guessing
-    split: str          # what is new in the test: "seen" (nothing), "people", "pairs", "paraphrase", "stories", ...
-    about: str
+    split: str          # what of a test is in no training conversation: "seen": nothing is new; "people": who is asked
+                        # about; "pairs": which two things meet; "paraphrase": the wording; "words"; "stories"
     make: Callable
     mid: float          # weight in the mixture of midtraining
     sft: float          # weight in the mixture of SFT

@@ -9,30 +9,9 @@ import re
 
 from nanochat.kindergarten.phrases import WORDINGS, typed
 from nanochat.kindergarten.skill import chat, draw
-from nanochat.kindergarten.tables import NAMES
+from nanochat.kindergarten.tables import GOODS, NAMES
 
-GOODS = "apples pears books coins balls cups stamps cards shells pens cakes stones flowers eggs nuts buttons".split()
-# story, code, answer; x, y, z are numbers, n and m names, g goods. Level 1 takes the first six.
-PROBLEMS = (
-    ("{n} has {x} {g}. {n} gets {y} more. How many {g} does {n} have now?", "x+y", "{n} has {r} {g} now."),
-    ("{n} has {x} {g} and loses {y}. How many {g} are left?", "x-y", "{r} {g} are left."),
-    ("{n} has {x} {g} and {m} has {y} {g}. How many {g} do they have together?", "x+y", "They have {r} {g} together."),
-    ("There are {x} boxes with {y} {g} in each. How many {g} are there?", "x*y", "There are {r} {g}."),
-    ("{n} had {x} {g} and gave {y} to {m}. How many {g} does {n} have now?", "x-y", "{n} has {r} {g} now."),
-    ("{n} finds {x} {g} in the morning and {y} in the evening. How many {g} is that?", "x+y", "That is {r} {g}."),
-    ("{x} {g} are shared by {y} children. How many {g} does each child get?", "x//y", "Each child gets {r} {g}."),
-    ("{n} buys {x} bags. Each bag holds {y} {g}. How many {g} does {n} have?", "x*y", "{n} has {r} {g}."),
-    ("{n} has {x} {g} and {m} has {y}. How many more {g} does {n} have?", "x-y", "{n} has {r} more {g}."),
-    ("There were {x} {g} on the table. {n} took {y} of them. How many {g} are still there?", "x-y",
-     "{r} {g} are still there."),
-    ("{n} has {x} {g}, gets {y} more and then loses {z}. How many {g} does {n} have now?", "x+y-z",
-     "{n} has {r} {g} now."),
-    ("{n} has {x} {g}, gives away {y} and then finds {z}. How many {g} does {n} have now?", "x-y+z",
-     "{n} has {r} {g} now."),
-    ("{n} buys {x} boxes with {y} {g} in each and sells {z}. How many {g} are left?", "x*y-z", "{r} {g} are left."),
-)
-
-
+PROBLEMS = tuple(WORDINGS["word problems"].values())
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv}
 
 
@@ -61,13 +40,14 @@ def _pair(rng, op):
     return (max(x, y), min(x, y)) if op == "-" and rng.random() < 0.9 else (x, y)
 
 
-def _number_key(pair):
+def number_key(pair):
+    """What tells two numbers apart for the split."""
     return ("numbers", *sorted(pair))
 
 
 def arithmetic(rng, world, test, level):
     op = rng.choices(("+", "-", "*", "//"), (3, 3, 3, 1))[0]
-    x, y = draw(lambda: _pair(rng, op), _number_key, test)
+    x, y = draw(lambda: _pair(rng, op), number_key, test)
     code = f"{x}{op}{y}"
     result, sign = calculate(code), "/" if op == "//" else op
     question = typed(rng, rng.choice(WORDINGS["sums"][op]).format(x=x, y=y))
@@ -84,7 +64,7 @@ def word_problem(rng, world, test, level):
             x, y = _pair(rng, op)
             if min(x, y) > 1 and (level == 2 or x < 100) and (op != "-" or x - y > 1):
                 return x, y
-    x, y = draw(make, _number_key, test)
+    x, y = draw(make, number_key, test)
     first = int(calculate(f"{x}{op}{y}"))
     z = rng.randint(2, max(2, min(99, first - 2)))
     code = code.replace("x", str(x)).replace("y", str(y)).replace("z", str(z))

@@ -18,13 +18,12 @@ LETTERS = ("A", "B", "C", "D")
 
 def check_of(world, person, attribute):
     """The check for an answer about one attribute of the person."""
-    if attribute == "friend":
-        return fact_check(person.friend, names=(person.name, person.friend))
-    if attribute == "pet":
-        return fact_check(person.pet, names=(person.name, person.pet))
     if attribute == "who":
         return fact_check(person.job, person.town, rivals=_rivals(world, person, "job"))
-    return fact_check(getattr(person, attribute), rivals=_rivals(world, person, attribute))
+    value = getattr(person, attribute)
+    if attribute in ("friend", "pet"):
+        return fact_check(value, names=(person.name, value))
+    return fact_check(value, rivals=_rivals(world, person, attribute))
 
 
 def _rivals(world, person, attribute):
@@ -80,25 +79,21 @@ def yes_no(rng, world, test, level):
 
     person, attribute, yes, value = draw(make, lambda m: ("yes_no", m[0].name, m[1], m[3]), test, percent=15)
     question = fill(rng.choice(IS_IT[attribute]), person, x=value, a_x=a(value))
-    return chat(typed(rng, question), _so(fill(ANSWERS[attribute], person), yes)), _so_check(yes)
+    return _answered(rng, question, fill(ANSWERS[attribute], person), yes)
 
 
-def _so(fact, yes):
-    """ "Mia has a cat." -> "Mia has a cat, so no.": the fact first, since a small model cannot weigh what it has not said."""
-    return f"{fact[0].upper()}{fact[1:].rstrip('.')}, so {'yes' if yes else 'no'}."
-
-
-def _so_check(yes):
-    return {"kind": "yes_no", "answer": "yes" if yes else "no"}
+def _answered(rng, question, fact, yes):
+    """ "Mia has a cat, so no.": the fact first, since a small model cannot weigh what it has not said."""
+    word = "yes" if yes else "no"
+    answer = f"{fact[0].upper()}{fact[1:].rstrip('.')}, so {word}."
+    return chat(typed(rng, question), answer), {"kind": "yes_no", "answer": word}
 
 
 def _bigger(rng, test):
     x, y, big, small = two_animals(rng, test)
     bigger = rng.random() < 0.6
-    yes = (x == big) == bigger
-    answer = _so(f"{a(big)} is bigger than {a(small)}.", yes)
     question = f"Is {a(x)} {'bigger' if bigger else 'smaller'} than {a(y)}?"
-    return chat(typed(rng, question), answer), _so_check(yes)
+    return _answered(rng, question, f"{a(big)} is bigger than {a(small)}.", (x == big) == bigger)
 
 
 def choice(rng, world, test, level):
@@ -134,10 +129,6 @@ def follow_up(rng, world, test, level):
     return chat(*turns), check_of(world, person, second)
 
 
-ONSETS = "b br d dr fl g gl gr j kl kr l m n p pl pr q r s sn t tr v w x y z zw".split()
-NUCLEI = "a e i o u oo ee ai".split()
-CODAS = "d f ll lm m mp n nd ng r rk s sh sk v x".split()
-ENDS = "a o i us or ix el in on ak um".split()
 TAKEN = {word.lower() for word in (*tables.GIRLS, *tables.BOYS, *tables.PETS, *tables.WORDS)}     # known after all
 UNKNOWN = tables.titled("talk.txt", "unknown")
 
@@ -145,7 +136,7 @@ UNKNOWN = tables.titled("talk.txt", "unknown")
 def nobody(rng):
     """An invented name or word: "Zandor", "flumbo"."""
     while True:
-        word = rng.choice(ONSETS) + rng.choice(NUCLEI) + rng.choice(CODAS) + rng.choice(ENDS)
+        word = "".join(map(rng.choice, (tables.ONSETS, tables.NUCLEI, tables.CODAS, tables.ENDS)))
         if word not in TAKEN:
             return word
 

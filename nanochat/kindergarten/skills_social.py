@@ -2,8 +2,7 @@
 Manners and memory: greetings, thanks and goodbyes; who the model is; what the user told a few turns ago.
 
 Many wordings on both sides, else greetings collapse to one string; many fillers, else remembering is learned as a table
-of names. A test's greeting or question is a combination never seen, its name or favourite a word never told. What is
-said is in talk.txt.
+of names. What is said is in talk.txt.
 """
 import re
 

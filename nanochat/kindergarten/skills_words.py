@@ -20,10 +20,7 @@ def spelled(word):
 
 
 def counted(word, letter=None):
-    """ "cheese", "e" -> "c-h-e1-e2-s-e3": spelled, with a running count behind each occurrence (of any letter if None).
-
-    The count is then a matter of one small step a letter, where counting at a glance needs the whole word at once.
-    """
+    """ "cheese", "e" -> "c-h-e1-e2-s-e3": spelled, counting each occurrence (of any letter if None), step by step."""
     said, n = [], 0
     for x in word:
         n += letter in (None, x)
@@ -31,30 +28,35 @@ def counted(word, letter=None):
     return "-".join(said)
 
 
-def times(n):
-    """ "1 time", "2 times" """
-    return "1 time" if n == 1 else f"{n} times"
+def told_count(word, letter):
+    n = word.count(letter)
+    return f"{word}: {counted(word, letter)}. The letter {letter} appears {n} time{'s' * (n != 1)}."
+
+
+def told_length(word):
+    return f"{word}: {counted(word)}. That is {len(word)} letters."
 
 
 def _spell_check(letters, before=()):
     return {"kind": "spell", "letters": letters, "before": list(before)}
 
 
-def spelling(rng, world, test, level):
-    word, wording = draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(SPELL)), lambda m: ("spelling", *m), test)
+def _spelling(rng, word, wording):
     return chat(typed(rng, wording.format(w=word)), f"{word}: {spelled(word)}."), _spell_check(word)
 
 
+def spelling(rng, world, test, level):
+    return _spelling(rng, *draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(SPELL)), lambda m: ("spelling", *m), test))
+
+
 def spelling_new_words(rng, world, test, level):
-    word = rng.choice(NEW_WORDS)
-    return chat(typed(rng, rng.choice(SPELL).format(w=word)), f"{word}: {spelled(word)}."), _spell_check(word)
+    return _spelling(rng, rng.choice(NEW_WORDS), rng.choice(SPELL))
 
 
 def counting(rng, world, test, level):
     if rng.random() < 0.15:
         word, wording = draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(LENGTH)), lambda m: ("length", *m), test, 15)
-        n, answer = len(word), f"{word}: {counted(word)}. That is {len(word)} letters."
-        return chat(typed(rng, wording.format(w=word)), answer), _count_check(n)
+        return chat(typed(rng, wording.format(w=word)), told_length(word)), _count_check(len(word))
 
     def make():
         word = rng.choice(CHAT_WORDS)
@@ -62,9 +64,8 @@ def counting(rng, world, test, level):
         return word, (rng.choice(twice) if twice and rng.random() < 0.5 else
                       rng.choice(word) if rng.random() < 0.8 else rng.choice("abcdefghiklmnoprstuwy"))
     word, letter = draw(make, lambda m: ("counting", *m), test, percent=15)
-    n = word.count(letter)
-    answer = f"{word}: {counted(word, letter)}. The letter {letter} appears {times(n)}."
-    return chat(typed(rng, rng.choice(COUNT).format(w=word, x=letter)), answer), _count_check(n)
+    question = typed(rng, rng.choice(COUNT).format(w=word, x=letter))
+    return chat(question, told_count(word, letter)), _count_check(word.count(letter))
 
 
 def _count_check(n):
@@ -79,9 +80,10 @@ def copying(rng, world, test, level):
     text, thrice = draw(make, lambda m: ("copying", m[0].lower()), test)
     if thrice:
         n = rng.randint(2, 4)
-        said = " ".join([text] * n)
-        return chat(typed(rng, f"Say {text} {n} times.", lower=False), said), {"kind": "copy", "text": said}
-    return chat(typed(rng, rng.choice(COPY).format(t=text), lower=False), text), {"kind": "copy", "text": text}
+        asked, text = f"Say {text} {n} times.", " ".join([text] * n)
+    else:
+        asked = rng.choice(COPY).format(t=text)
+    return chat(typed(rng, asked, lower=False), text), {"kind": "copy", "text": text}
 
 
 def reversing(rng, world, test, level):

@@ -2,15 +2,12 @@
 Stories by simulation: people walk, take, give and put down things, and the text can never contradict itself.
 
 A `Story` draws only events that are possible in its state (one takes what lies where one is, one gives to whom is
-there), says each in a sentence, and keeps the final state, from which questions are answered. Documents and
-conversations share it; which stories are asked in tests is decided by the story's own letters.
+there), says each in a sentence, and keeps the final state, from which questions are answered.
 """
 from dataclasses import dataclass, field
 
 from nanochat.kindergarten import tables
 
-PLACES = "kitchen garden bedroom bathroom school park office hallway library forest".split()
-THINGS = "ball apple book key lamp cup hat doll kite box".split()
 GOES = ("goes to", "walks to", "runs to")
 TAKES = ("takes", "picks up")
 DROPS = ("drops", "puts down")
@@ -33,14 +30,14 @@ class Story:
         return self.at[self.holds[thing]] if thing in self.holds else self.lies[thing]
 
 
-def tell(rng, people, things, moves, names):
-    """A Story with `people` actors drawn from `names`, `things` things and `moves` events, each possible then."""
+def tell(rng, people, things, moves):
+    """A Story with `people` actors, `things` things and `moves` events."""
     story = Story()
-    actors, places = rng.sample(names, people), rng.sample(PLACES, 4)
+    actors, places = rng.sample(tables.NAMES, people), rng.sample(tables.PLACES, 4)
     for who in actors:
         story.at[who] = rng.choice(places)
         story.sentences.append(f"{who} is in the {story.at[who]}.")
-    for thing in rng.sample(THINGS, things):
+    for thing in rng.sample(tables.THINGS, things):
         story.lies[thing] = story.at[rng.choice(actors)] if rng.random() < 0.7 else rng.choice(places)
         story.sentences.append(f"The {thing} is in the {story.lies[thing]}.")
     for _ in range(moves):
@@ -87,24 +84,25 @@ def questions(story):
     asked = []
     been = {what for kind, _, what, *_ in story.events if kind == "go"}
     places = sorted({*story.at.values(), *story.lies.values(), *been})
+
+    def ask(question, answer, value, among):
+        asked.append((question, answer, value, [other for other in among if other != value]))
     for who, place in story.at.items():
-        asked.append((f"Where is {who}?", f"{who} is in the {place}.", place, [p for p in places if p != place]))
+        ask(f"Where is {who}?", f"{who} is in the {place}.", place, places)
     for thing in (*story.lies, *story.holds):
         place = story.where(thing)
-        others = [p for p in places if p != place]
-        asked.append((f"Where is the {thing}?", f"The {thing} is in the {place}.", place, others))
+        ask(f"Where is the {thing}?", f"The {thing} is in the {place}.", place, places)
     for thing, who in story.holds.items():
-        asked.append((f"Who has the {thing}?", f"{who} has the {thing}.", who, [p for p in story.at if p != who]))
+        ask(f"Who has the {thing}?", f"{who} has the {thing}.", who, story.at)
     for place in places:
         there = [who for who, p in story.at.items() if p == place]
         if len(there) == 1 and len(story.at) > 1:
-            others = [who for who in story.at if who != there[0]]
-            asked.append((f"Who is in the {place}?", f"{there[0]} is in the {place}.", there[0], others))
+            ask(f"Who is in the {place}?", f"{there[0]} is in the {place}.", there[0], story.at)
     return asked
 
 
-def sized(rng, level, names=tables.NAMES):
-    """A story of the level's length: 1 for one or two moves, 2 for one to three, with one or two people and things."""
+def sized(rng, level):
+    """A story as long as the level allows."""
     moves = rng.randint(1, level + 1)
     people = 1 if rng.random() < 0.3 else 2
-    return tell(rng, people, rng.choice((0, 1, 1)), moves, names)
+    return tell(rng, people, rng.choice((0, 1, 1)), moves)

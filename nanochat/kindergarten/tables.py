@@ -2,10 +2,10 @@
 The hand-typed part of the kindergarten: the four text files beside this one, and the words of the first of them.
 
 words.txt holds what invented people are made of and the fillers that are not theirs, nature.txt what is true of the
-real world, phrases.txt and talk.txt how things are said. For another world, edit these; who has what is in world.py.
-The people's names and the filler names are disjoint, so that "My name is Kevin" never meets a Kevin with a biography.
-People's values are single words, each list short enough that every fact is met a hundred times; fillers are many, so
-that copying them must be learned as copying.
+real world, phrases.txt and talk.txt how things are said. For another world, edit these. The people's names and the
+filler names are disjoint, so that "My name is Kevin" never meets a Kevin with a biography. People's values are single
+words, each list short enough that every fact is met a hundred times; fillers are many, so that they are copied, not
+learned.
 """
 import functools
 from pathlib import Path
@@ -17,8 +17,7 @@ from nanochat.common import DataError
 def read(file):
     """{title: {key: [value]}} of a text file beside this one, which says at its top how it is written.
 
-    Where a title names columns, each line has one value for each of them, and only there may a value be empty. Raises
-    DataError with the number of the first line that is written otherwise or has a key that its table has already.
+    Only where a title names columns may a value be empty. Raises DataError naming the first line that is wrong.
     """
     tables, table, columns = {}, None, []
     for n, (line, *more) in _entries(file):
@@ -49,20 +48,18 @@ def _entries(file):
 
 def titled(file, kind):
     """{rest of the title: table} of the tables whose title begins with the word `kind`."""
-    split = ((*title.partition(" "), table) for title, table in read(file).items())
-    return {rest: table for first, _, rest, table in split if first == kind}
+    return {title[len(kind) + 1:]: table for title, table in read(file).items() if title.startswith(kind + " ")}
 
 
-def _words(lines):
-    """The words of some lines, parted by commas where a word has blanks."""
-    text = " ".join(lines)
-    return [word.strip() for word in text.split("," if "," in text else None)]
+def _lists(*keys):
+    """Lists of words.txt; a list is parted by commas where a word has blanks."""
+    lines = {key: " ".join(lines) for lists in read("words.txt").values() for key, lines in lists.items()}
+    return [[word.strip() for word in lines[key].split("," if "," in lines[key] else None)] for key in keys]
 
 
-LISTS = {key: _words(lines) for lists in read("words.txt").values() for key, lines in lists.items()}
-GIRLS, BOYS = LISTS["girls"], LISTS["boys"]     # 60 first names; in a world of 60 a first name identifies its bearer
-TOWNS, TOWN_HEADS, TOWN_TAILS = LISTS["towns"], LISTS["town_heads"], LISTS["town_tails"]
-JOBS, SPECIES, PETS, FOODS = LISTS["jobs"], LISTS["species"], LISTS["pets"], LISTS["foods"]
-COLOURS, HOBBIES, SYLLABLES = LISTS["colours"], LISTS["hobbies"], LISTS["syllables"]
-NAMES, MEALS, PASTIMES, SHADES, CITIES = (LISTS[key] for key in ("names", "meals", "pastimes", "shades", "cities"))
-WORDS = LISTS["words"]
+GIRLS, BOYS, PETS, NAMES = _lists("girls", "boys", "pets", "names")
+TOWNS, TOWN_HEADS, TOWN_TAILS, CITIES = _lists("towns", "town_heads", "town_tails", "cities")
+JOBS, SPECIES, FOODS, COLOURS, HOBBIES = _lists("jobs", "species", "foods", "colours", "hobbies")
+MEALS, SHADES, PASTIMES = _lists("meals", "shades", "pastimes")
+PLACES, THINGS, GOODS, WORDS = _lists("places", "things", "goods", "words")
+SYLLABLES, ONSETS, NUCLEI, CODAS, ENDS = _lists("syllables", "onsets", "nuclei", "codas", "ends")

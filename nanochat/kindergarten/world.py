@@ -1,10 +1,10 @@
 """
 The little world: who lives where, does what, has which pet and which friend. Invented from a seed, the same everywhere.
 
-`World(size, seed)` is all of it. People come in pairs of best friends; every fifth pair is *held out*: their
-biographies are in the documents, but no conversation ever asks about them, which is how transfer from reading to
-answering is measured. Values are dealt out evenly, pets' names are unique, and so is (town, job) while the world is
-small: hence "Whose dog is called Rex?" and "Who is the baker of Oakton?" have one answer each.
+People come in pairs of best friends; every fifth pair is *held out*: their biographies are in the documents, but no
+conversation ever asks about them, which is how transfer from reading to answering is measured. Values are dealt out
+evenly, pets' names are unique, and so is (town, job) while the world is small: "Whose dog is called Rex?" and "Who is
+the baker of Oakton?" have one answer each.
 """
 import random
 from dataclasses import dataclass
@@ -45,18 +45,15 @@ class World:
         rng = random.Random(mix_seed("world", size, seed))
         firsts = [(name, he) for names, he in ((tables.GIRLS, "she"), (tables.BOYS, "he")) for name in names]
         rng.shuffle(firsts)
-        names = [_unique(firsts[i % len(firsts)][0], i // len(firsts), size > len(firsts)) for i in range(size)]
-        pets = [_unique(tables.PETS[i % len(tables.PETS)], i // len(tables.PETS), size > len(tables.PETS))
-                for i in range(size)]
+        names, pets = _unique([name for name, _ in firsts], size), _unique(tables.PETS, size)
         rng.shuffle(pets)
         self.towns = _towns(size, rng)
         homes = _homes(size, self.towns, rng)
-        dealt = {key: _deal(values, size, rng) for key, values in (
-            ("species", tables.SPECIES), ("food", tables.FOODS), ("colour", tables.COLOURS), ("hobby", tables.HOBBIES))}
+        species, foods, colours, hobbies = (_deal(values, size, rng) for values in (
+            tables.SPECIES, tables.FOODS, tables.COLOURS, tables.HOBBIES))
         self.people = [
-            Person(i, names[i], firsts[i % len(firsts)][1], *homes[i], dealt["species"][i], pets[i], dealt["food"][i],
-                   dealt["colour"][i], dealt["hobby"][i], names[i ^ 1], i // 2 % HELD_OUT_EVERY == HELD_OUT_EVERY - 1)
-            for i in range(size)]
+            Person(i, names[i], firsts[i % len(firsts)][1], *homes[i], species[i], pets[i], foods[i], colours[i],
+                   hobbies[i], names[i ^ 1], i // 2 % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) for i in range(size)]
         self.seen = [p for p in self.people if not p.held_out]
         self.held_out = [p for p in self.people if p.held_out]
         self.by_home = {}
@@ -69,16 +66,17 @@ class World:
                 "colour": tables.COLOURS, "hobby": tables.HOBBIES}.get(attribute)
 
 
-def _unique(first, k, surname):
-    """`first`, or in a big world `first` and the k-th surname ("Mia Balbar"); different (first, k) never meet."""
-    if not surname:
-        return first
-    n, last = len(tables.SYLLABLES), ""
-    for _ in range(2):
-        k, last = k // n, last + tables.SYLLABLES[k % n]
-    while k:
-        k, last = k // n, last + tables.SYLLABLES[k % n]
-    return f"{first} {last.capitalize()}"
+def _unique(firsts, size):
+    """`size` different names: the first ones, or in a big world each with surname after surname ("Mia Balbar")."""
+    if size <= len(firsts):
+        return firsts[:size]
+    syllables, surnames = tables.SYLLABLES, []
+    for k in range(-(-size // len(firsts))):
+        surname = ""
+        while k or len(surname) < 6:            # two syllables at least
+            k, surname = k // len(syllables), surname + syllables[k % len(syllables)]
+        surnames.append(surname.capitalize())
+    return [f"{first} {surname}" for surname in surnames for first in firsts][:size]
 
 
 def _towns(size, rng):

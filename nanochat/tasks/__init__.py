@@ -19,7 +19,7 @@ from nanochat.tasks.base import Task, TaskUnavailable, local_files
 from nanochat.tasks.customjson import CustomJSON
 from nanochat.tasks.kindergarten import PREFIX, Kindergarten
 
-__all__ = ["TASKS", "Row", "Task", "TaskUnavailable", "lookup", "training_conversations"]
+__all__ = ["TASKS", "Row", "Task", "TaskUnavailable", "factors", "lookup", "training_conversations"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,15 @@ def lookup(name) -> Row:
     return TASKS[name]
 
 
+def factors(names):
+    """(name, times) of each of `names`: "gsm8k*2" means twice, "gsm8k" once. Raises UsageError."""
+    for whole in names:
+        name, star, times = whole.partition("*")
+        if star and not (times.isdecimal() and int(times)):
+            raise UsageError(f"{whole}: the factor behind '*' must be a whole number of at least 1.")
+        yield name, int(times or 1)
+
+
 class _Chain(Sequence):
     """Several sequences as one, without copying."""
 
@@ -84,15 +93,12 @@ def training_conversations(*names) -> Sequence:
     questions are the test, and nanochat.kindergarten makes the training conversations.
     """
     parts = []
-    for name in names:
-        name, _, times = name.partition("*")
-        if times and not times.isdecimal():
-            raise UsageError(f"{name}*{times}: the factor behind '*' must be a whole number.")
+    for name, times in factors(names):
         if name.endswith(".jsonl"):
             task = CustomJSON(name)
         elif lookup(name).group == "kindergarten" or name == "humaneval":
             raise UsageError(f"{name} is for evaluation only and cannot be trained on.")
         else:
             task = TASKS[name].make("train")
-        parts += [task] * int(times or 1)
+        parts += [task] * times
     return _Chain(parts)

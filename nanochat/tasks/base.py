@@ -32,6 +32,7 @@ class Task(abc.ABC):
     name = ""
     kind = "generative"
     chance = 0.0            # score of blind guessing
+    runs_code = unsafe = False    # whether grading runs the model's code; also where the sandbox has no walls
     max_new_tokens = 256    # room for a reply
 
     @abc.abstractmethod

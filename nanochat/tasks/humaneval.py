@@ -26,7 +26,7 @@ def program(prompt, entry_point, reply):
 
 
 class HumanEval(Task):
-    name, max_new_tokens = "humaneval", 384
+    name, max_new_tokens, runs_code = "humaneval", 384, True
 
     def __init__(self, split="test"):
         self.table = HubTable(REPO, FOLDER, split)
@@ -45,4 +45,4 @@ class HumanEval(Task):
 
     def evaluate(self, conversation, parts):
         tests = f"{conversation['test']}\ncheck({conversation['entry_point']})\n"
-        return sandbox.run(self.answer(conversation, parts), tests=tests, timeout_s=5).ok
+        return sandbox.run(self.answer(conversation, parts), tests=tests, timeout_s=5, unsafe=self.unsafe).ok

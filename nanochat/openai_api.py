@@ -1,0 +1,286 @@
+"""
+OpenAI's API in bytes: what a request may say, and how answers, chunks and errors are written. Knows no HTTP server.
+
+Beyond OpenAI's fields: `top_k`, `min_p` and `repetition_penalty` in a request, and `parts` in a reply (tool calls, in
+nanochat's own conversation format). Fields that are not known are ignored; `tools`, `echo` and the like, which are known
+but not built, are refused when they would change the answer.
+"""
+import json
+import secrets
+import time
+from collections import Counter
+from dataclasses import replace
+from itertools import accumulate
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.json_schema import models_json_schema
+
+from nanochat.chat_format import render_prompt
+from nanochat.common import DataError
+
+SCHEMAS = "#/components/schemas/{model}"
+MAX_MESSAGES = 1000
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+class ApiError(Exception):
+    """An error as OpenAI's clients expect it, with a true HTTP status."""
+
+    def __init__(self, status, message, type="invalid_request_error", param=None, code=None, headers=None):
+        super().__init__(message)
+        self.status, self.headers = status, headers
+        self.body = {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+def server_error(text):
+    """The ApiError for what is not the client's fault."""
+    return ApiError(500, text, "server_error", code="engine_failed")
+
+
+# ------------------------------------------------------------------------------------------------------------ requests
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class Part(_Strict):
+    type: Literal["text", "python", "python_output"]
+    text: str
+
+
+class Message(_Strict):
+    role: Literal["system", "user", "assistant"]
+    content: str | list[Part]
+
+    def plain(self):
+        """As nanochat.chat_format wants it; only the assistant's content stays in parts."""
+        content = self.content
+        if not isinstance(content, str):
+            if self.role != "assistant" and any(part.type != "text" for part in content):
+                raise DataError(f"only the assistant can use tools, not the {self.role}")
+            content = [part.model_dump() for part in content]
+            content = content if self.role == "assistant" else "".join(part["text"] for part in content)
+        return {"role": self.role, "content": content}
+
+
+
+def whole(low, high=None):
+    """An integer of JSON, which knows one kind of number: 12.0 is one, too."""
+    return Annotated[int, Field(ge=low, le=high),
+                     BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
+
+
+No = Annotated[Literal[False], BeforeValidator(lambda x: x if isinstance(x, bool) else "")]
+NoneOf = Annotated[list, Field(max_length=0)]
+Texts = Annotated[list[str], Field(min_length=1, max_length=128)]
+Ids = Annotated[list[whole(0)], Field(min_length=1)]
+
+
+class StreamOptions(_Strict):
+    include_usage: bool = False
+
+
+class _Request(_Strict):
+    """What both endpoints understand."""
+
+    model: str | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: whole(0, 1 << 20) | None = None
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    max_tokens: whole(1) | None = None
+    seed: whole(-(1 << 63), (1 << 63) - 1) | None = None
+    n: whole(1, 128) | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def stops(self):
+        """The stop strings as a tuple, without empty ones."""
+        return tuple(text for text in ([self.stop] if isinstance(self.stop, str) else self.stop or []) if text)
+
+
+class ChatRequest(_Request):
+    """POST /v1/chat/completions."""
+
+    chat: ClassVar = True
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: whole(1) | None = None
+    logprobs: bool | None = None
+    top_logprobs: whole(0, 20) | None = None
+    tools: NoneOf | None = None
+
+    @property
+    def limit(self):
+        """The longest answer asked for, in tokens; None when the context is to be the limit."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def alternatives(self):
+        """How many likeliest tokens to tell with each one; None for no log probabilities at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    n_prompts: ClassVar = 1
+
+    def prompts(self, tokenizer):
+        """Lists of token ids, each wanting n answers. Raises ApiError 400."""
+        try:
+            return [render_prompt(tokenizer, [message.plain() for message in self.messages])]
+        except DataError as e:
+            raise ApiError(400, str(e), param="messages", code="invalid_value") from None
+
+
+class TextRequest(_Request):
+    """POST /v1/completions: the continuation of plain text, or of token ids, as of a document that begins with it."""
+
+    chat: ClassVar = False
+    prompt: str | Texts | Ids | Annotated[list[Ids], Field(min_length=1, max_length=128)]
+    logprobs: whole(0, 20) | None = None
+    echo: No | None = None
+
+    @property
+    def limit(self):
+        return self.max_tokens or 16   # OpenAI's default here
+
+    @property
+    def alternatives(self):
+        return self.logprobs
+
+    @property
+    def _prompts(self):
+        return [self.prompt] if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else self.prompt
+
+    @property
+    def n_prompts(self):
+        return len(self._prompts)
+
+    def prompts(self, tokenizer):
+        return [self._ids(tokenizer, prompt) for prompt in self._prompts]
+
+    @staticmethod
+    def _ids(tokenizer, prompt):
+        """Special tokens are no text, so they are refused among ids, too."""
+        if not isinstance(prompt, str) and max(prompt) >= len(tokenizer.tokens):
+            raise ApiError(400, f"Token ids must be below {len(tokenizer.tokens)}.", param="prompt", code="invalid_value")
+        return [tokenizer.bos_id, *(tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)]
+
+
+def _no_constant(name):
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse(kind, body):
+    """The `kind` of request in a JSON body. Raises ApiError 400 that names the field."""
+    try:
+        return kind.model_validate(json.loads(body.decode("utf-8"), parse_constant=_no_constant))
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_context=False)[0]
+        param = ".".join(str(x) for x in first["loc"]) or None
+        raise ApiError(400, f"{param or 'the body'}: {first['msg']}", param=param, code="invalid_value") from None
+    except (ValueError, RecursionError):
+        raise ApiError(400, "The body is not valid JSON in UTF-8.", code="invalid_json") from None
+
+
+def schemas():
+    """JSON schemas of the requests, by name, for an OpenAPI document."""
+    return models_json_schema([(ChatRequest, "validation"), (TextRequest, "validation")], ref_template=SCHEMAS)[1]["$defs"]
+
+
+# -------------------------------------------------------------------------------------------------------------- replies
+def usage(usages, n):
+    """OpenAI's usage of all answers together; the n answers to one prompt have read it once."""
+    prompt, new = sum(u["prompt_tokens"] for u in usages[::n]), sum(u["completion_tokens"] for u in usages)
+    return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,
+            "prompt_tokens_details": {"cached_tokens": sum(u.get("cached_tokens", 0) for u in usages[::n])}}
+
+
+def joined(events):
+    """`events` with neighbouring pieces of text made one."""
+    out = []
+    for event in events:
+        if event.kind == "text" and out and out[-1].kind == "text":
+            event = replace(event, text=out[-1].text + event.text, logprobs=out[-1].logprobs + event.logprobs)
+            out.pop()
+        out.append(event)
+    return out
+
+
+class Writer:
+    """Writes one request's answers in OpenAI's layout: chat completions, or text completions."""
+
+    def __init__(self, wanted, model):
+        self.wanted, self.chat = wanted, wanted.chat
+        kind = "text_completion" if not self.chat else "chat.completion.chunk" if wanted.stream else "chat.completion"
+        self.head = {"id": f"{'chatcmpl' if self.chat else 'cmpl'}-{secrets.token_hex(12)}", "object": kind,
+                     "created": int(time.time()), "model": model}
+        self._lengths = Counter()   # characters of each answer's tokens so far
+
+    def _logprobs(self, index, tokens):
+        if self.wanted.alternatives is None:
+            return None
+        if self.chat:
+            return {"content": [{**{k: t[k] for k in ("token", "logprob", "bytes")}, "top_logprobs": t["top"]}
+                                for t in tokens], "refusal": None}
+        offsets = list(accumulate((len(t["token"]) for t in tokens), initial=self._lengths[index]))
+        self._lengths[index] = offsets.pop()
+        return {"tokens": [t["token"] for t in tokens], "token_logprobs": [t["logprob"] for t in tokens],
+                "top_logprobs": [{x["token"]: x["logprob"] for x in t["top"][::-1]} for t in tokens], "text_offset": offsets}
+
+    def _choice(self, index, said, reason=None, tokens=()):
+        """One of "choices": `said` is {"delta": ..}, {"message": ..} or {"text": ..}."""
+        return {"index": index, **said, "logprobs": self._logprobs(index, tokens) if tokens else None,
+                "finish_reason": reason}
+
+    def _chunk(self, index, delta, reason=None, tokens=()):
+        said = {"delta": delta} if self.chat else {"text": delta.get("content", "")}
+        return sse({**self.head, "choices": [self._choice(index, said, reason, tokens)]})
+
+    async def chunks(self, arrivals, usages):
+        """Server-sent events: the role first, then text, finish_reason only in the last, [DONE]. Tools are delta.parts.
+
+        `arrivals` yields (index, events); `usages` is what it fills in with each answer's usage.
+        """
+        if self.chat:
+            yield "".join(self._chunk(i, {"role": "assistant", "content": ""}) for i in range(len(usages)))
+        async for index, events in arrivals:
+            if events[-1].kind == "error":
+                yield sse(server_error(events[-1].text).body)
+                break
+            yield "".join(self._event(index, event) for event in joined(events))
+        else:
+            options = self.wanted.stream_options
+            if options and options.include_usage:
+                yield sse({**self.head, "choices": [], "usage": usage(usages, self.wanted.n or 1)})
+        yield sse("[DONE]")
+
+    def _event(self, index, event):
+        if event.kind == "text":
+            return self._chunk(index, {"content": event.text}, tokens=event.logprobs)
+        if event.kind == "end":
+            return self._chunk(index, {}, event.finish_reason)
+        return self._chunk(index, {"parts": [{"type": event.kind, "text": event.text}]})
+
+    async def finished(self, arrivals, usages):
+        """All answers, finished, as one JSON value. Raises ApiError 500 if the model fails."""
+        answers = [[] for _ in usages]
+        async for index, events in arrivals:
+            answers[index] += events
+        return {**self.head, "choices": [self._answer(i, joined(events)) for i, events in enumerate(answers)],
+                "usage": usage(usages, self.wanted.n or 1)}
+
+    def _answer(self, index, events):
+        *events, end = events
+        if end.kind == "error":
+            raise server_error(end.text)
+        texts = [event for event in events if event.kind == "text"]
+        text, tokens = "".join(event.text for event in texts), [t for event in texts for t in event.logprobs]
+        parts = [{"type": event.kind, "text": event.text} for event in events]
+        said = {"message": {"role": "assistant", "content": text, "parts": parts}} if self.chat else {"text": text}
+        return self._choice(index, said, end.finish_reason, tokens)
+
+
+def sse(value):
+    """One server-sent event."""
+    return f"data: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}\n\n"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# A series of depths, each trained to its own horizon; then bits per byte against compute (benchmarks/curves.py).
+#
+#   bash runs/miniseries.sh "12 14 16 18 20" --dataset=climbmix
+#
+# After the depths come flags of base_train. TRAIN starts it (default: python -m), OUT keeps the results (default: runs/series);
+# a run whose result is there is not repeated.
+set -euo pipefail
+depths=$1 out=${OUT:-runs/series}
+shift
+mkdir -p "$out"
+for depth in $depths; do
+    [ -f "$out/d$depth.json" ] && continue
+    ${TRAIN:-python -m} scripts.base_train ${TRAIN:+--} --depth="$depth" --tag="series_d$depth" --fresh "$@"
+    cp "${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}/report/results/base_train.json" "$out/d$depth.json"
+done
+python benchmarks/curves.py series "$out"

@@ -1,0 +1,104 @@
+"""A tiny model behind a real server on a free port, for the tests that ask one."""
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import pytest
+import torch
+
+from nanochat import limits
+from nanochat.engine import Engine
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.server import create_app
+from nanochat.tokenizer import Tokenizer
+
+LEN = 160
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+class Paced(GPT):
+    """A tiny random model whose every step takes `pace_s` more, so that a test can act while it decodes."""
+
+    pace_s = 0.0
+    broken = False
+
+    def hidden(self, idx, cache=None):
+        time.sleep(self.pace_s)
+        assert not self.broken, "broken on purpose"
+        return super().hidden(idx, cache)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    texts = ["the cat sat on the mat. 47 * 12 = 564.", "Zoë eats a crème brûlée in 東京 😀😀", "hello there, how are you?"]
+    return Tokenizer.train(texts * 20, 340)
+
+
+def make_engine(tokenizer):
+    config = GPTConfig(sequence_len=LEN, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_kv_head=1, n_embd=16)
+    model = Paced(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    for p in model.parameters():
+        p.data.normal_(0, 0.3, generator=generator)
+    for name in ("assistant_end", "bos"):   # it never ends by itself
+        model.lm_head.weight.data[tokenizer.special(f"<|{name}|>")] = 0
+    return Engine(model, tokenizer)
+
+
+@contextmanager
+def serving(engine, **settings):
+    """The base URL of a server on a free port of 127.0.0.1, and its application."""
+    app = create_app(engine, model_id="tiny", **settings)
+    server = limits.server(app)
+    server.config.timeout_graceful_shutdown, app.state.server = 1, server
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}", app
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer):
+    return make_engine(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def served(engine):
+    with serving(engine, slots=2, max_waiting=2, hosts=("127.0.0.1",)) as (url, app):
+        yield url, app.state.worker
+
+
+@pytest.fixture
+def client(served, engine):
+    engine.model.pace_s = 0.0
+    with httpx.Client(base_url=served[0], timeout=20) as client:
+        yield client
+    engine.model.pace_s = 0.0
+    settles(lambda: served[1].busy == 0)
+
+
+def settles(claim, within_s=5.0):
+    """Wait until `claim()` holds."""
+    end = time.monotonic() + within_s
+    while not claim():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.01)
+
+
+def ask(client, path="/v1/chat/completions", **body):
+    return client.post(path, json={"messages": HELLO, "max_tokens": 12, **body})
+
+
+def events_of(raw):
+    blocks = raw.decode("utf-8").split("\n\n")
+    assert blocks.pop() == "" and all(b.startswith("data: ") and "\n" not in b for b in blocks)
+    return [b.removeprefix("data: ") for b in blocks]
