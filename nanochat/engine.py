@@ -1,13 +1,12 @@
 """
 Inference: continuous batching, a prefix cache and tools. It takes a model and a tokenizer and loads neither.
 
-`Batcher` owns the slots of a cache: waiting sequences join as others leave, prompts are read in chunks beside the
-decoding, a free slot keeps its tokens for whoever begins with the same ones, tools run on threads. `sequence.Sequence`
-is one reply's state, a `runner` has the tensors. `Engine` is the door for offline work (`generate`) and for one
-conversation (`stream`); the web server drives a Batcher of its own.
+`Batcher` owns the slots of a cache: sequences join as others leave, prompts are read in chunks beside the decoding, a
+free slot keeps its tokens for whoever begins with the same ones, tools run on threads. `Engine` is the door for offline
+work (`generate`) and for one conversation (`stream`); the web server drives a Batcher of its own.
 
-The random number of a token is a function of seed, index and position, so what a reply says does not depend on who else
-is in the batch, beyond the rounding noise of differently shaped matrix products.
+A token's random number is a function of seed, index and position, so a reply does not depend on who else is in the
+batch, beyond the rounding noise of differently shaped matrix products (and not even that when `deterministic`).
 """
 import math
 from collections import deque
@@ -56,7 +55,7 @@ def common_prefix(a, b):
 
 @dataclass(eq=False)
 class Slot:
-    """A row of the cache: the tokens whose keys it holds, who sits there, and when it was left."""
+    """A row of the cache: the tokens it holds, who sits there, and when it was left."""
 
     index: int
     tokens: list = field(default_factory=list)
@@ -173,8 +172,9 @@ class Batcher:
 
     def _choose(self, sequences, logits):
         settings = [s.sampling for s in sequences]
-        logits = logits + self.bans[[s.state for s in sequences]]
-        raw = logits.clone() if any(s.logprobs is not None for s in settings) else None
+        logits = raw = logits + self.bans[[s.state for s in sequences]]
+        if any(s.repetition_penalty for s in settings):
+            logits = raw.clone()
         for row, (sequence, s) in enumerate(zip(sequences, settings)):
             if s.repetition_penalty:   # the tokens that end things are never punished for having ended others
                 seen = set(sequence.prompt + sequence.ids) - self.tokenizer.special_ids
@@ -184,8 +184,7 @@ class Batcher:
                         [q.uniform() if s.temperature else 0.0 for q, s in zip(sequences, settings)],
                         [s.min_p or 0.0 for s in settings]).tolist()
         found = {}
-        if raw is not None:
-            rows = [i for i, s in enumerate(settings) if s.logprobs is not None]
+        if rows := [i for i, s in enumerate(settings) if s.logprobs is not None]:
             k = max(settings[i].logprobs for i in rows)
             for i, (p, best) in zip(rows, likeliest(raw[rows], [tokens[i] for i in rows], k)):
                 found[i] = (p, best[:settings[i].logprobs])

@@ -1,11 +1,9 @@
 """
 Runs a model over pieces of many conversations at once and keeps their keys and values. It knows no text and no policy.
 
-A `Piece` is some next tokens of the conversation in one slot. `Reference` says with the model's own forward pass what
-`Fast` must say. What is fast was measured (benchmarks/bench_infer.py): one matrix for query, key and value; rotation as
-one complex product, for which the pairs of channels are brought together; all that a step needs of the cache looked up
-once and not in each layer; on a CPU attention and cache in float32, where the fused kernel is several times as fast as
-in bf16, and weights in the layout of oneDNN.
+`Reference` says with the model's own forward pass what `Fast` must say. What is fast was measured: one matrix for query,
+key and value; rotation as one complex product, for which pairs of channels are brought together; views on the cache made
+once a step; on a CPU weights in oneDNN's layout, and attention in float32, several times as fast there as in bf16.
 """
 import warnings
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ class Piece:
 
 
 def runs(pieces):
-    """The pieces as lists in which single tokens of neighbouring slots stand together; a longer piece stands alone."""
+    """The pieces in lists: single tokens of neighbouring slots together, a longer piece alone."""
     found = []
     for piece in pieces:
         last = found[-1][-1] if found else None
@@ -43,11 +41,11 @@ def runs(pieces):
 
 
 class Reference:
-    """Slow and plain: `model.hidden` for each run of pieces, and anything with that method will do."""
+    """Slow and plain: `model.hidden` for each run of pieces; anything with that method will do as a model."""
 
     def __init__(self, model, batch_size, capacity):
         self.model, self.cache = model, KVCache.empty(model, batch_size, capacity)
-        self.any_start = isinstance(model, GPT)   # a stand-in for a model may want its prompts whole and from the start
+        self.any_start = isinstance(model, GPT)   # a stand-in may want its prompts whole
 
     def forward(self, pieces):
         """The last hidden state (len(pieces), C) of each piece, in order of slots."""
@@ -64,7 +62,7 @@ class Reference:
 
 
 class _Run:
-    """The part of a step whose attention is one call: the views on the cache that it needs, for all layers at once."""
+    """The part of a step whose attention is one call: its views on the cache, of all layers."""
 
     def __init__(self, run, first, cache, scale, exact):
         self.scale, self.causal, self.index, self.mask = scale, False, None, None
@@ -110,10 +108,10 @@ class _Run:
 
 
 class Fast:
-    """The forward pass of a GPT for inference, on its own copy of what it lays out anew; see the module's docstring.
+    """The forward pass of a GPT for inference, with weights as they are now.
 
-    `deterministic`: a token's result is the same bits whatever else is in the step, in which slot, by which chunks and
-    from which cache, since every matrix product has TILE rows and every attention one query and whole blocks of keys.
+    `deterministic` (CPU): a token's result is the same bits whatever else is in the step, the slot, the chunks and the
+    cache, since every matrix product has TILE rows and every attention one query and whole blocks of keys.
     """
 
     any_start = True
@@ -185,10 +183,7 @@ class Fast:
         """hidden (n, C) -> float32 logits (n, vocab_size)."""
         if self.exact:
             parts = [self.head(F.pad(x, (0, 0, 0, TILE - len(x))))[:len(x)] for x in hidden.split(TILE)]
-            return self._capped(torch.cat(parts))
-        return self._capped(self.head(hidden))
-
-    def _capped(self, logits):
+        logits = torch.cat(parts) if self.exact else self.head(hidden)
         return (logits.float() / self.config.softcap).tanh_().mul_(self.config.softcap)
 
 
@@ -208,15 +203,12 @@ def tiles(pieces):
 
 
 def unit(x, scale):
-    """x with rows (of the last dimension) of length `scale`: RMSNorm in half the time of F.rms_norm on a CPU."""
+    """x with rows of length `scale`: RMSNorm in half the time of F.rms_norm on a CPU."""
     return x / (torch.linalg.vector_norm(x, 2, -1, True) / scale).clamp_(min=1e-30)
 
 
 def pack_int8(weight, relu=False):
-    """`pack_plain` with 8 bits a weight, one scale a row of it, and 8 bits an activation, one scale a row of x.
-
-    Rows share no scale, so a row's result is that row's alone (LLM.int8(), arXiv 2208.07339, without its outliers).
-    """
+    """`pack_plain` in 8 bits, one scale a row of weight and of x (LLM.int8(), arXiv 2208.07339, without outliers)."""
     if weight.device.type != "cpu":
         raise UsageError("int8 weights are for a CPU.")
     with warnings.catch_warnings():
@@ -234,13 +226,16 @@ def pack_int8(weight, relu=False):
 
 
 def pack_plain(weight, relu=False):
-    """f(x, residual=None): x @ weight.T, negative ones to 0 if `relu`, plus residual. x and residual are float32.
+    """f(x, residual=None): x @ weight.T, cut at 0 if `relu`, plus residual; x and residual in float32.
 
-    On a CPU the weight is copied into oneDNN's layout, which took half the time of F.linear at 1 to 32 rows.
+    Of oneDNN's layout a product of 1 to 32 rows takes half the time of F.linear.
     """
     dtype = weight.dtype
     if weight.device.type != "cpu":
-        return lambda x, residual=None: _finish(F.linear(x.to(dtype), weight), relu, residual)
+        def plain_linear(x, residual=None):
+            y = F.linear(x.to(dtype), weight)
+            return y.relu() if relu else y if residual is None else residual + y
+        return plain_linear
     packed, how = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 1), "relu" if relu else "none"
     plain, added = torch.ops.mkldnn._linear_pointwise.default, torch.ops.mkldnn._linear_pointwise.binary
 
@@ -250,8 +245,3 @@ def pack_plain(weight, relu=False):
         y = plain(x.to(dtype), packed, None, how, [], "")
         return y if residual is None else residual + y
     return linear
-
-
-def _finish(y, relu, residual):
-    y = y.relu_() if relu else y
-    return y if residual is None else residual + y

@@ -1,7 +1,5 @@
 """
 One reply: what may be sampled next, when a tool is asked, when it ends, and its text as it comes. No tensor here.
-
-`Sequence` is the state of a reply in tokens; `TextStream` turns its tokens into the Events that a reader sees.
 """
 import codecs
 from dataclasses import dataclass, field
