@@ -205,7 +205,8 @@ async def measure(config, port, process, line):
     process.send_signal(signal.SIGTERM)
     done = await asyncio.gather(*streams)
     code = await asyncio.to_thread(process.wait, 60)
-    line("SIGTERM under 32 streams", f"{sum(d[4] for d in done)} complete, exit {code} after {time.perf_counter() - start:.1f} s",
+    took = time.perf_counter() - start
+    line("SIGTERM under 32 streams", f"{sum(d[4] for d in done)} complete, exit {code} after {took:.1f} s",
          "all complete", all(d[4] for d in done))
 
 

@@ -30,7 +30,6 @@ from nanochat.sampling import Sampling
 from nanochat.worker import Full, Stopped, Worker
 
 RETRY_AFTER_S = 2
-PACE_S = 0.001      # between two chunks of a stream, for each answer that runs: many streams get fewer, larger chunks
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -67,8 +66,6 @@ class Answers:
             for index, events in batch.items():
                 self._count(index, events[-1])
                 yield index, events
-            if running:
-                await asyncio.sleep(PACE_S * min(self.worker.busy - 1, 50))
 
     def _count(self, index, event):
         now = time.monotonic()
