@@ -17,6 +17,7 @@ from nanochat.kv_cache import KVCache
 
 TILE = 16           # rows of every matrix product when deterministic
 KEY_BLOCK = 512     # and the keys of every attention are a multiple of this: what the CPU's kernel takes at a time
+QUERIES = 8         # and its query is there so often: with fewer the buffers of the kernel's threads are aligned unlike
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class _Run:
     """The part of a step whose attention is one call: its views on the cache, of all layers."""
 
     def __init__(self, run, first, cache, scale, exact):
-        self.scale, self.causal, self.index, self.mask = scale, False, None, None
+        self.scale, self.exact, self.causal, self.index, self.mask = scale, exact, False, None, None
         n, device, starts = len(run[0].tokens), cache.v.device, [piece.start for piece in run]
         slots, at, end = slice(run[0].slot, run[-1].slot + 1), starts[0], max(starts) + n
         seen = end if not exact else min(-(-end // KEY_BLOCK) * KEY_BLOCK, cache.capacity)
@@ -102,8 +103,11 @@ class _Run:
             into.index_put_(self.index[0], v)
         keys, values = self.keys[layer], self.values[layer]
         q = q.view(*self.shape, *q.shape[1:]).transpose(1, 2)
+        if self.exact:
+            q = q.expand(-1, -1, QUERIES, -1)
         y = F.scaled_dot_product_attention(q, keys, values, self.mask, 0.0, self.causal, scale=self.scale,
                                            enable_gqa=q.size(1) != keys.size(1))
+        y = y[:, :, :1] if self.exact else y
         return y.transpose(1, 2).reshape(-1, q.size(1) * q.size(3))
 
 

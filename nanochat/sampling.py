@@ -48,7 +48,7 @@ class Sampling:
 
 def penalise(logits, ids, penalty):
     """Make tokens `ids` less likely in one row of logits (V,), in place (CTRL, arXiv 1909.05858)."""
-    ids = torch.tensor(ids, device=logits.device)
+    ids = torch.tensor(ids, dtype=torch.int64, device=logits.device)
     seen = logits[ids]
     logits[ids] = torch.where(seen > 0, seen / penalty, seen * penalty)
 

@@ -108,7 +108,8 @@ class TextStream:
         special = tokenizer.special
         self.tokenizer, self.kind, self.stopped, self._taken = tokenizer, "text", False, 0
         self._held, self._sent, self._scored, self._parts = "", 0, [], []    # _scored: (first character, logprobs)
-        self._begins = True     # the blank before a text part's first word is the format's, not the reader's
+        self._begins = None     # whether the next blank is the format's, which begins every text part of a reply with one
+        self._reply = special("<|assistant_start|>")
         self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
                         special("<|python_end|>"): "text", special("<|output_end|>"): "text"}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -116,6 +117,8 @@ class TextStream:
     def take(self, sequence):
         """The events of the tokens that `sequence` gained since the last call; with "end" when it has finished."""
         events, start, stops = [], self._taken, sequence.sampling.stop
+        if self._begins is None:                             # what goes on with a plain text keeps its first blank
+            self._begins = sequence.prompt[-1] == self._reply
         self._taken = len(sequence.ids)
         for token, logprobs in zip(sequence.ids[start:], sequence.logprobs[start:]):
             if token in self._enters:

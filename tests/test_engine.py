@@ -522,3 +522,18 @@ def test_twins_read_their_prompt_once(engine, model, tokenizer):
         batcher.step()
     assert [s.cached_tokens for s in sequences] == [0, 79, 79]
     assert all(s.ids == reference(model, tokenizer, prompt, 10) for s in sequences)
+
+
+def test_a_penalty_with_nothing_to_punish_changes_nothing():
+    logits = torch.tensor([1.0, -1.0])
+    penalise(logits, [], 2.0)
+    assert logits.tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize("last, expected", [("<|assistant_start|>", "cat"), (None, " cat")])
+def test_the_first_blank_is_the_formats_only_at_the_beginning_of_a_reply(tokenizer, last, expected):
+    prompt = [*tokenizer.encode("the"), *([tokenizer.special(last)] if last else [])]
+    sequence = Sequence(tokenizer, prompt, Sampling())
+    sequence.ids, sequence.finish_reason = tokenizer.encode(" cat"), "stop"
+    sequence.logprobs = [None] * len(sequence.ids)
+    assert "".join(event.text for event in TextStream(tokenizer).take(sequence)) == expected
