@@ -21,7 +21,7 @@ def rotate(x, cos, sin):
     return torch.cat((a * cos + b * sin, b * cos - a * sin, rest), dim=-1)
 
 
-def plain_rotate_norm(x, cos, sin, gain):
+def plain_rotate_norm(x, cos, sin, gain=1.0):
     """x (B, T, H, D) rotated, then normalised, then times the float `gain`."""
     return plain_norm(rotate(x, cos, sin)) * gain
 
