@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLAGS = ("--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
-QUESTIONS = ("Who are you?", "What is 47 * 12?", "How many letters are in banana?")
+QUESTIONS = ("Who are you?", "What is 47 * 12?", "How many b are in rabbit?")
 SHOTS = {"light": (1120, 720, 1), "dark": (1120, 720, 1), "phone": (380, 760, 2)}   # width, height, pixels per point
 WAIT_S = 60.0
 
