@@ -1,12 +1,11 @@
 """
-The report card: report/results/*.json and logs/*.jsonl in, report.md with loss curves out.
+The report card: report/results/*.json and logs/*.jsonl in, report.md with curves out.
 
     python -m nanochat.report reset         forget earlier results and start the clock
     python -m nanochat.report generate      write report/report.md, and a copy into this folder (--out)
 
-The only writer of Markdown, and it never reads any. A number that was not measured is a dash with a footnote that says
-why. Errors are 95 % intervals: Wilson's for one score, as the evaluation saved it, and Newcombe's for the difference of
-two (1998, method 10), which holds near 0 and 100 % too.
+A number that was not measured is a dash with a footnote that says why. Errors are 95 % intervals: Wilson's for one
+score, Newcombe's for the difference of two (1998, method 10), which holds near 0 and 100 % too.
 """
 import collections
 import datetime
@@ -29,7 +28,7 @@ from nanochat.markdown import Footnotes, duration, human, inline, percent, table
 from nanochat.plots import draw, load_log
 from nanochat.tasks import PREFIX, TASKS
 
-PICTURES = "report_files"     # beside report.md, in both places, so that its links hold in both
+PICTURES = "report_files"     # beside report.md and its copy, so that the links hold in both
 PHASES = ("base", "mid", "sft", "rl")
 STAGES = {"tok_train": "Tokenizer training", "tok_eval": "Tokenizer evaluation", "base_train": "Pretraining",
           "base_loss": "Bits per byte and samples", "base_eval": "CORE", "chat_eval_base": "Chat evaluation, base",
@@ -50,11 +49,11 @@ def load_results():
     for name, result in results.items():
         if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
             raise DataError(f"{folder / name}.json is not a stage's result. Delete it and run that stage again.")
-    return {name: results[name] for name in [*STAGES, *sorted(set(results) - set(STAGES))] if name in results}
+    return {name: results[name] for name in [*STAGES, *results] if name in results}
 
 
 def draw_all(results, folder):
-    """{stage: file name} of the curves drawn into `folder`, one for each result that names a log with records."""
+    """{stage: file name} of the curves drawn into `folder`."""
     pictures = {}
     for name, result in results.items():
         records = load_log(base_dir() / result["metrics"]["log"]) if result["metrics"].get("log") else []
@@ -73,18 +72,15 @@ def since_reset(results):
 
 
 # ---- summary
-def metrics_of(results, name):
-    """What a stage measured; {} when it was not run."""
-    return results[name]["metrics"] if name in results else {}
+NOT_RUN = {"metrics": {}, "notes": []}
 
 
 def scores(results, phase):
     """{task: its record} of the chat evaluation after `phase`; {} when there was none."""
-    return metrics_of(results, f"chat_eval_{phase}").get("tasks") or {}
+    return results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"].get("tasks") or {}
 
 
 def title(task):
-    """How a task is called in the report."""
     return TASKS[task].title if task in TASKS else task
 
 
@@ -95,7 +91,6 @@ def skip_of(note):
 
 
 def why_missing(results, phase, task):
-    """Why the chat evaluation after `phase` has no score for `task`, in words."""
     name, command = f"chat_eval_{phase}", f"python -m scripts.chat_eval -i {phase}"
     if name not in results:
         return f"Not run: `{command}`."
@@ -104,17 +99,19 @@ def why_missing(results, phase, task):
 
 def _core_row(results, notes):
     result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
-    core, tasks = result["metrics"].get("core"), result["metrics"].get("tasks") or {}
-    reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
-    error = result["metrics"].get("core_ci95")
-    cell = percent(core, error, 1, 4) if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
+    metrics, tasks = result["metrics"], result["metrics"].get("tasks") or {}
+    if metrics.get("core") is None:
+        reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
+        cell = notes.dash("; ".join(reasons) or "Not measured.")
+    else:
+        cell = percent(metrics["core"], metrics.get("core_ci95"), 1, 4)
     other = notes.dash("CORE measures the base model only.")
     return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
 
 
 def _chatcore_row(results, notes):
     def cell(phase):
-        metrics = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"]
+        metrics = results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"]
         if metrics.get("chatcore") is None:
             return notes.dash("The mean of the benchmarks above, which are missing.")
         return percent(metrics["chatcore"], metrics.get("chatcore_ci95"), 1, 4)
@@ -122,17 +119,17 @@ def _chatcore_row(results, notes):
 
 
 def _task_row(results, task, split, notes):
-    found = {phase: scores(results, phase)[task] for phase in PHASES if task in scores(results, phase)}
-    sizes = sorted({record["n"] for record in found.values()})
+    records = [scores(results, phase).get(task) for phase in PHASES]
+    found = [record for record in records if record]
+    sizes = sorted({record["n"] for record in found})
     size = " to ".join(f"{n:,}" for n in sizes[:1] + sizes[1:][-1:])    # stages may differ
-    chance = next((percent(record["chance"]) for record in found.values()), "")
-    return [title(task), split, size, chance,
-            *(percent(found[phase]["score"], found[phase].get("ci95")) if phase in found
-              else notes.dash(why_missing(results, phase, task)) for phase in PHASES)]
+    return [title(task), split, size, percent(found[0]["chance"]) if found else "",
+            *(percent(record["score"], record.get("ci95")) if record
+              else notes.dash(why_missing(results, phase, task)) for phase, record in zip(PHASES, records))]
 
 
 def skill_means(results):
-    """The mean over the kindergarten's skills after each phase; "" where one of them was not measured."""
+    """The mean over the skills after each phase; "" where one was not measured."""
     records = [[scores(results, phase).get(task) for task in SKILLS] for phase in PHASES]
     return [percent(sum(r["score"] for r in all_of) / len(SKILLS)) if all(all_of) else "" for all_of in records]
 
@@ -157,7 +154,6 @@ def summary(results):
 
 # ---- stages
 def _command(name, config):
-    """The command, with every flag, that runs the stage again."""
     script = name.removesuffix("_control").replace("chat_eval_", "chat_eval -i ")
     hidden = {"stage"} if name.startswith("chat_eval_") else set()
     flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "", False) and k not in hidden]
@@ -170,21 +166,18 @@ def _model_words(m):
 
 
 # metric -> (label, how it is written). What is not listed is shown under its own name.
+NATS, BITS, FLOP = "{:.4f} nats a token".format, "{:.4f} bits a byte".format, "{:.2e} FLOP".format
 LABELS = {
-    "model": ("model", _model_words), "params": ("parameters", lambda n: f"{n:,}"),
+    "model": ("model", _model_words), "params": ("parameters", "{:,}".format),
     "tokens": ("tokens trained on", human), "steps": ("optimizer steps", human),
-    "final_loss": ("training loss at the end", lambda x: f"{x:.4f} nats a token"),
-    "val_bpb": ("validation", lambda x: f"{x:.4f} bits a byte"),
-    "train_bpb": ("training text", lambda x: f"{x:.4f} bits a byte"),
-    "val_loss": ("validation loss", lambda x: f"{x:.4f} nats a token"),
-    "tok_per_s": ("speed", lambda x: f"{x:,.0f} tokens a second"),
-    "flops_per_token": ("compute a token", lambda x: f"{x:.2e} FLOP"),
-    "total_flops": ("compute in all", lambda x: f"{x:.2e} FLOP"),
-    "mfu": ("of the hardware's peak (MFU)", lambda x: f"{100 * x:.1f} %"),
-    "train_s": ("time in training steps", duration),
-    "chars": ("characters read", human), "seconds": ("time", duration), "vocab_size": ("vocabulary", human),
-    "token_bytes_mean": ("bytes of a token, mean", human), "core": ("CORE", lambda x: f"{x:.4f}"),
-    "reward_start": ("reward at the start", human), "reward_end": ("reward at the end", human), "task": ("task", str)}
+    "final_loss": ("training loss at the end", NATS), "val_bpb": ("validation", BITS),
+    "train_bpb": ("training text", BITS), "val_loss": ("validation loss", NATS),
+    "tok_per_s": ("speed", "{:,.0f} tokens a second".format), "flops_per_token": ("compute a token", FLOP),
+    "total_flops": ("compute in all", FLOP), "mfu": ("of the hardware's peak (MFU)", lambda x: f"{100 * x:.1f} %"),
+    "train_s": ("time in training steps", duration), "chars": ("characters read", human), "seconds": ("time", duration),
+    "vocab_size": ("vocabulary", human), "token_bytes_mean": ("bytes of a token, mean", human),
+    "core": ("CORE", "{:.4f}".format), "reward_start": ("reward at the start", human),
+    "reward_end": ("reward at the end", human), "task": ("task", str)}
 ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore", "chatcore_ci95", "core_ci95", "gpt2", "overlap"}
 AS_BEFORE = {"model", "params", "flops_per_token"}              # told once, under pretraining
 NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little where sampling takes the time
@@ -194,7 +187,7 @@ def metric_rows(name, metrics):
     """[(label, value)] of the plain numbers among the metrics of stage `name`, the well-known ones first."""
     hidden = ELSEWHERE | (AS_BEFORE if name != "base_train" else set()) | (NOT_RL if name == "chat_rl" else set())
     rows = []
-    for key in [*LABELS, *(key for key in metrics if key not in LABELS)]:
+    for key in dict.fromkeys([*LABELS, *metrics]):
         value = metrics.get(key)
         if key not in hidden and value is not None and (key == "model" or not isinstance(value, (dict, list))):
             label, write = LABELS.get(key, (key.replace("_", " "), human))
@@ -230,8 +223,7 @@ def _samples(samples):
 
 
 def _chat_section(metrics):
-    tasks = metrics.get("tasks") or {}
-    chatcore = metrics.get("chatcore")
+    tasks, chatcore = metrics.get("tasks") or {}, metrics.get("chatcore")
     return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary."
             + (f" ChatCORE {chatcore:.4f}." if chatcore is not None else ""), ""]
 
@@ -252,13 +244,12 @@ def rl_change(results):
         return ["Its effect is not known: chat_eval was not run after both SFT and RL.", ""]
     rows, moved, others = [], [], [task for task in both if task not in trained]
     for task in both:
-        change, low, high = difference(before[task], after[task])
+        change, low, high = (100 * x for x in difference(before[task], after[task]))
         verdict = "up" if low > 0 else "down" if high < 0 else "within noise"
         if task in others and verdict != "within noise":
             moved.append(f"{title(task)} {verdict}")
         rows.append([title(task) if task in others else f"**{title(task)}** (trained)", percent(before[task]["score"]),
-                     percent(after[task]["score"]), f"{100 * change:+.1f}",
-                     f"{100 * low:+.1f} to {100 * high:+.1f}", verdict])
+                     percent(after[task]["score"]), f"{change:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict])
     return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows), "",
             f"Of the {len(others)} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than the "
             f"noise (chance alone would move {len(others) / 20:.1f}).", ""]
@@ -266,11 +257,10 @@ def rl_change(results):
 
 def section(name, results, pictures):
     """The lines of one stage: what it measured, its curve, its notes and the command that runs it again."""
-    result = results[name]
-    metrics = result["metrics"]
+    result, metrics = results[name], results[name]["metrics"]
     lines = [f"### {STAGES.get(name, name)}", ""]
-    rows = metric_rows(name, metrics)
-    lines += [*table(["", ""], rows, left=2), ""] if rows else []
+    if rows := metric_rows(name, metrics):
+        lines += [*table(["", ""], rows, left=2), ""]
     lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
     lines += _samples(metrics["samples"]) if metrics.get("samples") else []
     if name.startswith("chat_eval_"):
@@ -279,8 +269,8 @@ def section(name, results, pictures):
         lines += _core_table(metrics)
     lines += rl_change(results) if name == "chat_rl" else []
     lines += [f"![{STAGES.get(name, name)}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
-    told = [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]
-    lines += [*told, ""] if told else []
+    if told := [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]:
+        lines += [*told, ""]
     return lines + [f"<details><summary>{duration(result['wall_s'])} on {result['device']}, commit {result['commit']}"
                     "</summary>", "", "```bash", _command(name, result["config"]), "```", "</details>", ""]
 
@@ -318,7 +308,6 @@ def _code():
 
 
 def _skipped(results):
-    """What was left out, each reason once."""
     reasons = {}
     for name, result in results.items():
         for task, reason in filter(None, map(skip_of, result["notes"])):
@@ -331,7 +320,6 @@ def _skipped(results):
 
 
 def render(results, pictures):
-    """The whole report as Markdown."""
     stages_s = sum(result["wall_s"] for result in results.values())
     spent = [[STAGES.get(name, name), duration(result["wall_s"]), f"{result['wall_s'] / max(stages_s, 1e-9):.0%}"]
              for name, result in results.items()]
@@ -343,7 +331,6 @@ def render(results, pictures):
 
 
 def reset():
-    """Forget earlier results and start the clock."""
     folder = base_dir() / "report"
     for name in ("results", PICTURES):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -377,10 +364,7 @@ def main(argv=None):
     if action not in ("reset", "generate"):
         raise UsageError(f"python -m nanochat.report wants reset or generate, got {action or 'nothing'}. See --help.")
     setup_logging()
-    if action == "reset":
-        reset()
-    else:
-        generate(config.out)
+    reset() if action == "reset" else generate(config.out)
 
 
 if __name__ == "__main__":

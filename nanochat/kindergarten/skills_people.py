@@ -1,8 +1,7 @@
 """
 Questions about the invented people: forward, reversed, yes or no, multiple choice, with pronouns; and about nobody.
 
-Only `world.seen` people are ever asked about in training; `facts_new_people` asks the others. See skill.py for what a
-maker is.
+Training asks about `world.seen` people only, `facts_new_people` about the others.
 """
 from nanochat.kindergarten import nature, tables
 from nanochat.kindergarten.phrases import (ANSWERS, IS_IT, PARAPHRASES, PRONOUN_QUESTIONS, QUESTIONS, WORDINGS, a,
@@ -17,7 +16,6 @@ LETTERS = ("A", "B", "C", "D")
 
 
 def check_of(world, person, attribute):
-    """The check for an answer about one attribute of the person."""
     if attribute == "who":
         return fact_check(person.job, person.town, rivals=_rivals(world, person, "job"))
     value = getattr(person, attribute)
@@ -83,7 +81,7 @@ def yes_no(rng, world, test, level):
 
 
 def _answered(rng, question, fact, yes):
-    """ "Mia has a cat, so no.": the fact first, since a small model cannot weigh what it has not said."""
+    """ "Mia has a cat, so no.": a small model cannot weigh what it has not said."""
     word = "yes" if yes else "no"
     answer = f"{fact[0].upper()}{fact[1:].rstrip('.')}, so {word}."
     return chat(typed(rng, question), answer), {"kind": "yes_no", "answer": word}
@@ -97,7 +95,7 @@ def _bigger(rng, test):
 
 
 def choice(rng, world, test, level):
-    """Four options, the letter behind each: the one form in which ARC, MMLU and this kindergarten are asked."""
+    """Four options, the letter behind each, as ARC and MMLU are asked here."""
     if rng.random() < 0.6:
         def make():
             person, attribute = rng.choice(world.seen), rng.choice(CLOSED)
@@ -162,7 +160,6 @@ def unknown(rng, world, test, level):
 
 
 def _stranger(rng, kind):
-    """Someone, some country, some thing or some question that the world does not hold."""
     if kind < 0.6:
         return rng.choice(tables.NAMES) if rng.random() < 0.25 else nobody(rng).capitalize()
     if kind < 0.72:

@@ -1,8 +1,8 @@
 """
 Letters and words: spelling, counting letters after spelling them out, copying, reversing.
 
-Letters are written with hyphens, so that "-a" is one token whatever the word and the model can see what it counts.
-Words come from one closed list (tables.WORDS), spelled again and again; one in ten is spelled in documents only.
+Hyphens between letters, so that "-a" is one token whatever the word and the model sees what it counts. One word in ten
+of the closed list is spelled in documents only.
 """
 from nanochat.kindergarten.phrases import WORDINGS, typed
 from nanochat.kindergarten.skill import chat, draw, is_test
@@ -20,7 +20,7 @@ def spelled(word):
 
 
 def counted(word, letter=None):
-    """ "cheese", "e" -> "c-h-e1-e2-s-e3": spelled, counting each occurrence (of any letter if None), step by step."""
+    """ "cheese", "e" -> "c-h-e1-e2-s-e3"; counts every letter if None."""
     said, n = [], 0
     for x in word:
         n += letter in (None, x)
