@@ -33,10 +33,10 @@ def percent(score, ci95=None, whole=100, digits=1):
 
 
 def table(header, rows, left=1):
-    """The lines of a Markdown table whose first `left` columns are flush left, the others flush right."""
+    """The lines of a Markdown table, its first `left` columns flush left, and a blank one."""
     rule = ["---" if i < left else "---:" for i in range(len(header))]
     cells = [[str(c).replace("|", "\\|").replace("\n", " ") for c in row] for row in (header, *rows)]
-    return ["| " + " | ".join(row) + " |" for row in (cells[0], rule, *cells[1:])]
+    return [*("| " + " | ".join(row) + " |" for row in (cells[0], rule, *cells[1:])), ""]
 
 
 class Footnotes:

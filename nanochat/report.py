@@ -97,25 +97,24 @@ def why_missing(results, phase, task):
     return dict(filter(None, map(skip_of, results[name]["notes"]))).get(task, f"Not asked for: `{command} -a TASK`.")
 
 
+def _centered(metrics, name, notes, reason):
+    """CORE or ChatCORE with its error, or a dash."""
+    value = metrics.get(name)
+    return notes.dash(reason) if value is None else percent(value, metrics.get(f"{name}_ci95"), 1, 4)
+
+
 def _core_row(results, notes):
     result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
-    metrics, tasks = result["metrics"], result["metrics"].get("tasks") or {}
-    if metrics.get("core") is None:
-        reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
-        cell = notes.dash("; ".join(reasons) or "Not measured.")
-    else:
-        cell = percent(metrics["core"], metrics.get("core_ci95"), 1, 4)
-    other = notes.dash("CORE measures the base model only.")
-    return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
+    metrics, tasks = result["metrics"], result["metrics"].get("tasks")
+    reason = "; ".join((skip_of(note) or ("", note))[1] for note in result["notes"]) or "Not measured."
+    return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", _centered(metrics, "core", notes, reason),
+            *[notes.dash("CORE measures the base model only.")] * 3]
 
 
 def _chatcore_row(results, notes):
-    def cell(phase):
-        metrics = results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"]
-        if metrics.get("chatcore") is None:
-            return notes.dash("The mean of the benchmarks above, which are missing.")
-        return percent(metrics["chatcore"], metrics.get("chatcore_ci95"), 1, 4)
-    return ["ChatCORE", "", "", "0", *map(cell, PHASES)]
+    cells = [_centered(results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"], "chatcore", notes,
+                       "The mean of the benchmarks above, which are missing.") for phase in PHASES]
+    return ["ChatCORE", "", "", "0", *cells]
 
 
 def _task_row(results, task, split, notes):
@@ -146,7 +145,7 @@ def summary(results):
         rows += [_task_row(results, PREFIX + name, skill.split, notes) for name, skill in kindergarten.SKILLS.items()]
         rows.append([f"mean of the {len(SKILLS)} skills", "", "", "", *skill_means(results)])
     rows += [_task_row(results, task, "", notes) for task in sorted(measured - set(BENCHMARKS) - set(SKILLS))]
-    return [*table(["", "split", "n", "chance", "BASE", "MID", "SFT", "RL"], rows, left=2), "",
+    return [*table(["", "split", "n", "chance", "BASE", "MID", "SFT", "RL"], rows, left=2),
             "Per cent of n answers that are right, ± the longer side of the 95 % interval; chance is what blind "
             "guessing gets. CORE and ChatCORE are means of centered scores: 0 is blind guessing, 1 is perfection.", "",
             *notes.lines()]
@@ -206,7 +205,7 @@ def _tokenizer_table(rows):
         for theirs in map(row.get, peers):
             line += [f"{theirs:,}", f"{theirs / max(row['tokens'], 1) - 1:+.1%}"] if theirs else ["-", "-"]
         lines.append(line)
-    return [*table(header, lines), ""]
+    return table(header, lines)
 
 
 def _core_table(metrics):
@@ -215,7 +214,7 @@ def _core_table(metrics):
              percent(task["chance"]) if "chance" in task else "", *gpt2.get(name, [""] * 4)] for name, task in tasks]
     if "CORE" in gpt2:
         rows.append(["CORE", "", "", percent(metrics["core"], metrics["core_ci95"], 1, 4), "", *gpt2["CORE"]])
-    return [*table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows), ""]
+    return table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows)
 
 
 def _samples(samples):
@@ -250,7 +249,7 @@ def rl_change(results):
             moved.append(f"{title(task)} {verdict}")
         rows.append([title(task) if task in others else f"**{title(task)}** (trained)", percent(before[task]["score"]),
                      percent(after[task]["score"]), f"{change:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict])
-    return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows), "",
+    return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows),
             f"Of the {len(others)} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than the "
             f"noise (chance alone would move {len(others) / 20:.1f}).", ""]
 
@@ -260,7 +259,7 @@ def section(name, results, pictures):
     result, metrics = results[name], results[name]["metrics"]
     lines = [f"### {STAGES.get(name, name)}", ""]
     if rows := metric_rows(name, metrics):
-        lines += [*table(["", ""], rows, left=2), ""]
+        lines += table(["", ""], rows, left=2)
     lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
     lines += _samples(metrics["samples"]) if metrics.get("samples") else []
     if name.startswith("chat_eval_"):
@@ -292,10 +291,10 @@ def _where(results):
     versions = collections.ChainMap(*(r["versions"] for r in reversed(results.values())))
     devices = sorted({str(r["device"]) for r in results.values()} - {"cpu"})
     commits = sorted({r["commit"] for r in results.values()})
-    rows = [("date", time.strftime("%Y-%m-%d %H:%M")), ("commit", ", ".join(commits)), ("machine", hardware()),
-            ("computed on", "; ".join(devices) or "CPU"),
-            ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())))]
-    return [*table(["", ""], rows, left=2), ""]
+    rows = {"date": time.strftime("%Y-%m-%d %H:%M"), "commit": ", ".join(commits), "machine": hardware(),
+            "computed on": "; ".join(devices) or "CPU",
+            "versions": ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))}.items()
+    return table(["", ""], rows, left=2)
 
 
 def _code():
@@ -303,7 +302,7 @@ def _code():
     sizes.append(("all", *map(sum, zip(ours, aside))))
     rows = [[what, *(f"{n:,}" for n in (files, lines, chars, chars // 4))] for what, files, lines, chars in sizes]
     names = dependencies()
-    return ["## The code", "", *table(["", "files", "lines", "characters", "tokens (characters / 4)"], rows), "",
+    return ["## The code", "", *table(["", "files", "lines", "characters", "tokens (characters / 4)"], rows),
             f"{len(names)} direct dependencies: {', '.join(names)}.", ""]
 
 
@@ -326,7 +325,7 @@ def render(results, pictures):
     return "\n".join([
         "# nanochat report card", "", *_headline(results, stages_s), "## Summary", "", *summary(results), "",
         "## Stages", "", *itertools.chain(*(section(name, results, pictures) for name in results)),
-        "## Where the time went", "", *table(["stage", "time", "share"], spent), "", *_skipped(results),
+        "## Where the time went", "", *table(["stage", "time", "share"], spent), *_skipped(results),
         "## Where it ran", "", *_where(results), *_code()])
 
 
