@@ -46,9 +46,7 @@ SKILLS = {skill.name: skill for skill in (
 STAGES = {"mid": 1, "sft": 2}   # stage -> level of difficulty
 
 
-@functools.lru_cache(maxsize=2)
-def _world(size):
-    return World(size)
+_world = functools.lru_cache(maxsize=2)(World)
 
 
 def _example(name, made):

@@ -38,7 +38,9 @@ FILLERS = {"name": tables.NAMES, "food": tables.MEALS + tables.FOODS, "colour": 
 def memory(rng, world, test, level):
     """Told something, then zero to two other turns, then asked for it; at level 2 two things may be told."""
     if not test and rng.random() < 0.06:
-        return _not_told(rng)
+        kind = rng.choice(tuple(TELL))
+        check = {"kind": "any", "signs": ["not told me"], "rivals": []}
+        return chat(typed(rng, rng.choice(TELL[kind]["asked"])), TELL[kind]["not told"][0]), check
     if level == 2 and rng.random() < 0.35:
         kinds = rng.sample(tuple(TELL), 2)
     else:
@@ -63,10 +65,3 @@ def _recall(rng, world, test, level, kinds):
     kind = rng.choice(kinds)
     turns += [typed(rng, rng.choice(TELL[kind]["asked"])), TELL[kind]["answer"][0].format(x=values[kind])]
     return chat(*turns), fact_check(values[kind], rivals=[v for k, v in values.items() if k != kind])
-
-
-
-def _not_told(rng):
-    kind = rng.choice(tuple(TELL))
-    check = {"kind": "any", "signs": ["not told me"], "rivals": []}
-    return chat(typed(rng, rng.choice(TELL[kind]["asked"])), TELL[kind]["not told"][0]), check

@@ -30,7 +30,10 @@ def two_animals(rng, test):
 
 def facts_world(rng, world, test, level):
     if rng.random() < 0.08:
-        return _compare(rng, test)
+        x, y, big, small = two_animals(rng, test)
+        question = typed(rng, rng.choice(COMPARE).format(x=a(x), y=a(y)))
+        answer = f"{a(big).capitalize()} is bigger than {a(small)}."
+        return chat(question, answer), {"kind": "first", "answer": big, "rivals": [small]}
     fact = some_fact(rng)
     while not (wordings := _wordings(fact, test)):
         fact = some_fact(rng)
@@ -43,13 +46,6 @@ def _wordings(fact, test):
     if is_test("facts_world", fact.asked[0], percent=40):
         held_out = (fact.asked[1 + mix_seed("wording", fact.asked[0]) % (len(fact.asked) - 1)],)
     return held_out if test else [q for q in fact.asked if q not in held_out]
-
-
-def _compare(rng, test):
-    x, y, big, small = two_animals(rng, test)
-    question = rng.choice(COMPARE).format(x=a(x), y=a(y))
-    answer = f"{a(big).capitalize()} is bigger than {a(small)}."
-    return chat(typed(rng, question), answer), {"kind": "first", "answer": big, "rivals": [small]}
 
 
 def story(rng, world, test, level):

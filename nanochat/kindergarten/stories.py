@@ -21,10 +21,6 @@ class Story:
     def text(self):
         return " ".join(self.sentences)
 
-    def where(self, thing):
-        """The place where a thing is, in a hand or on the floor."""
-        return self.at[self.holds[thing]] if thing in self.holds else self.lies[thing]
-
 
 def tell(rng, people, things, moves):
     """A Story with `people` actors, `things` things and `moves` events."""
@@ -74,16 +70,14 @@ def _happen(rng, story, event):
 
 def questions(story):
     """Every (question, answer, value, rivals) with one right answer."""
-    asked = []
-    been = {what for kind, _, what, *_ in story.events if kind == "go"}
+    asked, been = [], {what for kind, _, what, *_ in story.events if kind == "go"}
     places = sorted({*story.at.values(), *story.lies.values(), *been})
 
     def ask(question, answer, value, among):
         asked.append((question, answer, value, [other for other in among if other != value]))
     for who, place in story.at.items():
         ask(f"Where is {who}?", f"{who} is in the {place}.", place, places)
-    for thing in (*story.lies, *story.holds):
-        place = story.where(thing)
+    for thing, place in {**story.lies, **{thing: story.at[who] for thing, who in story.holds.items()}}.items():
         ask(f"Where is the {thing}?", f"The {thing} is in the {place}.", place, places)
     for thing, who in story.holds.items():
         ask(f"Who has the {thing}?", f"{who} has the {thing}.", who, story.at)

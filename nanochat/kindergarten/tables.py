@@ -6,6 +6,7 @@ people's values are short, so that every fact is met a hundred times; fillers ar
 learned.
 """
 import functools
+import re
 from pathlib import Path
 
 from nanochat.common import DataError
@@ -33,14 +34,10 @@ def read(file):
 
 
 def _entries(file):
-    """[(line number, [line, the indented lines after it])] without empty lines and remarks."""
-    entries = []
-    for n, line in enumerate((Path(__file__).parent / file).read_text(encoding="utf-8").splitlines(), 1):
-        if line[:1].isspace() and line.strip() and entries:
-            entries[-1][1].append(line.strip())
-        elif line.strip() and not line.startswith("#"):
-            entries.append((n, [line.strip()]))
-    return entries
+    """Yield (line number, [line, the indented lines after it]) without empty lines and remarks."""
+    text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+    for entry in re.finditer(r"^[^#\s].*(?:\n[ \t]+\S.*)*", text, re.MULTILINE):
+        yield text.count("\n", 0, entry.start()) + 1, [line.strip() for line in entry[0].split("\n")]
 
 
 def titled(file, kind):
@@ -50,8 +47,8 @@ def titled(file, kind):
 
 def _lists(*keys):
     """Lists of words.txt, parted by commas where a word has blanks."""
-    lines = {key: " ".join(lines) for lists in read("words.txt").values() for key, lines in lists.items()}
-    return [[word.strip() for word in lines[key].split("," if "," in lines[key] else None)] for key in keys]
+    found = {key: " ".join(lines) for lists in read("words.txt").values() for key, lines in lists.items()}
+    return [[word.strip() for word in found[key].split("," if "," in found[key] else None)] for key in keys]
 
 
 GIRLS, BOYS, PETS, NAMES = _lists("girls", "boys", "pets", "names")
