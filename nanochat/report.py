@@ -183,7 +183,7 @@ NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little wh
 
 
 def metric_rows(name, metrics):
-    """[(label, value)] of the plain numbers among the metrics of stage `name`, the well-known ones first."""
+    """[(label, value)] of the plain numbers among the metrics of stage `name`."""
     hidden = ELSEWHERE | (AS_BEFORE if name != "base_train" else set()) | (NOT_RL if name == "chat_rl" else set())
     rows = []
     for key in dict.fromkeys([*LABELS, *metrics]):
@@ -217,10 +217,6 @@ def _core_table(metrics):
     return table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows)
 
 
-def _samples(samples):
-    return [line for s in samples for line in (f"> **{inline(s['prompt'])}** {inline(s['text'])}", "")]
-
-
 def _chat_section(metrics):
     tasks, chatcore = metrics.get("tasks") or {}, metrics.get("chatcore")
     return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary."
@@ -235,7 +231,7 @@ def difference(before, after):
 
 
 def rl_change(results):
-    """What RL did to its own task and to the others, against SFT, and which changes are larger than the noise."""
+    """What RL did to its own task and to the others, against SFT."""
     before, after = scores(results, "sft"), scores(results, "rl")
     trained = str(results["chat_rl"]["metrics"].get("task", "")).split("|")
     both = sorted((task for task in after if task in before), key=lambda task: task not in trained)
@@ -255,13 +251,13 @@ def rl_change(results):
 
 
 def section(name, results, pictures):
-    """The lines of one stage: what it measured, its curve, its notes and the command that runs it again."""
     result, metrics = results[name], results[name]["metrics"]
     lines = [f"### {STAGES.get(name, name)}", ""]
     if rows := metric_rows(name, metrics):
         lines += table(["", ""], rows, left=2)
     lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
-    lines += _samples(metrics["samples"]) if metrics.get("samples") else []
+    for sample in metrics.get("samples") or ():
+        lines += [f"> **{inline(sample['prompt'])}** {inline(sample['text'])}", ""]
     if name.startswith("chat_eval_"):
         lines += _chat_section(metrics)
     elif metrics.get("tasks"):
@@ -339,7 +335,6 @@ def reset():
 
 
 def generate(out="."):
-    """Write report/report.md and its pictures, and copy them to folder `out` unless it is ""."""
     results, folder = load_results(), base_dir() / "report"
     pictures = draw_all(results, folder / PICTURES)
     path = folder / "report.md"

@@ -19,9 +19,9 @@ def check_of(world, person, attribute):
     if attribute == "who":
         return fact_check(person.job, person.town, rivals=_rivals(world, person, "job"))
     value = getattr(person, attribute)
-    if attribute in ("friend", "pet"):
-        return fact_check(value, names=(person.name, value))
-    return fact_check(value, rivals=_rivals(world, person, attribute))
+    if attribute in CLOSED:
+        return fact_check(value, rivals=_rivals(world, person, attribute))
+    return fact_check(value, names=(person.name, value))
 
 
 def _rivals(world, person, attribute):
@@ -68,7 +68,10 @@ def _other_value(rng, world, person, attribute):
 
 def yes_no(rng, world, test, level):
     if rng.random() < 0.15:
-        return _bigger(rng, test)
+        x, y, big, small = two_animals(rng, test)
+        bigger = rng.random() < 0.6
+        question = f"Is {a(x)} {'bigger' if bigger else 'smaller'} than {a(y)}?"
+        return _answered(rng, question, f"{a(big)} is bigger than {a(small)}.", (x == big) == bigger)
 
     def make():
         person, attribute, yes = rng.choice(world.seen), rng.choice(tuple(IS_IT)), rng.random() < 0.5
@@ -85,13 +88,6 @@ def _answered(rng, question, fact, yes):
     word = "yes" if yes else "no"
     answer = f"{fact[0].upper()}{fact[1:].rstrip('.')}, so {word}."
     return chat(typed(rng, question), answer), {"kind": "yes_no", "answer": word}
-
-
-def _bigger(rng, test):
-    x, y, big, small = two_animals(rng, test)
-    bigger = rng.random() < 0.6
-    question = f"Is {a(x)} {'bigger' if bigger else 'smaller'} than {a(y)}?"
-    return _answered(rng, question, f"{a(big)} is bigger than {a(small)}.", (x == big) == bigger)
 
 
 def choice(rng, world, test, level):

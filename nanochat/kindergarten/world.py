@@ -63,9 +63,8 @@ class World:
             self.by_home.setdefault((p.town, p.job), []).append(p)
 
     def values(self, attribute):
-        """All values of an attribute; None for names of people and pets."""
         return {"town": self.towns, "job": tables.JOBS, "species": tables.SPECIES, "food": tables.FOODS,
-                "colour": tables.COLOURS, "hobby": tables.HOBBIES}.get(attribute)
+                "colour": tables.COLOURS, "hobby": tables.HOBBIES}[attribute]
 
 
 def _unique(firsts, size):
