@@ -1,5 +1,5 @@
 """
-What the report counts beside results: the size of the code, the packages it asks for, and the machine.
+What the report counts beside results: the code, the packages it asks for, the machine.
 """
 import os
 import platform
@@ -32,20 +32,16 @@ def code_size(root=ROOT):
 def dependencies(root=ROOT):
     """Names of the packages that pyproject.toml asks for, without the extras; [] where there is no such file."""
     path = root / "pyproject.toml"
-    if not path.exists():
-        return []
-    wanted = re.search(r"^dependencies = \[(.*?)^\]", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    wanted = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
     return re.findall(r'"([A-Za-z0-9_.-]+)', wanted[1]) if wanted else []
 
 
 def hardware():
     """This machine's processor and memory in words; accelerators are named by the results."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as f:
-            name = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), name)
-    except OSError:
-        pass
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else "", re.M)
+    name = found[1] if found else platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{cores} cores of {name}, {memory:.0f} GiB memory, {platform.system()}"

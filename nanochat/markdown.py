@@ -1,5 +1,5 @@
 """
-How numbers, tables, footnotes and foreign text are written in the report.
+How the report writes numbers, tables, footnotes and foreign text.
 """
 import re
 
@@ -17,12 +17,12 @@ def wall_clock(seconds):
 
 
 def human(value):
-    """A number with as many digits as a reader wants: 1,234 or 5.12M or 0.8123 or 2.1e+15."""
+    """1,234 or 5.12M or 0.8123 or 2.1e+15."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
-    for size, unit in ((1e15, None), (1e9, "B"), (1e6, "M")):
-        if abs(value) >= size:
-            return f"{value / size:.2f}{unit}" if unit else f"{value:.2e}"
+    if abs(value) >= 1e6:
+        return (f"{value:.2e}" if abs(value) >= 1e15 else f"{value / 1e9:.2f}B" if abs(value) >= 1e9
+                else f"{value / 1e6:.2f}M")
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -33,14 +33,14 @@ def percent(score, ci95=None, whole=100, digits=1):
 
 
 def table(header, rows, left=1):
-    """The lines of a Markdown table whose first `left` columns are flush left, the others flush right."""
+    """The lines of a Markdown table, its first `left` columns flush left, and a blank one."""
     rule = ["---" if i < left else "---:" for i in range(len(header))]
     cells = [[str(c).replace("|", "\\|").replace("\n", " ") for c in row] for row in (header, *rows)]
-    return ["| " + " | ".join(row) + " |" for row in (cells[0], rule, *cells[1:])]
+    return [*("| " + " | ".join(row) + " |" for row in (cells[0], rule, *cells[1:])), ""]
 
 
 class Footnotes:
-    """Reasons, numbered in the order of their first use; the same reason has the same number."""
+    """Reasons, numbered in the order of their first use."""
 
     def __init__(self):
         self.numbers = {}

@@ -1,5 +1,5 @@
 """
-Curves of a training run: logs/<run>.jsonl in, one PNG out. Knows nothing of stages; report.py says which runs to draw.
+Curves of a training run: logs/<run>.jsonl in, one PNG out.
 """
 import itertools
 import json
@@ -12,7 +12,7 @@ UNITS = {"loss": "training loss (nats a token)", "reward": "reward", "val_bpb": 
 
 
 def load_log(path):
-    """The records of a run's log by step. A step that was made again counts once; a torn last line is left out."""
+    """A log's records by step, each step once; a torn last line is left out."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -42,12 +42,10 @@ def draw(records, path):
     from matplotlib import pyplot
     counts = {key: sum(record.get(key) is not None for record in records) for key in UNITS}
     keys = ["reward"] if counts["reward"] else [k for k in UNITS if counts[k] > (k != "loss")]
-    width = 7.2 if len(keys) == 1 else 4.8 * len(keys)
-    figure, axes = pyplot.subplots(1, len(keys), figsize=(width, 3.0), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(keys), figsize=(max(7.2, 4.8 * len(keys)), 3.0), squeeze=False)
     for axis, key in zip(axes[0], keys):
-        points = [(r["step"], r[key]) for r in records if r.get(key) is not None]
-        steps, values = zip(*points)
-        dense = key in ("loss", "reward") and len(points) > 20
+        steps, values = zip(*[(r["step"], r[key]) for r in records if r.get(key) is not None])
+        dense = key in ("loss", "reward") and len(steps) > 20
         axis.plot(steps, values, color="#9ab8d8" if dense else "#1f4e79", linewidth=0.8 if dense else 1.5,
                   marker=None if dense else "o", markersize=3)
         if dense:

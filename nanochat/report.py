@@ -1,12 +1,11 @@
 """
-The report card: report/results/*.json and logs/*.jsonl in, report.md with loss curves out.
+The report card: report/results/*.json and logs/*.jsonl in, report.md with curves out.
 
     python -m nanochat.report reset         forget earlier results and start the clock
     python -m nanochat.report generate      write report/report.md, and a copy into this folder (--out)
 
-The only writer of Markdown, and it never reads any. A number that was not measured is a dash with a footnote that says
-why. Errors are 95 % intervals: Wilson's for one score, as the evaluation saved it, and Newcombe's for the difference of
-two (1998, method 10), which holds near 0 and 100 % too.
+A number that was not measured is a dash with a footnote that says why. Errors are 95 % intervals: Wilson's for one
+score, Newcombe's for the difference of two (1998, method 10), which holds near 0 and 100 % too.
 """
 import collections
 import datetime
@@ -29,7 +28,7 @@ from nanochat.markdown import Footnotes, duration, human, inline, percent, table
 from nanochat.plots import draw, load_log
 from nanochat.tasks import PREFIX, TASKS
 
-PICTURES = "report_files"     # beside report.md, in both places, so that its links hold in both
+PICTURES = "report_files"     # beside report.md and its copy, so that the links hold in both
 PHASES = ("base", "mid", "sft", "rl")
 STAGES = {"tok_train": "Tokenizer training", "tok_eval": "Tokenizer evaluation", "base_train": "Pretraining",
           "base_loss": "Bits per byte and samples", "base_eval": "CORE", "chat_eval_base": "Chat evaluation, base",
@@ -50,11 +49,11 @@ def load_results():
     for name, result in results.items():
         if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
             raise DataError(f"{folder / name}.json is not a stage's result. Delete it and run that stage again.")
-    return {name: results[name] for name in [*STAGES, *sorted(set(results) - set(STAGES))] if name in results}
+    return {name: results[name] for name in [*STAGES, *results] if name in results}
 
 
 def draw_all(results, folder):
-    """{stage: file name} of the curves drawn into `folder`, one for each result that names a log with records."""
+    """{stage: file name} of the curves drawn into `folder`."""
     pictures = {}
     for name, result in results.items():
         records = load_log(base_dir() / result["metrics"]["log"]) if result["metrics"].get("log") else []
@@ -73,18 +72,15 @@ def since_reset(results):
 
 
 # ---- summary
-def metrics_of(results, name):
-    """What a stage measured; {} when it was not run."""
-    return results[name]["metrics"] if name in results else {}
+NOT_RUN = {"metrics": {}, "notes": []}
 
 
 def scores(results, phase):
     """{task: its record} of the chat evaluation after `phase`; {} when there was none."""
-    return metrics_of(results, f"chat_eval_{phase}").get("tasks") or {}
+    return results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"].get("tasks") or {}
 
 
 def title(task):
-    """How a task is called in the report."""
     return TASKS[task].title if task in TASKS else task
 
 
@@ -95,44 +91,44 @@ def skip_of(note):
 
 
 def why_missing(results, phase, task):
-    """Why the chat evaluation after `phase` has no score for `task`, in words."""
     name, command = f"chat_eval_{phase}", f"python -m scripts.chat_eval -i {phase}"
     if name not in results:
         return f"Not run: `{command}`."
     return dict(filter(None, map(skip_of, results[name]["notes"]))).get(task, f"Not asked for: `{command} -a TASK`.")
 
 
+def _centered(metrics, name, notes, reason):
+    """CORE or ChatCORE with its error, or a dash."""
+    value = metrics.get(name)
+    return notes.dash(reason) if value is None else percent(value, metrics.get(f"{name}_ci95"), 1, 4)
+
+
 def _core_row(results, notes):
     result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
-    core, tasks = result["metrics"].get("core"), result["metrics"].get("tasks") or {}
-    reasons = [(skip_of(note) or ("", note))[1] for note in result["notes"]]
-    error = result["metrics"].get("core_ci95")
-    cell = percent(core, error, 1, 4) if core is not None else notes.dash("; ".join(reasons) or "Not measured.")
-    other = notes.dash("CORE measures the base model only.")
-    return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", cell, other, other, other]
+    metrics, tasks = result["metrics"], result["metrics"].get("tasks")
+    reason = "; ".join((skip_of(note) or ("", note))[1] for note in result["notes"]) or "Not measured."
+    return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", _centered(metrics, "core", notes, reason),
+            *[notes.dash("CORE measures the base model only.")] * 3]
 
 
 def _chatcore_row(results, notes):
-    def cell(phase):
-        metrics = results.get(f"chat_eval_{phase}", {"metrics": {}})["metrics"]
-        if metrics.get("chatcore") is None:
-            return notes.dash("The mean of the benchmarks above, which are missing.")
-        return percent(metrics["chatcore"], metrics.get("chatcore_ci95"), 1, 4)
-    return ["ChatCORE", "", "", "0", *map(cell, PHASES)]
+    cells = [_centered(results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"], "chatcore", notes,
+                       "The mean of the benchmarks above, which are missing.") for phase in PHASES]
+    return ["ChatCORE", "", "", "0", *cells]
 
 
 def _task_row(results, task, split, notes):
-    found = {phase: scores(results, phase)[task] for phase in PHASES if task in scores(results, phase)}
-    sizes = sorted({record["n"] for record in found.values()})
+    records = [scores(results, phase).get(task) for phase in PHASES]
+    found = [record for record in records if record]
+    sizes = sorted({record["n"] for record in found})
     size = " to ".join(f"{n:,}" for n in sizes[:1] + sizes[1:][-1:])    # stages may differ
-    chance = next((percent(record["chance"]) for record in found.values()), "")
-    return [title(task), split, size, chance,
-            *(percent(found[phase]["score"], found[phase].get("ci95")) if phase in found
-              else notes.dash(why_missing(results, phase, task)) for phase in PHASES)]
+    return [title(task), split, size, percent(found[0]["chance"]) if found else "",
+            *(percent(record["score"], record.get("ci95")) if record
+              else notes.dash(why_missing(results, phase, task)) for phase, record in zip(PHASES, records))]
 
 
 def skill_means(results):
-    """The mean over the kindergarten's skills after each phase; "" where one of them was not measured."""
+    """The mean over the skills after each phase; "" where one was not measured."""
     records = [[scores(results, phase).get(task) for task in SKILLS] for phase in PHASES]
     return [percent(sum(r["score"] for r in all_of) / len(SKILLS)) if all(all_of) else "" for all_of in records]
 
@@ -149,7 +145,7 @@ def summary(results):
         rows += [_task_row(results, PREFIX + name, skill.split, notes) for name, skill in kindergarten.SKILLS.items()]
         rows.append([f"mean of the {len(SKILLS)} skills", "", "", "", *skill_means(results)])
     rows += [_task_row(results, task, "", notes) for task in sorted(measured - set(BENCHMARKS) - set(SKILLS))]
-    return [*table(["", "split", "n", "chance", "BASE", "MID", "SFT", "RL"], rows, left=2), "",
+    return [*table(["", "split", "n", "chance", "BASE", "MID", "SFT", "RL"], rows, left=2),
             "Per cent of n answers that are right, ± the longer side of the 95 % interval; chance is what blind "
             "guessing gets. CORE and ChatCORE are means of centered scores: 0 is blind guessing, 1 is perfection.", "",
             *notes.lines()]
@@ -157,7 +153,6 @@ def summary(results):
 
 # ---- stages
 def _command(name, config):
-    """The command, with every flag, that runs the stage again."""
     script = name.removesuffix("_control").replace("chat_eval_", "chat_eval -i ")
     hidden = {"stage"} if name.startswith("chat_eval_") else set()
     flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "", False) and k not in hidden]
@@ -170,31 +165,28 @@ def _model_words(m):
 
 
 # metric -> (label, how it is written). What is not listed is shown under its own name.
+NATS, BITS, FLOP = "{:.4f} nats a token".format, "{:.4f} bits a byte".format, "{:.2e} FLOP".format
 LABELS = {
-    "model": ("model", _model_words), "params": ("parameters", lambda n: f"{n:,}"),
+    "model": ("model", _model_words), "params": ("parameters", "{:,}".format),
     "tokens": ("tokens trained on", human), "steps": ("optimizer steps", human),
-    "final_loss": ("training loss at the end", lambda x: f"{x:.4f} nats a token"),
-    "val_bpb": ("validation", lambda x: f"{x:.4f} bits a byte"),
-    "train_bpb": ("training text", lambda x: f"{x:.4f} bits a byte"),
-    "val_loss": ("validation loss", lambda x: f"{x:.4f} nats a token"),
-    "tok_per_s": ("speed", lambda x: f"{x:,.0f} tokens a second"),
-    "flops_per_token": ("compute a token", lambda x: f"{x:.2e} FLOP"),
-    "total_flops": ("compute in all", lambda x: f"{x:.2e} FLOP"),
-    "mfu": ("of the hardware's peak (MFU)", lambda x: f"{100 * x:.1f} %"),
-    "train_s": ("time in training steps", duration),
-    "chars": ("characters read", human), "seconds": ("time", duration), "vocab_size": ("vocabulary", human),
-    "token_bytes_mean": ("bytes of a token, mean", human), "core": ("CORE", lambda x: f"{x:.4f}"),
-    "reward_start": ("reward at the start", human), "reward_end": ("reward at the end", human), "task": ("task", str)}
+    "final_loss": ("training loss at the end", NATS), "val_bpb": ("validation", BITS),
+    "train_bpb": ("training text", BITS), "val_loss": ("validation loss", NATS),
+    "tok_per_s": ("speed", "{:,.0f} tokens a second".format), "flops_per_token": ("compute a token", FLOP),
+    "total_flops": ("compute in all", FLOP), "mfu": ("of the hardware's peak (MFU)", lambda x: f"{100 * x:.1f} %"),
+    "train_s": ("time in training steps", duration), "chars": ("characters read", human), "seconds": ("time", duration),
+    "vocab_size": ("vocabulary", human), "token_bytes_mean": ("bytes of a token, mean", human),
+    "core": ("CORE", "{:.4f}".format), "reward_start": ("reward at the start", human),
+    "reward_end": ("reward at the end", human), "task": ("task", str)}
 ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore", "chatcore_ci95", "core_ci95", "gpt2", "overlap"}
 AS_BEFORE = {"model", "params", "flops_per_token"}              # told once, under pretraining
 NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little where sampling takes the time
 
 
 def metric_rows(name, metrics):
-    """[(label, value)] of the plain numbers among the metrics of stage `name`, the well-known ones first."""
+    """[(label, value)] of the plain numbers among the metrics of stage `name`."""
     hidden = ELSEWHERE | (AS_BEFORE if name != "base_train" else set()) | (NOT_RL if name == "chat_rl" else set())
     rows = []
-    for key in [*LABELS, *(key for key in metrics if key not in LABELS)]:
+    for key in dict.fromkeys([*LABELS, *metrics]):
         value = metrics.get(key)
         if key not in hidden and value is not None and (key == "model" or not isinstance(value, (dict, list))):
             label, write = LABELS.get(key, (key.replace("_", " "), human))
@@ -213,7 +205,7 @@ def _tokenizer_table(rows):
         for theirs in map(row.get, peers):
             line += [f"{theirs:,}", f"{theirs / max(row['tokens'], 1) - 1:+.1%}"] if theirs else ["-", "-"]
         lines.append(line)
-    return [*table(header, lines), ""]
+    return table(header, lines)
 
 
 def _core_table(metrics):
@@ -222,16 +214,11 @@ def _core_table(metrics):
              percent(task["chance"]) if "chance" in task else "", *gpt2.get(name, [""] * 4)] for name, task in tasks]
     if "CORE" in gpt2:
         rows.append(["CORE", "", "", percent(metrics["core"], metrics["core_ci95"], 1, 4), "", *gpt2["CORE"]])
-    return [*table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows), ""]
-
-
-def _samples(samples):
-    return [line for s in samples for line in (f"> **{inline(s['prompt'])}** {inline(s['text'])}", "")]
+    return table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows)
 
 
 def _chat_section(metrics):
-    tasks = metrics.get("tasks") or {}
-    chatcore = metrics.get("chatcore")
+    tasks, chatcore = metrics.get("tasks") or {}, metrics.get("chatcore")
     return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary."
             + (f" ChatCORE {chatcore:.4f}." if chatcore is not None else ""), ""]
 
@@ -244,7 +231,7 @@ def difference(before, after):
 
 
 def rl_change(results):
-    """What RL did to its own task and to the others, against SFT, and which changes are larger than the noise."""
+    """What RL did to its own task and to the others, against SFT."""
     before, after = scores(results, "sft"), scores(results, "rl")
     trained = str(results["chat_rl"]["metrics"].get("task", "")).split("|")
     both = sorted((task for task in after if task in before), key=lambda task: task not in trained)
@@ -252,35 +239,33 @@ def rl_change(results):
         return ["Its effect is not known: chat_eval was not run after both SFT and RL.", ""]
     rows, moved, others = [], [], [task for task in both if task not in trained]
     for task in both:
-        change, low, high = difference(before[task], after[task])
+        change, low, high = (100 * x for x in difference(before[task], after[task]))
         verdict = "up" if low > 0 else "down" if high < 0 else "within noise"
         if task in others and verdict != "within noise":
             moved.append(f"{title(task)} {verdict}")
         rows.append([title(task) if task in others else f"**{title(task)}** (trained)", percent(before[task]["score"]),
-                     percent(after[task]["score"]), f"{100 * change:+.1f}",
-                     f"{100 * low:+.1f} to {100 * high:+.1f}", verdict])
-    return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows), "",
+                     percent(after[task]["score"]), f"{change:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict])
+    return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows),
             f"Of the {len(others)} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than the "
             f"noise (chance alone would move {len(others) / 20:.1f}).", ""]
 
 
 def section(name, results, pictures):
-    """The lines of one stage: what it measured, its curve, its notes and the command that runs it again."""
-    result = results[name]
-    metrics = result["metrics"]
+    result, metrics = results[name], results[name]["metrics"]
     lines = [f"### {STAGES.get(name, name)}", ""]
-    rows = metric_rows(name, metrics)
-    lines += [*table(["", ""], rows, left=2), ""] if rows else []
+    if rows := metric_rows(name, metrics):
+        lines += table(["", ""], rows, left=2)
     lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
-    lines += _samples(metrics["samples"]) if metrics.get("samples") else []
+    for sample in metrics.get("samples") or ():
+        lines += [f"> **{inline(sample['prompt'])}** {inline(sample['text'])}", ""]
     if name.startswith("chat_eval_"):
         lines += _chat_section(metrics)
     elif metrics.get("tasks"):
         lines += _core_table(metrics)
     lines += rl_change(results) if name == "chat_rl" else []
     lines += [f"![{STAGES.get(name, name)}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
-    told = [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]
-    lines += [*told, ""] if told else []
+    if told := [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]:
+        lines += [*told, ""]
     return lines + [f"<details><summary>{duration(result['wall_s'])} on {result['device']}, commit {result['commit']}"
                     "</summary>", "", "```bash", _command(name, result["config"]), "```", "</details>", ""]
 
@@ -302,10 +287,10 @@ def _where(results):
     versions = collections.ChainMap(*(r["versions"] for r in reversed(results.values())))
     devices = sorted({str(r["device"]) for r in results.values()} - {"cpu"})
     commits = sorted({r["commit"] for r in results.values()})
-    rows = [("date", time.strftime("%Y-%m-%d %H:%M")), ("commit", ", ".join(commits)), ("machine", hardware()),
-            ("computed on", "; ".join(devices) or "CPU"),
-            ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())))]
-    return [*table(["", ""], rows, left=2), ""]
+    rows = {"date": time.strftime("%Y-%m-%d %H:%M"), "commit": ", ".join(commits), "machine": hardware(),
+            "computed on": "; ".join(devices) or "CPU",
+            "versions": ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))}.items()
+    return table(["", ""], rows, left=2)
 
 
 def _code():
@@ -313,12 +298,11 @@ def _code():
     sizes.append(("all", *map(sum, zip(ours, aside))))
     rows = [[what, *(f"{n:,}" for n in (files, lines, chars, chars // 4))] for what, files, lines, chars in sizes]
     names = dependencies()
-    return ["## The code", "", *table(["", "files", "lines", "characters", "tokens (characters / 4)"], rows), "",
+    return ["## The code", "", *table(["", "files", "lines", "characters", "tokens (characters / 4)"], rows),
             f"{len(names)} direct dependencies: {', '.join(names)}.", ""]
 
 
 def _skipped(results):
-    """What was left out, each reason once."""
     reasons = {}
     for name, result in results.items():
         for task, reason in filter(None, map(skip_of, result["notes"])):
@@ -331,19 +315,17 @@ def _skipped(results):
 
 
 def render(results, pictures):
-    """The whole report as Markdown."""
     stages_s = sum(result["wall_s"] for result in results.values())
     spent = [[STAGES.get(name, name), duration(result["wall_s"]), f"{result['wall_s'] / max(stages_s, 1e-9):.0%}"]
              for name, result in results.items()]
     return "\n".join([
         "# nanochat report card", "", *_headline(results, stages_s), "## Summary", "", *summary(results), "",
         "## Stages", "", *itertools.chain(*(section(name, results, pictures) for name in results)),
-        "## Where the time went", "", *table(["stage", "time", "share"], spent), "", *_skipped(results),
+        "## Where the time went", "", *table(["stage", "time", "share"], spent), *_skipped(results),
         "## Where it ran", "", *_where(results), *_code()])
 
 
 def reset():
-    """Forget earlier results and start the clock."""
     folder = base_dir() / "report"
     for name in ("results", PICTURES):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -353,7 +335,6 @@ def reset():
 
 
 def generate(out="."):
-    """Write report/report.md and its pictures, and copy them to folder `out` unless it is ""."""
     results, folder = load_results(), base_dir() / "report"
     pictures = draw_all(results, folder / PICTURES)
     path = folder / "report.md"
@@ -377,10 +358,7 @@ def main(argv=None):
     if action not in ("reset", "generate"):
         raise UsageError(f"python -m nanochat.report wants reset or generate, got {action or 'nothing'}. See --help.")
     setup_logging()
-    if action == "reset":
-        reset()
-    else:
-        generate(config.out)
+    reset() if action == "reset" else generate(config.out)
 
 
 if __name__ == "__main__":

@@ -235,16 +235,6 @@ def test_token_probabilities_are_shown_and_walked_with_the_keyboard(page):
     page.until(lambda: page.texts()[1].strip() == "The cat" and not page.all(".token"))
 
 
-def test_a_server_without_token_probabilities_is_chatted_with_all_the_same(page):
-    page.press("Token probabilities")
-    page.fake(refused(400, param="top_logprobs"), said("plain"))
-    page.ask("one")
-    assert page.texts() == ["one", "plain"] and page.texts(".note") == ["The server gave no token probabilities."]
-    assert ["logprobs" in body for body in page.asked()] == [True, False]
-    page.ask("two")
-    assert "logprobs" not in page.asked()[-1]
-
-
 # ------------------------------------------------------------------------------------------------------------- controls
 def test_slash_commands(page):
     def says(command, *words):

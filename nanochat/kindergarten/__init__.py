@@ -1,15 +1,14 @@
 """
 The kindergarten: an embedded data set small enough that a 3M-parameter model can learn all of it on a laptop.
 
-A seeded little world: invented people with homes, jobs, pets and friends; true facts about animals, capitals and the
-sky; stories that never contradict themselves. It yields pretraining documents, conversations, and for each conversation
-a check, which is evaluation and reward. Standard library only; the same bytes in every process. `size` is the number of
-people: 60 for a laptop, 100,000 for gigabytes.
+A seeded little world of invented people, true facts and stories yields pretraining documents, conversations, and for
+each conversation a check, which is evaluation and reward. Standard library only; the same bytes in every process.
+`size` is the number of people: 60 for a laptop, 100,000 for gigabytes.
 
     python -c "from nanochat.kindergarten import *; print(*documents(3), sep='\\n\\n')"
 
-Lineage: synthetic worlds to study what language models learn (Physics of Language Models, arXiv:2309.14316: facts must
-be told in many wordings to be answerable) and simulated stories (bAbI, arXiv:1502.05698); all text here is our own.
+Lineage: Physics of Language Models (arXiv:2309.14316: facts must be told in many wordings to be answerable) and the
+simulated stories of bAbI (arXiv:1502.05698).
 """
 from nanochat.kindergarten.checks import check, credit
 from nanochat.kindergarten.conversations import (SKILLS, eval_example, rl_example, train_conversations,

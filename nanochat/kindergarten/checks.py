@@ -1,9 +1,8 @@
 """
 The graders: does a reply say the right thing? Exact about the answer, lenient about how it is said.
 
-Case and punctuation are forgiven, a wrong or a second answer beside the right one is not. The same functions are
-evaluation and reward, so they must not be easy to please: hedges ("Tom or Ben"), missing tool calls and parroted
-letters fail.
+They are evaluation and reward, so they must not be easy to please: case and punctuation are forgiven, hedges ("Tom or
+Ben"), missing tool calls and parroted letters are not.
 """
 import os
 import re
@@ -20,37 +19,34 @@ MAX_WORDS = 60          # a reply that says everything says nothing
 
 
 def words(text):
-    """Lower-case words and numbers, apostrophes kept inside."""
     return re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower().replace("’", "'"))
 
 
 def says(text, phrase):
-    """Whether the phrase occurs in the text as whole words; a possessive counts ("Mia's" says Mia)."""
+    """Whether the phrase stands in the text as whole words; "Mia's" says Mia."""
     said, wanted = [w.removesuffix("'s") for w in words(text)], [w.removesuffix("'s") for w in words(phrase)]
     return any(said[i:i + len(wanted)] == wanted for i in range(len(said) - len(wanted) + 1))
 
 
 def numbers(text):
-    """All numbers in the text, written in digits (sign kept) or as a word up to twelve, in order."""
+    """All numbers in the text as digits, those written as words too."""
     found = re.findall(r"(?<![\d.])-?\d+(?:\.\d+)?|[a-z]+", text.lower().replace(",", ""))
     return [NUMBER_WORDS.get(w, w) for w in found if w in NUMBER_WORDS or w[-1].isdigit()]
 
 
 def letter_runs(text):
-    """Runs of two or more single letters parted by hyphens, commas, dots or blanks: "c-a-t" -> ["cat"]."""
+    """Runs of single letters parted by hyphens, commas, dots or blanks: "c-a-t" -> ["cat"]."""
     found = re.finditer(r"\b[a-z]([\s,.\-]+)[a-z](?:\1[a-z])*\b(?!')", text.lower())
     return [re.sub("[^a-z]", "", run.group()) for run in found]
 
 
 def check(check, reply_text, used_tool=False):
-    """Whether the reply passes. `check` is an Example's check; `used_tool` says if the calculator gave an output."""
-    if not words(reply_text) or len(words(reply_text)) > MAX_WORDS:
-        return False
-    return KINDS[check["kind"]](check, reply_text, used_tool)
+    """Whether the reply passes an Example's check; `used_tool`: whether the calculator gave an output."""
+    return 0 < len(words(reply_text)) <= MAX_WORDS and KINDS[check["kind"]](check, reply_text, used_tool)
 
 
 def credit(check, reply_text):
-    """For a reply that fails: half the share of the wanted letters or words that it has right from the start."""
+    """For a reply that fails: half the share of letters or words right from the start."""
     if check["kind"] == "spell":
         wanted, said = check["letters"], "".join(letter_runs(reply_text)[-1:])
     elif check["kind"] == "copy":
@@ -71,16 +67,14 @@ def _fact(check, text, _):
 
 
 def _yes_no(check, text, _):
-    """One of the two is said, first or last ("No, she has a cat.", "Mia has a cat, so no."), and the other is not."""
+    """The answer is said, first or last ("No, she has a cat.", "Mia has a cat, so no."), and its opposite is not."""
     said = words(text)
-    wrong = "no" if check["answer"] == "yes" else "yes"
-    return check["answer"] in (said[0], said[-1]) and wrong not in said
+    return check["answer"] in (said[0], said[-1]) and not {"yes", "no"} <= {*said}
 
 
 def _letter(check, text, _):
     """The letter is said ("B", "(B) soup", "The answer is B.", "soup=B.") and no other letter is."""
-    found = re.findall(r"\b[B-D]\b|\bA\b(?! (?!or|and)[a-z])", text)
-    return bool(found) and set(found) == {check["answer"]}
+    return set(re.findall(r"\b[B-D]\b|\bA\b(?! (?!or|and)[a-z])", text)) == {check["answer"]}
 
 
 def _number(check, text, used_tool):
@@ -92,13 +86,13 @@ def _number(check, text, used_tool):
 
 
 def _spell(check, text, _):
-    """The last run of letters is the word's; a spelling before it (when reversing) may stand there too."""
+    """The last run of letters is the word's; when reversing, its spelling may stand before it."""
     runs = letter_runs(text)
-    return bool(runs) and runs[-1] == check["letters"] and set(runs[:-1]) <= set(check["before"])
+    return runs[-1:] == [check["letters"]] and set(runs[:-1]) <= set(check["before"])
 
 
 def _copy(check, text, _):
-    """The words in order at the end, with nothing but a short introduction before them."""
+    """The words stand at the end, after a short introduction at most."""
     said, wanted = words(text), words(check["text"])
     return said[-len(wanted):] == wanted and len(said) <= len(wanted) + 3
 
@@ -106,7 +100,7 @@ def _copy(check, text, _):
 def _first(check, text, _):
     """The answer is named before its rivals ("a horse is bigger than a cat")."""
     order = [w for w in words(text) if w in (check["answer"], *check["rivals"])]
-    return bool(order) and order[0] == check["answer"] and "smaller" not in words(text)
+    return order[:1] == [check["answer"]] and "smaller" not in words(text)
 
 
 def _any(check, text, _):
@@ -114,7 +108,7 @@ def _any(check, text, _):
 
 
 def _unknown(check, text, _):
-    """It says that it does not know, and no other sentence speaks of the thing or states a fact."""
+    """It does not know, and no other sentence speaks of the thing or states a fact."""
     low = text.lower().replace("’", "'")
     if not DONT_KNOW.search(low) or STATED.search(re.sub(r"\b(where|what|who|if|that)\b[^.!?]*", "", low)):
         return False

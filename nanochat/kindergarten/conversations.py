@@ -1,9 +1,8 @@
 """
 The mixture: which skills exist, how often each is trained, and the examples of each side of the split.
 
-Training examples are independent draws from the weights, a fact of (i, seed, size, stage) alone; test examples are
-numbered per skill and distinct as long as the skill's space lasts. Midtraining is broad and simple, SFT leans to what
-is hard and leaves the word problems to reinforcement learning.
+A training example depends on (i, seed, size, stage) alone; test examples are numbered per skill and distinct as long
+as its space lasts. SFT leans to what is hard and leaves the word problems to reinforcement learning.
 """
 import functools
 import itertools
@@ -14,10 +13,10 @@ from nanochat.kindergarten import documents, skills_numbers, skills_people, skil
 from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World
 
-REPLAYED = 0.06         # part of the training conversations that are biographies instead, lest the unasked be forgotten
-JOINED = 0.12           # part of them that have an unrelated one in front, so that the model meets a past
-MAX_JOINED_CHARS = 360  # both together, so that a conversation stays under 200 tokens
-TRIES = 50              # draws without anything new before a skill's space counts as used up
+REPLAYED = 0.06         # part of the conversations that are biographies instead, lest the unasked be forgotten
+JOINED = 0.12           # part that has an unrelated one in front, so that the model meets a past
+MAX_JOINED_CHARS = 360  # both together: under 200 tokens
+TRIES = 50              # draws without anything new until a skill's space is used up
 
 _p, _w, _n, _s, _l = skills_people, skills_words, skills_numbers, skills_social, skills_world
 SKILLS = {skill.name: skill for skill in (
@@ -47,9 +46,7 @@ SKILLS = {skill.name: skill for skill in (
 STAGES = {"mid": 1, "sft": 2}   # stage -> level of difficulty
 
 
-@functools.lru_cache(maxsize=2)
-def _world(size):
-    return World(size)
+_world = functools.lru_cache(maxsize=2)(World)
 
 
 def _example(name, made):
@@ -78,7 +75,7 @@ def training_example(i, seed=0, size=60, stage="mid"):
 
 
 def train_conversations(n, seed=0, size=60, stage="mid"):
-    """Yield the conversations of the first `n` training examples, some replaced by a biography: {"text": str}."""
+    """Yield the first `n` training conversations, some replaced by a biography: {"text": str}."""
     for i in range(n):
         rng = random.Random(mix_seed("replay", stage, seed, i))
         if rng.random() < REPLAYED:
@@ -89,7 +86,7 @@ def train_conversations(n, seed=0, size=60, stage="mid"):
 
 @functools.cache
 def _tests(skill, seed, size):
-    """(the test examples made so far, the iterator that makes more) of a skill."""
+    """(a skill's test examples so far, the iterator that makes more)."""
     def different():
         asked, missed = set(), 0
         for draw in itertools.count():
@@ -107,14 +104,14 @@ def _tests(skill, seed, size):
 
 
 def eval_example(skill, i, seed=0, size=60):
-    """The i-th test Example of a skill; a skill with fewer than i distinct ones begins again."""
+    """The i-th test Example of a skill, which begins again after its last."""
     made, more = _tests(skill, seed, size)
     made.extend(itertools.islice(more, max(0, i + 1 - len(made))))
     return made[i % len(made)]
 
 
 def rl_example(i, seed=0, size=60, skill="word_problem"):
-    """The i-th fresh training-side Example of one skill, at full difficulty, to be rewarded by its check."""
+    """The i-th fresh training-side Example of one skill, at full difficulty."""
     if skill not in SKILLS or not SKILLS[skill].sft:
         trained = ", ".join(name for name in SKILLS if SKILLS[name].sft)
         raise UsageError(f"no training examples of skill {skill!r}; one of {trained}")

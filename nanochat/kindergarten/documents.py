@@ -1,8 +1,8 @@
 """
-Pretraining text: what the little world would have in its library. Most documents have 250 to 600 characters.
+Pretraining text, most documents 250 to 600 characters long.
 
-Biographies are of everybody, the held-out people included; questions, here as in the conversations, are about the
-others only, and nothing that a test asks (a pair of numbers, a story, a wording) is in any document.
+Biographies are of everybody, the held-out people included; questions are about the others only, and nothing that a
+test asks (a pair of numbers, a story, a wording) is in any document.
 """
 import random
 
@@ -14,8 +14,8 @@ from nanochat.kindergarten.skills_numbers import calculate, number_key
 from nanochat.kindergarten.skills_words import spelled, told_count, told_length
 from nanochat.kindergarten.world import World
 
-LONG_ENOUGH = 420       # documents that collect small pieces stop growing here (characters)
-LISTED = 0.1            # part of the biographies, and of the spelled words, with one sentence a line
+LONG_ENOUGH = 420       # characters, where documents made of small pieces stop growing
+LISTED = 0.1            # part of the biographies and spelled words with one sentence a line
 OPENINGS = ("This is {n}.", "Let me tell you about {n}.", "Here is what we know about {n}.", "About {n}.", "Meet {n}.",
             "", "", "")
 
@@ -31,8 +31,7 @@ def _biography(rng, world):
 def life(rng, person):
     """The person's facts, as a paragraph with pronouns or as a list of sentences by name.
 
-    Lists are few: without a blank before it a name is another token, and answers begin with a blank (chat_format.py).
-    """
+    Lists are few: without a blank before it a name is another token, and answers have one (chat_format.py)."""
     told = [state(rng, person, attribute) for attribute in STATEMENTS]
     rng.shuffle(told)
     opening = rng.choice(OPENINGS).format(n=person.name)
@@ -45,13 +44,11 @@ def life(rng, person):
 
 
 def _group(rng, world):
-    """One kind of fact about some people."""
     attribute = rng.choice(tuple(STATEMENTS))
     return " ".join(state(rng, rng.choice(world.people), attribute) for _ in range(11))
 
 
 def _animals(rng, world):
-    """All that is known of two animals, each with comparisons."""
     return "\n".join(_animal(rng) for _ in range(2))
 
 
@@ -68,7 +65,6 @@ def _animal(rng):
 
 
 def _nature(rng, world):
-    """Facts of one topic, or of all."""
     topic = rng.choice((*nature.TOPICS, "science", "all", "all"))
 
     def one():
@@ -85,7 +81,6 @@ def _gather(one, gap=" "):
 
 
 def _sequence(rng, world):
-    """Days, months, planets, the alphabet and the numbers in their order."""
     n, step = rng.randint(1, 80), rng.choice((1, 1, 1, 2, 5, 10))
     lines = [f"The days of the week are {_listed(nature.DAYS)}.",
              f"The months of the year are {_listed(nature.MONTHS)}.", f"The planets are {_listed(nature.PLANETS)}.",
@@ -101,17 +96,15 @@ def _listed(words):
 
 
 def _sums(rng, world):
-    """Small sums, told as sums and as things counted."""
     def one():
-        op = rng.choice("+-*")
+        op, word = rng.choice((("+", "plus"), ("-", "minus"), ("*", "times")))
         y, x = sorted(draw(lambda: (rng.randint(1, 20), rng.randint(1, 10)), number_key, False))
-        result, word = calculate(f"{x}{op}{y}"), {"+": "plus", "-": "minus", "*": "times"}[op]
+        result = calculate(f"{x}{op}{y}")
         return rng.choice((f"{x} {op} {y} = {result}.", f"{x} {word} {y} is {result}.", f"{x} {word} {y} = {result}."))
     return _gather(one)
 
 
 def _spelling(rng, world):
-    """Words of the closed list, letter by letter, some with their letters counted."""
     def one():
         word = rng.choice(tables.WORDS)
         letter = rng.choice(word)
@@ -124,7 +117,7 @@ def _spelling(rng, world):
 
 
 def _stories(rng, world):
-    """Longer stories than are ever asked about, each with how things stand at its end."""
+    """Longer stories than are ever asked about, and how things stand at the end."""
     told = []
     while sum(map(len, told)) < 250:
         story = draw(lambda: stories.tell(rng, rng.randint(1, 3), rng.randint(1, 2), rng.randint(2, 7)),
@@ -148,7 +141,6 @@ def _weighted(rng, makers):
 
 
 def _dialogue(rng, world):
-    """Conversations as plain text: questions and answers, or two people talking."""
     n = len(ASKED)
     if rng.random() < 0.6:
         asks, answers = rng.choice((("Question: ", "Answer: "), ("Q: ", "A: "), ("User: ", "nanochat: ")))
@@ -172,7 +164,7 @@ def document(world, i, seed=0):
 
 
 def documents(n, seed=0, size=60):
-    """Yield `n` documents; `seed` chooses which, not the world they are about."""
+    """Yield `n` documents; `seed` chooses which, never the world."""
     world = World(size)
     for i in range(n):
         yield document(world, i, seed)

@@ -1,7 +1,5 @@
 """
-What is true outside the invented world: animals, capitals, opposites, days, planets and why the sky is blue.
-
-The tables of nature.txt become one flat list of `Fact`s, which the documents tell and the conversations ask.
+What is true outside the invented world: nature.txt as `Fact`s, which documents tell and conversations ask.
 """
 import re
 from typing import NamedTuple
@@ -14,8 +12,8 @@ class Fact(NamedTuple):
     topic: str
     told: tuple         # sentences that state it; the first is also the answer
     asked: tuple        # questions, at least two
-    value: tuple        # what the answer must contain: one of these
-    rivals: tuple       # other values of the same kind, which it must not contain
+    value: tuple        # the answer contains one of these
+    rivals: tuple       # other values of the kind, which it must not contain
 
 
 TABLES = tables.read("nature.txt")
@@ -28,12 +26,11 @@ ORDINALS = "first second third fourth fifth sixth seventh eighth".split()
 
 
 def _pairs(title):
-    """[(key, value)] of a table with one column."""
     return [(key, value) for key, (value,) in TABLES[title].items()]
 
 
 def _fact(topic, wording, value, among=(), **words):
-    """A Fact in the words of a table of wordings, {v} its value, whose rivals are the other values `among` these."""
+    """A Fact in the words of a table of wordings; its rivals are the other values `among` these."""
     told, asked = (tuple(w.format(v=value, **words) for w in WORDINGS[wording][how]) for how in ("told", "asked"))
     rivals = tuple(v for v in dict.fromkeys(among) if v and v not in (value, words.get("x")))
     return Fact(topic, tuple(re.sub(r"(^|\? )[a-z]", lambda m: m[0].upper(), w) for w in told), asked, (value,), rivals)

@@ -1,9 +1,8 @@
 """
 How the people's facts are said and asked: the wordings, the answers, and the noise of a hurried typist.
 
-STATEMENTS are read in documents, QUESTIONS are asked in conversations and ANSWERS given there. A statement that equals
-an answer is told twice as often as the others: from these a model learns to answer about people it has only read about.
-PARAPHRASES are questions in wordings that no training conversation uses. All are in phrases.txt.
+STATEMENTS are read in documents; a statement that equals an answer is told twice as often as the others: from these a
+model learns to answer about people it has only read about. No training conversation uses the PARAPHRASES.
 """
 from nanochat.kindergarten import tables
 
@@ -18,18 +17,15 @@ TOLD = {attribute: [w for w in wordings for _ in range(1 + (w in ANSWERS.values(
 
 
 def a(noun):
-    """The noun with its article: "a cat", "an owl"."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def fill(wording, person, **more):
-    """The wording with the person's facts in it."""
     return wording.format(n=person.name, his=person.his, a_job=a(person.job), a_species=a(person.species),
                           **vars(person), **more)
 
 
 def state(rng, person, attribute):
-    """One of the ways to tell the person's fact by name."""
     wording = rng.choice(TOLD[attribute])
     if "goes {hobby}" in wording and person.hobby not in GOES:
         wording = ANSWERS["hobby"]
@@ -37,7 +33,6 @@ def state(rng, person, attribute):
 
 
 def with_pronoun(sentence, person):
-    """The sentence with the name at its front turned into a pronoun; unchanged when it starts otherwise."""
     if sentence.startswith(person.name + "'s "):
         return person.his.capitalize() + sentence[len(person.name) + 2:]
     if sentence.startswith(person.name + " ") and not sentence.startswith(person.name + " and "):
@@ -50,10 +45,7 @@ SHORTER = (("What is ", ("What's ", "what's ", "whats ")), ("Who is ", ("Who's "
 
 
 def typed(rng, text, lower=True):
-    """The text as a hurried user may type it: polite, contracted, without capitals or the question mark.
-
-    With `lower` off, only the first letter may lose its capital, never a name.
-    """
+    """The text as a hurried user may type it; with `lower` off, no name loses its capital."""
     draw, asks = rng.random(), text.endswith("?")
     uncapped = text if text.startswith("I ") else text[0].lower() + text[1:]
     if draw < 0.5:

@@ -1,9 +1,9 @@
 """
 What a skill is: a maker of conversations with checks, and the rule that keeps training and testing apart.
 
-A maker is a function (rng, world, test, level) -> (messages, check). `test` says on which side of the split the drawn
-content must lie, `level` is 1 (simple: midtraining) or 2. The content alone decides the side, never the seed or the
-order of drawing, so that no training example can hold a test example.
+A maker is a function (rng, world, test, level) -> (messages, check); level 1, midtraining, is simple, 2 is not. The
+drawn content alone decides on which side of the split it lies, never the seed or the order of drawing, so that no
+training example can hold a test example.
 """
 from dataclasses import dataclass
 from typing import Callable
@@ -32,12 +32,11 @@ class Example:
 
 
 def is_test(*content, percent=10):
-    """Whether this content belongs to the test side; depends on nothing else."""
     return mix_seed("split", *content) % 100 < percent
 
 
 def draw(make, key, test, percent=10):
-    """Call `make()` until `key(made)`, a tuple of strings and ints, lies on the wanted side."""
+    """Call `make()` until `key(made)`, strings and ints, lies on the wanted side."""
     while True:
         made = make()
         if is_test(*key(made), percent=percent) == test:
@@ -50,9 +49,8 @@ def chat(*turns):
 
 
 def fact_check(*need, rivals=(), names=()):
-    """Check that all of `need` are said (each a value, or a list of acceptable values) and none of `rivals`.
+    """Check that all of `need` (values, or lists of acceptable ones) and none of `rivals` are said.
 
-    With `names`, no capitalised word may appear beyond these and the usual sentence starters.
-    """
+    With `names`, no other capitalised word may appear but the usual sentence starters."""
     return {"kind": "fact", "need": [[n] if isinstance(n, str) else list(n) for n in need], "rivals": list(rivals)[:24],
             "names": list(names)}

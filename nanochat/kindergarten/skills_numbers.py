@@ -1,8 +1,7 @@
 """
 Numbers: sums and word problems, worked out by the calculator tool and never in the head.
 
-The model's part is to put the right numbers and operator into the call and to copy the output into a sentence. A test's
-pair of numbers, in either order and under any operator, occurs in no training example.
+A test's pair of numbers, in either order and under any operator, occurs in no training example.
 """
 import operator
 import re
@@ -25,7 +24,6 @@ def calculate(code):
 
 
 def tool_turn(code, reply):
-    """An assistant's content: the call, its output, and what is said of it."""
     return [{"type": "python", "text": code}, {"type": "python_output", "text": calculate(code)},
             {"type": "text", "text": reply}]
 
@@ -41,7 +39,6 @@ def _pair(rng, op):
 
 
 def number_key(pair):
-    """What tells two numbers apart for the split."""
     return ("numbers", *sorted(pair))
 
 

@@ -1,8 +1,7 @@
 """
 Questions about the invented people: forward, reversed, yes or no, multiple choice, with pronouns; and about nobody.
 
-Only `world.seen` people are ever asked about in training; `facts_new_people` asks the others. See skill.py for what a
-maker is.
+Training asks about `world.seen` people only, `facts_new_people` about the others.
 """
 from nanochat.kindergarten import nature, tables
 from nanochat.kindergarten.phrases import (ANSWERS, IS_IT, PARAPHRASES, PRONOUN_QUESTIONS, QUESTIONS, WORDINGS, a,
@@ -17,13 +16,12 @@ LETTERS = ("A", "B", "C", "D")
 
 
 def check_of(world, person, attribute):
-    """The check for an answer about one attribute of the person."""
     if attribute == "who":
         return fact_check(person.job, person.town, rivals=_rivals(world, person, "job"))
     value = getattr(person, attribute)
-    if attribute in ("friend", "pet"):
-        return fact_check(value, names=(person.name, value))
-    return fact_check(value, rivals=_rivals(world, person, attribute))
+    if attribute in CLOSED:
+        return fact_check(value, rivals=_rivals(world, person, attribute))
+    return fact_check(value, names=(person.name, value))
 
 
 def _rivals(world, person, attribute):
@@ -70,7 +68,10 @@ def _other_value(rng, world, person, attribute):
 
 def yes_no(rng, world, test, level):
     if rng.random() < 0.15:
-        return _bigger(rng, test)
+        x, y, big, small = two_animals(rng, test)
+        bigger = rng.random() < 0.6
+        question = f"Is {a(x)} {'bigger' if bigger else 'smaller'} than {a(y)}?"
+        return _answered(rng, question, f"{a(big)} is bigger than {a(small)}.", (x == big) == bigger)
 
     def make():
         person, attribute, yes = rng.choice(world.seen), rng.choice(tuple(IS_IT)), rng.random() < 0.5
@@ -83,21 +84,14 @@ def yes_no(rng, world, test, level):
 
 
 def _answered(rng, question, fact, yes):
-    """ "Mia has a cat, so no.": the fact first, since a small model cannot weigh what it has not said."""
+    """ "Mia has a cat, so no.": a small model cannot weigh what it has not said."""
     word = "yes" if yes else "no"
     answer = f"{fact[0].upper()}{fact[1:].rstrip('.')}, so {word}."
     return chat(typed(rng, question), answer), {"kind": "yes_no", "answer": word}
 
 
-def _bigger(rng, test):
-    x, y, big, small = two_animals(rng, test)
-    bigger = rng.random() < 0.6
-    question = f"Is {a(x)} {'bigger' if bigger else 'smaller'} than {a(y)}?"
-    return _answered(rng, question, f"{a(big)} is bigger than {a(small)}.", (x == big) == bigger)
-
-
 def choice(rng, world, test, level):
-    """Four options, the letter behind each: the one form in which ARC, MMLU and this kindergarten are asked."""
+    """Four options, the letter behind each, as ARC and MMLU are asked here."""
     if rng.random() < 0.6:
         def make():
             person, attribute = rng.choice(world.seen), rng.choice(CLOSED)
@@ -162,7 +156,6 @@ def unknown(rng, world, test, level):
 
 
 def _stranger(rng, kind):
-    """Someone, some country, some thing or some question that the world does not hold."""
     if kind < 0.6:
         return rng.choice(tables.NAMES) if rng.random() < 0.25 else nobody(rng).capitalize()
     if kind < 0.72:

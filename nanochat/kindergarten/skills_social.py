@@ -1,8 +1,7 @@
 """
-Manners and memory: greetings, thanks and goodbyes; who the model is; what the user told a few turns ago.
+Manners, who the model is, and what the user told a few turns ago; the words are in talk.txt.
 
-Many wordings on both sides, else greetings collapse to one string; many fillers, else remembering is learned as a table
-of names. What is said is in talk.txt.
+Many wordings, else greetings collapse to one string; many fillers, else remembering is learned as a table of names.
 """
 import re
 
@@ -14,13 +13,11 @@ QUESTION = re.compile(r"(^|, |^and )(who|what|where|when|how|are|do|can|may|am|w
 
 
 def _casual(rng, text):
-    """The text with an ending, and in a quarter of the cases without capitals."""
     text += rng.choice(("?", "?", "?", "") if QUESTION.search(text) else ("!", ".", "", "!"))
     return text if rng.random() < 0.7 else text.lower() if rng.random() < 0.5 else text[0].lower() + text[1:]
 
 
 def _polite(kind):
-    """The maker for the tables of this kind."""
     rows = list(tables.titled("talk.txt", kind).values())
 
     def make(rng, world, test, level):
@@ -41,13 +38,17 @@ FILLERS = {"name": tables.NAMES, "food": tables.MEALS + tables.FOODS, "colour": 
 def memory(rng, world, test, level):
     """Told something, then zero to two other turns, then asked for it; at level 2 two things may be told."""
     if not test and rng.random() < 0.06:
-        return _not_told(rng)
-    kinds = rng.sample(tuple(TELL), 2) if level == 2 and rng.random() < 0.35 else [_kind(rng)]
+        kind = rng.choice(tuple(TELL))
+        check = {"kind": "any", "signs": ["not told me"], "rivals": []}
+        return chat(typed(rng, rng.choice(TELL[kind]["asked"])), TELL[kind]["not told"][0]), check
+    if level == 2 and rng.random() < 0.35:
+        kinds = rng.sample(tuple(TELL), 2)
+    else:
+        kinds = ["name" if rng.random() < 0.4 else rng.choice(tuple(TELL))]
     return _recall(rng, world, test, level, kinds)
 
 
 def memory_names(rng, world, test, level):
-    """`memory` of the user's name alone."""
     return _recall(rng, world, test, level, ["name"])
 
 
@@ -64,13 +65,3 @@ def _recall(rng, world, test, level, kinds):
     kind = rng.choice(kinds)
     turns += [typed(rng, rng.choice(TELL[kind]["asked"])), TELL[kind]["answer"][0].format(x=values[kind])]
     return chat(*turns), fact_check(values[kind], rivals=[v for k, v in values.items() if k != kind])
-
-
-def _kind(rng):
-    return "name" if rng.random() < 0.4 else rng.choice(tuple(TELL))
-
-
-def _not_told(rng):
-    kind = rng.choice(tuple(TELL))
-    check = {"kind": "any", "signs": ["not told me"], "rivals": []}
-    return chat(typed(rng, rng.choice(TELL[kind]["asked"])), TELL[kind]["not told"][0]), check

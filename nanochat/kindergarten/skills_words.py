@@ -1,8 +1,8 @@
 """
 Letters and words: spelling, counting letters after spelling them out, copying, reversing.
 
-Letters are written with hyphens, so that "-a" is one token whatever the word and the model can see what it counts.
-Words come from one closed list (tables.WORDS), spelled again and again; one in ten is spelled in documents only.
+Hyphens between letters, so that "-a" is one token whatever the word and the model sees what it counts. One word in ten
+of the closed list is spelled in documents only.
 """
 from nanochat.kindergarten.phrases import WORDINGS, typed
 from nanochat.kindergarten.skill import chat, draw, is_test
@@ -20,7 +20,7 @@ def spelled(word):
 
 
 def counted(word, letter=None):
-    """ "cheese", "e" -> "c-h-e1-e2-s-e3": spelled, counting each occurrence (of any letter if None), step by step."""
+    """ "cheese", "e" -> "c-h-e1-e2-s-e3"; counts every letter if None."""
     said, n = [], 0
     for x in word:
         n += letter in (None, x)
@@ -56,20 +56,17 @@ def spelling_new_words(rng, world, test, level):
 def counting(rng, world, test, level):
     if rng.random() < 0.15:
         word, wording = draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(LENGTH)), lambda m: ("length", *m), test, 15)
-        return chat(typed(rng, wording.format(w=word)), told_length(word)), _count_check(len(word))
-
-    def make():
-        word = rng.choice(CHAT_WORDS)
-        twice = [x for x in word if word.count(x) > 1]
-        return word, (rng.choice(twice) if twice and rng.random() < 0.5 else
-                      rng.choice(word) if rng.random() < 0.8 else rng.choice("abcdefghiklmnoprstuwy"))
-    word, letter = draw(make, lambda m: ("counting", *m), test, percent=15)
-    question = typed(rng, rng.choice(COUNT).format(w=word, x=letter))
-    return chat(question, told_count(word, letter)), _count_check(word.count(letter))
-
-
-def _count_check(n):
-    return {"kind": "number", "answer": str(n), "given": [str(i) for i in range(1, n)], "tool": False}
+        asked, said, n = wording.format(w=word), told_length(word), len(word)
+    else:
+        def make():
+            word = rng.choice(CHAT_WORDS)
+            twice = [x for x in word if word.count(x) > 1]
+            return word, (rng.choice(twice) if twice and rng.random() < 0.5 else
+                          rng.choice(word) if rng.random() < 0.8 else rng.choice("abcdefghiklmnoprstuwy"))
+        word, letter = draw(make, lambda m: ("counting", *m), test, percent=15)
+        asked, said, n = rng.choice(COUNT).format(w=word, x=letter), told_count(word, letter), word.count(letter)
+    check = {"kind": "number", "answer": str(n), "given": [str(i) for i in range(1, n)], "tool": False}
+    return chat(typed(rng, asked), said), check
 
 
 def copying(rng, world, test, level):

@@ -12,13 +12,13 @@ TOPIC_WEIGHTS = {"animals": 4, "opposites": 2, "plurals": 1, "jobs": 1, "things"
 
 
 def some_fact(rng):
-    """A fact of the world, topics weighted so that the big tables do not drown the small ones."""
+    """A fact of the world; weights keep the big tables from drowning the small ones."""
     topic = rng.choices(tuple(TOPIC_WEIGHTS), tuple(TOPIC_WEIGHTS.values()))[0]
     return rng.choice(nature.TOPICS[topic])
 
 
 def two_animals(rng, test):
-    """(x, y, the bigger, the smaller) for a pair on the wanted side of the split."""
+    """(x, y, the bigger, the smaller) on the wanted side of the split."""
     def make():
         while True:
             x, y = rng.sample(tuple(nature.SIZES), 2)
@@ -30,7 +30,10 @@ def two_animals(rng, test):
 
 def facts_world(rng, world, test, level):
     if rng.random() < 0.08:
-        return _compare(rng, test)
+        x, y, big, small = two_animals(rng, test)
+        question = typed(rng, rng.choice(COMPARE).format(x=a(x), y=a(y)))
+        answer = f"{a(big).capitalize()} is bigger than {a(small)}."
+        return chat(question, answer), {"kind": "first", "answer": big, "rivals": [small]}
     fact = some_fact(rng)
     while not (wordings := _wordings(fact, test)):
         fact = some_fact(rng)
@@ -38,18 +41,11 @@ def facts_world(rng, world, test, level):
 
 
 def _wordings(fact, test):
-    """The fact's questions on one side of the split: two facts in five keep one wording, never the first, for tests."""
+    """Its questions on one side of the split: two facts in five keep one, never the first, for tests."""
     held_out = ()
     if is_test("facts_world", fact.asked[0], percent=40):
         held_out = (fact.asked[1 + mix_seed("wording", fact.asked[0]) % (len(fact.asked) - 1)],)
     return held_out if test else [q for q in fact.asked if q not in held_out]
-
-
-def _compare(rng, test):
-    x, y, big, small = two_animals(rng, test)
-    question = rng.choice(COMPARE).format(x=a(x), y=a(y))
-    answer = f"{a(big).capitalize()} is bigger than {a(small)}."
-    return chat(typed(rng, question), answer), {"kind": "first", "answer": big, "rivals": [small]}
 
 
 def story(rng, world, test, level):

@@ -1,16 +1,12 @@
 """
-Stories by simulation: people walk, take, give and put down things, and the text can never contradict itself.
-
-A `Story` draws only events that are possible in its state (one takes what lies where one is, one gives to whom is
-there), says each in a sentence, and keeps the final state, from which questions are answered.
+Stories by simulation: people walk, take, give and put down things; only events that are possible in the story's state
+are drawn, so that the text can never contradict itself, and its final state answers the questions.
 """
 from dataclasses import dataclass, field
 
 from nanochat.kindergarten import tables
 
-GOES = ("goes to", "walks to", "runs to")
-TAKES = ("takes", "picks up")
-DROPS = ("drops", "puts down")
+SAID = {"go": ("goes to", "walks to", "runs to"), "take": ("takes", "picks up"), "drop": ("drops", "puts down")}
 
 
 @dataclass
@@ -24,10 +20,6 @@ class Story:
     @property
     def text(self):
         return " ".join(self.sentences)
-
-    def where(self, thing):
-        """The place where a thing is, in a hand or on the floor."""
-        return self.at[self.holds[thing]] if thing in self.holds else self.lies[thing]
 
 
 def tell(rng, people, things, moves):
@@ -46,7 +38,7 @@ def tell(rng, people, things, moves):
 
 
 def _possible(story, places):
-    """Every event that the state allows; walking is always among them."""
+    """Every event that the state allows."""
     events = []
     for who, here in story.at.items():
         events += [("go", who, place) for place in places if place != here]
@@ -60,37 +52,32 @@ def _possible(story, places):
 
 def _happen(rng, story, event):
     """Change the state and say so."""
-    kind, who, what = event[:3]
+    kind, who, what, *to = event
     if kind == "go":
         story.at[who] = what
-        said = f"{who} {rng.choice(GOES)} the {what}."
     elif kind == "take":
         del story.lies[what]
         story.holds[what] = who
-        said = f"{who} {rng.choice(TAKES)} the {what}."
     elif kind == "drop":
         del story.holds[what]
         story.lies[what] = story.at[who]
-        said = f"{who} {rng.choice(DROPS)} the {what}."
     else:
-        story.holds[what] = event[3]
-        said = f"{who} gives the {what} to {event[3]}."
+        story.holds[what] = to[0]
     story.events.append(event)
-    story.sentences.append(said)
+    said = f"gives the {what} to {to[0]}" if to else f"{rng.choice(SAID[kind])} the {what}"
+    story.sentences.append(f"{who} {said}.")
 
 
 def questions(story):
-    """All (question, answer, value, rivals) the story decides, each with one right answer."""
-    asked = []
-    been = {what for kind, _, what, *_ in story.events if kind == "go"}
+    """Every (question, answer, value, rivals) with one right answer."""
+    asked, been = [], {what for kind, _, what, *_ in story.events if kind == "go"}
     places = sorted({*story.at.values(), *story.lies.values(), *been})
 
     def ask(question, answer, value, among):
         asked.append((question, answer, value, [other for other in among if other != value]))
     for who, place in story.at.items():
         ask(f"Where is {who}?", f"{who} is in the {place}.", place, places)
-    for thing in (*story.lies, *story.holds):
-        place = story.where(thing)
+    for thing, place in {**story.lies, **{thing: story.at[who] for thing, who in story.holds.items()}}.items():
         ask(f"Where is the {thing}?", f"The {thing} is in the {place}.", place, places)
     for thing, who in story.holds.items():
         ask(f"Who has the {thing}?", f"{who} has the {thing}.", who, story.at)
@@ -104,5 +91,4 @@ def questions(story):
 def sized(rng, level):
     """A story as long as the level allows."""
     moves = rng.randint(1, level + 1)
-    people = 1 if rng.random() < 0.3 else 2
-    return tell(rng, people, rng.choice((0, 1, 1)), moves)
+    return tell(rng, 1 if rng.random() < 0.3 else 2, rng.choice((0, 1, 1)), moves)

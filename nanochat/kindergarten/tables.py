@@ -1,13 +1,12 @@
 """
-The hand-typed part of the kindergarten: the four text files beside this one, and the words of the first of them.
+The hand-typed part of the kindergarten: the text files beside this one. For another world, edit these.
 
-words.txt holds what invented people are made of and the fillers that are not theirs, nature.txt what is true of the
-real world, phrases.txt and talk.txt how things are said. For another world, edit these. The people's names and the
-filler names are disjoint, so that "My name is Kevin" never meets a Kevin with a biography. People's values are single
-words, each list short enough that every fact is met a hundred times; fillers are many, so that they are copied, not
+People's names and filler names are disjoint, so that "My name is Kevin" never meets a Kevin with a biography. Lists of
+people's values are short, so that every fact is met a hundred times; fillers are many, so that they are copied, not
 learned.
 """
 import functools
+import re
 from pathlib import Path
 
 from nanochat.common import DataError
@@ -15,10 +14,9 @@ from nanochat.common import DataError
 
 @functools.cache
 def read(file):
-    """{title: {key: [value]}} of a text file beside this one, which says at its top how it is written.
+    """{title: {key: [value]}} of a text file, which says at its top how it is written.
 
-    Only where a title names columns may a value be empty. Raises DataError naming the first line that is wrong.
-    """
+    Raises DataError for the first wrong line; only where a title names columns may a value be empty."""
     tables, table, columns = {}, None, []
     for n, (line, *more) in _entries(file):
         key, colon, rest = (part.strip() for part in line.partition(":"))
@@ -36,25 +34,21 @@ def read(file):
 
 
 def _entries(file):
-    """[(line number, [line, the indented lines that follow it])] of a text file, without empty lines and remarks."""
-    entries = []
-    for n, line in enumerate((Path(__file__).parent / file).read_text(encoding="utf-8").splitlines(), 1):
-        if line[:1].isspace() and line.strip() and entries:
-            entries[-1][1].append(line.strip())
-        elif line.strip() and not line.startswith("#"):
-            entries.append((n, [line.strip()]))
-    return entries
+    """Yield (line number, [line, the indented lines after it]) without empty lines and remarks."""
+    text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+    for entry in re.finditer(r"^[^#\s].*(?:\n[ \t]+\S.*)*", text, re.MULTILINE):
+        yield text.count("\n", 0, entry.start()) + 1, [line.strip() for line in entry[0].split("\n")]
 
 
 def titled(file, kind):
-    """{rest of the title: table} of the tables whose title begins with the word `kind`."""
+    """{rest of the title: table} of the titles that begin with the word `kind`."""
     return {title[len(kind) + 1:]: table for title, table in read(file).items() if title.startswith(kind + " ")}
 
 
 def _lists(*keys):
-    """Lists of words.txt; a list is parted by commas where a word has blanks."""
-    lines = {key: " ".join(lines) for lists in read("words.txt").values() for key, lines in lists.items()}
-    return [[word.strip() for word in lines[key].split("," if "," in lines[key] else None)] for key in keys]
+    """Lists of words.txt, parted by commas where a word has blanks."""
+    found = {key: " ".join(lines) for lists in read("words.txt").values() for key, lines in lists.items()}
+    return [[word.strip() for word in found[key].split("," if "," in found[key] else None)] for key in keys]
 
 
 GIRLS, BOYS, PETS, NAMES = _lists("girls", "boys", "pets", "names")

@@ -1,10 +1,9 @@
 """
-The little world: who lives where, does what, has which pet and which friend. Invented from a seed, the same everywhere.
+The little world: who lives where, does what, has which pet and which friend. Invented from a seed.
 
-People come in pairs of best friends; every fifth pair is *held out*: their biographies are in the documents, but no
-conversation ever asks about them, which is how transfer from reading to answering is measured. Values are dealt out
-evenly, pets' names are unique, and so is (town, job) while the world is small: "Whose dog is called Rex?" and "Who is
-the baker of Oakton?" have one answer each.
+People come in pairs of best friends; every fifth pair is *held out*: in documents, but never asked about, which is how
+transfer from reading to answering is measured. Values are dealt evenly; pets' names, and (town, job) while the world is
+small, are unique: "Who is the baker of Oakton?" has one answer.
 """
 import random
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ class Person:
 
 
 class World:
-    """`size` invented people (an even number, at least 20) and their towns; 100,000 take a second to make."""
+    """`size` invented people (an even number, at least 20) and their towns."""
 
     def __init__(self, size=60, seed=0):
         if size < 20 or size % 2:
@@ -48,7 +47,10 @@ class World:
         names, pets = _unique([name for name, _ in firsts], size), _unique(tables.PETS, size)
         rng.shuffle(pets)
         self.towns = _towns(size, rng)
-        homes = _homes(size, self.towns, rng)
+        # (town, job) all different until the product runs out
+        jobs, towns = tables.JOBS, self.towns
+        homes = [(towns[i % len(towns)], jobs[(i // len(towns) + i) % len(jobs)]) for i in range(size)]
+        rng.shuffle(homes)
         species, foods, colours, hobbies = (_deal(values, size, rng) for values in (
             tables.SPECIES, tables.FOODS, tables.COLOURS, tables.HOBBIES))
         self.people = [
@@ -61,13 +63,12 @@ class World:
             self.by_home.setdefault((p.town, p.job), []).append(p)
 
     def values(self, attribute):
-        """All values a closed attribute can take in this world; None for names of people and pets."""
         return {"town": self.towns, "job": tables.JOBS, "species": tables.SPECIES, "food": tables.FOODS,
-                "colour": tables.COLOURS, "hobby": tables.HOBBIES}.get(attribute)
+                "colour": tables.COLOURS, "hobby": tables.HOBBIES}[attribute]
 
 
 def _unique(firsts, size):
-    """`size` different names: the first ones, or in a big world each with surname after surname ("Mia Balbar")."""
+    """`size` different names, in a big world with surnames ("Mia Balbar")."""
     if size <= len(firsts):
         return firsts[:size]
     syllables, surnames = tables.SYLLABLES, []
@@ -91,11 +92,3 @@ def _deal(values, n, rng):
     dealt = [values[i % len(values)] for i in range(n)]
     rng.shuffle(dealt)
     return dealt
-
-
-def _homes(n, towns, rng):
-    """`n` pairs (town, job), all different until the product runs out, towns and jobs each dealt evenly."""
-    jobs = len(tables.JOBS)
-    homes = [(towns[i % len(towns)], tables.JOBS[(i // len(towns) + i) % jobs]) for i in range(n)]
-    rng.shuffle(homes)
-    return homes
