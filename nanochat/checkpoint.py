@@ -1,9 +1,8 @@
 """
 Checkpoints: atomic, versioned, independent of the number of ranks, safetensors and JSON only (never pickle).
 
-<base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors (optimizer state)
-and meta.json (format version, model config, train state, hashes, commit, versions). The folder appears under its name
-only when it is whole; meta.json holds the SHA-256 of the other files and of itself, so that damage is found on loading.
+<base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors and meta.json,
+which has the SHA-256 of the other files and of itself. The folder has its name only when it is whole.
 """
 import contextlib
 import hashlib
@@ -38,7 +37,7 @@ def steps_in(folder) -> list:
 
 
 def newest_tag(stage):
-    """The tag that was written to last, or None when the stage has no checkpoint."""
+    """The tag that was written to last, or None."""
     folder = stage_dir(stage)
     tags = [p for p in folder.iterdir() if steps_in(p)] if folder.is_dir() else []
     return max(tags, key=lambda p: (p / f"{steps_in(p)[-1]:06d}").stat().st_mtime).name if tags else None
@@ -57,8 +56,7 @@ def _seal(meta):
 def save(folder, step, masters, optim_state, meta, keep=2):
     """Write checkpoint `step` under `folder`, then drop all but the newest `keep` (0: none) and the one of `best_step`.
 
-    For rank 0, with whole tensors; meta["val"] is the validation loss at this step, where there is one. Raises
-    NanochatError when it cannot be written; nothing is dropped then.
+    For rank 0, with whole tensors; meta["val"]: the validation loss at this step, if any. Raises NanochatError.
     """
     folder = Path(folder)
     try:
@@ -80,7 +78,7 @@ def _write(tensors, path):
 
 
 def _drop_old(folder, step, keep):
-    """Later steps do not count among the newest: they are damaged, as the run went on from before them."""
+    """Later steps do not count among the newest: the run went on from before them, so they are damaged."""
     best = best_step(folder)
     for old in [s for s in steps_in(folder) if s <= step][:-keep]:
         if old != best:
@@ -90,7 +88,7 @@ def _drop_old(folder, step, keep):
 
 
 def best_step(folder):
-    """The step with the lowest validation loss among a folder's checkpoints; None where none was validated."""
+    """The step with the lowest validation loss, or None."""
     losses = {}
     for step in steps_in(folder):
         with contextlib.suppress(CheckpointError):
@@ -101,7 +99,7 @@ def best_step(folder):
 def sweep(folder):
     """Remove what a killed run left half written or half deleted. Only for whoever holds the folder's lock.
 
-    A checkpoint that was being replaced, and whose successor did not get its name, gets that name back.
+    A checkpoint whose successor did not get its name gets that name back.
     """
     for path in Path(folder).glob(".*"):
         kept = path.with_name(path.name[1:].partition(".")[0])
@@ -112,20 +110,20 @@ def sweep(folder):
 
 
 class Writer:
-    """Writes checkpoints on a thread while the training goes on. Leaving its block waits for the last one."""
+    """Writes checkpoints on a thread; leaving its block waits for the last one."""
 
     def __init__(self):
         self._pool, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
 
     def save(self, folder, step, masters, optim_state, meta, keep=2):
-        """`save` in the background, of copies made here. Waits for the write before this one and raises its error."""
+        """`save` of copies made here, in the background. Waits for the write before and raises its error."""
         self.wait()
         copies = [None if tensors is None else {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
                   for tensors in (masters, optim_state)]
         self._pending = self._pool.submit(save, folder, step, *copies, meta, keep)
 
     def wait(self):
-        """Return when nothing is being written any more. Raises the error of the write."""
+        """Return when nothing is being written. Raises the error of the write."""
         if self._pending:
             self._pending.result()
         self._pending = None
@@ -143,7 +141,7 @@ class Writer:
 
 
 def read_meta(folder) -> dict:
-    """The verified meta.json of a checkpoint folder. Raises CheckpointError."""
+    """The verified meta.json. Raises CheckpointError."""
     path = Path(folder) / "meta.json"
     try:
         meta = read_json(path)
@@ -169,14 +167,14 @@ def _tensors(folder, name, meta):
 
 
 def load(folder, with_optim=False):
-    """(masters, optimizer state or None, meta) of a checkpoint folder. Raises CheckpointError naming the file."""
+    """(masters, optimizer state or None, meta). Raises CheckpointError naming the file."""
     meta = read_meta(folder)
     optim_state = _tensors(folder, "optim.safetensors", meta) if with_optim else None
     return _tensors(folder, "model.safetensors", meta), optim_state, meta
 
 
 def newest_whole(folder, with_optim=False):
-    """`load` of the newest whole checkpoint under a tag's folder, or None; damaged ones are named and passed over."""
+    """`load` of the newest whole checkpoint in a tag's folder, or None; damaged ones are named."""
     for step in reversed(steps_in(folder)):
         try:
             return load(Path(folder) / f"{step:06d}", with_optim)
@@ -186,7 +184,7 @@ def newest_whole(folder, with_optim=False):
 
 
 def find(stage, tag=None, step=None) -> Path:
-    """Folder of a stage's checkpoint: by default the newest tag's newest step. Raises MissingArtifact."""
+    """Folder of a checkpoint: by default the newest tag's newest step. Raises MissingArtifact."""
     tag = tag or newest_tag(stage)
     folder = stage_dir(stage) / (tag or "")
     steps = steps_in(folder) if tag else []

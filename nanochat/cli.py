@@ -1,10 +1,9 @@
 """
-A script's flags, generated from one dataclass: each field is a default and a help line, nothing is said twice.
+A script's flags, generated from one dataclass: each field is a default and a help line.
 
     @dataclass
     class Config:
         depth: int = option(4, "layers; width, heads and horizon follow from it")
-        fresh: bool = option(False, "start over")
 
     config = parse(Config, argv, __doc__)
 
@@ -20,7 +19,7 @@ from nanochat.common import UsageError
 
 
 def option(default, help, choices=None, short=None):
-    """A dataclass field that becomes the flag --name; `short` is a one-letter form such as 'i'."""
+    """A field that becomes the flag --name; `short` is a one-letter form such as 'i'."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "short": short})
 
 
@@ -44,7 +43,7 @@ def _boolean(text):
 
 
 def build_parser(cls, doc=None) -> argparse.ArgumentParser:
-    """The argparse parser for dataclass `cls`; `doc` is the script's docstring, shown by --help."""
+    """The parser for dataclass `cls`; `doc` is shown by --help."""
     parser = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     hints = typing.get_type_hints(cls)
     inherited = {f.name: next(i for i, c in enumerate(cls.__mro__) if f.name in c.__dict__.get("__annotations__", ()))
@@ -62,5 +61,5 @@ def build_parser(cls, doc=None) -> argparse.ArgumentParser:
 
 
 def parse(cls, argv=None, doc=None):
-    """An instance of `cls` from the command line. Raises UsageError for flags it cannot use."""
+    """An instance of `cls` from the command line. Raises UsageError."""
     return cls(**vars(build_parser(cls, doc).parse_args(argv)))

@@ -1,8 +1,7 @@
 """
 Training on conversations: the one assembly behind midtraining and supervised finetuning.
 
-Both take the model of the stage before, render conversations, and run the loop of train.py with the loss on what the
-assistant itself says. They differ in data, length and learning rate, which are the defaults of their scripts.
+The loss is on what the assistant itself says. The stages differ in data and learning rate, defaults of their scripts.
 """
 from dataclasses import asdict, dataclass
 
@@ -45,7 +44,7 @@ class FinetuneConfig(train.RunFlags):
 
 
 def conversations(data, stage, count, seed=0):
-    """(training, validation) conversations named by `data`, `count` (0: all) for training, in a fixed random order."""
+    """(training, validation) conversations of `data`, `count` (0: all) for training, in a fixed random order."""
     if data == "kindergarten":
         wanted = (count or KINDERGARTEN_CONVERSATIONS) + VAL_CONVERSATIONS
         made = list(train_conversations(wanted, seed=seed, stage=stage))
@@ -61,8 +60,7 @@ def conversations(data, stage, count, seed=0):
 
 
 def run(stage_name, title, result, config, real_data):
-    """Run one conversational stage from its flags. `result` names its result file; `real_data` is what --data means by
-    default for a model that did not grow up in the kindergarten."""
+    """Run one stage from its flags; `real_data` is --data for a model that did not grow up in the kindergarten."""
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = checkpoint.find(config.source, config.source_tag or None)

@@ -1,10 +1,9 @@
 """
 The last layer and the loss as one operation: linear, softcap, cross-entropy, without ever holding all logits.
 
-With B*T tokens and V words the logits are the largest tensor of the model by far (fp32 logits of a d26 micro-batch take
-4 GiB), and only their gradient with respect to the hidden states and the head is wanted. So the tokens are taken in
-chunks, and each chunk's gradient is computed in the same visit, while its logits are warm (the idea of Liger Kernel,
-arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118). `reference` says the same thing in three slow lines.
+They are by far the largest tensor of the model (fp32: 4 GiB of a d26 micro-batch), and only their gradient is wanted.
+So tokens are taken in chunks, and each chunk's gradient is computed in the same visit, while its logits are warm (the
+idea of Liger Kernel, arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118).
 """
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ CHUNK_ELEMENTS = 1 << 22   # logits held at a time: 16 MiB in fp32, about a CPU'
 
 
 def softcapped_logits(hidden, head, softcap):
-    """hidden (..., C) and head (V, C), same dtype -> float32 logits (..., V), squashed into (-softcap, softcap)."""
+    """hidden (..., C) and head (V, C), same dtype -> float32 logits (..., V) in (-softcap, softcap)."""
     return softcap * torch.tanh(F.linear(hidden, head).float() / softcap)
 
 
@@ -24,7 +23,7 @@ def reference(hidden, head, targets, weight, softcap):
 
 
 def token_nll(hidden, head, targets, softcap):
-    """Negative log-likelihood in nats of each target: hidden (N, C), targets (N,) -> float32 (N,). No gradient."""
+    """In nats: hidden (N, C), targets (N,) -> float32 (N,). No gradient."""
     step = max(1, CHUNK_ELEMENTS // head.size(0))
     parts = [F.cross_entropy(softcapped_logits(h, head, softcap), t, reduction="none")
              for h, t in zip(hidden.split(step), targets.split(step))]
@@ -32,8 +31,8 @@ def token_nll(hidden, head, targets, softcap):
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """With s = sigmoid(2x / softcap) a squashed logit softcap * tanh(x / softcap) is softcap * (2s - 1), whose slope is
-    4s(1 - s): half the passes over memory of tanh and its square. It is bounded, so exp() needs no maximum taken off."""
+    """With s = sigmoid(2x / softcap) the logit softcap * tanh(x / softcap) is softcap * (2s - 1), its slope 4s(1 - s):
+    half of tanh's passes over memory. It is bounded, so exp() needs no maximum taken off."""
 
     @staticmethod
     def forward(ctx, hidden, head, targets, weight, softcap):

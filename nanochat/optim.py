@@ -1,12 +1,11 @@
 """
 Muon for the matrices, AdamW for the rest: the update maths and their sharded communication.
 
-It knows kinds of groups, not names of models. Parameters of one shape are stacked into one bucket (K, m, n), so that
-Muon's Newton-Schulz iteration is a few batched products; everything else is a flat bucket (N,). A bucket is split along
-its first dimension over the ranks (padded to divide): gradients are reduce-scattered, each rank updates the float32
-masters it owns, and the result is gathered straight into the memory of the model's parameters, which are views of the
-bucket (ZeRO, arXiv 1910.02054). Gradients are collected in float32 as soon as autograd has made them, whatever the
-compute dtype, and they are sums: whoever builds the loss divides by the global count.
+It knows kinds of groups, not names of models. Matrices of one shape are a bucket (K, m, n), so that Newton-Schulz is a
+few batched products; everything else is a flat bucket (N,). A bucket is split along its first dimension over the ranks:
+gradients are reduce-scattered, each rank updates the float32 masters it owns, and the result is gathered straight into
+the parameters, which are views of the bucket (ZeRO, arXiv 1910.02054). Gradients are collected in float32 as soon as
+autograd has made them, and they are sums: whoever builds the loss divides by the global count.
 """
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from nanochat.common import CheckpointError
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that are updated alike. kind is "muon" (all 2-D) or "adamw"; lr is multiplied by the schedule."""
+    """kind is "muon" (all 2-D) or "adamw"; lr is multiplied by the schedule."""
 
     kind: str
     params: list            # [(name, parameter), ...]
@@ -31,7 +30,7 @@ class Group:
 
 @torch.no_grad()
 def orthogonalize(stack, steps=5):
-    """The nearest semi-orthogonal matrix of each in stack (K, m, n), roughly: singular values land in 0.7 to 1.2.
+    """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of 0.7 to 1.2.
 
     Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in the dtype given.
     """
@@ -46,7 +45,7 @@ def orthogonalize(stack, steps=5):
 
 
 class _Bucket:
-    """Parameters in one piece of memory: `values` (compute dtype), `grad` (float32) and this rank's `master` shard."""
+    """`values` (compute dtype), `grad` (float32) and this rank's `master` shard."""
 
     def __init__(self, group, named, rt):
         self.group, self.rt, self.names = group, rt, [name for name, _ in named]
@@ -84,7 +83,6 @@ class _Bucket:
         return [piece.view(p.shape) for piece, p in zip(flat, like)]
 
     def mine(self, full):
-        """This rank's part of a full bucket."""
         size = full.size(0) // self.rt.world_size
         return full[self.rt.rank * size: (self.rt.rank + 1) * size]
 
@@ -104,7 +102,7 @@ class _Bucket:
         shard.copy_(self.mine(full))
 
     def muon(self, lr, momentum, weight_decay):
-        """One Muon step with Nesterov momentum on this rank's matrices."""
+        """With Nesterov momentum."""
         buffer, grad = self.state["momentum"], self.reduced
         buffer.lerp_(grad, 1 - momentum)
         update = grad.lerp(buffer, momentum)
@@ -114,7 +112,7 @@ class _Bucket:
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
     def adamw(self, lr, step):
-        """One AdamW step (arXiv 1711.05101) on this rank's numbers; step counts from 1."""
+        """arXiv 1711.05101; step counts from 1."""
         (beta1, beta2), grad = self.group.betas, self.reduced
         avg, avg_sq = self.state["exp_avg"], self.state["exp_avg_sq"]
         avg.lerp_(grad, 1 - beta1)
@@ -124,7 +122,7 @@ class _Bucket:
 
 
 class MuonAdamW:
-    """The optimizer of a run. From its construction on it owns the memory of the parameters it was given."""
+    """From its construction on it owns the memory of the parameters it was given."""
 
     @torch.no_grad()
     def __init__(self, groups, rt):
@@ -139,7 +137,7 @@ class MuonAdamW:
 
     @torch.no_grad()
     def reduce(self):
-        """Sum the collected gradients over the ranks; returns their global 2-norm as a float. Every rank must call."""
+        """Sum the gradients over the ranks; returns their global 2-norm. Every rank must call."""
         square = torch.zeros((), dtype=torch.float64, device=self.buckets[0].grad.device)
         for bucket in self.buckets:
             bucket.reduced = runtime.reduce_scatter_sum(self.rt, bucket.grad)
@@ -147,7 +145,6 @@ class MuonAdamW:
         return runtime.all_reduce_sum(self.rt, square).sqrt().item()
 
     def zero_grad(self):
-        """Forget the collected gradients."""
         for bucket in self.buckets:
             bucket.grad.zero_()
 
@@ -175,7 +172,7 @@ class MuonAdamW:
 
     @torch.no_grad()
     def state(self):
-        """{"momentum.<name>" and the like: float32 tensor}, whole, whatever the number of ranks."""
+        """{"momentum.<name>" and the like: float32 tensor}, whole, on every rank."""
         return {f"{key}.{name}": t for b in self.buckets for key, shard in b.state.items()
                 for name, t in b.named_full(shard).items()}
 

@@ -1,8 +1,8 @@
 """
 Where the computation runs: rank, device, dtype, and the few collectives the project needs.
 
-The only reader of RANK, WORLD_SIZE, LOCAL_RANK (set by torchrun) and NANOCHAT_DTYPE. Everything else takes a Runtime as
-an argument. On one process every collective is the identity, so the callers have no special case.
+The only reader of RANK, WORLD_SIZE, LOCAL_RANK (set by torchrun) and NANOCHAT_DTYPE. On one process every collective is
+the identity, so the callers have no special case.
 """
 import contextlib
 import ctypes
@@ -22,7 +22,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "bf16": torch.bfloat16, "float32": torch.f
 
 @dataclass(frozen=True)
 class Runtime:
-    """One process's place in the run. `dtype` is the compute dtype; master weights are always float32."""
+    """`dtype` is the compute dtype; master weights are always float32."""
 
     rank: int = 0
     local_rank: int = 0
@@ -48,7 +48,7 @@ def _pick_device(wanted, local_rank):
 
 
 def _pick_dtype(device):
-    """bf16 where the hardware multiplies it faster than fp32, else fp32. NANOCHAT_DTYPE overrides."""
+    """bf16 where the hardware multiplies it faster than fp32; NANOCHAT_DTYPE overrides."""
     wanted = os.environ.get("NANOCHAT_DTYPE")
     if wanted:
         if wanted not in DTYPES:
@@ -72,8 +72,8 @@ def _cpu_name():
 
 
 def _keep_freed_memory():
-    """Ask glibc to keep freed blocks. By default every large temporary goes back to the kernel and is faulted in again at
-    its next use, about 9 % of a training step where it was measured (dev/LOG.md)."""
+    """Ask glibc to keep freed blocks. By default every large temporary goes back to the kernel and is
+    faulted in again at its next use, about 9 % of a training step (dev/LOG.md)."""
     m_trim_threshold, m_mmap_threshold = -1, -3
     with contextlib.suppress(OSError, AttributeError):    # another C library
         libc = ctypes.CDLL(None)
@@ -102,18 +102,18 @@ def init(device="") -> Runtime:
 
 
 def all_reduce_sum(rt, tensor):
-    """Sum `tensor` over the ranks, in place; every rank must call. Returns it."""
+    """In place; every rank must call."""
     if rt.world_size > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def reduce_scatter_sum(rt, whole):
-    """This rank's slice (along dim 0) of the sum of `whole` over the ranks; dim 0 must divide by world_size."""
+    """This rank's slice (along dim 0, which must divide by world_size) of the sum of `whole`."""
     if rt.world_size == 1:
         return whole
     mine = torch.empty_like(whole[: whole.size(0) // rt.world_size])
-    getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(mine, whole)     # the newer name, where there is one
+    getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(mine, whole)     # the newer name first
     return mine
 
 
@@ -128,7 +128,7 @@ def all_gather_into(rt, whole, mine):
 
 
 def all_gather_object(rt, value) -> list:
-    """The value of every rank, in rank order, on every rank. For small plain values."""
+    """The value of every rank, in rank order. For small plain values."""
     if rt.world_size == 1:
         return [value]
     values = [None] * rt.world_size
@@ -147,7 +147,7 @@ def broadcast_object(rt, value):
 
 @contextlib.contextmanager
 def lost_ranks_named(rt):
-    """Turn what a collective raises when another process has died or does not answer into one line."""
+    """One line for what a collective raises when another process has died or does not answer."""
     try:
         yield
     except RuntimeError as e:
@@ -159,14 +159,13 @@ def lost_ranks_named(rt):
 
 
 def barrier(rt):
-    """Wait until every rank is here."""
     if rt.world_size > 1:
         dist.barrier()
 
 
 @contextlib.contextmanager
 def rank_zero_first(rt):
-    """Rank 0 runs the block alone, then the others; if rank 0 fails, the others do not wait for it."""
+    """Rank 0 runs the block alone, then the others; if it fails, they do not wait."""
     if rt.rank > 0:
         if (error := broadcast_object(rt, None)) is not None:
             raise NanochatError(f"rank 0 failed: {error}")
@@ -181,6 +180,5 @@ def rank_zero_first(rt):
 
 
 def close(rt):
-    """Leave the process group."""
     if rt.world_size > 1 and dist.is_initialized():
         dist.destroy_process_group()

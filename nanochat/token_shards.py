@@ -3,10 +3,9 @@ Parquet shards of text -> memory-mapped shards of token ids, made once for each 
 
     python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet    one shard: how prepare_tokens starts a worker
 
-A token shard is three files: the ids (uint16, or uint32 for a large vocabulary), the document offsets, and a manifest
-that says what they were made from, how long they must be and what their bytes hash to. It is used only if all of that
-still holds: offsets are hashed when a run starts, tokens when they are first asked for. Free of torch, so that the
-workers start fast.
+A token shard is three files: ids (uint16, or uint32 for a large vocabulary), document offsets, and a manifest: what
+they were made from, their lengths and hashes. It is used only if all that still holds. Free of torch, so that workers
+start fast.
 """
 import functools
 import hashlib
@@ -25,15 +24,15 @@ from nanochat.common import DataError, Progress, atomic_file, base_dir, log, rea
 from nanochat.dataset import count_documents, iter_texts
 from nanochat.tokenizer import Tokenizer
 
-FORMAT = 2                     # raise it when the bytes change meaning
-BATCH_CHARS = 1_000_000        # text tokenized at once: bounds memory even when documents are whole books
-IN_PROCESS_BYTES = 64 << 20    # parquet bytes below which starting worker processes costs more than it saves
+FORMAT = 2
+BATCH_CHARS = 1_000_000        # tokenized at once: bounds memory
+IN_PROCESS_BYTES = 64 << 20    # below, worker processes cost more than they save
 
 
 @dataclass(frozen=True)
 class TokenShard:
-    """One parquet shard as token ids: document d is tokens[offsets[d]:offsets[d+1]] and starts with bos."""
-    path: Path          # without the endings .tokens.npy, .offsets.npy, .json
+    """Document d is tokens[offsets[d]:offsets[d+1]] and starts with bos."""
+    path: Path          # without the endings
     documents: int
     bos_id: int
     sha256: str         # of the token bytes
@@ -49,13 +48,13 @@ class TokenShard:
 
 
 def _load_npy(path, sha256, dtypes):
-    """The array in a .npy file, mapped. Raises DataError when its values are not those of the digest."""
+    """The array in a .npy file, mapped. Raises DataError."""
     try:
         array = np.load(path, mmap_mode="r")
         if array.dtype.str in dtypes.split() and hashlib.sha256(array).hexdigest() == sha256:
             return array
         what = "its values do not match its digest"
-    except Exception as e:                   # numpy reads a header as Python source: a bad one raises nearly anything
+    except Exception as e:                   # a bad header raises nearly anything
         what = (str(e) or type(e).__name__).splitlines()[0]
     raise DataError(f"{path} is damaged ({what}). Delete it and run the same command again.")
 
@@ -86,12 +85,10 @@ class _NpyWriter:
 
 
 def _batches(texts):
-    """Lists of non-empty texts, some BATCH_CHARS characters each."""
     batch, chars = [], 0
     for text in texts:
-        if text:
-            batch.append(text)
-            chars += len(text)
+        batch.append(text)
+        chars += len(text)
         if chars >= BATCH_CHARS or len(batch) >= 4096:
             yield batch
             batch, chars = [], 0
@@ -100,7 +97,7 @@ def _batches(texts):
 
 
 def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
-    """Tokenize one parquet shard into out_dir. The manifest is written last: without it the rest does not count."""
+    """Tokenize one shard into out_dir; the manifest, without which the rest does not count, is written last."""
     parquet, target = Path(parquet), Path(out_dir) / Path(parquet).stem
     source, bos = _stamp(parquet), tokenizer.bos_id
     with atomic_file(f"{target}.tokens.npy") as tokens_path, atomic_file(f"{target}.offsets.npy") as offsets_path:
@@ -123,13 +120,12 @@ def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
 
 
 def _stamp(path):
-    """What tells that a source file has changed."""
     stat = path.stat()
     return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def _load_shard(tokenizer, parquet, out_dir):
-    """The TokenShard of a parquet file, or None when it has to be made (said in one line when it is damaged)."""
+    """The TokenShard of a parquet file, or None when it has to be made."""
     target = out_dir / parquet.stem
     if not Path(f"{target}.json").exists():
         return None
@@ -153,10 +149,9 @@ def _load_shard(tokenizer, parquet, out_dir):
 
 
 def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
-    """Tokenize every parquet shard that is not tokenized yet; returns the token shards in the order given.
+    """The token shards of `shard_paths`, those made that are not there yet, in base_dir()/tokens/<hash>/<name>/.
 
-    They lie in base_dir()/tokens/<tokenizer.hash>/<name>/. In a distributed run rank 0 calls this before the others,
-    which then find everything made. Raises DataError naming a shard that cannot be read.
+    In a distributed run rank 0 calls first, the others then find all made. Raises DataError naming a shard.
     """
     root = base_dir().resolve() / "tokens" / tokenizer.hash
     out_dir = root / re.sub(r"[^\w.-]+", "_", str(name)).strip("_")
@@ -181,7 +176,7 @@ def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
 
 
 def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
-    """One fresh interpreter a shard. Not fork (unsafe with torch's threads) and not spawn (imports the main script)."""
+    """One fresh interpreter a shard: not fork (unsafe with torch's threads), not spawn (imports the main script)."""
     children, stopping = [], threading.Event()
 
     def work(path):

@@ -4,9 +4,9 @@ Reinforcement learning on checkable tasks: sample several answers a question, re
     python -m scripts.chat_rl
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_rl -- --tasks=gsm8k
 
-Starts from the newest finetuned model. Questions are from the training split; the method is in nanochat/rollout.py. Each
-step also trains on a few rows of the finetuning's own conversations, so that what is not rewarded is not forgotten (PPO-ptx
-of InstructGPT, arXiv 2203.02155). An interrupted run goes on with the same command.
+Starts from the newest finetuned model. The method is in nanochat/rollout.py. Each step also trains on a few rows of
+finetuning's conversations, so that what is not rewarded is not forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155). An
+interrupted run goes on with the same command.
 """
 import json
 from dataclasses import asdict, dataclass
@@ -49,7 +49,7 @@ class Config(train.RunFlags):
 
 
 def anchor_batches(config, meta, tokenizer, T, steps, rt):
-    """step -> micro-batches of the conversations that the source was finetuned on; none without anchor_rows."""
+    """step -> micro-batches of the conversations that the source was finetuned on."""
     if not config.anchor_rows:
         return lambda step: []
     count = 8 * steps * config.anchor_rows          # about 8 conversations fill a row
@@ -60,7 +60,7 @@ def anchor_batches(config, meta, tokenizer, T, steps, rt):
 
 
 def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
-    """Yield (step, micro-batches): answers sampled from the model as it stands, whose mean reward goes into `extra`, then
+    """Yield (step, micro-batches): answers sampled from the model as it stands, mean reward into `extra`, then
     the anchor's rows. Each kind is a mean over its own tokens, and the loss is their sum."""
     engine, step = Engine(model, tokenizer), start
     mine = range(rt.rank, config.questions, rt.world_size)
@@ -114,7 +114,7 @@ def main(argv=None):
 
 
 def _rewards(log_path):
-    """Mean reward over the first and the last tenth of the logged steps."""
+    """Mean reward over the first and the last tenth of the steps."""
     rewards = [json.loads(line)["reward"] for line in log_path.read_text(encoding="utf-8").splitlines()]
     n = max(1, len(rewards) // 10)
     return {"reward_start": sum(rewards[:n]) / n, "reward_end": sum(rewards[-n:]) / n}

@@ -4,8 +4,7 @@ What a run needs, before it is paid for: parameters, tokens, disk, memory, hours
     python -m scripts.plan                                  each tier, on the GPUs found here or on 8 x H100
     python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
 
-By the functions of nanochat/scaling.py that training uses. MFU and price are assumed; memory was compared with
-measurements on a CPU only.
+By the functions of nanochat/scaling.py that training uses. MFU and price are assumed; memory was measured on a CPU only.
 """
 import shutil
 import subprocess
