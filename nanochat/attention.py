@@ -1,8 +1,8 @@
 """
 Causal attention behind one function; the SDPA reference is always there and a test compares whatever is faster.
 
-PyTorch's fused CPU kernel has a slow backward at short context, where plain batched products over blocks of queries
-(each sees only the keys up to its end, so half of the work is never done) win by a wide margin.
+PyTorch's fused CPU kernel has a slow backward at short context, where batched products over blocks of queries (each
+sees only the keys up to its end) win by a wide margin.
 """
 import torch
 import torch.nn.functional as F
@@ -72,12 +72,11 @@ def blocked(q, k, v):
 
 
 def training_backend(device_type, T):
-    """The fastest to train with on rows of T tokens, as measured in dev/LOG.md. All else takes `sdpa`."""
+    """The fastest on rows of T tokens, as measured in dev/LOG.md."""
     return blocked if device_type == "cpu" and T <= BLOCKED_MAX_T else sdpa
 
 
 def attention(q, k, v, positions=None):
-    """By the fastest backend for this device, length and purpose; shapes as in `sdpa`."""
     if positions is None and torch.is_grad_enabled() and q.requires_grad:
         return training_backend(q.device.type, q.size(1))(q, k, v)
     return sdpa(q, k, v, positions)

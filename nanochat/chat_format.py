@@ -7,9 +7,8 @@ The one place where a conversation becomes tokens and tokens a reply, so that a 
 Inside the assistant's turn: text, <|python_start|> code <|python_end|>, <|output_start|> result <|output_end|>.
 The mask is 1 on what the assistant itself must produce (text, code and its two marks, assistant_end), 0 on all else.
 Each part is encoded alone as plain text: no text can become a special token, and a prompt is a prefix of the whole.
-
 Text begins with a blank that reading takes off (as in SentencePiece, arXiv 1808.06226), so that its first word is the
-same token as within a sentence: otherwise a small model that has read " Clara" often cannot begin with "Clara".
+same token as within a sentence.
 """
 from nanochat.common import DataError
 
@@ -21,7 +20,7 @@ def validate(conversation):
     """Raise DataError, saying which message is wrong, unless `conversation` can be rendered.
 
     Allowed: {"text": str}, a document; else an optional system message, then user and assistant in turn, user first.
-    Content is a str; the assistant's may be a list of {"type": "text" | "python" | "python_output", "text": str}.
+    The assistant's content may be a list of {"type": "text" | "python" | "python_output", "text": str}.
     """
     if isinstance(conversation, dict) and "messages" not in conversation and isinstance(conversation.get("text"), str):
         return
@@ -60,10 +59,7 @@ def _validate_message(i, message):
 
 # ---- conversation -> ids
 def render(tokenizer, conversation):
-    """(ids, mask) of a whole conversation, both lists of int of one length.
-
-    Of a document, read again so that it is not forgotten, all is supervised.
-    """
+    """(ids, mask), lists of int. Of a document, read again so that it is not forgotten, all is supervised."""
     validate(conversation)
     if "messages" not in conversation:
         ids = tokenizer.encode(conversation["text"])
@@ -77,7 +73,7 @@ def render(tokenizer, conversation):
 
 
 def render_prompt(tokenizer, messages, max_tokens=None) -> list[int]:
-    """The ids after which the assistant's reply to `messages` begins; the last one is assistant_start.
+    """The ids after which the assistant's reply to `messages` begins.
 
     A closing assistant message (a task's answer) is left out. With `max_tokens` the oldest exchanges go until the rest
     fits, never the system message; the last question is cut on its left if it must be. Raises DataError.
@@ -111,7 +107,6 @@ def encode_text(tokenizer, text) -> list[int]:
 
 
 def _render_message(tokenizer, message):
-    """(ids, mask) of one message with the marks around it."""
     role, content = message["role"], message["content"]
     spoken = int(role == "assistant")
     start, end = tokenizer.special(f"<|{role}_start|>"), tokenizer.special(f"<|{role}_end|>")
@@ -130,8 +125,7 @@ def _render_message(tokenizer, message):
 def parse_reply(tokenizer, ids) -> list[dict]:
     """The parts {"type", "text"} of the ids that follow assistant_start; never raises.
 
-    The reply ends at assistant_end, at any other mark of a turn, or with the ids. A mark that closes nothing is ignored, a
-    part that is not closed is kept, empty text is dropped.
+    It ends at any mark of a turn. A mark that closes nothing is ignored, an open part is kept, empty text is dropped.
     """
     opens = {tokenizer.special(opening): kind for kind, (opening, _) in PARTS.items()}
     closes = {tokenizer.special(closing): kind for kind, (_, closing) in PARTS.items()}
@@ -154,5 +148,4 @@ def parse_reply(tokenizer, ids) -> list[dict]:
 
 
 def reply_text(parts) -> str:
-    """What the assistant says to the user: the text parts, joined."""
     return "".join(part["text"] for part in parts if part["type"] == "text")

@@ -2,7 +2,7 @@
 Checkpoints: atomic, versioned, independent of the number of ranks, safetensors and JSON only (never pickle).
 
 <base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors and meta.json,
-which has the SHA-256 of the other files and of itself. The folder has its name only when it is whole.
+which has the SHA-256 of all three.
 """
 import contextlib
 import hashlib
@@ -30,7 +30,7 @@ def stage_dir(stage) -> Path:
 
 
 def steps_in(folder) -> list:
-    """Step numbers of the whole checkpoints in a tag's folder, ascending."""
+    """Steps of the whole checkpoints in a tag's folder, ascending."""
     folder = Path(folder)
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit() and (folder / name / "meta.json").exists())
@@ -44,7 +44,7 @@ def newest_tag(stage):
 
 
 def newest_chat_stage():
-    """The latest stage one can talk to that has a checkpoint; "sft" when there is none."""
+    """The latest stage one can talk to, or "sft"."""
     return next((stage for stage in ("rl", "sft", "mid") if newest_tag(stage)), "sft")
 
 
@@ -54,16 +54,16 @@ def _seal(meta):
 
 
 def save(folder, step, masters, optim_state, meta, keep=2):
-    """Write checkpoint `step` under `folder`, then drop all but the newest `keep` (0: none) and the one of `best_step`.
+    """Write a checkpoint, then drop all but the newest `keep` (0: none) and that of `best_step`. Raises NanochatError.
 
-    For rank 0, with whole tensors; meta["val"]: the validation loss at this step, if any. Raises NanochatError.
+    For rank 0, with whole tensors; meta["val"]: the validation loss at this step, if any.
     """
     folder = Path(folder)
     try:
         with atomic_dir(folder / f"{step:06d}") as tmp:
-            _write(masters, tmp / "model.safetensors")
-            if optim_state is not None:
-                _write(optim_state, tmp / "optim.safetensors")
+            for name, tensors in (("model", masters), ("optim", optim_state)):
+                if tensors is not None:
+                    save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, tmp / f"{name}.safetensors")
             meta = {**meta, "format": FORMAT, "step": step, "commit": git_commit(), "versions": versions(),
                     "files": {p.name: sha256(p) for p in sorted(tmp.glob("*.safetensors"))}}
             write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
@@ -73,12 +73,8 @@ def save(folder, step, masters, optim_state, meta, keep=2):
                             "this, then run the same command to go on from there.") from None
 
 
-def _write(tensors, path):
-    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
-
-
 def _drop_old(folder, step, keep):
-    """Later steps do not count among the newest: the run went on from before them, so they are damaged."""
+    """Later steps do not count: the run went on from before them, so they are damaged."""
     best = best_step(folder)
     for old in [s for s in steps_in(folder) if s <= step][:-keep]:
         if old != best:
@@ -97,10 +93,7 @@ def best_step(folder):
 
 
 def sweep(folder):
-    """Remove what a killed run left half written or half deleted. Only for whoever holds the folder's lock.
-
-    A checkpoint whose successor did not get its name gets that name back.
-    """
+    """Remove what a killed run left; what was being replaced gets its name back. Only with the folder's lock."""
     for path in Path(folder).glob(".*"):
         kept = path.with_name(path.name[1:].partition(".")[0])
         if path.suffix == ".old" and (path / "meta.json").exists() and not kept.exists():
@@ -116,14 +109,14 @@ class Writer:
         self._pool, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
 
     def save(self, folder, step, masters, optim_state, meta, keep=2):
-        """`save` of copies made here, in the background. Waits for the write before and raises its error."""
+        """`save` of copies made here, in the background. Raises the error of the write before."""
         self.wait()
         copies = [None if tensors is None else {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
                   for tensors in (masters, optim_state)]
         self._pending = self._pool.submit(save, folder, step, *copies, meta, keep)
 
     def wait(self):
-        """Return when nothing is being written. Raises the error of the write."""
+        """Wait for the write and raise its error."""
         if self._pending:
             self._pending.result()
         self._pending = None
@@ -174,7 +167,7 @@ def load(folder, with_optim=False):
 
 
 def newest_whole(folder, with_optim=False):
-    """`load` of the newest whole checkpoint in a tag's folder, or None; damaged ones are named."""
+    """`load` of a tag's newest whole checkpoint, or None; damaged ones are named."""
     for step in reversed(steps_in(folder)):
         try:
             return load(Path(folder) / f"{step:06d}", with_optim)
@@ -197,7 +190,7 @@ def find(stage, tag=None, step=None) -> Path:
 def load_model(stage, rt, tag=None, step=None):
     """(model, tokenizer, meta): the model in evaluation mode, rt.dtype, on rt.device.
 
-    Without a step, a damaged newest checkpoint falls back to the one before it, and says so.
+    Without a step, a damaged newest checkpoint falls back to the one before it.
     """
     path, again = find(stage, tag, step), f"Train the stage again: python -m scripts.{SCRIPTS[stage]} --fresh"
     found = load(path) if step is not None else newest_whole(path.parent)

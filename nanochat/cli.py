@@ -7,8 +7,7 @@ A script's flags, generated from one dataclass: each field is a default and a he
 
     config = parse(Config, argv, __doc__)
 
-Flags are accepted with '_' and with '-'. Types: int, float, str, bool, and Optional of the first three. Validate in
-__post_init__ by raising UsageError that names the flag.
+Types: int, float, str, bool, and Optional of the first three. Validate in __post_init__ by raising UsageError.
 """
 import argparse
 import dataclasses
@@ -23,27 +22,32 @@ def option(default, help, choices=None, short=None):
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "short": short})
 
 
+def at_least(config, **least):
+    """Raise UsageError for the first field that is below its least value."""
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise UsageError(f"--{name} must be at least {value}, got {getattr(config, name)}.")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UsageError(f"{message}. See --help.")
 
 
 def _plain_type(annotation):
-    """int for int and for Optional[int]."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next(a for a in typing.get_args(annotation) if a is not type(None))
     return annotation
 
 
 def _boolean(text):
-    for value, words in ((True, ("1", "true", "yes", "on")), (False, ("0", "false", "no", "off"))):
-        if text.lower() in words:
-            return value
-    raise argparse.ArgumentTypeError(f"wants true or false, got {text!r}")
+    yes, no = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+    if text.lower() not in yes + no:
+        raise argparse.ArgumentTypeError(f"wants true or false, got {text!r}")
+    return text.lower() in yes
 
 
 def build_parser(cls, doc=None) -> argparse.ArgumentParser:
-    """The parser for dataclass `cls`; `doc` is shown by --help."""
     parser = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     hints = typing.get_type_hints(cls)
     inherited = {f.name: next(i for i, c in enumerate(cls.__mro__) if f.name in c.__dict__.get("__annotations__", ()))

@@ -1,8 +1,7 @@
 """
 The ground everything stands on: where files live, how they are written, what errors look like, who may log.
 
-Standard library only, and nothing happens at import. A file has its final name only when it is whole (temporary name,
-fsync, rename), so a power cut leaves either the old file or the new one.
+Standard library only; nothing happens at import. A file has its name only when it is whole (fsync, rename).
 """
 import contextlib
 import errno
@@ -37,7 +36,7 @@ class UsageError(NanochatError):
 
 
 class DataError(NanochatError):
-    """A file that cannot be read or does not hold what its name promises."""
+    """A file that cannot be read or does not hold what it promises."""
 
 
 class MissingArtifact(NanochatError):
@@ -48,7 +47,7 @@ class MissingArtifact(NanochatError):
 
 
 class CheckpointError(NanochatError):
-    """A checkpoint that is damaged, or that does not belong to the run that wants it."""
+    """Damaged, or not of the run that wants it."""
 
 
 class Interrupted(NanochatError):
@@ -77,7 +76,7 @@ def _temporary(path, ending="tmp"):
 
 
 def atomic_write(path, data):
-    """Write `data` (bytes, or str as UTF-8); the name never holds half of it."""
+    """Write `data` (bytes, or str as UTF-8)."""
     with atomic_file(path) as tmp:
         tmp.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
@@ -129,7 +128,7 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """The value in a JSON file. Raises DataError."""
+    """Raises DataError."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
@@ -153,7 +152,7 @@ def sha256(path) -> str:
 
 @contextlib.contextmanager
 def run_lock(path):
-    """Hold an exclusive lock for the block; a second run on the same folder is refused."""
+    """Hold an exclusive lock; a second run on the same folder is refused."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as f:
@@ -166,10 +165,7 @@ def run_lock(path):
 
 # ---- seeds
 def mix_seed(*parts) -> int:
-    """A 63-bit seed from ints and strings; different parts give unrelated seeds.
-
-    Plain arithmetic collides (1 and -1 are the same seed to random.Random), which leaks test into train.
-    """
+    """A 63-bit seed. Plain arithmetic collides (random.Random: 1 and -1), which leaks test into train."""
     digest = hashlib.sha256(json.dumps(parts).encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -177,7 +173,7 @@ def mix_seed(*parts) -> int:
 # ---- records
 @functools.cache
 def git_commit() -> str:
-    """Short hash of the code's commit, with '-dirty' for changes; 'unknown' outside git."""
+    """Short hash, with '-dirty' for changes; 'unknown' outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
@@ -186,7 +182,7 @@ def git_commit() -> str:
 
 
 def versions() -> dict:
-    """Versions of Python and of the packages whose behaviour can change a result."""
+    """Of the packages whose behaviour can change a result."""
     found = {"python": platform.python_version()}
     for name in ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -195,7 +191,7 @@ def versions() -> dict:
 
 
 def save_result(name, *, metrics, config, device, wall_s, notes=()):
-    """Write report/results/<name>.json, from which the report is made; rank 0 only."""
+    """Write report/results/<name>.json; rank 0 only."""
     path = base_dir() / "report" / "results" / f"{name}.json"
     write_json(path, {"name": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "wall_s": round(wall_s, 2),
                       "commit": git_commit(), "device": device, "versions": versions(), "config": config,

@@ -1,8 +1,8 @@
 """
 Documents or conversations -> packed rows -> the batches of a step, in one global order.
 
-Packing is a deterministic function of the documents' lengths, so rows have global numbers and step s always sees the
-same ones, whatever the ranks and the micro-batch: hence exact resume, also on another number of GPUs.
+Packing depends on the documents' lengths alone, so step s sees the same rows whatever the ranks and the micro-batch:
+hence exact resume, also on another number of GPUs.
 """
 import functools
 import hashlib
@@ -26,10 +26,9 @@ PLAN_CACHE_DOCUMENTS = 20_000  # from here on a shard's plan is kept on disk
 # ---- packing
 @dataclass(frozen=True)
 class Plan:
-    """Which pieces make which row: row i is the pieces first[i]:first[i+1].
+    """Row i is the pieces first[i]:first[i+1]; piece p is tokens[start[p]:start[p]+length[p]] with bos for its first.
 
-    Piece p is tokens[start[p]:start[p]+length[p]] with bos for its first token; where it continues a document, that token
-    is the last of another row too.
+    Where a piece continues a document, that first token is the last of another row too.
     """
     first: np.ndarray     # (rows + 1,) int64
     start: np.ndarray     # (pieces,) int64
@@ -44,11 +43,10 @@ class Plan:
 
 
 def pack(offsets, capacity, crop, seed=0) -> Plan:
-    """Pack the documents offsets[d]:offsets[d+1] into rows of `capacity` tokens, the largest that fits first.
+    """Pack the documents offsets[d]:offsets[d+1] into rows of `capacity` tokens, best fit (arXiv 2404.10830).
 
-    Longer documents are cut into full rows first and their rest is packed like any other (best-fit packing, arXiv
-    2404.10830). When nothing fits the rest of a row, that is padding, or with `crop` the longest waiting piece is cut: its
-    head fills the row, bos + tail waits on. The order of rows is mixed by `seed`: packing serves long documents first.
+    Longer ones are cut into full rows first. When nothing fits the rest of a row, that is padding, or with `crop` the
+    longest waiting piece is cut: its head fills the row, bos + tail waits on. The order of rows is mixed by `seed`.
     """
     starts, lengths = np.asarray(offsets[:-1], np.int64), np.diff(offsets).astype(np.int64)
     step = capacity - 1                              # a continued piece begins with a bos of its own
@@ -94,7 +92,7 @@ def _best_fit(starts, lengths, capacity, crop):
 
 # ---- rows
 class _Rows:
-    """The rows of some shards. Subclasses set `counts`, each row's sum of weights, and `hash`."""
+    """Subclasses set `counts`, each row's sum of weights, and `hash`."""
 
     def __init__(self, shards, plans, sequence_len):
         self.shards, self.plans, self.sequence_len = shards, plans, sequence_len
@@ -118,10 +116,7 @@ class _Rows:
 
 
 class TextRows(_Rows):
-    """Rows of pretraining text, each starting with bos, documents whole where they fit.
-
-    A target that is bos has weight 1: as a cut piece is always the last of its row, it teaches where texts end.
-    """
+    """Rows of text, each starting with bos. A target that is bos has weight 1: it teaches where texts end."""
 
     def __init__(self, shards, sequence_len):
         shards = list(shards)
@@ -153,7 +148,7 @@ def _plan(shard, sequence_len):
 
 
 class ChatRows(_Rows):
-    """Rows of whole conversations; weight is 1 on what the assistant itself must produce, 0 elsewhere.
+    """Rows of whole conversations; weight is 1 on what the assistant must produce, 0 elsewhere.
 
     One longer than a row is cut on the right; `cut` counts those.
     """
@@ -197,7 +192,7 @@ class Batch:
 
 
 def collate(rows, numbers):
-    """(inputs (B,T) int64, targets (B,T) int64, weight (B,T) float32) of the rows with these numbers."""
+    """(inputs int64, targets int64, weight float32), each (B, T), of these rows."""
     pairs = [rows.row(int(i)) for i in numbers]
     tokens = torch.from_numpy(np.stack([tokens for tokens, _ in pairs]))
     weight = torch.from_numpy(np.stack([weight for _, weight in pairs]))
@@ -207,8 +202,8 @@ def collate(rows, numbers):
 class StepBatches:
     """Yields (step, this rank's [Batch, ...]) from start_step on, without end.
 
-    Step s sees the rows s*R to (s+1)*R of the endless order, epoch after epoch, whatever world_size and device_batch_size;
-    with `shuffle` every epoch has its own permutation. The next step is read ahead on a thread. Raises UsageError.
+    Step s sees the rows s*R to (s+1)*R of the endless order, whatever world_size and device_batch_size; with `shuffle`
+    every epoch has its own permutation. The next step is read ahead on a thread. Raises UsageError.
     """
 
     def __init__(self, rows, rows_per_step, device_batch_size, rank=0, world_size=1, seed=0, shuffle=False,

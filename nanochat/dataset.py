@@ -4,8 +4,8 @@ Pretraining text: which data sets there are, how their shards get onto the disk,
     python -m nanochat.dataset -n 450                       450 training shards of ClimbMix and the validation shard
     python -m nanochat.dataset --dataset=kindergarten -n 4  generated here, nothing to download
 
-A shard is a parquet file with a column `text`, one document a row. The validation shard is fixed by name, however many
-were fetched. Every script also takes a folder of such files: the one that sorts last is then for validation.
+A shard is a parquet file with a column `text`. Every script also takes a folder of such files instead of a data set;
+the one that sorts last is then for validation.
 """
 import functools
 import hashlib
@@ -52,8 +52,8 @@ KINDERGARTEN_VAL = 800
 def shards(name, split) -> list[Path]:
     """The shards of a data set, or of a folder, that are on this machine, in a fixed order.
 
-    "train": the first shards up to a missing one, so that a row's number never changes when more arrive. "val": the
-    validation shard. The kindergarten is generated on first use. Raises MissingArtifact, UsageError.
+    "train": up to the first that is missing, so that a row's number never changes. The kindergarten is generated when
+    asked for. Raises MissingArtifact, UsageError.
     """
     assert split in ("train", "val"), split
     if name not in DATASETS:
@@ -120,9 +120,9 @@ def iter_texts(paths):
 
 
 def generate(row, n):
-    """Write the first n training shards of the kindergarten and its validation shard, those that are missing.
+    """Write those of the first n training shards and the validation shard that are missing.
 
-    Each shard has its own seed: shard i is the same however many are made. Small row groups keep readers small.
+    Each has its own seed: shard i is the same however many are made. Small row groups keep readers small.
     """
     from nanochat.kindergarten import documents      # reading other data sets needs none
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
@@ -141,7 +141,7 @@ def generate(row, n):
 
 @functools.cache
 def _kindergarten_version():
-    """A hash of the code that generates, all that the documents depend on."""
+    """A hash of the code that generates."""
     files = sorted(f for f in (Path(__file__).parent / "kindergarten").rglob("*") if f.suffix in (".py", ".txt"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -154,10 +154,7 @@ def _warn_if_stale(path):
 
 
 def download(row, n, workers=4):
-    """Fetch the first n training shards and the validation shard, those that are missing, `workers` at a time.
-
-    Whatever arrived stays. Raises hub.HubError with the first failure.
-    """
+    """Fetch those of the first n training shards and the validation shard that are missing. Raises hub.HubError."""
     names = [row.validation] + [row.pattern.format(i) for i in range(n)]
     missing = [name for name in names if not (row.folder / name).exists()]
     progress = Progress(len(missing), f"downloading {row.name}: shards")

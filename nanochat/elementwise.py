@@ -1,8 +1,8 @@
 """
 RMSNorm and rotary positions, the two operations beside matrix products in a Transformer's layers.
 
-On a CPU autograd makes some twenty passes over memory of them, as dear as a projection; the backward passes by hand
-below make half as many. The plain functions are the reference, and what everything but training on a CPU runs.
+On a CPU autograd makes some twenty passes over memory of them; the backward passes by hand below make half as many. The
+plain functions are the reference, and what everything but training on a CPU runs.
 """
 import torch
 import torch.nn.functional as F

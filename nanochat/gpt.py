@@ -1,10 +1,8 @@
 """
 The Transformer: architecture, initialisation, and the counts that scaling laws and reports are made of.
 
-It knows no optimizer, tokenizer, rank or checkpoint. Rotary positions, RMSNorm without parameters, normalised queries
-and keys, relu^2, grouped key/value heads, untied embedding and head, a softcap on the logits, no biases. Matrices are
-held in the compute dtype, the embedding in float32: its gradient sums over every occurrence of a word, which bf16 would
-round away.
+It knows no optimizer, tokenizer, rank or checkpoint. Matrices are held in the compute dtype, the embedding in float32:
+its gradient sums over every occurrence of a word, which bf16 would round away.
 """
 from dataclasses import dataclass
 
@@ -45,7 +43,7 @@ class GPTConfig:
 
     @property
     def offset_channels(self):
-        """How many of a head's last channels have no rotary position and the key of the token before."""
+        """A head's last channels: no rotary position, the key of the token before."""
         return round(self.head_dim * self.key_offset / 2) * 2
 
     @property
@@ -55,10 +53,10 @@ class GPTConfig:
 
 
 def offset_keys(k, channels):
-    """k (B, T, H, D) with its last `channels` moved one position on; the first position gets zeros there.
+    """k (B, T, H, D) with its last `channels` moved one position on, zeros before.
 
-    A query for its own token then finds what came after it before, which copies a name within one layer instead of two
-    (partial key offset, KellerJordan/modded-nanogpt pull request 169).
+    A query for its own token finds what came after it before: copying within one layer (partial key offset,
+    KellerJordan/modded-nanogpt pull request 169).
     """
     here, moved = k.split([k.size(-1) - channels, channels], dim=-1)
     return torch.cat((here, F.pad(moved[:, :-1], (0, 0, 0, 0, 1, 0))), dim=-1)
@@ -138,7 +136,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed=0):
-        """Fill every parameter: matrices uniform with std 1/sqrt(fan_in), those that write into the residual zero."""
+        """Matrices uniform with std 1/sqrt(fan_in), those that write into the residual zero."""
         generator = torch.Generator().manual_seed(seed)   # on the CPU: the same on every device
         for name, p in self.named_parameters():
             draw = torch.zeros(p.shape)
@@ -156,7 +154,7 @@ class GPT(nn.Module):
     def hidden(self, idx, cache=None):
         """idx (B, T) int64 -> last hidden states (B, T, n_embd) in the compute dtype, normalised.
 
-        With a cache, row b's tokens stand at cache.lengths[b] + t; it takes the keys and values but is not advanced here.
+        With a cache, row b begins at cache.lengths[b]; it takes keys and values but is not advanced.
         """
         steps = torch.arange(idx.size(1), device=idx.device)
         positions = None if cache is None else cache.lengths[:, None] + steps
@@ -192,7 +190,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def token_nll(self, idx, targets):
-        """Negative log-likelihood of each target in nats: float32 (B, T)."""
+        """In nats, float32 (B, T)."""
         h = self.hidden(idx).flatten(0, 1)
         return token_nll(h, self._head(), targets.flatten(), self.config.softcap).view_as(targets)
 
@@ -205,7 +203,6 @@ class GPT(nn.Module):
         return groups
 
     def num_params(self):
-        """With the padding of the vocabulary."""
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self):

@@ -1,9 +1,9 @@
 """
 Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe twice at once.
 
-huggingface_hub does the talking, but forgets half a file when a process ends, and compares sizes, never bytes. Here the
-part that has arrived stays beside the target, with the version in its name, and becomes the file when it has the hash
-that the hub announces (the ETag: sha256 of a large file, git's blob hash of a small one).
+huggingface_hub does the talking, but forgets half a file when a process ends, and never compares bytes. Here the part
+that has arrived stays, and gets the name when it has the hash that the hub announces (the ETag: sha256 of a large file,
+git's blob hash of a small one).
 """
 import contextlib
 import fcntl
@@ -23,7 +23,7 @@ class HubError(NanochatError):
 
 
 class Stopped(BaseException):
-    """Raised by an `on_bytes` callback to end a download; what has arrived is kept."""
+    """Raised by an `on_bytes` callback to end a download."""
 
 
 def endpoint() -> str:
@@ -41,7 +41,7 @@ def list_files(repo, repo_type="dataset") -> list[str]:
 def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
     """The local path of a file of the hub, fetched unless there: `dest` or base_dir()/hub/<repo>/<path>.
 
-    on_bytes(n) is called as n more bytes arrive; it may raise Stopped. Raises HubError with the reason.
+    on_bytes(n) is called as bytes arrive; it may raise Stopped. Raises HubError.
     """
     from huggingface_hub.errors import HTTPError
     dest = Path(dest or base_dir() / "hub" / repo / path)
@@ -63,7 +63,7 @@ def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
 
 
 def _passing(error):
-    """Is this a fault that may be gone at the next attempt? No connection at all is said at once."""
+    """May this fault be gone at the next attempt?"""
     from huggingface_hub.errors import HfHubHTTPError
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in (408, 416, 429, 500, 502, 503, 504)
@@ -86,7 +86,10 @@ def _part_file(dest, etag, on_bytes):
     part = dest.with_name(f".{dest.name}.{re.sub('[^0-9A-Za-z]', '', etag)[:16]}.part")
     while True:
         with open(part, "r+b", opener=lambda path, flags: os.open(path, flags | os.O_CREAT, 0o644)) as file:
-            while not _locked(file):
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
                 on_bytes(0)
                 time.sleep(0.1)
             mine = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())
@@ -98,14 +101,6 @@ def _part_file(dest, etag, on_bytes):
             if mine:
                 yield file
                 return
-
-
-def _locked(file):
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
 
 
 def _fetch_once(dest, url, etag, size, on_bytes):
@@ -152,7 +147,7 @@ class _Counted:
 
 
 def _right_bytes(file, etag):
-    """Do the bytes have the hash in the ETag? True for an ETag of another kind."""
+    """True for an ETag of another kind."""
     size = file.seek(0, os.SEEK_END)
     if re.fullmatch("[0-9a-f]{64}", etag):
         digest = hashlib.sha256()

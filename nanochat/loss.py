@@ -1,9 +1,8 @@
 """
 The last layer and the loss as one operation: linear, softcap, cross-entropy, without ever holding all logits.
 
-They are by far the largest tensor of the model (fp32: 4 GiB of a d26 micro-batch), and only their gradient is wanted.
-So tokens are taken in chunks, and each chunk's gradient is computed in the same visit, while its logits are warm (the
-idea of Liger Kernel, arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118).
+Tokens are taken in chunks, and each chunk's gradient is computed in the same visit, while its logits are warm (the idea
+of Liger Kernel, arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118).
 """
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ def softcapped_logits(hidden, head, softcap):
 
 
 def reference(hidden, head, targets, weight, softcap):
-    """What `linear_cross_entropy` computes, by autograd over the whole logits tensor."""
+    """By autograd over the whole logits tensor."""
     logits = softcapped_logits(hidden, head, softcap)
     return (F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none") * weight.flatten()).sum()
 
@@ -67,9 +66,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def linear_cross_entropy(hidden, head, targets, weight, softcap):
-    """Sum over tokens of weight * negative log-likelihood, as a float32 scalar with gradient.
+    """Sum over tokens of weight * negative log-likelihood, a float32 scalar with gradient.
 
-    hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32 (0 ignores a token).
+    hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32.
     """
     if not torch.is_grad_enabled():
         return (token_nll(hidden, head, targets, softcap) * weight).sum()

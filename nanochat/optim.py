@@ -1,11 +1,10 @@
 """
 Muon for the matrices, AdamW for the rest: the update maths and their sharded communication.
 
-It knows kinds of groups, not names of models. Matrices of one shape are a bucket (K, m, n), so that Newton-Schulz is a
-few batched products; everything else is a flat bucket (N,). A bucket is split along its first dimension over the ranks:
-gradients are reduce-scattered, each rank updates the float32 masters it owns, and the result is gathered straight into
-the parameters, which are views of the bucket (ZeRO, arXiv 1910.02054). Gradients are collected in float32 as soon as
-autograd has made them, and they are sums: whoever builds the loss divides by the global count.
+Matrices of one shape are a bucket (K, m, n), so that Newton-Schulz is a few batched products; everything else is a flat
+bucket (N,), split along its first dimension over the ranks: gradients are reduce-scattered, each rank updates its
+float32 masters, and the result is gathered straight into the parameters, which are views of the bucket (ZeRO, arXiv
+1910.02054). Gradients are float32 sums: whoever builds the loss divides by the global count.
 """
 from dataclasses import dataclass
 
@@ -17,14 +16,13 @@ from nanochat.common import CheckpointError
 
 @dataclass(frozen=True)
 class Group:
-    """kind is "muon" (all 2-D) or "adamw"; lr is multiplied by the schedule."""
+    """kind is "muon" (all 2-D) or "adamw"."""
 
     kind: str
     params: list            # [(name, parameter), ...]
     lr: float
     betas: tuple = (0.8, 0.95)
     eps: float = 1e-10
-    momentum: float = 0.95
     weight_decay: float = 0.0
 
 
@@ -76,7 +74,6 @@ class _Bucket:
         p.grad = None
 
     def _split(self, full, like):
-        """Views of `full` with the shapes of `like`."""
         if self.shape is not None:
             return list(full[: len(like)])
         flat = full[: sum(p.numel() for p in like)].split([p.numel() for p in like])
@@ -137,7 +134,7 @@ class MuonAdamW:
 
     @torch.no_grad()
     def reduce(self):
-        """Sum the gradients over the ranks; returns their global 2-norm. Every rank must call."""
+        """Sum the gradients over the ranks; returns their global 2-norm."""
         square = torch.zeros((), dtype=torch.float64, device=self.buckets[0].grad.device)
         for bucket in self.buckets:
             bucket.reduced = runtime.reduce_scatter_sum(self.rt, bucket.grad)
@@ -149,13 +146,13 @@ class MuonAdamW:
             bucket.grad.zero_()
 
     @torch.no_grad()
-    def step(self, lr_scale=1.0, momentum=None):
-        """Update from what `reduce` left and write the result into the model. momentum overrides Muon's own."""
+    def step(self, lr_scale=1.0, momentum=0.95):
+        """Update from what `reduce` left; momentum is Muon's."""
         self.steps += 1
         for bucket in self.buckets:
             group = bucket.group
             if group.kind == "muon":
-                bucket.muon(group.lr * lr_scale, group.momentum if momentum is None else momentum, group.weight_decay)
+                bucket.muon(group.lr * lr_scale, momentum, group.weight_decay)
             else:
                 bucket.adamw(group.lr * lr_scale, self.steps)
         self._publish()
@@ -167,18 +164,18 @@ class MuonAdamW:
 
     @torch.no_grad()
     def masters(self):
-        """{parameter name: float32 tensor}, whole, on every rank."""
+        """{parameter name: whole float32 tensor}; every rank must call."""
         return {k: v for b in self.buckets for k, v in b.named_full(b.master).items()}
 
     @torch.no_grad()
     def state(self):
-        """{"momentum.<name>" and the like: float32 tensor}, whole, on every rank."""
+        """{"momentum.<name>" and the like: whole float32 tensor}; every rank must call."""
         return {f"{key}.{name}": t for b in self.buckets for key, shard in b.state.items()
                 for name, t in b.named_full(shard).items()}
 
     @torch.no_grad()
     def load(self, masters, state=None, steps=0):
-        """Take masters, and optimizer state where given, saved on any number of ranks; updates the model too."""
+        """Take masters and optimizer state, saved on any number of ranks; updates the model too."""
         self.steps = steps
         for bucket in self.buckets:
             bucket.load_shard(bucket.master, masters)

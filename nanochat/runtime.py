@@ -72,8 +72,7 @@ def _cpu_name():
 
 
 def _keep_freed_memory():
-    """Ask glibc to keep freed blocks. By default every large temporary goes back to the kernel and is
-    faulted in again at its next use, about 9 % of a training step (dev/LOG.md)."""
+    """By default glibc gives every large temporary back to the kernel: about 9 % of a step (dev/LOG.md)."""
     m_trim_threshold, m_mmap_threshold = -1, -3
     with contextlib.suppress(OSError, AttributeError):    # another C library
         libc = ctypes.CDLL(None)
@@ -109,7 +108,7 @@ def all_reduce_sum(rt, tensor):
 
 
 def reduce_scatter_sum(rt, whole):
-    """This rank's slice (along dim 0, which must divide by world_size) of the sum of `whole`."""
+    """This rank's slice of the sum of `whole`, whose dim 0 must divide by world_size."""
     if rt.world_size == 1:
         return whole
     mine = torch.empty_like(whole[: whole.size(0) // rt.world_size])
@@ -118,7 +117,7 @@ def reduce_scatter_sum(rt, whole):
 
 
 def all_gather_into(rt, whole, mine):
-    """Fill `whole` with every rank's `mine`, one after another along dim 0."""
+    """Fill `whole` with every rank's `mine`, along dim 0."""
     if rt.world_size == 1:
         if whole.data_ptr() != mine.data_ptr():
             whole.copy_(mine)
@@ -128,7 +127,7 @@ def all_gather_into(rt, whole, mine):
 
 
 def all_gather_object(rt, value) -> list:
-    """The value of every rank, in rank order. For small plain values."""
+    """The small plain value of every rank, in rank order."""
     if rt.world_size == 1:
         return [value]
     values = [None] * rt.world_size
@@ -147,7 +146,7 @@ def broadcast_object(rt, value):
 
 @contextlib.contextmanager
 def lost_ranks_named(rt):
-    """One line for what a collective raises when another process has died or does not answer."""
+    """One line when another process has died or does not answer."""
     try:
         yield
     except RuntimeError as e:

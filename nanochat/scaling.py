@@ -46,8 +46,8 @@ class GPU:
     dollars: float
 
 
-# The tiers are named after $24 an hour for 8 x H100, $14.32 for 8 x A100-80 is from reports of d20 runs; other prices are
-# guesses. The cpu is two cores of the machine in dev/LOG.md.
+# The tiers' names rest on $24 an hour for 8 x H100; $14.32 for 8 x A100-80 is from reports of d20 runs; others are guesses.
+# The cpu: two cores of the machine in dev/LOG.md.
 GPUS = {"b200": GPU(179, 2250e12, 5.0), "h200": GPU(140, 989e12, 3.5), "h100-pcie": GPU(79, 756e12, 2.5),
         "h100": GPU(79, 989e12, 3.0), "a100-80": GPU(79, 312e12, 1.79), "a100-40": GPU(39, 312e12, 1.29),
         "l40s": GPU(44, 362e12, 0.9), "a6000": GPU(47, 155e12, 0.5), "4090": GPU(23.5, 165e12, 0.4),
@@ -88,8 +88,7 @@ def flops_per_token(depth, vocab_size, sequence_len) -> int:
 def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02) -> Pretraining:
     """The recipe of a depth; `batch_tokens` and `steps` count where not 0, `lr` is Muon's.
 
-    From DEEP on, not yet measured here: warm-down over 0.65 of the steps to 5 %, as in nanochat's public record for GPT-2's
-    score (d24, 1.65 hours), and the laws below.
+    From DEEP on, not yet measured here: warm-down over 0.65 of the steps to 5 %, as in nanochat's public d24 record.
     """
     tokens = horizon_tokens(depth, vocab_size, ratio)
     batch_tokens = batch_tokens or total_batch_tokens(depth, tokens)
@@ -101,17 +100,14 @@ def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02)
 
 
 def horizon_tokens(depth, vocab_size, ratio=20.0) -> int:
-    """`ratio` for each parameter (20: Chinchilla, arXiv 2203.15556), from DEEP on without the embedding.
-
-    The tiers' prices come from 20; the public record took 8, with more in its architecture.
-    """
+    """`ratio` for each parameter (20: Chinchilla, arXiv 2203.15556), from DEEP on without the embedding."""
     return int(ratio * (num_params(depth, vocab_size) - (depth >= DEEP) * head_params(depth, vocab_size)))
 
 
 def total_batch_tokens(depth, tokens) -> int:
-    """Tokens a step: below DEEP by depth, then ~ horizon^0.383 (arXiv 2505.13738), a power of two.
+    """Tokens a step: below DEEP by depth, then a power of two ~ horizon^0.383 (arXiv 2505.13738).
 
-    The law goes through 2^20 tokens at the 5.84 billion of the public record's d24.
+    The law goes through 2^20 at the 5.84 billion tokens of the public d24 record.
     """
     if depth < DEEP:
         return 8192 if depth <= 4 else 32768 if depth <= 6 else 131072
@@ -136,7 +132,7 @@ def adam_lr_scale(n_embd) -> float:
 
 
 def lr_scale(step, steps, warmup_frac=0.0, warmdown_frac=0.4, final=0.0) -> float:
-    """Trapezoid (arXiv 2405.18392): up over the first warmup_frac of the steps, flat, linearly down to `final`."""
+    """Trapezoid (arXiv 2405.18392): linearly up, flat, linearly down to `final`."""
     warmup, warmdown = round(warmup_frac * steps), round(warmdown_frac * steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -166,9 +162,9 @@ def disk_bytes(depth, vocab_size, tokens) -> float:
 def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> float:
     """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
-    Weights of `itemsize` bytes (the embedding float32), float32 gradients; masters and optimizer state are shared by
-    `world` devices. A layer keeps 18 numbers a token and channel for the backward pass, which takes 10 more; the
-    optimizer's temporaries come when those are gone.
+    Weights of `itemsize` bytes (embedding 4), float32 gradients; masters and optimizer state shared by `world` devices.
+    A layer keeps 18 numbers a token and channel for the backward pass, which takes 10 more; the optimizer's temporaries
+    come when those are gone.
     """
     head, matrix, width = head_params(depth, vocab_size), matrix_params(depth), model_shape(depth).n_embd
     held = (itemsize + 4) * matrix + (itemsize + 12) * head + (8 * matrix + 24 * head) / world
@@ -184,9 +180,6 @@ def device_batch_size(depth, vocab_size, sequence_len, gib, world=1) -> int:
 
 
 def rows_at_a_time(device_type, sequence_len, rows) -> int:
-    """How many of a device's `rows` a step to take at a time, a divisor: up to 32, on a CPU 2,048 tokens.
-
-    More would only leave a CPU's caches: as fast, in three times the memory (dev/LOG.md).
-    """
+    """A divisor of a device's `rows` a step: up to 32, on a CPU 2,048 tokens, for its caches (dev/LOG.md)."""
     most = max(1, 2048 // sequence_len) if device_type == "cpu" else 32
     return max(n for n in range(1, max(1, min(rows, most)) + 1) if max(rows, 1) % n == 0)

@@ -3,9 +3,8 @@ Parquet shards of text -> memory-mapped shards of token ids, made once for each 
 
     python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet    one shard: how prepare_tokens starts a worker
 
-A token shard is three files: ids (uint16, or uint32 for a large vocabulary), document offsets, and a manifest: what
-they were made from, their lengths and hashes. It is used only if all that still holds. Free of torch, so that workers
-start fast.
+Three files: ids (uint16, or uint32), document offsets, and a manifest of sources, lengths and hashes; used only if all
+that still holds. Free of torch, so that workers start fast.
 """
 import functools
 import hashlib
@@ -60,7 +59,7 @@ def _load_npy(path, sha256, dtypes):
 
 
 class _NpyWriter:
-    """A one-dimensional .npy file of unknown length. numpy leaves room in the header for the first axis to grow."""
+    """A 1-D .npy file of unknown length: numpy leaves room in the header for the first axis to grow."""
 
     def __init__(self, file, dtype):
         self.file, self.dtype, self.n, self.digest = file, np.dtype(dtype), 0, hashlib.sha256()
@@ -78,7 +77,7 @@ class _NpyWriter:
         self.file.write(data)
 
     def finish(self):
-        """Write the true length into the header; returns the file's bytes."""
+        """Returns the file's bytes."""
         size = self.file.tell()
         self._header()
         return size
@@ -97,7 +96,7 @@ def _batches(texts):
 
 
 def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
-    """Tokenize one shard into out_dir; the manifest, without which the rest does not count, is written last."""
+    """The manifest is written last: without it the rest does not count."""
     parquet, target = Path(parquet), Path(out_dir) / Path(parquet).stem
     source, bos = _stamp(parquet), tokenizer.bos_id
     with atomic_file(f"{target}.tokens.npy") as tokens_path, atomic_file(f"{target}.offsets.npy") as offsets_path:
@@ -149,9 +148,9 @@ def _load_shard(tokenizer, parquet, out_dir):
 
 
 def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
-    """The token shards of `shard_paths`, those made that are not there yet, in base_dir()/tokens/<hash>/<name>/.
+    """The token shards of `shard_paths`, in base_dir()/tokens/<hash>/<name>/; the missing ones are made.
 
-    In a distributed run rank 0 calls first, the others then find all made. Raises DataError naming a shard.
+    Rank 0 calls before the others. Raises DataError naming a shard.
     """
     root = base_dir().resolve() / "tokens" / tokenizer.hash
     out_dir = root / re.sub(r"[^\w.-]+", "_", str(name)).strip("_")
@@ -176,7 +175,7 @@ def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
 
 
 def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
-    """One fresh interpreter a shard: not fork (unsafe with torch's threads), not spawn (imports the main script)."""
+    """A fresh interpreter a shard: fork is unsafe with torch's threads, spawn imports the main script."""
     children, stopping = [], threading.Event()
 
     def work(path):

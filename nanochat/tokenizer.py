@@ -1,8 +1,8 @@
 """
 Text <-> token ids: byte pair encoding, trained by rustbpe, encoded by tiktoken, kept as JSON (never pickle).
 
-The first ids are byte-level tokens in the order in which they were learned, the last ones the special tokens. These are
-no text: encode() never yields one, decode() never shows one; chat_format and the data loader place them by name.
+Ids are byte-level tokens in the order learned, then the special tokens. These are no text: encode() never yields one,
+decode() never shows one; chat_format and the data loader place them by name.
 """
 import base64
 import functools
@@ -58,10 +58,7 @@ def _training_pieces(texts):
 
 
 class Tokenizer:
-    """A vocabulary and its encoder; safe to share between threads.
-
-    tokens: the bytes of each ordinary token, in id order; special: the names that take the ids after them.
-    """
+    """tokens: the bytes of each ordinary token; special: names that take the ids after them. Thread-safe."""
 
     def __init__(self, tokens, special, pattern):
         self.tokens, self.pattern = list(tokens), pattern
@@ -75,10 +72,7 @@ class Tokenizer:
     # ---- make, save, load
     @classmethod
     def train(cls, texts, vocab_size):
-        """Learn `vocab_size` tokens, the special ones among them, from an iterable of str.
-
-        Little text gives fewer. Raises UsageError when not even the bytes fit.
-        """
+        """Learn `vocab_size` tokens, the special ones among them; little text gives fewer. Raises UsageError."""
         least = N_BYTES + len(SPECIAL_TOKENS)
         if vocab_size < least:
             raise UsageError(f"--vocab_size must be at least {least} (bytes and special tokens), got {vocab_size}")
@@ -88,14 +82,14 @@ class Tokenizer:
         return cls(sorted(ranks, key=ranks.get), SPECIAL_TOKENS, pattern)
 
     def save(self, dir=None) -> Path:
-        """Write tokenizer.json into `dir` (default: tokenizer/ under the base directory)."""
+        """Into `dir`, by default tokenizer/ under the base directory."""
         path = _path(dir)
         atomic_write(path, json.dumps({**json.loads(self._json), "hash": self.hash}, indent=0) + "\n")
         return path
 
     @classmethod
     def load(cls, dir=None):
-        """The tokenizer kept in `dir`. Raises MissingArtifact, DataError."""
+        """Raises MissingArtifact, DataError."""
         path = _path(dir)
         if not path.is_file():
             raise MissingArtifact("tokenizer", path, "python -m scripts.tok_train")
@@ -154,7 +148,7 @@ class Tokenizer:
         return self._special[name]
 
     def token_bytes(self) -> np.ndarray:
-        """Bytes of text that each id stands for: (vocab_size,) int32, 0 for special tokens."""
+        """Of each id: (vocab_size,) int32, 0 for special tokens."""
         return np.array([len(token) for token in self.tokens] + [0] * len(self._special), dtype=np.int32)
 
 

@@ -1,9 +1,8 @@
 """
-The loop: every kind of training is a Stage run by `run`; batches that depend on the model are sampled when asked for.
+The loop: every kind of training is a Stage run by `run`.
 
 A step's loss is the weighted sum over all its tokens divided by their global count, so any split of a batch over ranks
-and micro-batches gives the same gradient. State is saved whole, while the next steps are made; a resumed run continues
-as if never stopped, and one with other settings is refused with the two values.
+and micro-batches gives the same gradient. State is saved whole: a resumed run continues as if never stopped.
 """
 import contextlib
 import gc
@@ -72,21 +71,21 @@ class Stage:
     folder: Path                                   # checkpoints go here
     log_path: Path                                 # one JSON line a logged step
     steps: int
-    batches: Callable                              # a generator, closed when the run ends
+    batches: Callable                              # closed when the run ends
     schedule: Callable                             # step -> (learning-rate factor, Muon momentum)
     identity: dict                                 # what a resumed run must share with the saved one
     meta: dict                                     # saved beside it: model, tokenizer, config
     evaluate: Callable | None = None               # () -> {"val_...": float}; every rank calls it
     eval_every: int = 0                            # 0: only at the end
     save_every: int = 0
-    keep: int = 2                                  # for these see RunFlags
+    keep: int = 2                                  # and these: RunFlags
     skip_nonfinite: int = 0
     resume_anyway: bool = False     
     extra: dict = field(default_factory=dict)      # what `batches` wants logged with the step
 
 
 def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0.004, weight_decay=0.0, scale=1.0):
-    """Muon on the matrices, AdamW on embedding and head; `scale` multiplies all learning rates."""
+    """Muon on the matrices, AdamW on embedding and head; `scale` is on all learning rates."""
     groups, adam = model.parameter_groups(), scale * scaling.adam_lr_scale(model.config.n_embd)
     return MuonAdamW([Group("adamw", groups["embedding"], embedding_lr * adam),
                       Group("adamw", groups["unembedding"], unembedding_lr * adam),
@@ -94,10 +93,10 @@ def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0
 
 
 def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
-    """One optimizer step over this rank's micro-batches. Returns (global loss, gradient norm, any rank wants to stop).
+    """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop).
 
-    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` counts the step and returns
-    NaN for both. Every rank must call.
+    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. Every
+    rank must call.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
@@ -126,9 +125,9 @@ def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, ma
 
 
 def save(stage, optimizer, state, rt, writer, val, wait):
-    """Start writing a checkpoint (every rank must call, rank 0 writes), or with `wait` write it.
+    """Start (`wait`: and finish) writing a checkpoint; every rank must call, rank 0 writes.
 
-    `val`: validated at this step. Raises on every rank when this write, or the one before, has failed.
+    Raises on every rank when this write, or the one before, has failed.
     """
     start = time.monotonic()
     masters, optim_state = optimizer.masters(), optimizer.state()
@@ -183,7 +182,7 @@ def _graceful():
 
 @contextlib.contextmanager
 def _no_garbage_collection():
-    """The collector's pauses differ from rank to rank; _evaluate calls it instead."""
+    """Its pauses differ from rank to rank; _evaluate collects instead."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -195,7 +194,7 @@ def _no_garbage_collection():
 
 
 def _trim_log(path, step):
-    """Drop the log lines of steps that will be made again, and what a crash left of a line."""
+    """Drop the lines of steps that will be made again, and broken ones."""
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -243,7 +242,7 @@ def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
 
 
 def run(stage, model, optimizer, rt):
-    """Train `stage` from its newest checkpoint, or from the model as given, to its last step. Every rank must call.
+    """Train `stage` from its newest checkpoint, or the model as given, to its last step; every rank must call.
 
     Returns (seconds of steps in earlier sittings, TrainState). Raises Interrupted, all saved, after Ctrl-C or SIGTERM.
     """
@@ -265,7 +264,6 @@ def run(stage, model, optimizer, rt):
 
 
 def metrics(stage, model, state, rt) -> dict:
-    """What a finished stage puts into its result file."""
     flops = model.flops_per_token()
     rate = state.tokens / max(state.train_s, 1e-9)
     mfu = rate * flops / (rt.peak_flops * rt.world_size) if rt.peak_flops else None
@@ -277,10 +275,7 @@ def metrics(stage, model, state, rt) -> dict:
 
 
 def run_locked(stage, model, optimizer, rt, config, result, more=dict):
-    """Lock the folder, honour --fresh, train, write report/results/<result>.json.
-
-    `more()`: metrics of the script's own, after the training.
-    """
+    """Lock the folder, honour --fresh, train, write report/results/<result>.json with metrics and `more()`."""
     with run_lock(stage.folder.parent / f".{stage.folder.name}.lock") if rt.rank == 0 else contextlib.nullcontext():
         if config.fresh and rt.rank == 0:
             shutil.rmtree(stage.folder, ignore_errors=True)

@@ -11,9 +11,9 @@ interrupted run goes on with the same command.
 import json
 from dataclasses import asdict, dataclass
 
-from nanochat import checkpoint, finetune, rollout, runtime, scaling, train
-from nanochat.cli import option, parse
-from nanochat.common import UsageError, base_dir, log, mix_seed, run, setup_logging
+from nanochat import checkpoint, finetune, rollout, scaling, train
+from nanochat.cli import at_least, option, parse
+from nanochat.common import UsageError, base_dir, log, mix_seed, run
 from nanochat.dataloader import ChatRows, StepBatches
 from nanochat.engine import Engine
 from nanochat.tasks import factors, lookup
@@ -41,9 +41,7 @@ class Config(train.RunFlags):
     def __post_init__(self):
         if self.samples < 2:
             raise UsageError(f"--samples must be at least 2 (answers are compared with each other), got {self.samples}.")
-        for name, least in (("questions", 1), ("anchor_rows", 0), ("device_batch_size", 1), ("max_new_tokens", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
+        at_least(self, questions=1, anchor_rows=0, device_batch_size=1, max_new_tokens=1)
         if self.temperature <= 0:
             raise UsageError(f"--temperature must be above 0, got {self.temperature}: equal answers teach nothing.")
 
@@ -79,14 +77,10 @@ def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
 
 def main(argv=None):
     config = parse(Config, argv, __doc__)
-    rt = runtime.init(config.device)
-    setup_logging(rt.rank)
+    rt, tag, source, model, tokenizer, meta = finetune.start(config)
     for name in ("questions", "anchor_rows"):
         if getattr(config, name) % rt.world_size:
             raise UsageError(f"--{name}={getattr(config, name)} must divide by the {rt.world_size} ranks.")
-    source = checkpoint.find(config.source, config.source_tag or None)
-    model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
-    tag = config.tag or source.parent.name
     names = config.tasks or ("kg_word_problem" if meta["dataset"] == "kindergarten" else "gsm8k")
     tasks = [task for name, times in factors(names.split("|")) for task in [lookup(name).make("train")] * times]
     steps = config.num_iterations or max(1, round(config.epochs * sum(map(len, tasks)) / config.questions))
@@ -95,20 +89,16 @@ def main(argv=None):
     if config.dry_run:
         return
     anchor = anchor_batches(config, meta, tokenizer, model.config.sequence_len, steps, rt)
-    model.requires_grad_(True).train()
-    optimizer = train.make_optimizer(model, rt, scale=config.lr_scale)
-    optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
-    extra = {}
+    optimizer = finetune.optimizer_from(source, model, rt, config.lr_scale)
+    extra, common = {}, {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
     stage = train.Stage(
         name="reinforcement learning", folder=checkpoint.stage_dir("rl") / tag,
         log_path=base_dir() / "logs" / f"rl_{tag}.jsonl", steps=steps,
         batches=lambda start: rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=1.0), scaling.muon_momentum(step, steps)),
         identity={"tasks": names, "steps": steps, "questions": config.questions, "samples": config.samples,
-                  "anchor_rows": config.anchor_rows, "tokenizer": tokenizer.hash, "model": asdict(model.config),
-                  "source": meta["files"]["model.safetensors"]},
-        meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"],
-              "data": meta["data"], "tasks": names, "config": asdict(config)},
+                  "anchor_rows": config.anchor_rows, **common, "source": meta["files"]["model.safetensors"]},
+        meta={**common, "dataset": meta["dataset"], "data": meta["data"], "tasks": names, "config": asdict(config)},
         extra=extra, **config.for_stage())
     train.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
 
