@@ -7,8 +7,8 @@ sees only the keys up to its end) win by a wide margin.
 import torch
 import torch.nn.functional as F
 
-BLOCK = 128               # queries handled together by `blocked`
-BLOCKED_MAX_T = 1024      # beyond, the scores kept cost more memory than the speed is worth
+BLOCK = 128  # queries handled together by `blocked`
+BLOCKED_MAX_T = 1024  # beyond, the scores kept cost more memory than the speed is worth
 
 
 def sdpa(q, k, v, positions=None):
@@ -22,7 +22,7 @@ def sdpa(q, k, v, positions=None):
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
     else:
         keys = torch.arange(k.size(2), device=k.device)
-        mask = keys[None, None, None, :] <= positions[:, None, :, None]   # (B, 1, T, S)
+        mask = keys[None, None, None, :] <= positions[:, None, :, None]  # (B, 1, T, S)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
     return y.transpose(1, 2)
 
@@ -49,7 +49,7 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx, d_out):
         q, k, v, *kept = ctx.saved_tensors
         T, d_q, d_k, d_v = q.size(1), torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        add = 0                    # the last block sees all keys and so fills their gradients; the others add
+        add = 0  # the last block sees all keys and so fills their gradients; the others add
         for start, p in reversed(list(zip(range(0, T, BLOCK), kept))):
             end = min(start + BLOCK, T)
             d_o = d_out[:, start:end]

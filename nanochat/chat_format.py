@@ -102,7 +102,7 @@ def _newest(turns, room):
 
 
 def encode_text(tokenizer, text) -> list[int]:
-    """The ids of a text part, its leading blank included; [] for no text."""
+    """The ids of a text part, its leading blank included."""
     return tokenizer.encode(" " + text) if text else []
 
 

@@ -68,7 +68,7 @@ def save(folder, step, masters, optim_state, meta, keep=2):
                     "files": {p.name: sha256(p) for p in sorted(tmp.glob("*.safetensors"))}}
             write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
         _drop_old(folder, step, keep)
-    except (OSError, safetensors.SafetensorError) as e:      # a full disk, for example
+    except (OSError, safetensors.SafetensorError) as e:  # a full disk, for example
         raise NanochatError(f"cannot write a checkpoint to {folder}: {e}. The checkpoints before it are whole; mend "
                             "this, then run the same command to go on from there.") from None
 
@@ -78,13 +78,12 @@ def _drop_old(folder, step, keep):
     best = best_step(folder)
     for old in [s for s in steps_in(folder) if s <= step][:-keep]:
         if old != best:
-            gone = folder / f".{old:06d}.{os.getpid()}.tmp"     # its name is never that of a part
+            gone = folder / f".{old:06d}.{os.getpid()}.tmp"  # its name is never that of a part
             os.rename(folder / f"{old:06d}", gone)
             shutil.rmtree(gone)
 
 
 def best_step(folder):
-    """The step with the lowest validation loss, or None."""
     losses = {}
     for step in steps_in(folder):
         with contextlib.suppress(CheckpointError):
@@ -134,7 +133,7 @@ class Writer:
 
 
 def read_meta(folder) -> dict:
-    """The verified meta.json. Raises CheckpointError."""
+    """Raises CheckpointError."""
     path = Path(folder) / "meta.json"
     try:
         meta = read_json(path)
@@ -160,7 +159,7 @@ def _tensors(folder, name, meta):
 
 
 def load(folder, with_optim=False):
-    """(masters, optimizer state or None, meta). Raises CheckpointError naming the file."""
+    """(masters, optimizer state or None, meta). Raises CheckpointError."""
     meta = read_meta(folder)
     optim_state = _tensors(folder, "optim.safetensors", meta) if with_optim else None
     return _tensors(folder, "model.safetensors", meta), optim_state, meta

@@ -11,7 +11,6 @@ Types: int, float, str, bool, and Optional of the first three. Validate in __pos
 """
 import argparse
 import dataclasses
-import types
 import typing
 
 from nanochat.common import UsageError
@@ -34,12 +33,6 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}. See --help.")
 
 
-def _plain_type(annotation):
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next(a for a in typing.get_args(annotation) if a is not type(None))
-    return annotation
-
-
 def _boolean(text):
     yes, no = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
     if text.lower() not in yes + no:
@@ -52,10 +45,10 @@ def build_parser(cls, doc=None) -> argparse.ArgumentParser:
     hints = typing.get_type_hints(cls)
     inherited = {f.name: next(i for i, c in enumerate(cls.__mro__) if f.name in c.__dict__.get("__annotations__", ()))
                  for f in dataclasses.fields(cls)}
-    for f in sorted(dataclasses.fields(cls), key=lambda f: inherited[f.name]):      # its own flags first
+    for f in sorted(dataclasses.fields(cls), key=lambda f: inherited[f.name]):  # its own flags first
         short, choices = f.metadata["short"], f.metadata["choices"]
         names = ([f"-{short}"] if short else []) + list(dict.fromkeys((f"--{f.name}", f"--{f.name.replace('_', '-')}")))
-        kind = _plain_type(hints[f.name])
+        kind = next((a for a in typing.get_args(hints[f.name]) if a is not type(None)), hints[f.name])  # Optional
         shown = "" if f.default is None or f.default == "" else f" (default: {f.default})"
         more = {"nargs": "?", "const": True, "type": _boolean} if kind is bool else {"type": kind}
         parser.add_argument(*names, dest=f.name, default=f.default, choices=choices,

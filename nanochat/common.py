@@ -83,7 +83,7 @@ def atomic_write(path, data):
 
 @contextlib.contextmanager
 def atomic_file(path):
-    """Yield a temporary path, whose file takes the name `path` when the block ends well."""
+    """Yield a temporary path; when the block ends well its file becomes `path`."""
     path = Path(path)
     tmp = _temporary(path)
     try:
@@ -97,7 +97,7 @@ def atomic_file(path):
 
 @contextlib.contextmanager
 def atomic_dir(path):
-    """Yield a temporary folder; when the block ends well it becomes `path`, replacing what stood there."""
+    """Yield a temporary folder; when the block ends well it becomes `path`, whatever stood there."""
     path = Path(path)
     tmp, old = _temporary(path), _temporary(path, "old")
     shutil.rmtree(tmp, ignore_errors=True)
@@ -108,7 +108,7 @@ def atomic_dir(path):
             _fsync(file)
         _fsync(tmp)
         if path.exists():
-            shutil.rmtree(old, ignore_errors=True)       # of a killed process of this number
+            shutil.rmtree(old, ignore_errors=True)  # of a killed process of this number
             os.rename(path, old)
         try:
             os.rename(tmp, path)
@@ -182,7 +182,6 @@ def git_commit() -> str:
 
 
 def versions() -> dict:
-    """Of the packages whose behaviour can change a result."""
     found = {"python": platform.python_version()}
     for name in ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -219,7 +218,6 @@ class Progress:
         self.shown = self.start if not self.tty else 0.0
 
     def update(self, n=1, **fields):
-        """Count `n` more units; `fields` are shown behind."""
         self.done += n
         now = time.monotonic()
         if now - self.shown < (0.1 if self.tty else self.every_s) and not (self.tty and self.done >= self.total):
@@ -236,7 +234,7 @@ class Progress:
         print("\r" + text[:width].ljust(width), end="", flush=True)
 
     def close(self):
-        """Leave the line and return the seconds it took."""
+        """Returns the seconds it took."""
         if self.tty and self.shown:
             self._redraw("")
             print(end="\r", flush=True)

@@ -19,7 +19,7 @@ from nanochat.chat_format import render
 from nanochat.common import Progress, UsageError, atomic_file, log, mix_seed
 from nanochat.token_shards import TokenShard, prepare_tokens  # noqa: F401 (for whoever wants rows)
 
-FORMAT = 1                     # of packing
+FORMAT = 1  # of packing
 PLAN_CACHE_DOCUMENTS = 20_000  # from here on a shard's plan is kept on disk
 
 
@@ -30,15 +30,15 @@ class Plan:
 
     Where a piece continues a document, that first token is the last of another row too.
     """
-    first: np.ndarray     # (rows + 1,) int64
-    start: np.ndarray     # (pieces,) int64
-    length: np.ndarray    # (pieces,) int32
+    first: np.ndarray  # (rows + 1,) int64
+    start: np.ndarray  # (pieces,) int64
+    length: np.ndarray  # (pieces,) int32
 
     def __len__(self):
         return len(self.first) - 1
 
     def row_lengths(self):
-        """Tokens in each row, without padding: (rows,) int64."""
+        """Without padding: (rows,) int64."""
         return np.add.reduceat(self.length, self.first[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
 
 
@@ -49,13 +49,13 @@ def pack(offsets, capacity, crop, seed=0) -> Plan:
     longest waiting piece is cut: its head fills the row, bos + tail waits on. The order of rows is mixed by `seed`.
     """
     starts, lengths = np.asarray(offsets[:-1], np.int64), np.diff(offsets).astype(np.int64)
-    step = capacity - 1                              # a continued piece begins with a bos of its own
+    step = capacity - 1  # a continued piece begins with a bos of its own
     full = np.maximum(0, -(-(lengths - capacity) // step)) if crop else np.zeros_like(lengths)
     assert crop or lengths.max(initial=0) <= capacity, f"{lengths.max()} tokens do not fit {capacity}"
     turn = np.arange(full.sum()) - np.repeat(np.cumsum(full) - full, full)
     rows = [[(start, capacity)] for start in (np.repeat(starts, full) + turn * step).tolist()]
     rows += _best_fit((starts + full * step).tolist(), (lengths - full * step).tolist(), capacity, crop)
-    order = np.random.RandomState(mix_seed("pack", seed) % 2**32).permutation(len(rows))   # a stream numpy froze
+    order = np.random.RandomState(mix_seed("pack", seed) % 2**32).permutation(len(rows))  # a stream numpy froze
     rows = [rows[i] for i in order]
     pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 2)
     first = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
@@ -65,7 +65,7 @@ def pack(offsets, capacity, crop, seed=0) -> Plan:
 def _best_fit(starts, lengths, capacity, crop):
     """Rows of (start, length) pieces. One bit a length says whether such a piece waits: the best is one mask away."""
     waiting = [[] for _ in range(capacity + 1)]
-    for start, length in zip(reversed(starts), reversed(lengths)):    # equals leave in their order
+    for start, length in zip(reversed(starts), reversed(lengths)):  # equals leave in their order
         waiting[length].append(start)
     there = sum(1 << length for length in range(1, capacity + 1) if waiting[length])
     rows = []
@@ -79,7 +79,7 @@ def _best_fit(starts, lengths, capacity, crop):
             start = waiting[length].pop()
             if not waiting[length]:
                 there ^= 1 << length
-            if not fits:                             # a gap of 1 takes only bos, and the tail is the whole piece again
+            if not fits:  # a gap of 1 takes only bos, and the tail is the whole piece again
                 tail = length - gap + 1
                 waiting[tail].append(start + gap - 1)
                 there |= 1 << tail
@@ -130,7 +130,6 @@ def _digest(*parts):
 
 
 def _plan(shard, sequence_len):
-    """The packing of a shard; of a large one it is kept beside its tokens."""
     path = Path(f"{shard.path}.rows{sequence_len}.npz")
     stamp = np.array([FORMAT, *bytes.fromhex(shard.sha256)])
     if path.exists():
@@ -180,11 +179,11 @@ class ChatRows(_Rows):
 @dataclass
 class Batch:
     """One micro-step of one rank. A step's loss is the sum of weight * nll over all its batches / count."""
-    inputs: torch.Tensor      # (B, T) int64
-    targets: torch.Tensor     # (B, T) int64
-    weight: torch.Tensor      # (B, T) float32
-    count: float              # sum of weight over the whole step, all ranks; at least 1
-    rows: list                # global row numbers
+    inputs: torch.Tensor  # (B, T) int64
+    targets: torch.Tensor  # (B, T) int64
+    weight: torch.Tensor  # (B, T) float32
+    count: float  # sum of weight over the whole step, all ranks; at least 1
+    rows: list  # global row numbers
 
     def to(self, device):
         moved = (tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.targets, self.weight))
@@ -210,7 +209,7 @@ class StepBatches:
                  start_step=0):
         if len(rows) == 0:
             raise UsageError("the data set is empty: no row to train on. Give another --dataset.")
-        device_batch_size = min(device_batch_size, max(1, rows_per_step // world_size))     # a rank's whole share
+        device_batch_size = min(device_batch_size, max(1, rows_per_step // world_size))  # a rank's whole share
         if rows_per_step % (device_batch_size * world_size):
             raise UsageError(f"{rows_per_step} rows a step do not divide by --device_batch_size={device_batch_size} "
                              f"times {world_size} ranks. Choose a --device_batch_size that does.")
@@ -223,7 +222,7 @@ class StepBatches:
         return np.random.RandomState(mix_seed("epoch", self.seed, epoch) % 2**32).permutation(len(self.rows))
 
     def step_rows(self, step):
-        """Global row numbers of a step, on all ranks: int64 (rows_per_step,)."""
+        """On all ranks: int64 (rows_per_step,)."""
         epoch, row = np.divmod(step * self.rows_per_step + np.arange(self.rows_per_step), len(self.rows))
         if self.shuffle:
             for e in np.unique(epoch):

@@ -27,11 +27,11 @@ from nanochat.common import (DataError, MissingArtifact, Progress, UsageError, a
 @dataclass(frozen=True)
 class Dataset:
     name: str
-    repo: str           # on the hub; "": generated here
-    pattern: str        # file name of training shard i
-    n_train: int        # training shards that exist
-    validation: str     # file name of the validation shard
-    default_n: int      # shards fetched when -n is not given
+    repo: str  # on the hub; "": generated here
+    pattern: str  # of training shard i
+    n_train: int
+    validation: str
+    default_n: int  # shards fetched when -n is not given
 
     @property
     def folder(self) -> Path:
@@ -45,7 +45,7 @@ DATASETS = {row.name: row for row in [
     Dataset("fineweb-edu", "karpathy/fineweb-edu-100b-shuffle", "shard_{:05d}.parquet", 1822, "shard_01822.parquet", 8),
     Dataset("kindergarten", "", "train_{:03d}.parquet", 1000, "val.parquet", 4),
 ]}
-KINDERGARTEN_SHARD = 4000      # documents in a generated training shard
+KINDERGARTEN_SHARD = 4000  # documents in a generated training shard
 KINDERGARTEN_VAL = 800
 
 
@@ -103,7 +103,6 @@ def _damaged(path, error):
 
 
 def count_documents(path) -> int:
-    """Rows in a parquet shard. Raises DataError."""
     with _open(path) as file:
         return file.metadata.num_rows
 
@@ -124,11 +123,11 @@ def generate(row, n):
 
     Each has its own seed: shard i is the same however many are made. Small row groups keep readers small.
     """
-    from nanochat.kindergarten import documents      # reading other data sets needs none
+    from nanochat.kindergarten import documents  # reading other data sets needs none
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
     wanted = [(name, count) for name, count in wanted if not (row.folder / name).exists()]
     progress = Progress(sum(count for _, count in wanted), f"generating {row.name}: documents")
-    for name, count in reversed(wanted):             # validation last: the sign that all are there
+    for name, count in reversed(wanted):  # validation last: the sign that all are there
         texts = []
         for text in documents(count, seed=mix_seed(row.name, name)):
             texts.append(text)
@@ -178,7 +177,7 @@ def download(row, n, workers=4):
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
-            stop.set()                               # the other threads end at their next bytes
+            stop.set()  # the other threads end at their next bytes
             progress.close()
     for future in futures:
         if not isinstance(future.exception(), (hub.Stopped, type(None))):

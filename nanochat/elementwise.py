@@ -21,7 +21,6 @@ def rotate(x, cos, sin):
 
 
 def plain_rotate_norm(x, cos, sin, gain):
-    """x (B, T, H, D) rotated, normalised, times `gain`."""
     return plain_norm(rotate(x, cos, sin)) * gain
 
 
@@ -63,7 +62,6 @@ class _Norm(torch.autograd.Function):
 
 
 def _rotate_into(out, x, cos, sin):
-    """`rotate` written into `out`, whose layout may differ from x's."""
     n = cos.size(-1)
     a, b = x[..., :n], x[..., n:2 * n]
     torch.mul(a, cos, out=out[..., :n]).addcmul_(b, sin)
@@ -79,7 +77,7 @@ class _RotateNorm(torch.autograd.Function):
     def forward(ctx, x, cos, sin, gain):
         B, T, H, D = x.shape
         y = _rotate_into(x.new_empty((B, H, T, D)).transpose(1, 2), x, cos, sin)
-        inverse = _inverse_rms(x, gain)            # a rotation does not change the size
+        inverse = _inverse_rms(x, gain)  # a rotation does not change the size
         y.mul_(inverse)
         ctx.save_for_backward(y, inverse, cos, sin)
         ctx.gain = gain

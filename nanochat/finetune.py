@@ -1,7 +1,7 @@
 """
 Training on conversations: the one assembly behind midtraining and supervised finetuning.
 
-The loss is on what the assistant itself says. The stages differ in data and learning rate, defaults of their scripts.
+The loss is on what the assistant itself says. Data and learning rate are the defaults of the scripts.
 """
 from dataclasses import asdict, dataclass
 
@@ -9,7 +9,7 @@ import torch
 
 from nanochat import checkpoint, runtime, scaling, train
 from nanochat.cli import at_least, option
-from nanochat.common import UsageError, base_dir, log, setup_logging
+from nanochat.common import UsageError, log, setup_logging
 from nanochat.dataloader import ChatRows, StepBatches, collate
 from nanochat.kindergarten import train_conversations
 from nanochat.tasks import training_conversations
@@ -96,8 +96,7 @@ def run(stage_name, title, result, config, real_data):
                                config.lr_scale * scaling.lr_factor(model.config.n_layer, batch_tokens))
     common = {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
     stage = train.Stage(
-        name=title, folder=checkpoint.stage_dir(stage_name) / tag, log_path=base_dir() / "logs" / f"{stage_name}_{tag}.jsonl",
-        steps=steps,
+        name=title, steps=steps,
         batches=lambda start: iter(StepBatches(rows, per_step, at_a_time, rt.rank, rt.world_size, seed=config.seed,
                                                shuffle=True, start_step=start)),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=config.warmdown_frac),
@@ -106,7 +105,7 @@ def run(stage_name, title, result, config, real_data):
                   "source": meta["files"]["model.safetensors"]},
         meta={**common, "dataset": meta["dataset"], "data": data, "config": asdict(config)},
         evaluate=lambda: {"val_loss": masked_loss(model, val_rows, at_a_time, rt)},
-        eval_every=config.eval_every, **config.for_stage())
+        eval_every=config.eval_every, **config.for_stage(stage_name, tag))
     train.run_locked(stage, model, optimizer, rt, config, result)
 
 

@@ -1,7 +1,7 @@
 """
 The Transformer: architecture, initialisation, and the counts that scaling laws and reports are made of.
 
-It knows no optimizer, tokenizer, rank or checkpoint. Matrices are held in the compute dtype, the embedding in float32:
+It knows no optimizer, tokenizer, rank or checkpoint. Matrices are in the compute dtype, the embedding in float32, as
 its gradient sums over every occurrence of a word, which bf16 would round away.
 """
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class GPTConfig:
     n_embd: int = 768
     softcap: float = 15.0
     rope_base: float = 10000.0
-    max_attn_logit: float = 15.0    # of a query and its equal; otherwise sqrt(head size)
-    key_offset: float = 0.0         # share of channels in which a token is found by the one before
+    max_attn_logit: float = 15.0  # of a query and its equal; otherwise sqrt(head size)
+    key_offset: float = 0.0  # share of channels in which a token is found by the one before
 
     def __post_init__(self):
         assert self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must divide by n_head {self.n_head}"
@@ -48,7 +48,7 @@ class GPTConfig:
 
     @property
     def padded_vocab_size(self):
-        """Rows of embedding and head: a multiple of 64, which matrix units like."""
+        """A multiple of 64, which matrix units like."""
         return -(-self.vocab_size // 64) * 64
 
 
@@ -82,7 +82,7 @@ class Attention(nn.Module):
             k, v = cache.update(self.layer, k, v)
         elif self.offset_channels:
             k = offset_keys(k, self.offset_channels)
-        positions = positions if k.size(1) > T else None       # None: plain causal attention, no mask
+        positions = positions if k.size(1) > T else None  # None: plain causal attention, no mask
         return self.c_proj(attention(q, k, v, positions).reshape(B, T, C))
 
     def match_keys(self):
@@ -136,8 +136,8 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed=0):
-        """Matrices uniform with std 1/sqrt(fan_in), those that write into the residual zero."""
-        generator = torch.Generator().manual_seed(seed)   # on the CPU: the same on every device
+        """Matrices uniform with std 1/sqrt(fan_in); those that write into the residual zero."""
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
         for name, p in self.named_parameters():
             draw = torch.zeros(p.shape)
             if name == "wte.weight":
@@ -165,7 +165,7 @@ class GPT(nn.Module):
         return norm(x)
 
     def _rotary(self, positions):
-        """cos and sin (B or 1, T, 1, n) in the compute dtype, of positions (B or 1, T), for n pairs of channels."""
+        """cos and sin (B or 1, T, 1, n) of positions (B or 1, T), for n pairs of channels."""
         D = self.config.head_dim - self.config.offset_channels
         channel = torch.arange(0, D, 2, device=positions.device, dtype=torch.float32)
         angle = positions[..., None, None].float() * self.config.rope_base ** (-channel / max(D, 1))
@@ -190,12 +190,11 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def token_nll(self, idx, targets):
-        """In nats, float32 (B, T)."""
         h = self.hidden(idx).flatten(0, 1)
         return token_nll(h, self._head(), targets.flatten(), self.config.softcap).view_as(targets)
 
     def parameter_groups(self):
-        """{"embedding" | "unembedding" | "matrix": [(name, parameter), ...]}, every parameter exactly once."""
+        """{"embedding" | "unembedding" | "matrix": [(name, parameter), ...]}."""
         groups = {"embedding": [], "unembedding": [], "matrix": []}
         for name, p in self.named_parameters():
             kind = {"wte.weight": "embedding", "lm_head.weight": "unembedding"}.get(name, "matrix")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nanochat.common import NanochatError, base_dir, log
 
-ATTEMPTS = 4                   # each resumes by itself as long as bytes arrive
+ATTEMPTS = 4  # each resumes by itself as long as bytes arrive
 
 
 class HubError(NanochatError):
@@ -32,7 +32,7 @@ def endpoint() -> str:
 
 
 def list_files(repo, repo_type="dataset") -> list[str]:
-    """Sorted paths of all files in a repository. Raises HubError."""
+    """Sorted. Raises HubError."""
     from huggingface_hub import HfApi
     with _explained(f"the list of files of {repo}"):
         return sorted(HfApi(endpoint=endpoint()).list_repo_files(repo, repo_type=repo_type))
@@ -67,11 +67,10 @@ def _passing(error):
     from huggingface_hub.errors import HfHubHTTPError
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in (408, 416, 429, 500, 502, 503, 504)
-    return type(error).__name__ != "ConnectError"         # by name: which httpx depends on huggingface_hub
+    return type(error).__name__ != "ConnectError"  # by name: which httpx depends on huggingface_hub
 
 
 def _describe(repo, path, repo_type):
-    """(url, etag, size or None)."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     url = hf_hub_url(repo, path, repo_type=repo_type, endpoint=endpoint())
     about = get_hf_file_metadata(url, endpoint=endpoint())
@@ -94,7 +93,7 @@ def _part_file(dest, etag, on_bytes):
                 time.sleep(0.1)
             mine = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())
             if dest.exists():
-                if mine:                                 # opened after the other had finished
+                if mine:  # opened after the other had finished
                     part.unlink()
                 yield None
                 return
@@ -110,26 +109,26 @@ def _fetch_once(dest, url, etag, size, on_bytes):
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers, disable_progress_bars
     disable_progress_bars()
-    constants.DOWNLOAD_CHUNK_SIZE = 1 << 16    # not 10 MB, which a break loses and Ctrl-C waits for
+    constants.DOWNLOAD_CHUNK_SIZE = 1 << 16  # not 10 MB, which a break loses and Ctrl-C waits for
     with _part_file(dest, etag, on_bytes) as part:
         if part is None:
             return True
         have = part.seek(0, os.SEEK_END)
-        if size is None or have > size:                  # nothing to trust about this part
+        if size is None or have > size:  # nothing to trust about this part
             have = part.truncate(part.seek(0))
         try:
             http_get(url, _Counted(part, on_bytes), resume_size=have, headers=build_hf_headers(), expected_size=size)
         except OSError as e:
             if isinstance(e, HTTPError) or e.errno is not None:
                 raise
-            return False                                 # huggingface_hub's own "wrong size"
+            return False  # huggingface_hub's own "wrong size"
         if not _right_bytes(part, etag):
             log.warning(f"{dest.name}: wrong bytes came from {url}")
             part.truncate(0)
             return False
         os.fsync(part.fileno())
         os.replace(part.name, dest)
-        for old in dest.parent.glob(f".{dest.name}.*.part"):   # of versions the hub no longer has
+        for old in dest.parent.glob(f".{dest.name}.*.part"):  # of versions the hub no longer has
             old.unlink(missing_ok=True)
         return True
 
@@ -164,7 +163,6 @@ def _right_bytes(file, etag):
 
 @contextlib.contextmanager
 def _explained(what):
-    """One line that says what to do, for what huggingface_hub raises."""
     from huggingface_hub import errors
     hub, why = endpoint(), None
     try:

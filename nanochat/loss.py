@@ -7,7 +7,7 @@ of Liger Kernel, arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118
 import torch
 import torch.nn.functional as F
 
-CHUNK_ELEMENTS = 1 << 22   # logits held at a time: 16 MiB in fp32, about a CPU's last-level cache
+CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MiB in fp32, about a CPU's last-level cache
 
 
 def softcapped_logits(hidden, head, softcap):
@@ -16,7 +16,6 @@ def softcapped_logits(hidden, head, softcap):
 
 
 def reference(hidden, head, targets, weight, softcap):
-    """By autograd over the whole logits tensor."""
     logits = softcapped_logits(hidden, head, softcap)
     return (F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none") * weight.flatten()).sum()
 
@@ -40,7 +39,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden)
         d_head = torch.zeros_like(head, dtype=torch.float32)
         raw = head.new_empty((min(step, hidden.size(0)), head.size(0)))
-        squashed, exponent = (torch.empty_like(raw, dtype=torch.float32) for _ in range(2))     # one memory for all chunks
+        squashed, exponent = (torch.empty_like(raw, dtype=torch.float32) for _ in range(2))  # one memory for all chunks
         for start in range(0, hidden.size(0), step):
             rows = slice(start, start + step)
             h, t, w = hidden[rows], targets[rows, None], weight[rows, None]

@@ -19,7 +19,7 @@ class Group:
     """kind is "muon" (all 2-D) or "adamw"."""
 
     kind: str
-    params: list            # [(name, parameter), ...]
+    params: list  # [(name, parameter), ...]
     lr: float
     betas: tuple = (0.8, 0.95)
     eps: float = 1e-10
@@ -90,7 +90,6 @@ class _Bucket:
         return dict(zip(self.names, self._split(full, self.params)))
 
     def load_shard(self, shard, tensors):
-        """Fill `shard` with this rank's part of {parameter name: tensor}."""
         full = torch.zeros(self.values.shape, dtype=torch.float32, device=self.values.device)
         for name, view in zip(self.names, self._split(full, self.params)):
             if name not in tensors or tensors[name].shape != view.shape:
@@ -99,7 +98,6 @@ class _Bucket:
         shard.copy_(self.mine(full))
 
     def muon(self, lr, momentum, weight_decay):
-        """With Nesterov momentum."""
         buffer, grad = self.state["momentum"], self.reduced
         buffer.lerp_(grad, 1 - momentum)
         update = grad.lerp(buffer, momentum)

@@ -30,7 +30,7 @@ class Runtime:
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
     device_name: str = "cpu"
-    peak_flops: float | None = None   # of one device in bf16; None when unknown
+    peak_flops: float | None = None  # of one device in bf16; None when unknown
     started: float = field(default_factory=time.monotonic)
 
     def __str__(self):
@@ -48,7 +48,7 @@ def _pick_device(wanted, local_rank):
 
 
 def _pick_dtype(device):
-    """bf16 where the hardware multiplies it faster than fp32; NANOCHAT_DTYPE overrides."""
+    """bf16 where the hardware multiplies it faster than fp32."""
     wanted = os.environ.get("NANOCHAT_DTYPE")
     if wanted:
         if wanted not in DTYPES:
@@ -74,7 +74,7 @@ def _cpu_name():
 def _keep_freed_memory():
     """By default glibc gives every large temporary back to the kernel: about 9 % of a step (dev/LOG.md)."""
     m_trim_threshold, m_mmap_threshold = -1, -3
-    with contextlib.suppress(OSError, AttributeError):    # another C library
+    with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_threshold, 1 << 30)
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)
@@ -88,7 +88,7 @@ def init(device="") -> Runtime:
     peak = None
     if found.type == "cuda":
         torch.cuda.set_device(found)
-        torch.set_float32_matmul_precision("high")   # tf32 for what is left in fp32
+        torch.set_float32_matmul_precision("high")  # tf32 for what is left in fp32
         name = torch.cuda.get_device_name(found)
         gpu = scaling.gpu_named(name)
         peak = scaling.GPUS[gpu].peak_flops if gpu else None
@@ -112,7 +112,7 @@ def reduce_scatter_sum(rt, whole):
     if rt.world_size == 1:
         return whole
     mine = torch.empty_like(whole[: whole.size(0) // rt.world_size])
-    getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(mine, whole)     # the newer name first
+    getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(mine, whole)  # the newer name first
     return mine
 
 
@@ -136,7 +136,6 @@ def all_gather_object(rt, value) -> list:
 
 
 def broadcast_object(rt, value):
-    """Rank 0's value on every rank."""
     if rt.world_size == 1:
         return value
     box = [value]
@@ -146,7 +145,6 @@ def broadcast_object(rt, value):
 
 @contextlib.contextmanager
 def lost_ranks_named(rt):
-    """One line when another process has died or does not answer."""
     try:
         yield
     except RuntimeError as e:

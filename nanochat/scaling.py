@@ -6,13 +6,13 @@ No torch, no files: scripts/plan.py says what a run needs by the functions that 
 import math
 from dataclasses import dataclass
 
-ASPECT_RATIO = 64        # model width per layer
-HEAD_DIM = 128           # target head size; half of it for narrow models, which want several heads
-REFERENCE_WIDTH = 768    # at which AdamW's learning rates were tuned; they go as 1/sqrt(width)
+ASPECT_RATIO = 64  # model width per layer
+HEAD_DIM = 128  # half of it for narrow models, which want several heads
+REFERENCE_WIDTH = 768  # at which AdamW's learning rates were tuned; they go as 1/sqrt(width)
 REFERENCE_BATCH = 2**19  # tokens a step, of learning rates (first public d20 run)
-DEEP = 12                # from here on the recipe follows published laws; below, what was measured here
+DEEP = 12  # from here on the recipe follows published laws; below, what was measured here
 TOKENS_PER_SHARD = 52e6  # of web text: 250M characters, 4.8 a token (vocabulary 65,536)
-LATER_STAGES = 0.12      # of pretraining's hours: with MFU 0.4 the first d20 run's 3h51m
+LATER_STAGES = 0.12  # of pretraining's hours: with MFU 0.4 the first d20 run's 3h51m
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class GPU:
     dollars: float
 
 
-# The tiers' names rest on $24 an hour for 8 x H100; $14.32 for 8 x A100-80 is from reports of d20 runs; others are guesses.
+# $24 an hour for 8 x H100 names the tiers, $14.32 for 8 x A100-80 is from reports of d20 runs; others are guesses.
 # The cpu: two cores of the machine in dev/LOG.md.
 GPUS = {"b200": GPU(179, 2250e12, 5.0), "h200": GPU(140, 989e12, 3.5), "h100-pcie": GPU(79, 756e12, 2.5),
         "h100": GPU(79, 989e12, 3.0), "a100-80": GPU(79, 312e12, 1.79), "a100-40": GPU(39, 312e12, 1.29),
@@ -120,10 +120,7 @@ def lr_factor(depth, batch_tokens) -> float:
 
 
 def weight_decay(steps, lr, ratio) -> float:
-    """A weight averages over 1.084 * ratio^-0.527 of the run (AdamW's in arXiv 2505.13738).
-
-    At a fixed ratio and with lr ~ sqrt(batch) it is ~ sqrt(batch) / tokens.
-    """
+    """So that a weight averages over 1.084 * ratio^-0.527 of the run (AdamW's in arXiv 2505.13738)."""
     return 1 / (1.084 * ratio ** -0.527 * lr * steps) if lr else 0.0
 
 
@@ -154,7 +151,7 @@ def shards_needed(tokens) -> int:
 
 
 def disk_bytes(depth, vocab_size, tokens) -> float:
-    """Shards, their tokens at two bytes, three checkpoints with optimizer state of each stage."""
+    """Shards, two bytes a token, three checkpoints of each stage."""
     checkpoint = 8 * matrix_params(depth) + 24 * head_params(depth, vocab_size)
     return (shards_needed(tokens) + 1) * 100e6 + 2 * tokens + 12 * checkpoint
 

@@ -24,17 +24,17 @@ from nanochat.dataset import count_documents, iter_texts
 from nanochat.tokenizer import Tokenizer
 
 FORMAT = 2
-BATCH_CHARS = 1_000_000        # tokenized at once: bounds memory
-IN_PROCESS_BYTES = 64 << 20    # below, worker processes cost more than they save
+BATCH_CHARS = 1_000_000  # tokenized at once: bounds memory
+IN_PROCESS_BYTES = 64 << 20  # below, worker processes cost more than they save
 
 
 @dataclass(frozen=True)
 class TokenShard:
     """Document d is tokens[offsets[d]:offsets[d+1]] and starts with bos."""
-    path: Path          # without the endings
+    path: Path  # without the endings
     documents: int
     bos_id: int
-    sha256: str         # of the token bytes
+    sha256: str  # of the token bytes
     offsets_sha256: str
 
     @functools.cached_property
@@ -47,13 +47,13 @@ class TokenShard:
 
 
 def _load_npy(path, sha256, dtypes):
-    """The array in a .npy file, mapped. Raises DataError."""
+    """Mapped. Raises DataError."""
     try:
         array = np.load(path, mmap_mode="r")
         if array.dtype.str in dtypes.split() and hashlib.sha256(array).hexdigest() == sha256:
             return array
         what = "its values do not match its digest"
-    except Exception as e:                   # a bad header raises nearly anything
+    except Exception as e:  # a bad header raises nearly anything
         what = (str(e) or type(e).__name__).splitlines()[0]
     raise DataError(f"{path} is damaged ({what}). Delete it and run the same command again.")
 
@@ -168,9 +168,9 @@ def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
             _tokenize_in_processes(root, todo, out_dir, min(os.cpu_count() or 1, 32), progress)
         progress.close()
     shards = [_load_shard(tokenizer, p, out_dir) for p in paths]
-    for path, shard in zip(paths, shards):
-        if shard is None:
-            raise DataError(f"{path} changed while it was being tokenized. Run the same command again.")
+    if None in shards:
+        changed = paths[shards.index(None)]
+        raise DataError(f"{changed} changed while it was being tokenized. Run the same command again.")
     return shards
 
 
@@ -196,7 +196,7 @@ def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
         try:
             for future in as_completed(futures):
                 future.result()
-        finally:                                       # a failure or Ctrl-C ends the others too
+        finally:  # a failure or Ctrl-C ends the others too
             stopping.set()
             for child in list(children):
                 if child.poll() is None:

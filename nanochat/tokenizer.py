@@ -35,7 +35,6 @@ SMALL_VOCAB = 4096
 
 
 def split_pattern(vocab_size) -> str:
-    """What cuts text into the pieces within which tokens are merged."""
     return _PATTERN.replace("DIGITS", "" if vocab_size <= SMALL_VOCAB else "{1,2}")
 
 
@@ -82,7 +81,6 @@ class Tokenizer:
         return cls(sorted(ranks, key=ranks.get), SPECIAL_TOKENS, pattern)
 
     def save(self, dir=None) -> Path:
-        """Into `dir`, by default tokenizer/ under the base directory."""
         path = _path(dir)
         atomic_write(path, json.dumps({**json.loads(self._json), "hash": self.hash}, indent=0) + "\n")
         return path
@@ -129,7 +127,6 @@ class Tokenizer:
         return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]
 
     def encode_batch(self, texts) -> list[list[int]]:
-        """On threads."""
         pieces = [_pieces(text) for text in texts]
         encoded = iter(self._encoding.encode_ordinary_batch([piece for text in pieces for piece in text]))
         return [[i for _ in text for i in next(encoded)] for text in pieces]

@@ -19,8 +19,8 @@ import torch
 
 from nanochat import checkpoint, runtime, scaling
 from nanochat.cli import option
-from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progress, append_jsonl, atomic_write, log,
-                             run_lock, save_result)
+from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progress, append_jsonl, atomic_write,
+                             base_dir, log, run_lock, save_result)
 from nanochat.optim import Group, MuonAdamW
 
 
@@ -37,25 +37,27 @@ class RunFlags:
     fresh: bool = option(False, "start over, deleting this tag's checkpoints")
     dry_run: bool = option(False, "print what would be run, and stop")
 
-    def for_stage(self):
-        return {name: getattr(self, name) for name in ("save_every", "keep", "skip_nonfinite", "resume_anyway")}
+    def for_stage(self, stage, tag):
+        """Arguments of a Stage: where it writes, and those flags that are its own."""
+        return {"folder": checkpoint.stage_dir(stage) / tag, "log_path": base_dir() / "logs" / f"{stage}_{tag}.jsonl",
+                **{name: getattr(self, name) for name in ("save_every", "keep", "skip_nonfinite", "resume_anyway")}}
 
 
 @dataclass
 class TrainState:
     """All that a resume needs beyond the weights and the optimizer."""
 
-    step: int = 0                # optimizer steps done
-    tokens: int = 0              # tokens seen, padding included
-    train_s: float = 0.0         # in steps, over all sittings
-    loss: float = 0.0            # smoothed, nats a supervised token
-    best: float = math.inf       # lowest validation loss so far
+    step: int = 0
+    tokens: int = 0  # tokens seen, padding included
+    train_s: float = 0.0  # in steps, over all sittings
+    loss: float = 0.0  # smoothed, nats a supervised token
+    best: float = math.inf  # lowest validation loss
     val: dict = field(default_factory=dict)
-    skipped: int = 0             # steps that were not finite
-    save_stall_s: float = 0.0    # for which saving kept the next step waiting
+    skipped: int = 0  # steps that were not finite
+    save_stall_s: float = 0.0  # for which saving kept the next step waiting
 
     def record(self, loss, tokens, seconds):
-        """Count one step; a NaN loss stands for a skipped one."""
+        """A NaN loss stands for a skipped step."""
         if math.isnan(loss):
             self.skipped += 1
         else:
@@ -68,20 +70,20 @@ class Stage:
     """One training run as plain values. `batches(start_step)` yields (step, [Batch, ...]) from there on."""
 
     name: str
-    folder: Path                                   # checkpoints go here
-    log_path: Path                                 # one JSON line a logged step
+    folder: Path
+    log_path: Path  # one JSON line a logged step
     steps: int
-    batches: Callable                              # closed when the run ends
-    schedule: Callable                             # step -> (learning-rate factor, Muon momentum)
-    identity: dict                                 # what a resumed run must share with the saved one
-    meta: dict                                     # saved beside it: model, tokenizer, config
-    evaluate: Callable | None = None               # () -> {"val_...": float}; every rank calls it
-    eval_every: int = 0                            # 0: only at the end
+    batches: Callable  # closed when the run ends
+    schedule: Callable  # step -> (learning-rate factor, Muon momentum)
+    identity: dict  # what a resumed run must share with the saved one
+    meta: dict  # saved beside it: model, tokenizer, config
+    evaluate: Callable | None = None  # () -> {"val_...": float}; every rank calls it
+    eval_every: int = 0  # 0: only at the end
     save_every: int = 0
-    keep: int = 2                                  # and these: RunFlags
+    keep: int = 2  # and these: RunFlags
     skip_nonfinite: int = 0
-    resume_anyway: bool = False     
-    extra: dict = field(default_factory=dict)      # what `batches` wants logged with the step
+    resume_anyway: bool = False
+    extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
 
 
 def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0.004, weight_decay=0.0, scale=1.0):
@@ -283,7 +285,7 @@ def run_locked(stage, model, optimizer, rt, config, result, more=dict):
         with runtime.lost_ranks_named(rt):
             before, state = run(stage, model, optimizer, rt)
         if rt.rank == 0:
-            wall_s = before + time.monotonic() - rt.started      # of earlier sittings the steps alone
+            wall_s = before + time.monotonic() - rt.started  # of earlier sittings the steps alone
             save_result(result, metrics={**metrics(stage, model, state, rt), **more()}, config=asdict(config),
                         device=str(rt), wall_s=wall_s)
             log.info(f"the model is in {stage.folder / f'{state.step:06d}'}")

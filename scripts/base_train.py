@@ -8,10 +8,10 @@ Pretrain a model from nothing: predict the next token of documents.
 """
 from dataclasses import asdict, dataclass
 
-from nanochat import checkpoint, runtime, scaling, train
+from nanochat import runtime, scaling, train
 from nanochat.attention import training_backend
 from nanochat.cli import at_least, option, parse
-from nanochat.common import UsageError, base_dir, log, mix_seed, run, setup_logging
+from nanochat.common import UsageError, log, mix_seed, run, setup_logging
 from nanochat.dataloader import StepBatches, TextRows, prepare_tokens
 from nanochat.dataset import shards
 from nanochat.gpt import GPT, GPTConfig
@@ -64,7 +64,6 @@ def main(argv=None):
              f"{training_backend(rt.device.type, config.sequence_len).__name__}")
     if config.dry_run:
         return
-    folder = checkpoint.stage_dir("base") / (config.tag or f"d{config.depth}")
     rows, val_rows = _rows(config, tokenizer, rt)
     model = GPT(model_config, rt.dtype).to(rt.device)
     model.init_weights(mix_seed("init", config.seed))
@@ -80,14 +79,14 @@ def main(argv=None):
     token_bytes = tokenizer.token_bytes()
     common = {"tokenizer": tokenizer.hash, "model": asdict(model_config)}
     stage = train.Stage(
-        name="pretraining", folder=folder, log_path=base_dir() / "logs" / f"base_{folder.name}.jsonl", steps=steps,
+        name="pretraining", steps=steps,
         batches=lambda start: iter(StepBatches(rows, rows_per_step, at_a_time, rt.rank, rt.world_size, start_step=start)),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=warmdown, final=plan.final_lr),
                                scaling.muon_momentum(step, steps)),
         identity={"dataset": config.dataset, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens},
         meta={**common, "dataset": config.dataset, "config": asdict(config)},
         evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, at_a_time, rt, val_count)},
-        eval_every=config.eval_every, **config.for_stage())
+        eval_every=config.eval_every, **config.for_stage("base", config.tag or f"d{config.depth}"))
     train.run_locked(stage, model, optimizer, rt, config, "base_train")
 
 

@@ -11,9 +11,9 @@ interrupted run goes on with the same command.
 import json
 from dataclasses import asdict, dataclass
 
-from nanochat import checkpoint, finetune, rollout, scaling, train
+from nanochat import finetune, rollout, scaling, train
 from nanochat.cli import at_least, option, parse
-from nanochat.common import UsageError, base_dir, log, mix_seed, run
+from nanochat.common import UsageError, log, mix_seed, run
 from nanochat.dataloader import ChatRows, StepBatches
 from nanochat.engine import Engine
 from nanochat.tasks import factors, lookup
@@ -50,7 +50,7 @@ def anchor_batches(config, meta, tokenizer, T, steps, rt):
     """step -> micro-batches of the conversations that the source was finetuned on."""
     if not config.anchor_rows:
         return lambda step: []
-    count = 8 * steps * config.anchor_rows          # about 8 conversations fill a row
+    count = 8 * steps * config.anchor_rows  # about 8 conversations fill a row
     stage = "mid" if config.source == "mid" else "sft"
     chosen, _ = finetune.conversations(meta["data"], stage, count, mix_seed("anchor", config.seed))
     rows = ChatRows(chosen, tokenizer, T, seed=config.seed)
@@ -92,14 +92,13 @@ def main(argv=None):
     optimizer = finetune.optimizer_from(source, model, rt, config.lr_scale)
     extra, common = {}, {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
     stage = train.Stage(
-        name="reinforcement learning", folder=checkpoint.stage_dir("rl") / tag,
-        log_path=base_dir() / "logs" / f"rl_{tag}.jsonl", steps=steps,
+        name="reinforcement learning", steps=steps,
         batches=lambda start: rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=1.0), scaling.muon_momentum(step, steps)),
         identity={"tasks": names, "steps": steps, "questions": config.questions, "samples": config.samples,
                   "anchor_rows": config.anchor_rows, **common, "source": meta["files"]["model.safetensors"]},
         meta={**common, "dataset": meta["dataset"], "data": meta["data"], "tasks": names, "config": asdict(config)},
-        extra=extra, **config.for_stage())
+        extra=extra, **config.for_stage("rl", tag))
     train.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
 
 

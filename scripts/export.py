@@ -62,7 +62,7 @@ def tensors(model):
 
 
 def model_config(c):
-    """The rotary base is raised so that the channels of a wider head turn as fast as ours."""
+    """The rotary base is raised so that the channels of a wider head turn as fast."""
     W = head_width(c)
     return {"architectures": ["NanoChatForCausalLM"], "model_type": "nanochat", "dtype": "float32",
             "vocab_size": c.vocab_size, "hidden_size": c.n_embd, "intermediate_size": 4 * c.n_embd,
