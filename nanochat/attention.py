@@ -7,7 +7,7 @@ sees only the keys up to its end) win by a wide margin.
 import torch
 import torch.nn.functional as F
 
-BLOCK = 128  # queries handled together by `blocked`
+BLOCK = 128  # queries at a time
 BLOCKED_MAX_T = 1024  # beyond, the scores kept cost more memory than the speed is worth
 
 

@@ -31,7 +31,7 @@ class Dataset:
     pattern: str  # of training shard i
     n_train: int
     validation: str
-    default_n: int  # shards fetched when -n is not given
+    default_n: int  # shards without -n
 
     @property
     def folder(self) -> Path:
@@ -45,7 +45,7 @@ DATASETS = {row.name: row for row in [
     Dataset("fineweb-edu", "karpathy/fineweb-edu-100b-shuffle", "shard_{:05d}.parquet", 1822, "shard_01822.parquet", 8),
     Dataset("kindergarten", "", "train_{:03d}.parquet", 1000, "val.parquet", 4),
 ]}
-KINDERGARTEN_SHARD = 4000  # documents in a generated training shard
+KINDERGARTEN_SHARD = 4000  # documents
 KINDERGARTEN_VAL = 800
 
 

@@ -16,6 +16,7 @@ def softcapped_logits(hidden, head, softcap):
 
 
 def reference(hidden, head, targets, weight, softcap):
+    """What `linear_cross_entropy` computes, by autograd."""
     logits = softcapped_logits(hidden, head, softcap)
     return (F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none") * weight.flatten()).sum()
 

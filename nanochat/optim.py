@@ -2,8 +2,8 @@
 Muon for the matrices, AdamW for the rest: the update maths and their sharded communication.
 
 Matrices of one shape are a bucket (K, m, n), so that Newton-Schulz is a few batched products; everything else is a flat
-bucket (N,), split along its first dimension over the ranks: gradients are reduce-scattered, each rank updates its
-float32 masters, and the result is gathered straight into the parameters, which are views of the bucket (ZeRO, arXiv
+bucket (N,). Each is split along its first dimension over the ranks: gradients are reduce-scattered, each rank updates
+its float32 masters, and the result is gathered straight into the parameters, which are views of the bucket (ZeRO, arXiv
 1910.02054). Gradients are float32 sums: whoever builds the loss divides by the global count.
 """
 from dataclasses import dataclass
