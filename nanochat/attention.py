@@ -1,20 +1,20 @@
 """
-Causal attention behind one function; whatever is faster, the SDPA reference is always there and a test compares them.
+Causal attention behind one function; the SDPA reference is always there and a test compares whatever is faster.
 
-PyTorch's fused CPU kernel has a backward that is slow at short context, where plain batched matrix products over blocks
-of queries (each block sees only the keys up to its end, so half of the work is never done) win by a wide margin.
+PyTorch's fused CPU kernel has a slow backward at short context, where batched products over blocks of queries (each
+sees only the keys up to its end) win by a wide margin.
 """
 import torch
 import torch.nn.functional as F
 
-BLOCK = 128               # queries handled together by `blocked`
-BLOCKED_MAX_T = 1024      # beyond, the scores held for the backward cost more memory than the speed is worth
+BLOCK = 128  # queries at a time
+BLOCKED_MAX_T = 1024  # beyond, the scores kept cost more memory than the speed is worth
 
 
 def sdpa(q, k, v, positions=None):
     """The reference. q (B, T, H, D); k, v (B, S, H_kv, D); positions (B, T) of the queries among the S keys.
 
-    positions None means plain causal self-attention with S == T. Returns (B, T, H, D).
+    positions None: plain causal self-attention with S == T. Returns (B, T, H, D).
     """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     gqa = q.size(1) != k.size(1)
@@ -22,13 +22,13 @@ def sdpa(q, k, v, positions=None):
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
     else:
         keys = torch.arange(k.size(2), device=k.device)
-        mask = keys[None, None, None, :] <= positions[:, None, :, None]   # (B, 1, T, S)
+        mask = keys[None, None, None, :] <= positions[:, None, :, None]  # (B, 1, T, S)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
     return y.transpose(1, 2)
 
 
 class _Blocked(torch.autograd.Function):
-    """Causal attention on (N, T, D) as batched matrix products over blocks of queries; probabilities are kept."""
+    """Causal attention on (N, T, D) over blocks of queries; probabilities are kept."""
 
     @staticmethod
     def forward(ctx, q, k, v, scale):
@@ -49,7 +49,7 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx, d_out):
         q, k, v, *kept = ctx.saved_tensors
         T, d_q, d_k, d_v = q.size(1), torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        add = 0                    # the last block sees all keys and so fills their gradients, to which the others add
+        add = 0  # the last block sees all keys and so fills their gradients; the others add
         for start, p in reversed(list(zip(range(0, T, BLOCK), kept))):
             end = min(start + BLOCK, T)
             d_o = d_out[:, start:end]
@@ -72,12 +72,11 @@ def blocked(q, k, v):
 
 
 def training_backend(device_type, T):
-    """The fastest exact backend to train with on rows of T tokens, as measured in dev/LOG.md. All else takes `sdpa`."""
+    """The fastest on rows of T tokens, as measured in dev/LOG.md."""
     return blocked if device_type == "cpu" and T <= BLOCKED_MAX_T else sdpa
 
 
 def attention(q, k, v, positions=None):
-    """Causal attention by the fastest backend for this device, length and purpose; shapes as in `sdpa`."""
     if positions is None and torch.is_grad_enabled() and q.requires_grad:
         return training_backend(q.device.type, q.size(1))(q, k, v)
     return sdpa(q, k, v, positions)

@@ -1,18 +1,14 @@
 """
-The one place where a conversation becomes tokens and tokens become a reply again, so that what a model is asked looks
-like what it was taught.
+The one place where a conversation becomes tokens and tokens a reply, so that a model is asked as it was taught.
 
     <|bos|> [<|system_start|> .. <|system_end|>]
     <|user_start|> .. <|user_end|> <|assistant_start|> .. <|assistant_end|>  and so on
 
 Inside the assistant's turn: text, <|python_start|> code <|python_end|>, <|output_start|> result <|output_end|>.
-The mask is 1 on what the assistant itself must produce (text, code and its two marks, assistant_end) and 0 on all
-else, the tool's output included. Content is encoded as plain text, each part alone: no text can become a special token,
-and a prompt is always a prefix of the whole conversation.
-
-Text begins with a blank that is taken off again on reading (as in SentencePiece, arXiv 1808.06226), so that its first
-word is the same token as within a sentence: without it a small model that has read " Clara" a hundred times cannot
-begin an answer with "Clara".
+The mask is 1 on what the assistant itself must produce (text, code and its two marks, assistant_end), 0 on all else.
+Each part is encoded alone as plain text: no text can become a special token, and a prompt is a prefix of the whole.
+Text begins with a blank that reading takes off (as in SentencePiece, arXiv 1808.06226), so that its first word is the
+same token as within a sentence.
 """
 from nanochat.common import DataError
 
@@ -24,7 +20,7 @@ def validate(conversation):
     """Raise DataError, saying which message is wrong, unless `conversation` can be rendered.
 
     Allowed: {"text": str}, a document; else an optional system message, then user and assistant in turn, user first.
-    Content is a str; the assistant's may also be a list of {"type": "text" | "python" | "python_output", "text": str}.
+    The assistant's content may be a list of {"type": "text" | "python" | "python_output", "text": str}.
     """
     if isinstance(conversation, dict) and "messages" not in conversation and isinstance(conversation.get("text"), str):
         return
@@ -63,10 +59,7 @@ def _validate_message(i, message):
 
 # ---- conversation -> ids
 def render(tokenizer, conversation):
-    """(ids, mask) of a whole conversation, both lists of int of one length.
-
-    {"text": str} instead of messages is a document, read again so that it is not forgotten: all of it is supervised.
-    """
+    """(ids, mask), lists of int. Of a document, read again so that it is not forgotten, all is supervised."""
     validate(conversation)
     if "messages" not in conversation:
         ids = tokenizer.encode(conversation["text"])
@@ -80,11 +73,10 @@ def render(tokenizer, conversation):
 
 
 def render_prompt(tokenizer, messages, max_tokens=None) -> list[int]:
-    """The ids after which the assistant's reply to `messages` begins; the last one is assistant_start.
+    """The ids after which the assistant's reply to `messages` begins.
 
-    A closing assistant message (a task's reference answer) is left out. With `max_tokens` the oldest exchanges are
-    dropped until the rest fits, but never the system message; the last question is cut on its left if it must be.
-    Raises DataError as validate() does, and when there is no room for a question.
+    A closing assistant message (a task's answer) is left out. With `max_tokens` the oldest exchanges go until the rest
+    fits, never the system message; the last question is cut on its left if it must be. Raises DataError.
     """
     validate({"messages": messages})
     messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
@@ -98,7 +90,7 @@ def render_prompt(tokenizer, messages, max_tokens=None) -> list[int]:
 
 
 def _newest(turns, room):
-    """The newest of `turns` (user, assistant, ..., user) that fit into `room` tokens, starting with a user's."""
+    """The newest of `turns` (user, assistant, ..., user) that fit into `room` tokens, a user's first."""
     if room < 3:
         raise DataError("the system message fills the whole context; send a shorter one")
     while len(turns) > 1 and sum(map(len, turns)) > room:
@@ -110,12 +102,11 @@ def _newest(turns, room):
 
 
 def encode_text(tokenizer, text) -> list[int]:
-    """The ids of a text part, its leading blank included; [] for no text."""
+    """The ids of a text part, its leading blank included."""
     return tokenizer.encode(" " + text) if text else []
 
 
 def _render_message(tokenizer, message):
-    """(ids, mask) of one message with the marks around it."""
     role, content = message["role"], message["content"]
     spoken = int(role == "assistant")
     start, end = tokenizer.special(f"<|{role}_start|>"), tokenizer.special(f"<|{role}_end|>")
@@ -132,10 +123,9 @@ def _render_message(tokenizer, message):
 
 # ---- ids -> reply
 def parse_reply(tokenizer, ids) -> list[dict]:
-    """The parts {"type", "text"} of the ids that follow assistant_start; whatever a model says, this never raises.
+    """The parts {"type", "text"} of the ids that follow assistant_start; never raises.
 
-    The reply ends at assistant_end, at any other mark of a turn, or with the ids. A mark that closes nothing is
-    ignored, a part that is not closed is kept, empty text is dropped.
+    It ends at any mark of a turn. A mark that closes nothing is ignored, an open part is kept, empty text is dropped.
     """
     opens = {tokenizer.special(opening): kind for kind, (opening, _) in PARTS.items()}
     closes = {tokenizer.special(closing): kind for kind, (_, closing) in PARTS.items()}
@@ -158,5 +148,4 @@ def parse_reply(tokenizer, ids) -> list[dict]:
 
 
 def reply_text(parts) -> str:
-    """What the assistant says to the user: the text parts of a reply, joined."""
     return "".join(part["text"] for part in parts if part["type"] == "text")

@@ -1,9 +1,8 @@
 """
 Checkpoints: atomic, versioned, independent of the number of ranks, safetensors and JSON only (never pickle).
 
-<base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors (optimizer state)
-and meta.json (format version, model config, train state, hashes, commit, versions). The folder appears under its name
-only when it is whole; meta.json holds the SHA-256 of the other files and of itself, so that damage is found on loading.
+<base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors and meta.json,
+which has the SHA-256 of all three.
 """
 import contextlib
 import hashlib
@@ -31,21 +30,21 @@ def stage_dir(stage) -> Path:
 
 
 def steps_in(folder) -> list:
-    """Step numbers of the whole checkpoints in a tag's folder, ascending."""
+    """Steps of the whole checkpoints in a tag's folder, ascending."""
     folder = Path(folder)
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit() and (folder / name / "meta.json").exists())
 
 
 def newest_tag(stage):
-    """The tag that was written to last, or None when the stage has no checkpoint."""
+    """The tag that was written to last, or None."""
     folder = stage_dir(stage)
     tags = [p for p in folder.iterdir() if steps_in(p)] if folder.is_dir() else []
     return max(tags, key=lambda p: (p / f"{steps_in(p)[-1]:06d}").stat().st_mtime).name if tags else None
 
 
 def newest_chat_stage():
-    """The latest stage one can talk to that has a checkpoint; "sft" when there is none."""
+    """The latest stage one can talk to, or "sft"."""
     return next((stage for stage in ("rl", "sft", "mid") if newest_tag(stage)), "sft")
 
 
@@ -55,42 +54,36 @@ def _seal(meta):
 
 
 def save(folder, step, masters, optim_state, meta, keep=2):
-    """Write checkpoint `step` under `folder`, then drop all but the newest `keep` (0: none) and the one of `best_step`.
+    """Write a checkpoint, then drop all but the newest `keep` (0: none) and that of `best_step`. Raises NanochatError.
 
-    For rank 0, with whole tensors; meta["val"] is the validation loss at this step, where there is one. Raises
-    NanochatError when it cannot be written; nothing is dropped then.
+    For rank 0, with whole tensors; meta["val"]: the validation loss at this step, if any.
     """
     folder = Path(folder)
     try:
         with atomic_dir(folder / f"{step:06d}") as tmp:
-            _write(masters, tmp / "model.safetensors")
-            if optim_state is not None:
-                _write(optim_state, tmp / "optim.safetensors")
+            for name, tensors in (("model", masters), ("optim", optim_state)):
+                if tensors is not None:
+                    save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, tmp / f"{name}.safetensors")
             meta = {**meta, "format": FORMAT, "step": step, "commit": git_commit(), "versions": versions(),
                     "files": {p.name: sha256(p) for p in sorted(tmp.glob("*.safetensors"))}}
             write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
         _drop_old(folder, step, keep)
-    except (OSError, safetensors.SafetensorError) as e:      # a full disk, for example
+    except (OSError, safetensors.SafetensorError) as e:  # a full disk, for example
         raise NanochatError(f"cannot write a checkpoint to {folder}: {e}. The checkpoints before it are whole; mend "
                             "this, then run the same command to go on from there.") from None
 
 
-def _write(tensors, path):
-    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
-
-
 def _drop_old(folder, step, keep):
-    """Later steps do not count among the newest: they are damaged, as the run went on from before them."""
+    """Later steps do not count: the run went on from before them, so they are damaged."""
     best = best_step(folder)
     for old in [s for s in steps_in(folder) if s <= step][:-keep]:
         if old != best:
-            gone = folder / f".{old:06d}.{os.getpid()}.tmp"     # its name is never that of a part
+            gone = folder / f".{old:06d}.{os.getpid()}.tmp"  # its name is never that of a part
             os.rename(folder / f"{old:06d}", gone)
             shutil.rmtree(gone)
 
 
 def best_step(folder):
-    """The step with the lowest validation loss among a folder's checkpoints; None where none was validated."""
     losses = {}
     for step in steps_in(folder):
         with contextlib.suppress(CheckpointError):
@@ -99,10 +92,7 @@ def best_step(folder):
 
 
 def sweep(folder):
-    """Remove what a killed run left half written or half deleted. Only for whoever holds the folder's lock.
-
-    A checkpoint that was being replaced, and whose successor did not get its name, gets that name back.
-    """
+    """Remove what a killed run left; what was being replaced gets its name back. Only with the folder's lock."""
     for path in Path(folder).glob(".*"):
         kept = path.with_name(path.name[1:].partition(".")[0])
         if path.suffix == ".old" and (path / "meta.json").exists() and not kept.exists():
@@ -112,20 +102,20 @@ def sweep(folder):
 
 
 class Writer:
-    """Writes checkpoints on a thread while the training goes on. Leaving its block waits for the last one."""
+    """Writes checkpoints on a thread; leaving its block waits for the last one."""
 
     def __init__(self):
         self._pool, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
 
     def save(self, folder, step, masters, optim_state, meta, keep=2):
-        """`save` in the background, of copies made here. Waits for the write before this one and raises its error."""
+        """`save` of copies made here, in the background. Raises the error of the write before."""
         self.wait()
         copies = [None if tensors is None else {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
                   for tensors in (masters, optim_state)]
         self._pending = self._pool.submit(save, folder, step, *copies, meta, keep)
 
     def wait(self):
-        """Return when nothing is being written any more. Raises the error of the write."""
+        """Wait for the write and raise its error."""
         if self._pending:
             self._pending.result()
         self._pending = None
@@ -143,7 +133,7 @@ class Writer:
 
 
 def read_meta(folder) -> dict:
-    """The verified meta.json of a checkpoint folder. Raises CheckpointError."""
+    """Raises CheckpointError."""
     path = Path(folder) / "meta.json"
     try:
         meta = read_json(path)
@@ -169,14 +159,14 @@ def _tensors(folder, name, meta):
 
 
 def load(folder, with_optim=False):
-    """(masters, optimizer state or None, meta) of a checkpoint folder. Raises CheckpointError naming the file."""
+    """(masters, optimizer state or None, meta). Raises CheckpointError."""
     meta = read_meta(folder)
     optim_state = _tensors(folder, "optim.safetensors", meta) if with_optim else None
     return _tensors(folder, "model.safetensors", meta), optim_state, meta
 
 
 def newest_whole(folder, with_optim=False):
-    """`load` of the newest whole checkpoint under a tag's folder, or None; damaged ones are named and passed over."""
+    """`load` of a tag's newest whole checkpoint, or None; damaged ones are named."""
     for step in reversed(steps_in(folder)):
         try:
             return load(Path(folder) / f"{step:06d}", with_optim)
@@ -186,7 +176,7 @@ def newest_whole(folder, with_optim=False):
 
 
 def find(stage, tag=None, step=None) -> Path:
-    """Folder of a stage's checkpoint: by default the newest tag's newest step. Raises MissingArtifact."""
+    """Folder of a checkpoint: by default the newest tag's newest step. Raises MissingArtifact."""
     tag = tag or newest_tag(stage)
     folder = stage_dir(stage) / (tag or "")
     steps = steps_in(folder) if tag else []
@@ -199,7 +189,7 @@ def find(stage, tag=None, step=None) -> Path:
 def load_model(stage, rt, tag=None, step=None):
     """(model, tokenizer, meta): the model in evaluation mode, rt.dtype, on rt.device.
 
-    Without a step, a damaged newest checkpoint falls back to the one before it, and says so.
+    Without a step, a damaged newest checkpoint falls back to the one before it.
     """
     path, again = find(stage, tag, step), f"Train the stage again: python -m scripts.{SCRIPTS[stage]} --fresh"
     found = load(path) if step is not None else newest_whole(path.parent)

@@ -1,8 +1,7 @@
 """
 The ground everything stands on: where files live, how they are written, what errors look like, who may log.
 
-Standard library only, and nothing happens at import. A file appears under its final name only when it is whole
-(temporary name, fsync, rename), so a power cut at any moment leaves either the old file or the new one.
+Standard library only; nothing happens at import. A file has its name only when it is whole (fsync, rename).
 """
 import contextlib
 import errno
@@ -37,7 +36,7 @@ class UsageError(NanochatError):
 
 
 class DataError(NanochatError):
-    """A file that cannot be read or does not hold what its name promises."""
+    """A file that cannot be read or does not hold what it promises."""
 
 
 class MissingArtifact(NanochatError):
@@ -48,18 +47,18 @@ class MissingArtifact(NanochatError):
 
 
 class CheckpointError(NanochatError):
-    """A checkpoint that is damaged, or that does not belong to the run that wants it."""
+    """Damaged, or not of the run that wants it."""
 
 
 class Interrupted(NanochatError):
-    """The user pressed Ctrl-C or the system sent SIGTERM; the state is saved and the text says how to go on."""
+    """Ctrl-C or SIGTERM; the state is saved and the text says how to go on."""
 
     exit_code = 130
 
 
 # ---- file system
 def base_dir() -> Path:
-    """Where all that a run makes is kept: $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat."""
+    """Where all that a run makes is kept: $NANOCHAT_BASE_DIR."""
     return Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat").expanduser()
 
 
@@ -77,14 +76,14 @@ def _temporary(path, ending="tmp"):
 
 
 def atomic_write(path, data):
-    """Write `data` (bytes, or str as UTF-8) to `path` so that the name never holds half of it."""
+    """Write `data` (bytes, or str as UTF-8)."""
     with atomic_file(path) as tmp:
         tmp.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 
 @contextlib.contextmanager
 def atomic_file(path):
-    """Yield a temporary path beside `path`; when the block ends well the file there takes the name `path`."""
+    """Yield a temporary path; when the block ends well its file becomes `path`."""
     path = Path(path)
     tmp = _temporary(path)
     try:
@@ -98,7 +97,7 @@ def atomic_file(path):
 
 @contextlib.contextmanager
 def atomic_dir(path):
-    """Yield a temporary folder; when the block ends well it becomes `path`, replacing what stood there."""
+    """Yield a temporary folder; when the block ends well it becomes `path`, whatever stood there."""
     path = Path(path)
     tmp, old = _temporary(path), _temporary(path, "old")
     shutil.rmtree(tmp, ignore_errors=True)
@@ -109,7 +108,7 @@ def atomic_dir(path):
             _fsync(file)
         _fsync(tmp)
         if path.exists():
-            shutil.rmtree(old, ignore_errors=True)       # left by a killed process that had this number
+            shutil.rmtree(old, ignore_errors=True)  # of a killed process of this number
             os.rename(path, old)
         try:
             os.rename(tmp, path)
@@ -124,12 +123,12 @@ def atomic_dir(path):
 
 
 def write_json(path, value):
-    """Write `value` as readable JSON, atomically. ValueError for NaN and infinity: JSON has no word for them."""
+    """Atomically. ValueError for NaN and infinity, for which JSON has no word."""
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path):
-    """The value in a JSON file. Raises DataError."""
+    """Raises DataError."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
@@ -137,7 +136,6 @@ def read_json(path):
 
 
 def append_jsonl(path, record):
-    """Append one record as a line of JSON."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as f:
@@ -154,7 +152,7 @@ def sha256(path) -> str:
 
 @contextlib.contextmanager
 def run_lock(path):
-    """Hold an exclusive lock for the length of the block; a second run on the same folder is refused."""
+    """Hold an exclusive lock; a second run on the same folder is refused."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as f:
@@ -167,10 +165,7 @@ def run_lock(path):
 
 # ---- seeds
 def mix_seed(*parts) -> int:
-    """A 63-bit seed from any ints and strings, such that different parts give unrelated seeds.
-
-    Plain arithmetic on seeds collides (1 and -1 are the same seed to random.Random), which leaks test into train.
-    """
+    """A 63-bit seed. Plain arithmetic collides (random.Random: 1 and -1), which leaks test into train."""
     digest = hashlib.sha256(json.dumps(parts).encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -178,7 +173,7 @@ def mix_seed(*parts) -> int:
 # ---- records
 @functools.cache
 def git_commit() -> str:
-    """Short hash of the code's commit, with '-dirty' when the tree has changes; 'unknown' outside git."""
+    """Short hash, with '-dirty' for changes; 'unknown' outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
@@ -187,7 +182,6 @@ def git_commit() -> str:
 
 
 def versions() -> dict:
-    """Versions of Python and of the packages whose behaviour can change a result."""
     found = {"python": platform.python_version()}
     for name in ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -196,7 +190,7 @@ def versions() -> dict:
 
 
 def save_result(name, *, metrics, config, device, wall_s, notes=()):
-    """Write report/results/<name>.json, from which the report is made; rank 0 only."""
+    """Write report/results/<name>.json; rank 0 only."""
     path = base_dir() / "report" / "results" / f"{name}.json"
     write_json(path, {"name": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "wall_s": round(wall_s, 2),
                       "commit": git_commit(), "device": device, "versions": versions(), "config": config,
@@ -206,7 +200,7 @@ def save_result(name, *, metrics, config, device, wall_s, notes=()):
 
 # ---- the user's terminal
 def setup_logging(rank=0):
-    """Send the one logger to stdout; other ranks than 0 only speak of warnings."""
+    """Send the one logger to stdout; ranks above 0 only warn."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.handlers[:] = [handler]
@@ -215,7 +209,7 @@ def setup_logging(rank=0):
 
 
 class Progress:
-    """How far a long step is: one redrawn line on a terminal, a plain line every `every_s` seconds elsewhere."""
+    """How far a long step is: one redrawn line on a terminal, elsewhere a line every `every_s` seconds."""
 
     def __init__(self, total, what, every_s=10.0, done=0):
         self.total, self.what, self.every_s = total, what, every_s
@@ -224,7 +218,6 @@ class Progress:
         self.shown = self.start if not self.tty else 0.0
 
     def update(self, n=1, **fields):
-        """Count `n` more units done; `fields` are shown behind the bar."""
         self.done += n
         now = time.monotonic()
         if now - self.shown < (0.1 if self.tty else self.every_s) and not (self.tty and self.done >= self.total):
@@ -232,20 +225,16 @@ class Progress:
         self.shown = now
         rate = (self.done - self.before) / max(now - self.start, 1e-9)
         left = (self.total - self.done) / rate if rate else 0
-        tail = "".join(f" | {k} {v}" for k, v in fields.items())
-        share = self.done / max(self.total, 1)
-        text = f"{self.what} {self.done:,}/{self.total:,} ({share:.0%}) | {left:.0f}s left{tail}"
-        if self.tty:
-            self._redraw(text)
-        else:
-            log.info(text)
+        text = (f"{self.what} {self.done:,}/{self.total:,} ({self.done / max(self.total, 1):.0%}) | {left:.0f}s left"
+                + "".join(f" | {k} {v}" for k, v in fields.items()))
+        (self._redraw if self.tty else log.info)(text)
 
     def _redraw(self, text):
         width = shutil.get_terminal_size().columns - 1
         print("\r" + text[:width].ljust(width), end="", flush=True)
 
     def close(self):
-        """Leave the line and return the seconds it took."""
+        """Returns the seconds it took."""
         if self.tty and self.shown:
             self._redraw("")
             print(end="\r", flush=True)
@@ -253,7 +242,7 @@ class Progress:
 
 
 def run(main):
-    """Run a script's main and turn a user's mistake into one line and an exit code, never a traceback."""
+    """Run a script's main; a user's mistake becomes one line and an exit code."""
     try:
         sys.exit(main() or 0)
     except NanochatError as e:

@@ -1,9 +1,8 @@
 """
 Documents or conversations -> packed rows -> the batches of a step, in one global order.
 
-How documents are packed into rows is a deterministic function of their lengths, so rows have global numbers 0, 1, 2...,
-and step s always sees the same rows, whatever the number of ranks and the micro-batch. Hence exact resume, also on
-another number of GPUs.
+Packing depends on the documents' lengths alone, so step s sees the same rows whatever the ranks and the micro-batch:
+hence exact resume, also on another number of GPUs.
 """
 import functools
 import hashlib
@@ -18,48 +17,45 @@ import torch
 
 from nanochat.chat_format import render
 from nanochat.common import Progress, UsageError, atomic_file, log, mix_seed
-from nanochat.token_shards import TokenShard, prepare_tokens  # noqa: F401 (whoever wants rows needs these first)
+from nanochat.token_shards import TokenShard, prepare_tokens  # noqa: F401 (for whoever wants rows)
 
-FORMAT = 1                     # of packing; raise it when the same documents give other rows
-PLAN_CACHE_DOCUMENTS = 20_000  # shards with more documents keep their packing plan on disk
+FORMAT = 1  # of packing
+PLAN_CACHE_DOCUMENTS = 20_000  # from here on a shard's plan is kept on disk
 
 
 # ---- packing
 @dataclass(frozen=True)
 class Plan:
-    """Which pieces make which row: row i is the pieces first[i]:first[i+1].
+    """Row i is the pieces first[i]:first[i+1]; piece p is tokens[start[p]:start[p]+length[p]] with bos for its first.
 
-    Piece p is tokens[start[p]:start[p]+length[p]] with bos for its first token. Where the piece continues a document,
-    that token is the last of another row too.
+    Where a piece continues a document, that first token is the last of another row too.
     """
-    first: np.ndarray     # (rows + 1,) int64
-    start: np.ndarray     # (pieces,) int64
-    length: np.ndarray    # (pieces,) int32
+    first: np.ndarray  # (rows + 1,) int64
+    start: np.ndarray  # (pieces,) int64
+    length: np.ndarray  # (pieces,) int32
 
     def __len__(self):
         return len(self.first) - 1
 
     def row_lengths(self):
-        """Tokens in each row, padding not counted: (rows,) int64."""
+        """Without padding: (rows,) int64."""
         return np.add.reduceat(self.length, self.first[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
 
 
 def pack(offsets, capacity, crop, seed=0) -> Plan:
-    """Pack the documents offsets[d]:offsets[d+1] into rows of `capacity` tokens, the largest that fits first.
+    """Pack the documents offsets[d]:offsets[d+1] into rows of `capacity` tokens, best fit (arXiv 2404.10830).
 
-    Documents longer than a row are cut into full rows first and their rest is packed like any other document (best-fit
-    packing, arXiv 2404.10830). When nothing fits the rest of a row and `crop` is set, the longest waiting piece is cut:
-    the head fills the row, bos + tail waits on, so that only the last row has padding. Without `crop` (conversations)
-    such a rest is padding. The order of rows is mixed by `seed`: packing serves long documents first.
+    Longer ones are cut into full rows first. When nothing fits the rest of a row, that is padding, or with `crop` the
+    longest waiting piece is cut: its head fills the row, bos + tail waits on. The order of rows is mixed by `seed`.
     """
     starts, lengths = np.asarray(offsets[:-1], np.int64), np.diff(offsets).astype(np.int64)
-    step = capacity - 1                              # a continued piece spends one token of the row on its bos
+    step = capacity - 1  # a continued piece begins with a bos of its own
     full = np.maximum(0, -(-(lengths - capacity) // step)) if crop else np.zeros_like(lengths)
     assert crop or lengths.max(initial=0) <= capacity, f"{lengths.max()} tokens do not fit {capacity}"
     turn = np.arange(full.sum()) - np.repeat(np.cumsum(full) - full, full)
     rows = [[(start, capacity)] for start in (np.repeat(starts, full) + turn * step).tolist()]
     rows += _best_fit((starts + full * step).tolist(), (lengths - full * step).tolist(), capacity, crop)
-    order = np.random.RandomState(mix_seed("pack", seed) % 2**32).permutation(len(rows))   # a stream numpy froze
+    order = np.random.RandomState(mix_seed("pack", seed) % 2**32).permutation(len(rows))  # a stream numpy froze
     rows = [rows[i] for i in order]
     pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 2)
     first = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
@@ -69,7 +65,7 @@ def pack(offsets, capacity, crop, seed=0) -> Plan:
 def _best_fit(starts, lengths, capacity, crop):
     """Rows of (start, length) pieces. One bit a length says whether such a piece waits: the best is one mask away."""
     waiting = [[] for _ in range(capacity + 1)]
-    for start, length in zip(reversed(starts), reversed(lengths)):    # so that equals leave in their order
+    for start, length in zip(reversed(starts), reversed(lengths)):  # equals leave in their order
         waiting[length].append(start)
     there = sum(1 << length for length in range(1, capacity + 1) if waiting[length])
     rows = []
@@ -83,7 +79,7 @@ def _best_fit(starts, lengths, capacity, crop):
             start = waiting[length].pop()
             if not waiting[length]:
                 there ^= 1 << length
-            if not fits:                             # a gap of 1 takes only bos, and the tail is the whole piece again
+            if not fits:  # a gap of 1 takes only bos, and the tail is the whole piece again
                 tail = length - gap + 1
                 waiting[tail].append(start + gap - 1)
                 there |= 1 << tail
@@ -96,7 +92,7 @@ def _best_fit(starts, lengths, capacity, crop):
 
 # ---- rows
 class _Rows:
-    """The rows of some shards with their plans. Subclasses set `counts`, each row's sum of weights, and `hash`."""
+    """Subclasses set `counts`, each row's sum of weights, and `hash`."""
 
     def __init__(self, shards, plans, sequence_len):
         self.shards, self.plans, self.sequence_len = shards, plans, sequence_len
@@ -120,10 +116,7 @@ class _Rows:
 
 
 class TextRows(_Rows):
-    """Rows of pretraining text: every row starts with bos, documents whole where they fit.
-
-    A target that is bos has weight 1. As a cut piece is always the last of its row, it teaches where texts end.
-    """
+    """Rows of text, each starting with bos. A target that is bos has weight 1: it teaches where texts end."""
 
     def __init__(self, shards, sequence_len):
         shards = list(shards)
@@ -137,7 +130,6 @@ def _digest(*parts):
 
 
 def _plan(shard, sequence_len):
-    """The packing of a shard; kept on disk beside the tokens of large ones."""
     path = Path(f"{shard.path}.rows{sequence_len}.npz")
     stamp = np.array([FORMAT, *bytes.fromhex(shard.sha256)])
     if path.exists():
@@ -155,7 +147,7 @@ def _plan(shard, sequence_len):
 
 
 class ChatRows(_Rows):
-    """Rows of conversations, packed whole; weight is 1 on what the assistant itself must produce, 0 elsewhere.
+    """Rows of whole conversations; weight is 1 on what the assistant must produce, 0 elsewhere.
 
     One longer than a row is cut on the right; `cut` counts those.
     """
@@ -186,23 +178,20 @@ class ChatRows(_Rows):
 # ---- batches
 @dataclass
 class Batch:
-    """One micro-step of one rank, on the CPU. A step's loss is the sum of weight * nll over all its batches / count."""
-    inputs: torch.Tensor      # (B, T) int64
-    targets: torch.Tensor     # (B, T) int64
-    weight: torch.Tensor      # (B, T) float32
-    count: float              # sum of weight over the whole step: all ranks, all micro-steps; at least 1
-    rows: list                # global row numbers
+    """One micro-step of one rank. A step's loss is the sum of weight * nll over all its batches / count."""
+    inputs: torch.Tensor  # (B, T) int64
+    targets: torch.Tensor  # (B, T) int64
+    weight: torch.Tensor  # (B, T) float32
+    count: float  # sum of weight over the whole step, all ranks; at least 1
+    rows: list  # global row numbers
 
     def to(self, device):
-        """This batch on `device`; a copy to CUDA does not wait."""
-        pin = str(device).startswith("cuda")
-        moved = [(tensor.pin_memory() if pin else tensor).to(device, non_blocking=True)
-                 for tensor in (self.inputs, self.targets, self.weight)]
+        moved = (tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.targets, self.weight))
         return Batch(*moved, self.count, self.rows)
 
 
 def collate(rows, numbers):
-    """(inputs (B,T) int64, targets (B,T) int64, weight (B,T) float32) of the rows with these numbers."""
+    """(inputs int64, targets int64, weight float32), each (B, T), of these rows."""
     pairs = [rows.row(int(i)) for i in numbers]
     tokens = torch.from_numpy(np.stack([tokens for tokens, _ in pairs]))
     weight = torch.from_numpy(np.stack([weight for _, weight in pairs]))
@@ -210,18 +199,17 @@ def collate(rows, numbers):
 
 
 class StepBatches:
-    """Iterating yields (step, list[Batch]) forever from start_step on: this rank's micro-batches of each step.
+    """Yields (step, this rank's [Batch, ...]) from start_step on, without end.
 
-    Step s sees the rows s*R to (s+1)*R of the endless order (epoch after epoch; a step may straddle two), whatever
-    world_size and device_batch_size. `shuffle` gives every epoch its own permutation. The next step is read ahead on a
-    thread, which ends with the iterator. Raises UsageError naming the flag.
+    Step s sees the rows s*R to (s+1)*R of the endless order, whatever world_size and device_batch_size; with `shuffle`
+    every epoch has its own permutation. The next step is read ahead on a thread. Raises UsageError.
     """
 
     def __init__(self, rows, rows_per_step, device_batch_size, rank=0, world_size=1, seed=0, shuffle=False,
                  start_step=0):
         if len(rows) == 0:
             raise UsageError("the data set is empty: no row to train on. Give another --dataset.")
-        device_batch_size = min(device_batch_size, max(1, rows_per_step // world_size))     # a rank's whole share
+        device_batch_size = min(device_batch_size, max(1, rows_per_step // world_size))  # a rank's whole share
         if rows_per_step % (device_batch_size * world_size):
             raise UsageError(f"{rows_per_step} rows a step do not divide by --device_batch_size={device_batch_size} "
                              f"times {world_size} ranks. Choose a --device_batch_size that does.")
@@ -234,7 +222,7 @@ class StepBatches:
         return np.random.RandomState(mix_seed("epoch", self.seed, epoch) % 2**32).permutation(len(self.rows))
 
     def step_rows(self, step):
-        """Global numbers of all rows of a step, on all ranks: int64 (rows_per_step,)."""
+        """On all ranks: int64 (rows_per_step,)."""
         epoch, row = np.divmod(step * self.rows_per_step + np.arange(self.rows_per_step), len(self.rows))
         if self.shuffle:
             for e in np.unique(epoch):
@@ -242,7 +230,6 @@ class StepBatches:
         return row
 
     def load(self, step) -> list[Batch]:
-        """This rank's batches of a step, one a micro-step."""
         numbers = self.step_rows(step)
         count = max(float(self.rows.counts[numbers].sum()), 1.0)
         mine = numbers.reshape(-1, self.world_size, self.device_batch_size)[:, self.rank]

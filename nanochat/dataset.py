@@ -4,10 +4,8 @@ Pretraining text: which data sets there are, how their shards get onto the disk,
     python -m nanochat.dataset -n 450                       450 training shards of ClimbMix and the validation shard
     python -m nanochat.dataset --dataset=kindergarten -n 4  generated here, nothing to download
 
-A shard is a parquet file with a column `text`, one document a row; other columns are ignored. It has its name only
-when it is whole. The validation shard is fixed by name, so that it does not depend on how many shards were fetched.
-Instead of a data set's name every script also takes a folder of such files; the one that sorts last is then the
-validation shard.
+A shard is a parquet file with a column `text`. Every script also takes a folder of such files instead of a data set;
+the one that sorts last is then for validation.
 """
 import functools
 import hashlib
@@ -28,13 +26,12 @@ from nanochat.common import (DataError, MissingArtifact, Progress, UsageError, a
 
 @dataclass(frozen=True)
 class Dataset:
-    """A row of the table: where shards come from, how many there are, which of them is for validation."""
     name: str
-    repo: str           # on the hub; "" means generated here
-    pattern: str        # file name of training shard i
-    n_train: int        # training shards that exist
-    validation: str     # file name of the validation shard
-    default_n: int      # shards fetched when -n is not given
+    repo: str  # on the hub; "": generated here
+    pattern: str  # of training shard i
+    n_train: int
+    validation: str
+    default_n: int  # shards without -n
 
     @property
     def folder(self) -> Path:
@@ -42,22 +39,21 @@ class Dataset:
 
 
 DATASETS = {row.name: row for row in [
-    # ClimbMix (arXiv 2504.13161), shuffled: 400B tokens of filtered web text, about 100 MB a shard
+    # ClimbMix (arXiv 2504.13161), shuffled: 400B tokens of web text, 100 MB a shard
     Dataset("climbmix", "karpathy/climbmix-400b-shuffle", "shard_{:05d}.parquet", 6542, "shard_06542.parquet", 8),
-    # FineWeb-Edu (arXiv 2406.17557), a shuffled 100B-token sample: educational web pages, about 100 MB a shard
+    # FineWeb-Edu (arXiv 2406.17557), shuffled: 100B tokens of educational pages, 100 MB a shard
     Dataset("fineweb-edu", "karpathy/fineweb-edu-100b-shuffle", "shard_{:05d}.parquet", 1822, "shard_01822.parquet", 8),
-    # the embedded world of nanochat/kindergarten; as many shards as asked for
     Dataset("kindergarten", "", "train_{:03d}.parquet", 1000, "val.parquet", 4),
 ]}
-KINDERGARTEN_SHARD = 4000      # documents in a generated training shard
+KINDERGARTEN_SHARD = 4000  # documents
 KINDERGARTEN_VAL = 800
 
 
 def shards(name, split) -> list[Path]:
-    """The shards of a data set, or of a folder of parquet files, that are on this machine, in a fixed order.
+    """The shards of a data set, or of a folder, that are on this machine, in a fixed order.
 
-    split "train": the first shards up to a missing one, so that a row's number never changes when more arrive.
-    split "val": the validation shard. The kindergarten is generated on first use. Raises MissingArtifact, UsageError.
+    "train": up to the first that is missing, so that a row's number never changes. The kindergarten is generated when
+    asked for. Raises MissingArtifact, UsageError.
     """
     assert split in ("train", "val"), split
     if name not in DATASETS:
@@ -68,10 +64,10 @@ def shards(name, split) -> list[Path]:
             generate(row, row.default_n)
         _warn_if_stale(row.folder / row.validation)
     if split == "val":
-        found = [p for p in [row.folder / row.validation] if p.exists()]
+        names = [row.validation]
     else:
-        paths = (row.folder / row.pattern.format(i) for i in range(row.n_train))
-        found = list(itertools.takewhile(Path.exists, paths))
+        names = map(row.pattern.format, range(row.n_train))
+    found = list(itertools.takewhile(Path.exists, (row.folder / name for name in names)))
     if not found:
         raise MissingArtifact(f"{split} shard of {name}", row.folder,
                               f"python -m nanochat.dataset --dataset={name} -n {row.default_n}")
@@ -79,9 +75,9 @@ def shards(name, split) -> list[Path]:
 
 
 def _folder_shards(folder, split):
-    paths = sorted(Path(folder).expanduser().glob("*.parquet")) if Path(folder).expanduser().is_dir() else None
-    if paths is None:
+    if not Path(folder).expanduser().is_dir():
         raise UsageError(f"--dataset={folder} is neither a folder of parquet files nor one of {', '.join(DATASETS)}.")
+    paths = sorted(Path(folder).expanduser().glob("*.parquet"))
     if len(paths) < 2:
         raise UsageError(f"--dataset={folder} holds {len(paths)} parquet files; it wants two or more, the last one is "
                          f"for validation.")
@@ -107,13 +103,12 @@ def _damaged(path, error):
 
 
 def count_documents(path) -> int:
-    """Rows in a parquet shard. Raises DataError naming the file when it cannot be read."""
     with _open(path) as file:
         return file.metadata.num_rows
 
 
 def iter_texts(paths):
-    """The documents of these shards in order, empty ones left out. Raises DataError naming a file it cannot read."""
+    """The documents of these shards in order, without empty ones. Raises DataError."""
     for path in paths:
         with _open(path) as file:
             try:
@@ -124,16 +119,15 @@ def iter_texts(paths):
 
 
 def generate(row, n):
-    """Write the first n training shards of the kindergarten and its validation shard, those that are missing.
+    """Write those of the first n training shards and the validation shard that are missing.
 
-    Each shard has its own seed, so shard i is the same however many are made, and validation documents are drawn apart
-    from training documents (a few of the shortest kinds are in both). Small row groups keep readers small.
+    Each has its own seed: shard i is the same however many are made. Small row groups keep readers small.
     """
-    from nanochat.kindergarten import documents      # only here: reading other data sets needs no kindergarten
+    from nanochat.kindergarten import documents  # reading other data sets needs none
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
     wanted = [(name, count) for name, count in wanted if not (row.folder / name).exists()]
     progress = Progress(sum(count for _, count in wanted), f"generating {row.name}: documents")
-    for name, count in reversed(wanted):             # validation last: shards() takes it as the sign that all are there
+    for name, count in reversed(wanted):  # validation last: the sign that all are there
         texts = []
         for text in documents(count, seed=mix_seed(row.name, name)):
             texts.append(text)
@@ -146,7 +140,7 @@ def generate(row, n):
 
 @functools.cache
 def _kindergarten_version():
-    """A hash of the code that generates, which is all that the documents depend on."""
+    """A hash of the code that generates."""
     files = sorted(f for f in (Path(__file__).parent / "kindergarten").rglob("*") if f.suffix in (".py", ".txt"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -159,10 +153,7 @@ def _warn_if_stale(path):
 
 
 def download(row, n, workers=4):
-    """Fetch the first n training shards and the validation shard, those that are missing, `workers` at a time.
-
-    Whatever arrived stays; run it again to go on. Raises hub.HubError with the first failure.
-    """
+    """Fetch those of the first n training shards and the validation shard that are missing. Raises hub.HubError."""
     names = [row.validation] + [row.pattern.format(i) for i in range(n)]
     missing = [name for name in names if not (row.folder / name).exists()]
     progress = Progress(len(missing), f"downloading {row.name}: shards")
@@ -186,7 +177,7 @@ def download(row, n, workers=4):
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
-            stop.set()                               # Ctrl-C or a failure: the other threads end at their next bytes
+            stop.set()  # the other threads end at their next bytes
             progress.close()
     for future in futures:
         if not isinstance(future.exception(), (hub.Stopped, type(None))):

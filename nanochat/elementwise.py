@@ -1,28 +1,26 @@
 """
-RMSNorm and rotary positions, the two operations beside matrix products that a Transformer's layers are made of.
+RMSNorm and rotary positions, the two operations beside matrix products in a Transformer's layers.
 
-On a GPU a compiler fuses them. On a CPU autograd makes some twenty passes over memory of them, forward and backward, which
-costs as much as a projection; the backward passes written out by hand below make half as many. The plain functions
-are the reference, and what everything but training on a CPU runs.
+On a CPU autograd makes some twenty passes over memory of them; the backward passes by hand below make half as many. The
+plain functions are the reference, and what everything but training on a CPU runs.
 """
 import torch
 import torch.nn.functional as F
 
 
 def plain_norm(x):
-    """RMSNorm (arXiv 1910.07467) without a learned gain, over the last dimension."""
+    """RMSNorm (arXiv 1910.07467) without a gain, over the last dimension."""
     return F.rms_norm(x, (x.size(-1),))
 
 
 def rotate(x, cos, sin):
-    """Rotary positions (arXiv 2104.09864) on the first 2n channels of x (B, T, H, D); cos and sin (B or 1, T, 1, n)."""
+    """Rotary positions (arXiv 2104.09864) on the first 2n channels of x (B, T, H, D); cos, sin (B or 1, T, 1, n)."""
     n = cos.size(-1)
     a, b, rest = x[..., :n], x[..., n:2 * n], x[..., 2 * n:]
     return torch.cat((a * cos + b * sin, b * cos - a * sin, rest), dim=-1)
 
 
 def plain_rotate_norm(x, cos, sin, gain=1.0):
-    """x (B, T, H, D) rotated, then normalised, then times the float `gain`."""
     return plain_norm(rotate(x, cos, sin)) * gain
 
 
@@ -31,23 +29,21 @@ def _by_hand(x):
 
 
 def norm(x):
-    """`plain_norm`, by the fastest way for the device and purpose."""
     return _Norm.apply(x) if _by_hand(x) else plain_norm(x)
 
 
 def rotate_norm(x, cos, sin, gain=1.0):
-    """`plain_rotate_norm`, by the fastest way for the device and purpose."""
     return _RotateNorm.apply(x, cos, sin, gain) if _by_hand(x) else plain_rotate_norm(x, cos, sin, gain)
 
 
 def _inverse_rms(x, gain=1.0):
-    """gain / sqrt(mean of squares over the last dimension), which is kept; in x's dtype, computed in float32."""
+    """gain / RMS over the last dimension, which is kept; in x's dtype, computed in float32."""
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     return size.square_().div_(x.size(-1)).add_(torch.finfo(torch.float32).eps).rsqrt_().mul_(gain).to(x.dtype)
 
 
 def _norm_backward(d, y, inverse, gain=1.0):
-    """Gradient before the division by the RMS: what points along y cannot change it."""
+    """What points along y cannot change it."""
     along = (y * d).sum(-1, keepdim=True).mul_(1 / (y.size(-1) * gain ** 2))
     return torch.addcmul(d, y, along, value=-1).mul_(inverse)
 
@@ -66,7 +62,6 @@ class _Norm(torch.autograd.Function):
 
 
 def _rotate_into(out, x, cos, sin):
-    """`rotate` written into `out`, whose memory may be laid out otherwise than x's."""
     n = cos.size(-1)
     a, b = x[..., :n], x[..., n:2 * n]
     torch.mul(a, cos, out=out[..., :n]).addcmul_(b, sin)
@@ -76,13 +71,13 @@ def _rotate_into(out, x, cos, sin):
 
 
 class _RotateNorm(torch.autograd.Function):
-    """The result lies in memory head by head, (B, H, T, D), as the matrix products of attention want it."""
+    """The result lies in memory head by head, (B, H, T, D), as attention's products want it."""
 
     @staticmethod
     def forward(ctx, x, cos, sin, gain):
         B, T, H, D = x.shape
         y = _rotate_into(x.new_empty((B, H, T, D)).transpose(1, 2), x, cos, sin)
-        inverse = _inverse_rms(x, gain)            # a rotation does not change the size
+        inverse = _inverse_rms(x, gain)  # a rotation does not change the size
         y.mul_(inverse)
         ctx.save_for_backward(y, inverse, cos, sin)
         ctx.gain = gain

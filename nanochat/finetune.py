@@ -1,16 +1,15 @@
 """
 Training on conversations: the one assembly behind midtraining and supervised finetuning.
 
-Both take the model of the stage before, render conversations, and run the loop of train.py with the loss on what the
-assistant itself says. They differ in data, length and learning rate, which are the defaults of their scripts.
+The loss is on what the assistant itself says. Data and learning rate are the defaults of the scripts.
 """
 from dataclasses import asdict, dataclass
 
 import torch
 
 from nanochat import checkpoint, runtime, scaling, train
-from nanochat.cli import option
-from nanochat.common import UsageError, base_dir, log, setup_logging
+from nanochat.cli import at_least, option
+from nanochat.common import UsageError, log, setup_logging
 from nanochat.dataloader import ChatRows, StepBatches, collate
 from nanochat.kindergarten import train_conversations
 from nanochat.tasks import training_conversations
@@ -38,14 +37,13 @@ class FinetuneConfig(train.RunFlags):
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
     def __post_init__(self):
-        if self.device_batch_size < 0:
-            raise UsageError(f"--device_batch_size must be at least 0, got {self.device_batch_size}.")
+        at_least(self, device_batch_size=0)
         if self.lr_scale <= 0:
             raise UsageError(f"--lr_scale must be above 0, got {self.lr_scale}.")
 
 
 def conversations(data, stage, count, seed=0):
-    """(training, validation) conversations named by `data`, `count` (0: all) for training, in a fixed random order."""
+    """(training, validation) conversations of `data`, `count` (0: all) for training, in a fixed random order."""
     if data == "kindergarten":
         wanted = (count or KINDERGARTEN_CONVERSATIONS) + VAL_CONVERSATIONS
         made = list(train_conversations(wanted, seed=seed, stage=stage))
@@ -60,14 +58,26 @@ def conversations(data, stage, count, seed=0):
     return made[held:], made[:held]
 
 
-def run(stage_name, title, result, config, real_data):
-    """Run one conversational stage from its flags. `result` names its result file; `real_data` is what --data means by
-    default for a model that did not grow up in the kindergarten."""
+def start(config):
+    """(runtime, tag, folder of the checkpoint to start from, model, tokenizer, meta)."""
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = checkpoint.find(config.source, config.source_tag or None)
-    model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
-    T, tag = model.config.sequence_len, config.tag or source.parent.name
+    loaded = checkpoint.load_model(config.source, rt, source.parent.name)
+    return rt, config.tag or source.parent.name, source, *loaded
+
+
+def optimizer_from(source, model, rt, scale):
+    """The optimizer with the checkpoint's float32 masters, which load_model rounded."""
+    optimizer = train.make_optimizer(model.requires_grad_(True).train(), rt, scale=scale)
+    optimizer.load(checkpoint.load(source)[0])
+    return optimizer
+
+
+def run(stage_name, title, result, config, real_data):
+    """Run one stage from its flags; `real_data` is --data for a model that did not grow up in the kindergarten."""
+    rt, tag, source, model, tokenizer, meta = start(config)
+    T = model.config.sequence_len
     data = config.data or ("kindergarten" if meta["dataset"] == "kindergarten" else real_data)
     chosen, held = conversations(data, stage_name, config.conversations, config.seed)
     rows = ChatRows(chosen, tokenizer, T, seed=config.seed)
@@ -82,24 +92,20 @@ def run(stage_name, title, result, config, real_data):
              f"{batch_tokens:,} tokens")
     if config.dry_run:
         return
-    model.requires_grad_(True).train()
-    optimizer = train.make_optimizer(model, rt, scale=config.lr_scale * scaling.lr_factor(model.config.n_layer, batch_tokens))
-    optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
-    identity = {"data": data, "rows": rows.hash, "tokenizer": tokenizer.hash,
-                "model": asdict(model.config), "steps": steps, "batch_tokens": batch_tokens,
-                "source": meta["files"]["model.safetensors"]}
+    optimizer = optimizer_from(source, model, rt,
+                               config.lr_scale * scaling.lr_factor(model.config.n_layer, batch_tokens))
+    common = {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
     stage = train.Stage(
-        name=title, folder=checkpoint.stage_dir(stage_name) / tag, log_path=base_dir() / "logs" / f"{stage_name}_{tag}.jsonl",
-        steps=steps,
+        name=title, steps=steps,
         batches=lambda start: iter(StepBatches(rows, per_step, at_a_time, rt.rank, rt.world_size, seed=config.seed,
                                                shuffle=True, start_step=start)),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=config.warmdown_frac),
                                scaling.muon_momentum(step, steps)),
-        identity=identity,
-        meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"], "data": data,
-              "config": asdict(config)},
+        identity={"data": data, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens,
+                  "source": meta["files"]["model.safetensors"]},
+        meta={**common, "dataset": meta["dataset"], "data": data, "config": asdict(config)},
         evaluate=lambda: {"val_loss": masked_loss(model, val_rows, at_a_time, rt)},
-        eval_every=config.eval_every, **config.for_stage())
+        eval_every=config.eval_every, **config.for_stage(stage_name, tag))
     train.run_locked(stage, model, optimizer, rt, config, result)
 
 

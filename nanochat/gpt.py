@@ -1,11 +1,8 @@
 """
 The Transformer: architecture, initialisation, and the counts that scaling laws and reports are made of.
 
-It knows no optimizer, tokenizer, rank or checkpoint. A modern small recipe: rotary positions, RMSNorm without
-parameters, normalised queries and keys, relu^2 in the MLP, grouped key/value heads, untied embedding and head, a softcap
-on the logits in float32, no biases. Matrices are held in the compute dtype; their float32 masters belong to the
-optimizer. The embedding stays in float32, since its gradient is a sum over every occurrence of a word, which bf16
-would round away.
+It knows no optimizer, tokenizer, rank or checkpoint. Matrices are in the compute dtype, the embedding in float32, as
+its gradient sums over every occurrence of a word, which bf16 would round away.
 """
 from dataclasses import dataclass
 
@@ -20,7 +17,7 @@ from nanochat.loss import linear_cross_entropy, softcapped_logits, token_nll
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Shape of the model. n_embd must divide by n_head into an even head size, n_head by n_kv_head."""
+    """n_embd must divide by n_head into an even head size, n_head by n_kv_head."""
 
     sequence_len: int = 2048
     vocab_size: int = 32768
@@ -30,8 +27,8 @@ class GPTConfig:
     n_embd: int = 768
     softcap: float = 15.0
     rope_base: float = 10000.0
-    max_attn_logit: float = 15.0    # of a query and its equal; normalised vectors alone would reach sqrt(head size)
-    key_offset: float = 0.0         # share of a head's channels in which a token is found by the token before it
+    max_attn_logit: float = 15.0  # of a query and its equal; otherwise sqrt(head size)
+    key_offset: float = 0.0  # share of channels in which a token is found by the one before
 
     def __post_init__(self):
         assert self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must divide by n_head {self.n_head}"
@@ -46,20 +43,20 @@ class GPTConfig:
 
     @property
     def offset_channels(self):
-        """How many of a head's last channels carry no rotary position and the key of the token before."""
+        """A head's last channels: no rotary position, the key of the token before."""
         return round(self.head_dim * self.key_offset / 2) * 2
 
     @property
     def padded_vocab_size(self):
-        """Rows of embedding and head: a multiple of 64, which matrix units like. No id beyond vocab_size is used."""
+        """A multiple of 64, which matrix units like."""
         return -(-self.vocab_size // 64) * 64
 
 
 def offset_keys(k, channels):
-    """k (B, T, H, D) with its last `channels` moved one position on; the first position gets zeros there.
+    """k (B, T, H, D) with its last `channels` moved one position on, zeros before.
 
-    A query that looks for its own token then finds what came after that token before, which copies a name within one
-    layer instead of two (partial key offset, KellerJordan/modded-nanogpt pull request 169).
+    A query for its own token finds what came after it before: copying within one layer (partial key offset,
+    KellerJordan/modded-nanogpt pull request 169).
     """
     here, moved = k.split([k.size(-1) - channels, channels], dim=-1)
     return torch.cat((here, F.pad(moved[:, :-1], (0, 0, 0, 0, 1, 0))), dim=-1)
@@ -85,14 +82,13 @@ class Attention(nn.Module):
             k, v = cache.update(self.layer, k, v)
         elif self.offset_channels:
             k = offset_keys(k, self.offset_channels)
-        positions = positions if k.size(1) > T else None       # nothing before these: plain causal attention, no mask
+        positions = positions if k.size(1) > T else None  # None: plain causal attention, no mask
         return self.c_proj(attention(q, k, v, positions).reshape(B, T, C))
 
     def match_keys(self):
-        """Give the offset channels of a key the weights of the query's, so that a token looks for itself from the start.
+        """Give the offset channels of a key the query's weights: a token looks for itself from the start.
 
-        Attention maps that begin structured: mimetic initialisation, arXiv 2305.09828. Without it the offset alone
-        taught a small model nothing in its first 370,000 tokens.
+        Mimetic initialisation, arXiv 2305.09828. Without it the offset taught a small model nothing in 370,000 tokens.
         """
         D, n = self.head_dim, self.head_dim - self.offset_channels
         q, k = self.c_q.weight.view(self.n_head, D, -1), self.c_k.weight.view(self.n_kv_head, D, -1)
@@ -123,7 +119,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The model. Build it on any device (also torch.device("meta") + to_empty), then call init_weights or load."""
+    """Build it on any device (also meta + to_empty), then call init_weights or load."""
 
     def __init__(self, config, dtype=torch.float32):
         super().__init__()
@@ -140,11 +136,8 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed=0):
-        """Fill every parameter. Matrices uniform with std 1/sqrt(fan_in), those that write into the residual zero.
-
-        Where keys are offset they begin equal to the queries (`Attention.match_keys`).
-        """
-        generator = torch.Generator().manual_seed(seed)   # on the CPU: the same weights on every device
+        """Matrices uniform with std 1/sqrt(fan_in); those that write into the residual zero."""
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
         for name, p in self.named_parameters():
             draw = torch.zeros(p.shape)
             if name == "wte.weight":
@@ -161,8 +154,7 @@ class GPT(nn.Module):
     def hidden(self, idx, cache=None):
         """idx (B, T) int64 -> last hidden states (B, T, n_embd) in the compute dtype, normalised.
 
-        With a cache, row b's tokens stand at positions cache.lengths[b] + t; the cache stores keys and values but is not
-        advanced here.
+        With a cache, row b begins at cache.lengths[b]; it takes keys and values but is not advanced.
         """
         steps = torch.arange(idx.size(1), device=idx.device)
         positions = None if cache is None else cache.lengths[:, None] + steps
@@ -173,7 +165,7 @@ class GPT(nn.Module):
         return norm(x)
 
     def _rotary(self, positions):
-        """cos and sin (B or 1, T, 1, n) in the compute dtype, from positions (B or 1, T); n pairs of channels rotate."""
+        """cos and sin (B or 1, T, 1, n) of positions (B or 1, T), for n pairs of channels."""
         D = self.config.head_dim - self.config.offset_channels
         channel = torch.arange(0, D, 2, device=positions.device, dtype=torch.float32)
         angle = positions[..., None, None].float() * self.config.rope_base ** (-channel / max(D, 1))
@@ -198,12 +190,11 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def token_nll(self, idx, targets):
-        """Negative log-likelihood of each target in nats: float32 (B, T)."""
         h = self.hidden(idx).flatten(0, 1)
         return token_nll(h, self._head(), targets.flatten(), self.config.softcap).view_as(targets)
 
     def parameter_groups(self):
-        """{"embedding" | "unembedding" | "matrix": [(name, parameter), ...]}, every parameter exactly once."""
+        """{"embedding" | "unembedding" | "matrix": [(name, parameter), ...]}."""
         groups = {"embedding": [], "unembedding": [], "matrix": []}
         for name, p in self.named_parameters():
             kind = {"wte.weight": "embedding", "lm_head.weight": "unembedding"}.get(name, "matrix")
@@ -211,11 +202,10 @@ class GPT(nn.Module):
         return groups
 
     def num_params(self):
-        """Number of parameters, padding of the vocabulary included."""
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self):
-        """Training FLOPs a token, forward and backward (PaLM, arXiv 2204.02311, appendix B; full attention counted)."""
+        """Training FLOPs, forward and backward (PaLM, arXiv 2204.02311, appendix B; full attention counted)."""
         c = self.config
         matmul = self.num_params() - self.wte.weight.numel()
         return 6 * matmul + 12 * c.n_layer * c.n_embd * c.sequence_len

@@ -1,11 +1,9 @@
 """
-Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe to run twice at
-once.
+Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe twice at once.
 
-huggingface_hub does the talking: addresses, tokens, offline mode, redirects, retries. But it forgets half a file when a
-process ends, and compares sizes, never the bytes. Here the part that has arrived stays beside the target under a name with
-the wanted version in it, and the file gets its name when it has the hash that the hub announces (the ETag: sha256 of a
-large file, git's blob hash of a small one).
+huggingface_hub does the talking, but forgets half a file when a process ends, and never compares bytes. Here the part
+that has arrived stays, and gets the name when it has the hash that the hub announces (the ETag: sha256 of a large file,
+git's blob hash of a small one).
 """
 import contextlib
 import fcntl
@@ -17,34 +15,33 @@ from pathlib import Path
 
 from nanochat.common import NanochatError, base_dir, log
 
-ATTEMPTS = 4                   # each resumes by itself as long as bytes arrive
-DEFAULT_ENDPOINT = "https://huggingface.co"
+ATTEMPTS = 4  # each resumes by itself as long as bytes arrive
 
 
 class HubError(NanochatError):
-    """A file that could not be fetched. Nothing wrong stands under its name."""
+    """Nothing wrong stands under the file's name."""
 
 
 class Stopped(BaseException):
-    """Raised by an `on_bytes` callback to end a download; what has arrived is kept for the next time."""
+    """Raised by an `on_bytes` callback to end a download."""
 
 
 def endpoint() -> str:
-    """The hub's address: HF_ENDPOINT as it is now (huggingface_hub itself reads it once, when it is imported)."""
-    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    """HF_ENDPOINT as it is now (huggingface_hub reads it once, when imported)."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def list_files(repo, repo_type="dataset") -> list[str]:
-    """Sorted paths of all files in a repository. Raises HubError."""
+    """Sorted. Raises HubError."""
     from huggingface_hub import HfApi
     with _explained(f"the list of files of {repo}"):
         return sorted(HfApi(endpoint=endpoint()).list_repo_files(repo, repo_type=repo_type))
 
 
 def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
-    """The local path of a file of the hub, fetched unless it is there: `dest` or base_dir()/hub/<repo>/<path>.
+    """The local path of a file of the hub, fetched unless there: `dest` or base_dir()/hub/<repo>/<path>.
 
-    on_bytes(n) is called as n more bytes arrive; it may raise Stopped. Raises HubError with the reason.
+    on_bytes(n) is called as bytes arrive; it may raise Stopped. Raises HubError.
     """
     from huggingface_hub.errors import HTTPError
     dest = Path(dest or base_dir() / "hub" / repo / path)
@@ -66,15 +63,14 @@ def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
 
 
 def _passing(error):
-    """Is this a fault that may be gone at the next attempt? No connection at all is said at once."""
+    """May this fault be gone at the next attempt?"""
     from huggingface_hub.errors import HfHubHTTPError
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in (408, 416, 429, 500, 502, 503, 504)
-    return type(error).__name__ != "ConnectError"         # by name: which httpx it is depends on huggingface_hub
+    return type(error).__name__ != "ConnectError"  # by name: which httpx depends on huggingface_hub
 
 
 def _describe(repo, path, repo_type):
-    """(url, etag, size or None) as the hub announces them."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     url = hf_hub_url(repo, path, repo_type=repo_type, endpoint=endpoint())
     about = get_hf_file_metadata(url, endpoint=endpoint())
@@ -85,16 +81,19 @@ def _describe(repo, path, repo_type):
 
 @contextlib.contextmanager
 def _part_file(dest, etag, on_bytes):
-    """The part of `dest` that has arrived, open and locked; None when another process has finished it meanwhile."""
+    """The part of `dest` that has arrived, locked; None when another process has finished it meanwhile."""
     part = dest.with_name(f".{dest.name}.{re.sub('[^0-9A-Za-z]', '', etag)[:16]}.part")
     while True:
         with open(part, "r+b", opener=lambda path, flags: os.open(path, flags | os.O_CREAT, 0o644)) as file:
-            while not _locked(file):
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
                 on_bytes(0)
                 time.sleep(0.1)
             mine = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())
             if dest.exists():
-                if mine:                                 # opened anew after the other process had finished
+                if mine:  # opened after the other had finished
                     part.unlink()
                 yield None
                 return
@@ -103,41 +102,33 @@ def _part_file(dest, etag, on_bytes):
                 return
 
 
-def _locked(file):
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-
-
 def _fetch_once(dest, url, etag, size, on_bytes):
-    """Fetch what the part file lacks; when its bytes are right it takes the name `dest`. False: they were not."""
+    """Fetch what the part file lacks; with the right bytes it becomes `dest`. False: they were not."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HTTPError
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers, disable_progress_bars
     disable_progress_bars()
-    constants.DOWNLOAD_CHUNK_SIZE = 1 << 16    # not 10 MB, which a break loses and for which Ctrl-C waits on a slow line
+    constants.DOWNLOAD_CHUNK_SIZE = 1 << 16  # not 10 MB, which a break loses and Ctrl-C waits for
     with _part_file(dest, etag, on_bytes) as part:
         if part is None:
             return True
         have = part.seek(0, os.SEEK_END)
-        if size is None or have > size:                  # nothing to trust about this part
+        if size is None or have > size:  # nothing to trust about this part
             have = part.truncate(part.seek(0))
         try:
             http_get(url, _Counted(part, on_bytes), resume_size=have, headers=build_hf_headers(), expected_size=size)
         except OSError as e:
             if isinstance(e, HTTPError) or e.errno is not None:
                 raise
-            return False                                 # huggingface_hub's own "wrong size": it has no number
+            return False  # huggingface_hub's own "wrong size"
         if not _right_bytes(part, etag):
             log.warning(f"{dest.name}: wrong bytes came from {url}")
             part.truncate(0)
             return False
         os.fsync(part.fileno())
         os.replace(part.name, dest)
-        for old in dest.parent.glob(f".{dest.name}.*.part"):   # of versions the hub no longer has
+        for old in dest.parent.glob(f".{dest.name}.*.part"):  # of versions the hub no longer has
             old.unlink(missing_ok=True)
         return True
 
@@ -155,7 +146,7 @@ class _Counted:
 
 
 def _right_bytes(file, etag):
-    """Do the bytes have the hash in the ETag? True for an ETag of another kind, as there is nothing to compare."""
+    """True for an ETag of another kind."""
     size = file.seek(0, os.SEEK_END)
     if re.fullmatch("[0-9a-f]{64}", etag):
         digest = hashlib.sha256()
@@ -172,7 +163,6 @@ def _right_bytes(file, etag):
 
 @contextlib.contextmanager
 def _explained(what):
-    """Turn what huggingface_hub raises into one line that says what to do."""
     from huggingface_hub import errors
     hub, why = endpoint(), None
     try:

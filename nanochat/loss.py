@@ -1,30 +1,28 @@
 """
 The last layer and the loss as one operation: linear, softcap, cross-entropy, without ever holding all logits.
 
-With B*T tokens and V words the logits are the largest tensor of the model by far (fp32 logits of a d26 micro-batch take
-4 GiB), and only their gradient with respect to the hidden states and the head is wanted. So the tokens are taken in
-chunks, and each chunk's gradient is computed in the same visit, while its logits are warm (the idea of Liger Kernel,
-arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118). `reference` says the same thing in three slow lines.
+Tokens are taken in chunks, and each chunk's gradient is computed in the same visit, while its logits are warm (the idea
+of Liger Kernel, arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118).
 """
 import torch
 import torch.nn.functional as F
 
-CHUNK_ELEMENTS = 1 << 22   # logits held at a time: 16 MiB in fp32, about a CPU's last-level cache
+CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MiB in fp32, about a CPU's last-level cache
 
 
 def softcapped_logits(hidden, head, softcap):
-    """hidden (..., C) and head (V, C), same dtype -> float32 logits (..., V), squashed into (-softcap, softcap)."""
+    """hidden (..., C) and head (V, C), same dtype -> float32 logits (..., V) in (-softcap, softcap)."""
     return softcap * torch.tanh(F.linear(hidden, head).float() / softcap)
 
 
 def reference(hidden, head, targets, weight, softcap):
-    """What `linear_cross_entropy` computes, by autograd over the whole logits tensor."""
+    """What `linear_cross_entropy` computes, by autograd."""
     logits = softcapped_logits(hidden, head, softcap)
     return (F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none") * weight.flatten()).sum()
 
 
 def token_nll(hidden, head, targets, softcap):
-    """Negative log-likelihood in nats of each target: hidden (N, C), targets (N,) -> float32 (N,). No gradient."""
+    """In nats: hidden (N, C), targets (N,) -> float32 (N,). No gradient."""
     step = max(1, CHUNK_ELEMENTS // head.size(0))
     parts = [F.cross_entropy(softcapped_logits(h, head, softcap), t, reduction="none")
              for h, t in zip(hidden.split(step), targets.split(step))]
@@ -32,8 +30,8 @@ def token_nll(hidden, head, targets, softcap):
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """With s = sigmoid(2x / softcap) a squashed logit softcap * tanh(x / softcap) is softcap * (2s - 1), whose slope is
-    4s(1 - s): half the passes over memory of tanh and its square. It is bounded, so exp() needs no maximum taken off."""
+    """With s = sigmoid(2x / softcap) the logit softcap * tanh(x / softcap) is softcap * (2s - 1), its slope 4s(1 - s):
+    half of tanh's passes over memory. It is bounded, so exp() needs no maximum taken off."""
 
     @staticmethod
     def forward(ctx, hidden, head, targets, weight, softcap):
@@ -42,7 +40,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden)
         d_head = torch.zeros_like(head, dtype=torch.float32)
         raw = head.new_empty((min(step, hidden.size(0)), head.size(0)))
-        squashed, exponent = (torch.empty_like(raw, dtype=torch.float32) for _ in range(2))     # one memory for all chunks
+        squashed, exponent = (torch.empty_like(raw, dtype=torch.float32) for _ in range(2))  # one memory for all chunks
         for start in range(0, hidden.size(0), step):
             rows = slice(start, start + step)
             h, t, w = hidden[rows], targets[rows, None], weight[rows, None]
@@ -68,9 +66,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def linear_cross_entropy(hidden, head, targets, weight, softcap):
-    """Sum over tokens of weight * negative log-likelihood, as a float32 scalar with gradient.
+    """Sum over tokens of weight * negative log-likelihood, a float32 scalar with gradient.
 
-    hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32 (0 ignores a token).
+    hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32.
     """
     if not torch.is_grad_enabled():
         return (token_nll(hidden, head, targets, softcap) * weight).sum()

@@ -1,12 +1,10 @@
 """
 Muon for the matrices, AdamW for the rest: the update maths and their sharded communication.
 
-It knows kinds of groups, not names of models. Parameters of one shape are stacked into one bucket (K, m, n), so that
-Muon's Newton-Schulz iteration is a few batched products; everything else is a flat bucket (N,). A bucket is split along
-its first dimension over the ranks (padded to divide): gradients are reduce-scattered, each rank updates the float32
-masters it owns, and the result is gathered straight into the memory of the model's parameters, which are views of the
-bucket (ZeRO, arXiv 1910.02054). Gradients are collected in float32 as soon as autograd has made them, whatever the
-compute dtype, and they are sums: whoever builds the loss divides by the global count.
+Matrices of one shape are a bucket (K, m, n), so that Newton-Schulz is a few batched products; everything else is a flat
+bucket (N,). Each is split along its first dimension over the ranks: gradients are reduce-scattered, each rank updates
+its float32 masters, and the result is gathered straight into the parameters, which are views of the bucket (ZeRO, arXiv
+1910.02054). Gradients are float32 sums: whoever builds the loss divides by the global count.
 """
 from dataclasses import dataclass
 
@@ -18,20 +16,19 @@ from nanochat.common import CheckpointError
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that are updated alike. kind is "muon" (all 2-D) or "adamw"; lr is multiplied by the schedule."""
+    """kind is "muon" (all 2-D) or "adamw"."""
 
     kind: str
-    params: list            # [(name, parameter), ...]
+    params: list  # [(name, parameter), ...]
     lr: float
     betas: tuple = (0.8, 0.95)
     eps: float = 1e-10
-    momentum: float = 0.95
     weight_decay: float = 0.0
 
 
 @torch.no_grad()
 def orthogonalize(stack, steps=5):
-    """The nearest semi-orthogonal matrix of each in stack (K, m, n), roughly: singular values land in 0.7 to 1.2.
+    """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of 0.7 to 1.2.
 
     Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in the dtype given.
     """
@@ -46,7 +43,7 @@ def orthogonalize(stack, steps=5):
 
 
 class _Bucket:
-    """Parameters in one piece of memory: `values` (compute dtype), `grad` (float32) and this rank's `master` shard."""
+    """`values` (compute dtype), `grad` (float32) and this rank's `master` shard."""
 
     def __init__(self, group, named, rt):
         self.group, self.rt, self.names = group, rt, [name for name, _ in named]
@@ -77,14 +74,12 @@ class _Bucket:
         p.grad = None
 
     def _split(self, full, like):
-        """Views of `full` with the shapes of `like`."""
         if self.shape is not None:
             return list(full[: len(like)])
         flat = full[: sum(p.numel() for p in like)].split([p.numel() for p in like])
         return [piece.view(p.shape) for piece, p in zip(flat, like)]
 
     def mine(self, full):
-        """This rank's part of a full bucket."""
         size = full.size(0) // self.rt.world_size
         return full[self.rt.rank * size: (self.rt.rank + 1) * size]
 
@@ -95,7 +90,6 @@ class _Bucket:
         return dict(zip(self.names, self._split(full, self.params)))
 
     def load_shard(self, shard, tensors):
-        """Fill `shard` with this rank's part of {parameter name: tensor}."""
         full = torch.zeros(self.values.shape, dtype=torch.float32, device=self.values.device)
         for name, view in zip(self.names, self._split(full, self.params)):
             if name not in tensors or tensors[name].shape != view.shape:
@@ -104,7 +98,6 @@ class _Bucket:
         shard.copy_(self.mine(full))
 
     def muon(self, lr, momentum, weight_decay):
-        """One Muon step with Nesterov momentum on this rank's matrices."""
         buffer, grad = self.state["momentum"], self.reduced
         buffer.lerp_(grad, 1 - momentum)
         update = grad.lerp(buffer, momentum)
@@ -114,7 +107,7 @@ class _Bucket:
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
     def adamw(self, lr, step):
-        """One AdamW step (arXiv 1711.05101) on this rank's numbers; step counts from 1."""
+        """arXiv 1711.05101; step counts from 1."""
         (beta1, beta2), grad = self.group.betas, self.reduced
         avg, avg_sq = self.state["exp_avg"], self.state["exp_avg_sq"]
         avg.lerp_(grad, 1 - beta1)
@@ -124,7 +117,7 @@ class _Bucket:
 
 
 class MuonAdamW:
-    """The optimizer of a run. From its construction on it owns the memory of the parameters it was given."""
+    """From its construction on it owns the memory of the parameters it was given."""
 
     @torch.no_grad()
     def __init__(self, groups, rt):
@@ -139,7 +132,7 @@ class MuonAdamW:
 
     @torch.no_grad()
     def reduce(self):
-        """Sum the collected gradients over the ranks; returns their global 2-norm as a float. Every rank must call."""
+        """Sum the gradients over the ranks; returns their global 2-norm."""
         square = torch.zeros((), dtype=torch.float64, device=self.buckets[0].grad.device)
         for bucket in self.buckets:
             bucket.reduced = runtime.reduce_scatter_sum(self.rt, bucket.grad)
@@ -147,18 +140,17 @@ class MuonAdamW:
         return runtime.all_reduce_sum(self.rt, square).sqrt().item()
 
     def zero_grad(self):
-        """Forget the collected gradients."""
         for bucket in self.buckets:
             bucket.grad.zero_()
 
     @torch.no_grad()
-    def step(self, lr_scale=1.0, momentum=None):
-        """Update from what `reduce` left and write the result into the model. momentum overrides Muon's own."""
+    def step(self, lr_scale=1.0, momentum=0.95):
+        """Update from what `reduce` left; momentum is Muon's."""
         self.steps += 1
         for bucket in self.buckets:
             group = bucket.group
             if group.kind == "muon":
-                bucket.muon(group.lr * lr_scale, group.momentum if momentum is None else momentum, group.weight_decay)
+                bucket.muon(group.lr * lr_scale, momentum, group.weight_decay)
             else:
                 bucket.adamw(group.lr * lr_scale, self.steps)
         self._publish()
@@ -170,18 +162,18 @@ class MuonAdamW:
 
     @torch.no_grad()
     def masters(self):
-        """{parameter name: float32 tensor}, whole, on every rank."""
+        """{parameter name: whole float32 tensor}; every rank must call."""
         return {k: v for b in self.buckets for k, v in b.named_full(b.master).items()}
 
     @torch.no_grad()
     def state(self):
-        """{"momentum.<name>" and the like: float32 tensor}, whole, whatever the number of ranks."""
+        """{"momentum.<name>" and the like: whole float32 tensor}; every rank must call."""
         return {f"{key}.{name}": t for b in self.buckets for key, shard in b.state.items()
                 for name, t in b.named_full(shard).items()}
 
     @torch.no_grad()
     def load(self, masters, state=None, steps=0):
-        """Take masters, and optimizer state where given, saved on any number of ranks; updates the model too."""
+        """Take masters and optimizer state, saved on any number of ranks; updates the model too."""
         self.steps = steps
         for bucket in self.buckets:
             bucket.load_shard(bucket.master, masters)

@@ -1,8 +1,8 @@
 """
 Where the computation runs: rank, device, dtype, and the few collectives the project needs.
 
-The only reader of RANK, WORLD_SIZE, LOCAL_RANK (set by torchrun) and NANOCHAT_DTYPE. Everything else takes a Runtime as
-an argument. On one process every collective is the identity, so the callers have no special case.
+The only reader of RANK, WORLD_SIZE, LOCAL_RANK (set by torchrun) and NANOCHAT_DTYPE. On one process every collective is
+the identity, so the callers have no special case.
 """
 import contextlib
 import ctypes
@@ -22,7 +22,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "bf16": torch.bfloat16, "float32": torch.f
 
 @dataclass(frozen=True)
 class Runtime:
-    """One process's place in the run. `dtype` is the compute dtype; master weights are always float32."""
+    """`dtype` is the compute dtype; master weights are always float32."""
 
     rank: int = 0
     local_rank: int = 0
@@ -30,7 +30,7 @@ class Runtime:
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
     device_name: str = "cpu"
-    peak_flops: float | None = None   # of one device in bf16; None when unknown
+    peak_flops: float | None = None  # of one device in bf16; None when unknown
     started: float = field(default_factory=time.monotonic)
 
     def __str__(self):
@@ -48,7 +48,7 @@ def _pick_device(wanted, local_rank):
 
 
 def _pick_dtype(device):
-    """bf16 where the hardware multiplies it faster than fp32, else fp32. NANOCHAT_DTYPE overrides."""
+    """bf16 where the hardware multiplies it faster than fp32."""
     wanted = os.environ.get("NANOCHAT_DTYPE")
     if wanted:
         if wanted not in DTYPES:
@@ -72,10 +72,9 @@ def _cpu_name():
 
 
 def _keep_freed_memory():
-    """Ask glibc to keep freed blocks. By default every large temporary goes back to the kernel and is faulted in again at
-    its next use, about 9 % of a training step where it was measured (dev/LOG.md)."""
+    """By default glibc gives every large temporary back to the kernel: about 9 % of a step (dev/LOG.md)."""
     m_trim_threshold, m_mmap_threshold = -1, -3
-    with contextlib.suppress(OSError, AttributeError):    # another C library
+    with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_threshold, 1 << 30)
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)
@@ -89,7 +88,7 @@ def init(device="") -> Runtime:
     peak = None
     if found.type == "cuda":
         torch.cuda.set_device(found)
-        torch.set_float32_matmul_precision("high")   # tf32 for what is left in fp32
+        torch.set_float32_matmul_precision("high")  # tf32 for what is left in fp32
         name = torch.cuda.get_device_name(found)
         gpu = scaling.gpu_named(name)
         peak = scaling.GPUS[gpu].peak_flops if gpu else None
@@ -102,23 +101,23 @@ def init(device="") -> Runtime:
 
 
 def all_reduce_sum(rt, tensor):
-    """Sum `tensor` over the ranks, in place; every rank must call. Returns it."""
+    """In place; every rank must call."""
     if rt.world_size > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def reduce_scatter_sum(rt, whole):
-    """This rank's slice (along dim 0) of the sum of `whole` over the ranks; dim 0 must divide by world_size."""
+    """This rank's slice of the sum of `whole`, whose dim 0 must divide by world_size."""
     if rt.world_size == 1:
         return whole
     mine = torch.empty_like(whole[: whole.size(0) // rt.world_size])
-    getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(mine, whole)     # the newer name, where there is one
+    getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(mine, whole)  # the newer name first
     return mine
 
 
 def all_gather_into(rt, whole, mine):
-    """Fill `whole` with every rank's `mine`, one after another along dim 0."""
+    """Fill `whole` with every rank's `mine`, along dim 0."""
     if rt.world_size == 1:
         if whole.data_ptr() != mine.data_ptr():
             whole.copy_(mine)
@@ -128,7 +127,7 @@ def all_gather_into(rt, whole, mine):
 
 
 def all_gather_object(rt, value) -> list:
-    """The value of every rank, in rank order, on every rank. For small plain values."""
+    """The small plain value of every rank, in rank order."""
     if rt.world_size == 1:
         return [value]
     values = [None] * rt.world_size
@@ -137,7 +136,6 @@ def all_gather_object(rt, value) -> list:
 
 
 def broadcast_object(rt, value):
-    """Rank 0's value on every rank."""
     if rt.world_size == 1:
         return value
     box = [value]
@@ -147,7 +145,6 @@ def broadcast_object(rt, value):
 
 @contextlib.contextmanager
 def lost_ranks_named(rt):
-    """Turn what a collective raises when another process has died or does not answer into one line."""
     try:
         yield
     except RuntimeError as e:
@@ -159,14 +156,13 @@ def lost_ranks_named(rt):
 
 
 def barrier(rt):
-    """Wait until every rank is here."""
     if rt.world_size > 1:
         dist.barrier()
 
 
 @contextlib.contextmanager
 def rank_zero_first(rt):
-    """Rank 0 runs the block alone, then the others; if rank 0 fails, the others do not wait for it."""
+    """Rank 0 runs the block alone, then the others; if it fails, they do not wait."""
     if rt.rank > 0:
         if (error := broadcast_object(rt, None)) is not None:
             raise NanochatError(f"rank 0 failed: {error}")
@@ -181,6 +177,5 @@ def rank_zero_first(rt):
 
 
 def close(rt):
-    """Leave the process group."""
     if rt.world_size > 1 and dist.is_initialized():
         dist.destroy_process_group()

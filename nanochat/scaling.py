@@ -1,23 +1,23 @@
 """
 From one dial to everything: pure functions from depth to shape, recipe, shards and memory.
 
-No torch, no files, no side effects: scripts/plan.py says what a run needs by the functions that training uses.
+No torch, no files: scripts/plan.py says what a run needs by the functions that training uses.
 """
 import math
 from dataclasses import dataclass
 
-ASPECT_RATIO = 64        # model width per layer
-HEAD_DIM = 128           # target head size; half of it for narrow models, which want several heads
-REFERENCE_WIDTH = 768    # width at which the AdamW learning rates were tuned; others scale as 1/sqrt(width)
-REFERENCE_BATCH = 2**19  # tokens a step at which learning rates were tuned (first public d20 run)
-DEEP = 12                # from this depth on the recipe follows published laws; below, what was measured here
-TOKENS_PER_SHARD = 52e6  # of web text: 250M characters, 4.8 a token (vocabulary 65,536; a smaller one makes more)
-LATER_STAGES = 0.12      # of pretraining's hours, for all other stages: with MFU 0.4 the first d20 run's 3h51m
+ASPECT_RATIO = 64  # model width per layer
+HEAD_DIM = 128  # half of it for narrow models, which want several heads
+REFERENCE_WIDTH = 768  # at which AdamW's learning rates were tuned; they go as 1/sqrt(width)
+REFERENCE_BATCH = 2**19  # tokens a step, of learning rates (first public d20 run)
+DEEP = 12  # from here on the recipe follows published laws; below, what was measured here
+TOKENS_PER_SHARD = 52e6  # of web text: 250M characters, 4.8 a token (vocabulary 65,536)
+LATER_STAGES = 0.12  # of pretraining's hours: with MFU 0.4 the first d20 run's 3h51m
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The model's shape, in the names of GPTConfig."""
+    """In the names of GPTConfig."""
 
     n_layer: int
     n_head: int
@@ -27,7 +27,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What a depth means for pretraining. lr_factor is on all learning rates, final_lr a share of their peak."""
+    """lr_factor is on all learning rates, final_lr a share of their peak."""
 
     steps: int
     batch_tokens: int
@@ -39,15 +39,15 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class GPU:
-    """A kind of device: GiB of memory, dense bf16 peak (data sheets), dollars an hour."""
+    """GiB of memory, dense bf16 peak (data sheets), dollars an hour."""
 
     gib: float
     peak_flops: float
     dollars: float
 
 
-# $24 an hour for 8 x H100 is what the tiers are named after, $14.32 for 8 x A100-80 is from public reports of d20 runs; other
-# prices are guesses. The cpu is two cores of the machine in dev/LOG.md.
+# $24 an hour for 8 x H100 names the tiers, $14.32 for 8 x A100-80 is from reports of d20 runs; others are guesses.
+# The cpu: two cores of the machine in dev/LOG.md.
 GPUS = {"b200": GPU(179, 2250e12, 5.0), "h200": GPU(140, 989e12, 3.5), "h100-pcie": GPU(79, 756e12, 2.5),
         "h100": GPU(79, 989e12, 3.0), "a100-80": GPU(79, 312e12, 1.79), "a100-40": GPU(39, 312e12, 1.29),
         "l40s": GPU(44, 362e12, 0.9), "a6000": GPU(47, 155e12, 0.5), "4090": GPU(23.5, 165e12, 0.4),
@@ -55,43 +55,40 @@ GPUS = {"b200": GPU(179, 2250e12, 5.0), "h200": GPU(140, 989e12, 3.5), "h100-pci
 
 
 def gpu_named(device_name):
-    """The first key of GPUS whose words are in a device's name, such as 'NVIDIA A100-SXM4-80GB'; None without any."""
+    """The first key of GPUS whose words are in a device's name, such as 'NVIDIA A100-SXM4-80GB', or None."""
     return next((key for key in GPUS if all(word in device_name.lower() for word in key.split("-"))), None)
 
 
 def model_shape(depth) -> Shape:
-    """Width 64 a layer, rounded up to whole heads, so that every depth (odd ones too) gives an even head size."""
+    """Width 64 a layer, rounded up to whole heads, so that odd depths too give an even head size."""
     head_dim = HEAD_DIM if depth >= 8 else HEAD_DIM // 2
     n_head = max(1, math.ceil(depth * ASPECT_RATIO / head_dim))
     return Shape(depth, n_head, n_head, n_head * head_dim)
 
 
 def matrix_params(depth) -> int:
-    """Parameters in attention and MLP: 12 * width^2 a layer."""
     return 12 * depth * model_shape(depth).n_embd ** 2
 
 
 def head_params(depth, vocab_size) -> int:
-    """Parameters of the head, and as many in the embedding; the vocabulary is padded to a multiple of 64."""
+    """Of the head, and as many in the embedding; the vocabulary is padded to a multiple of 64."""
     return -(-vocab_size // 64) * 64 * model_shape(depth).n_embd
 
 
 def num_params(depth, vocab_size) -> int:
-    """All parameters: matrices, embedding and head."""
     return matrix_params(depth) + 2 * head_params(depth, vocab_size)
 
 
 def flops_per_token(depth, vocab_size, sequence_len) -> int:
-    """Training FLOPs a token, as GPT.flops_per_token counts them."""
+    """As GPT.flops_per_token counts."""
     attention = 12 * depth * model_shape(depth).n_embd * sequence_len
     return 6 * (matrix_params(depth) + head_params(depth, vocab_size)) + attention
 
 
 def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02) -> Pretraining:
-    """The recipe of a depth; `batch_tokens` and `steps` count where they are not 0, `lr` is Muon's.
+    """The recipe of a depth; `batch_tokens` and `steps` count where not 0, `lr` is Muon's.
 
-    From DEEP on, not yet measured here: warm-down over 0.65 of the steps to 5 %, as in nanochat's public record for GPT-2's
-    score (d24, 1.65 hours), and the laws below.
+    From DEEP on, not yet measured here: warm-down over 0.65 of the steps to 5 %, as in nanochat's public d24 record.
     """
     tokens = horizon_tokens(depth, vocab_size, ratio)
     batch_tokens = batch_tokens or total_batch_tokens(depth, tokens)
@@ -103,17 +100,14 @@ def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02)
 
 
 def horizon_tokens(depth, vocab_size, ratio=20.0) -> int:
-    """Training tokens: `ratio` for each parameter (20: Chinchilla, arXiv 2203.15556), from DEEP on without the embedding.
-
-    The tiers' prices come from 20; the public record took 8, with more in its architecture.
-    """
+    """`ratio` for each parameter (20: Chinchilla, arXiv 2203.15556), from DEEP on without the embedding."""
     return int(ratio * (num_params(depth, vocab_size) - (depth >= DEEP) * head_params(depth, vocab_size)))
 
 
 def total_batch_tokens(depth, tokens) -> int:
-    """Tokens a step. Below DEEP by depth; then ~ horizon^0.383 (arXiv 2505.13738), to the nearest power of two.
+    """Tokens a step: below DEEP by depth, then a power of two ~ horizon^0.383 (arXiv 2505.13738).
 
-    The law goes through 2^20 tokens at the 5.84 billion of the public record's d24.
+    The law goes through 2^20 at the 5.84 billion tokens of the public d24 record.
     """
     if depth < DEEP:
         return 8192 if depth <= 4 else 32768 if depth <= 6 else 131072
@@ -121,25 +115,21 @@ def total_batch_tokens(depth, tokens) -> int:
 
 
 def lr_factor(depth, batch_tokens) -> float:
-    """Factor on all learning rates: from DEEP on ~ sqrt(batch) (arXiv 2205.10287)."""
+    """On all learning rates: from DEEP on ~ sqrt(batch) (arXiv 2205.10287)."""
     return (batch_tokens / REFERENCE_BATCH) ** 0.5 if depth >= DEEP else 1.0
 
 
 def weight_decay(steps, lr, ratio) -> float:
-    """Such that a weight averages over 1.084 * ratio^-0.527 of the run (AdamW's in arXiv 2505.13738).
-
-    At a fixed ratio and with lr ~ sqrt(batch) it is ~ sqrt(batch) / tokens.
-    """
+    """So that a weight averages over 1.084 * ratio^-0.527 of the run (AdamW's in arXiv 2505.13738)."""
     return 1 / (1.084 * ratio ** -0.527 * lr * steps) if lr else 0.0
 
 
 def adam_lr_scale(n_embd) -> float:
-    """Factor on AdamW learning rates: 1/sqrt(width), relative to the width they were tuned at."""
     return (n_embd / REFERENCE_WIDTH) ** -0.5
 
 
 def lr_scale(step, steps, warmup_frac=0.0, warmdown_frac=0.4, final=0.0) -> float:
-    """Trapezoid (arXiv 2405.18392): up over the first warmup_frac of the steps, flat, linearly down to `final`."""
+    """Trapezoid (arXiv 2405.18392): linearly up, flat, linearly down to `final`."""
     warmup, warmdown = round(warmup_frac * steps), round(warmdown_frac * steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -156,12 +146,12 @@ def muon_momentum(step, steps) -> float:
 
 
 def shards_needed(tokens) -> int:
-    """Training shards of web text that hold `tokens` tokens, and one to spare."""
+    """Shards of web text that hold `tokens`, and one to spare."""
     return math.ceil(tokens / TOKENS_PER_SHARD) + 1
 
 
 def disk_bytes(depth, vocab_size, tokens) -> float:
-    """Shards of 100 MB, their tokens at two bytes, and three checkpoints with optimizer state of each stage."""
+    """Shards, two bytes a token, three checkpoints of each stage."""
     checkpoint = 8 * matrix_params(depth) + 24 * head_params(depth, vocab_size)
     return (shards_needed(tokens) + 1) * 100e6 + 2 * tokens + 12 * checkpoint
 
@@ -169,9 +159,9 @@ def disk_bytes(depth, vocab_size, tokens) -> float:
 def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> float:
     """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
-    Weights of `itemsize` bytes (the embedding float32) and float32 gradients; masters and optimizer state are shared by
-    `world` devices. A layer keeps 18 numbers a token and channel for the backward pass, which takes 10 more; the
-    optimizer's temporaries come when those are gone.
+    Weights of `itemsize` bytes (embedding 4), float32 gradients; masters and optimizer state shared by `world` devices.
+    A layer keeps 18 numbers a token and channel for the backward pass, which takes 10 more; the optimizer's temporaries
+    come when those are gone.
     """
     head, matrix, width = head_params(depth, vocab_size), matrix_params(depth), model_shape(depth).n_embd
     held = (itemsize + 4) * matrix + (itemsize + 12) * head + (8 * matrix + 24 * head) / world
@@ -181,15 +171,12 @@ def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> 
 
 
 def device_batch_size(depth, vocab_size, sequence_len, gib, world=1) -> int:
-    """The largest power of two of rows, up to 64, planned to leave a tenth of `gib` free; 0 when none fits."""
+    """The largest power of two of rows, up to 64, that leaves a tenth of `gib` free, or 0."""
     return max((rows for rows in (1, 2, 4, 8, 16, 32, 64)
                 if memory_bytes(depth, vocab_size, sequence_len, rows, world) < 0.9 * gib * 2**30), default=0)
 
 
 def rows_at_a_time(device_type, sequence_len, rows) -> int:
-    """Of a device's `rows` a step, how many to take at a time where nobody says: up to 32, on a CPU 2,048 tokens.
-
-    More would only leave a CPU's caches: as fast, in three times the memory (dev/LOG.md). The largest divisor of `rows`.
-    """
+    """A divisor of a device's `rows` a step: up to 32, on a CPU 2,048 tokens, for its caches (dev/LOG.md)."""
     most = max(1, 2048 // sequence_len) if device_type == "cpu" else 32
     return max(n for n in range(1, max(1, min(rows, most)) + 1) if max(rows, 1) % n == 0)

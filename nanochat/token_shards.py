@@ -3,10 +3,8 @@ Parquet shards of text -> memory-mapped shards of token ids, made once for each 
 
     python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet    one shard: how prepare_tokens starts a worker
 
-A token shard is three files: the ids (uint16, or uint32 for a large vocabulary), the document offsets, and a manifest
-that says what they were made from, how long they must be and what their bytes hash to. It is used only if all of that
-still holds: offsets are hashed when a run starts, tokens when they are first asked for. Free of torch, so that the
-workers start fast.
+Three files: ids (uint16, or uint32), document offsets, and a manifest of sources, lengths and hashes; used only if all
+that still holds. Free of torch, so that workers start fast.
 """
 import functools
 import hashlib
@@ -25,18 +23,18 @@ from nanochat.common import DataError, Progress, atomic_file, base_dir, log, rea
 from nanochat.dataset import count_documents, iter_texts
 from nanochat.tokenizer import Tokenizer
 
-FORMAT = 2                     # raise it when the bytes change meaning
-BATCH_CHARS = 1_000_000        # text tokenized at once: bounds memory even when documents are whole books
-IN_PROCESS_BYTES = 64 << 20    # parquet bytes below which starting worker processes costs more than it saves
+FORMAT = 2
+BATCH_CHARS = 1_000_000  # tokenized at once: bounds memory
+IN_PROCESS_BYTES = 64 << 20  # below, worker processes cost more than they save
 
 
 @dataclass(frozen=True)
 class TokenShard:
-    """One parquet shard as token ids: document d is tokens[offsets[d]:offsets[d+1]] and starts with bos."""
-    path: Path          # without the endings .tokens.npy, .offsets.npy, .json
+    """Document d is tokens[offsets[d]:offsets[d+1]] and starts with bos."""
+    path: Path  # without the endings
     documents: int
     bos_id: int
-    sha256: str         # of the token bytes
+    sha256: str  # of the token bytes
     offsets_sha256: str
 
     @functools.cached_property
@@ -49,19 +47,19 @@ class TokenShard:
 
 
 def _load_npy(path, sha256, dtypes):
-    """The array in a .npy file, mapped. Raises DataError when its values are not those of the digest."""
+    """Mapped. Raises DataError."""
     try:
         array = np.load(path, mmap_mode="r")
         if array.dtype.str in dtypes.split() and hashlib.sha256(array).hexdigest() == sha256:
             return array
         what = "its values do not match its digest"
-    except Exception as e:                   # numpy reads a header as Python source: a bad one raises nearly anything
+    except Exception as e:  # a bad header raises nearly anything
         what = (str(e) or type(e).__name__).splitlines()[0]
     raise DataError(f"{path} is damaged ({what}). Delete it and run the same command again.")
 
 
 class _NpyWriter:
-    """A one-dimensional .npy file of unknown length. numpy leaves room in the header for the first axis to grow."""
+    """A 1-D .npy file of unknown length: numpy leaves room in the header for the first axis to grow."""
 
     def __init__(self, file, dtype):
         self.file, self.dtype, self.n, self.digest = file, np.dtype(dtype), 0, hashlib.sha256()
@@ -79,19 +77,17 @@ class _NpyWriter:
         self.file.write(data)
 
     def finish(self):
-        """Write the true length into the header; returns the file's bytes."""
+        """Returns the file's bytes."""
         size = self.file.tell()
         self._header()
         return size
 
 
 def _batches(texts):
-    """Lists of non-empty texts, some BATCH_CHARS characters each."""
     batch, chars = [], 0
     for text in texts:
-        if text:
-            batch.append(text)
-            chars += len(text)
+        batch.append(text)
+        chars += len(text)
         if chars >= BATCH_CHARS or len(batch) >= 4096:
             yield batch
             batch, chars = [], 0
@@ -100,7 +96,7 @@ def _batches(texts):
 
 
 def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
-    """Tokenize one parquet shard into out_dir. The manifest is written last: without it the rest does not count."""
+    """The manifest is written last: without it the rest does not count."""
     parquet, target = Path(parquet), Path(out_dir) / Path(parquet).stem
     source, bos = _stamp(parquet), tokenizer.bos_id
     with atomic_file(f"{target}.tokens.npy") as tokens_path, atomic_file(f"{target}.offsets.npy") as offsets_path:
@@ -123,13 +119,12 @@ def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
 
 
 def _stamp(path):
-    """What tells that a source file has changed."""
     stat = path.stat()
     return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def _load_shard(tokenizer, parquet, out_dir):
-    """The TokenShard of a parquet file, or None when it has to be made (said in one line when it is damaged)."""
+    """The TokenShard of a parquet file, or None when it has to be made."""
     target = out_dir / parquet.stem
     if not Path(f"{target}.json").exists():
         return None
@@ -153,10 +148,9 @@ def _load_shard(tokenizer, parquet, out_dir):
 
 
 def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
-    """Tokenize every parquet shard that is not tokenized yet; returns the token shards in the order given.
+    """The token shards of `shard_paths`, in base_dir()/tokens/<hash>/<name>/; the missing ones are made.
 
-    They lie in base_dir()/tokens/<tokenizer.hash>/<name>/. In a distributed run rank 0 calls this before the others,
-    which then find everything made. Raises DataError naming a shard that cannot be read.
+    Rank 0 calls before the others. Raises DataError naming a shard.
     """
     root = base_dir().resolve() / "tokens" / tokenizer.hash
     out_dir = root / re.sub(r"[^\w.-]+", "_", str(name)).strip("_")
@@ -174,14 +168,14 @@ def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
             _tokenize_in_processes(root, todo, out_dir, min(os.cpu_count() or 1, 32), progress)
         progress.close()
     shards = [_load_shard(tokenizer, p, out_dir) for p in paths]
-    for path, shard in zip(paths, shards):
-        if shard is None:
-            raise DataError(f"{path} changed while it was being tokenized. Run the same command again.")
+    if None in shards:
+        changed = paths[shards.index(None)]
+        raise DataError(f"{changed} changed while it was being tokenized. Run the same command again.")
     return shards
 
 
 def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
-    """One fresh interpreter a shard. Not fork (unsafe with torch's threads) and not spawn (imports the main script)."""
+    """A fresh interpreter a shard: fork is unsafe with torch's threads, spawn imports the main script."""
     children, stopping = [], threading.Event()
 
     def work(path):
@@ -202,7 +196,7 @@ def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
         try:
             for future in as_completed(futures):
                 future.result()
-        finally:                                       # a failure or Ctrl-C ends the others too
+        finally:  # a failure or Ctrl-C ends the others too
             stopping.set()
             for child in list(children):
                 if child.poll() is None:

@@ -1,9 +1,8 @@
 """
 Text <-> token ids: byte pair encoding, trained by rustbpe, encoded by tiktoken, kept as JSON (never pickle).
 
-The first ids are the byte-level tokens in the order in which they were learned, the last ones the special tokens.
-Special tokens are no text: encode() never yields one, whatever the text says, and decode() never shows one; only
-nanochat.chat_format and the data loader place them, by special(name).
+Ids are byte-level tokens in the order learned, then the special tokens. These are no text: encode() never yields one,
+decode() never shows one; chat_format and the data loader place them by name.
 """
 import base64
 import functools
@@ -21,27 +20,25 @@ from nanochat.common import DataError, MissingArtifact, UsageError, atomic_write
 FORMAT = "nanochat-tokenizer-1"
 N_BYTES = 256
 
-# Reserved names cost one embedding row each and let a new tool be taught without training a new tokenizer.
+# Reserved names let a new tool be taught without training a new tokenizer.
 SPECIAL_TOKENS = ["<|bos|>",
                   "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
                   "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
                   "<|system_start|>", "<|system_end|>",
                   *(f"<|reserved_{i}|>" for i in range(5))]
 
-# GPT-4's split pattern with groups of at most two digits, and with single digits up to SMALL_VOCAB tokens: a small
-# vocabulary should not be spent on numbers, and each digit of a sum is easier seen alone.
+# GPT-4's split pattern with at most two digits, or up to SMALL_VOCAB tokens one: a small vocabulary should not be spent
+# on numbers, and each digit of a sum is easier seen alone.
 _PATTERN = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}DIGITS"
             r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")
 SMALL_VOCAB = 4096
 
 
 def split_pattern(vocab_size) -> str:
-    """The regular expression that cuts text into the pieces within which tokens are merged."""
     return _PATTERN.replace("DIGITS", "" if vocab_size <= SMALL_VOCAB else "{1,2}")
 
 
-# A run of whitespace of some 800,000 characters overflows the stack of the regular expression engine and takes the
-# process with it, so such runs are cut.
+# Some 800,000 blanks overflow the stack of the regular expression engine and end the process, so runs are cut.
 MAX_SPACES = 100_000
 _SPACES = re.compile(r"\s{%d}" % MAX_SPACES)
 
@@ -54,16 +51,13 @@ def _pieces(text) -> list[str]:
 
 
 def _training_pieces(texts):
-    """Pieces of each text, with lone surrogates, which UTF-8 cannot hold, replaced as the encoder replaces them."""
+    """With lone surrogates, which UTF-8 cannot hold, replaced as the encoder replaces them."""
     for text in texts:
         yield from _pieces(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 class Tokenizer:
-    """A vocabulary and its encoder; safe to share between threads.
-
-    tokens: the bytes of each ordinary token, in id order; special: the names that take the ids after them.
-    """
+    """tokens: the bytes of each ordinary token; special: names that take the ids after them. Thread-safe."""
 
     def __init__(self, tokens, special, pattern):
         self.tokens, self.pattern = list(tokens), pattern
@@ -77,10 +71,7 @@ class Tokenizer:
     # ---- make, save, load
     @classmethod
     def train(cls, texts, vocab_size):
-        """Learn `vocab_size` tokens, the special ones among them, from an iterable of str.
-
-        Little text gives fewer. Raises UsageError when not even the bytes fit.
-        """
+        """Learn `vocab_size` tokens, the special ones among them; little text gives fewer. Raises UsageError."""
         least = N_BYTES + len(SPECIAL_TOKENS)
         if vocab_size < least:
             raise UsageError(f"--vocab_size must be at least {least} (bytes and special tokens), got {vocab_size}")
@@ -90,14 +81,13 @@ class Tokenizer:
         return cls(sorted(ranks, key=ranks.get), SPECIAL_TOKENS, pattern)
 
     def save(self, dir=None) -> Path:
-        """Write tokenizer.json into `dir` (default: tokenizer/ under the base directory)."""
         path = _path(dir)
         atomic_write(path, json.dumps({**json.loads(self._json), "hash": self.hash}, indent=0) + "\n")
         return path
 
     @classmethod
     def load(cls, dir=None):
-        """The tokenizer kept in `dir`. Raises MissingArtifact when there is none, DataError when it is damaged."""
+        """Raises MissingArtifact, DataError."""
         path = _path(dir)
         if not path.is_file():
             raise MissingArtifact("tokenizer", path, "python -m scripts.tok_train")
@@ -133,31 +123,29 @@ class Tokenizer:
 
     # ---- encode, decode
     def encode(self, text) -> list[int]:
-        """The ids of `text`, taken as plain text: never a special token."""
+        """The ids of plain text: never a special token."""
         return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]
 
     def encode_batch(self, texts) -> list[list[int]]:
-        """encode() of each text, on threads."""
         pieces = [_pieces(text) for text in texts]
         encoded = iter(self._encoding.encode_ordinary_batch([piece for text in pieces for piece in text]))
         return [[i for _ in text for i in next(encoded)] for text in pieces]
 
     def decode(self, ids) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD, special tokens nothing."""
+        """Bytes that are no UTF-8 become U+FFFD, special tokens nothing."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids) -> bytes:
-        """The bytes of `ids`. Special tokens and the ids that pad a model's vocabulary have none."""
+        """Special tokens and the ids that pad a model's vocabulary have none."""
         n = len(self.tokens)
         return b"".join(self.tokens[i] for i in ids if i < n)
 
     def special(self, name) -> int:
-        """The id of the special token called `name`, such as '<|bos|>'."""
         assert name in self._special, f"no special token {name!r} among {list(self._special)}"
         return self._special[name]
 
     def token_bytes(self) -> np.ndarray:
-        """How many bytes of text each id stands for: (vocab_size,) int32, 0 for special tokens."""
+        """Of each id: (vocab_size,) int32, 0 for special tokens."""
         return np.array([len(token) for token in self.tokens] + [0] * len(self._special), dtype=np.int32)
 
 

@@ -1,11 +1,8 @@
 """
-The loop. Every kind of training in this project is a Stage run by `run`; where batches depend on the model as it stands,
-the stage's iterator of batches samples them when they are asked for.
+The loop: every kind of training is a Stage run by `run`.
 
-A step accumulates gradients over micro-batches, sums them over the ranks, checks that they are finite, and updates. The
-loss of a step is the weighted sum over all its tokens divided by their global count, so that any split of a batch over
-ranks and micro-batches gives the same gradient. State is saved whole, so a resumed run continues as if it had never
-stopped; a resume with other settings is refused with the two values. Checkpoints are written while the next steps are made.
+A step's loss is the weighted sum over all its tokens divided by their global count, so any split of a batch over ranks
+and micro-batches gives the same gradient. State is saved whole: a resumed run continues as if never stopped.
 """
 import contextlib
 import gc
@@ -22,8 +19,8 @@ import torch
 
 from nanochat import checkpoint, runtime, scaling
 from nanochat.cli import option
-from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progress, append_jsonl, atomic_write, log,
-                             run_lock, save_result)
+from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progress, append_jsonl, atomic_write,
+                             base_dir, log, run_lock, save_result)
 from nanochat.optim import Group, MuonAdamW
 
 
@@ -40,26 +37,27 @@ class RunFlags:
     fresh: bool = option(False, "start over, deleting this tag's checkpoints")
     dry_run: bool = option(False, "print what would be run, and stop")
 
-    def for_stage(self):
-        """The arguments of a Stage among them."""
-        return {name: getattr(self, name) for name in ("save_every", "keep", "skip_nonfinite", "resume_anyway")}
+    def for_stage(self, stage, tag):
+        """Arguments of a Stage: where it writes, and those flags that are its own."""
+        return {"folder": checkpoint.stage_dir(stage) / tag, "log_path": base_dir() / "logs" / f"{stage}_{tag}.jsonl",
+                **{name: getattr(self, name) for name in ("save_every", "keep", "skip_nonfinite", "resume_anyway")}}
 
 
 @dataclass
 class TrainState:
     """All that a resume needs beyond the weights and the optimizer."""
 
-    step: int = 0                # optimizer steps done
-    tokens: int = 0              # tokens seen, padding included
-    train_s: float = 0.0         # seconds spent in steps, over all sittings
-    loss: float = 0.0            # smoothed training loss, nats a supervised token
-    best: float = math.inf       # lowest validation loss so far
+    step: int = 0
+    tokens: int = 0  # tokens seen, padding included
+    train_s: float = 0.0  # in steps, over all sittings
+    loss: float = 0.0  # smoothed, nats a supervised token
+    best: float = math.inf  # lowest validation loss
     val: dict = field(default_factory=dict)
-    skipped: int = 0             # steps whose loss or gradient was not finite
-    save_stall_s: float = 0.0    # seconds for which saving kept the next step waiting
+    skipped: int = 0  # steps that were not finite
+    save_stall_s: float = 0.0  # for which saving kept the next step waiting
 
     def record(self, loss, tokens, seconds):
-        """Count one step; a loss that is NaN stands for a skipped one."""
+        """A NaN loss stands for a skipped step."""
         if math.isnan(loss):
             self.skipped += 1
         else:
@@ -72,24 +70,24 @@ class Stage:
     """One training run as plain values. `batches(start_step)` yields (step, [Batch, ...]) from there on."""
 
     name: str
-    folder: Path                                   # checkpoints go here
-    log_path: Path                                 # one JSON line a logged step
+    folder: Path
+    log_path: Path  # one JSON line a logged step
     steps: int
-    batches: Callable                              # a generator, closed when the run ends
-    schedule: Callable                             # step -> (learning-rate factor, Muon momentum)
-    identity: dict                                 # what a resumed run must have in common with the saved one
-    meta: dict                                     # saved beside it: model, tokenizer, config
-    evaluate: Callable | None = None               # () -> {"val_...": float}; every rank calls it
-    eval_every: int = 0                            # 0: only at the end
-    save_every: int = 0                            # 0: only at the end
-    keep: int = 2                                  # newest checkpoints that stay, besides the best (0: all)
-    skip_nonfinite: int = 0                        # steps that may be skipped when not finite, before the run stops
-    resume_anyway: bool = False                    # take a checkpoint whose identity differs (never another model's)
-    extra: dict = field(default_factory=dict)      # what `batches` wants logged with the step
+    batches: Callable  # closed when the run ends
+    schedule: Callable  # step -> (learning-rate factor, Muon momentum)
+    identity: dict  # what a resumed run must share with the saved one
+    meta: dict  # saved beside it: model, tokenizer, config
+    evaluate: Callable | None = None  # () -> {"val_...": float}; every rank calls it
+    eval_every: int = 0  # 0: only at the end
+    save_every: int = 0
+    keep: int = 2  # and these: RunFlags
+    skip_nonfinite: int = 0
+    resume_anyway: bool = False
+    extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
 
 
 def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0.004, weight_decay=0.0, scale=1.0):
-    """Muon on the matrices, AdamW on embedding and head; `scale` multiplies all learning rates."""
+    """Muon on the matrices, AdamW on embedding and head; `scale` is on all learning rates."""
     groups, adam = model.parameter_groups(), scale * scaling.adam_lr_scale(model.config.n_embd)
     return MuonAdamW([Group("adamw", groups["embedding"], embedding_lr * adam),
                       Group("adamw", groups["unembedding"], unembedding_lr * adam),
@@ -97,17 +95,16 @@ def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0
 
 
 def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
-    """One optimizer step over this rank's micro-batches. Returns (global loss, gradient norm, any rank wants to stop).
+    """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop).
 
-    When the loss or a gradient is not finite nothing is applied: raises NanochatError, or with `may_skip` counts the step
-    as made and returns NaN for both. Every rank must call.
+    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. Every
+    rank must call.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
     for batch in batches:
-        inputs, targets, weight = (x.to(rt.device, non_blocking=True)
-                                   for x in (batch.inputs, batch.targets, batch.weight))
-        loss = model.loss(inputs, targets, weight) / batch.count
+        here = batch.to(rt.device)
+        loss = model.loss(here.inputs, here.targets, here.weight) / batch.count
         loss.backward()
         total[0] += loss.detach()
     local = total[0].item()
@@ -130,9 +127,9 @@ def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, ma
 
 
 def save(stage, optimizer, state, rt, writer, val, wait):
-    """Start writing a checkpoint of the whole state; every rank must call, rank 0 writes. `val`: validated at this step.
+    """Start (`wait`: and finish) writing a checkpoint; every rank must call, rank 0 writes.
 
-    With `wait`, returns when it is on the disk. Raises on every rank when this write, or the one before, has failed.
+    Raises on every rank when this write, or the one before, has failed.
     """
     start = time.monotonic()
     masters, optim_state = optimizer.masters(), optimizer.state()
@@ -147,7 +144,7 @@ def save(stage, optimizer, state, rt, writer, val, wait):
 
 
 def resume(stage, optimizer, rt):
-    """The TrainState to go on from: of the newest whole checkpoint in stage.folder, or a new one."""
+    """The TrainState of the newest whole checkpoint in stage.folder, or a new one."""
     found = checkpoint.newest_whole(stage.folder, with_optim=True)
     if found is None:
         return TrainState()
@@ -170,7 +167,7 @@ def resume(stage, optimizer, rt):
 
 @contextlib.contextmanager
 def _graceful():
-    """Ctrl-C and SIGTERM put a word into the list yielded instead of killing the step; a second Ctrl-C does kill."""
+    """Ctrl-C and SIGTERM put a word into the list yielded; a second one kills."""
     asked = []
 
     def on_signal(number, frame):
@@ -187,7 +184,7 @@ def _graceful():
 
 @contextlib.contextmanager
 def _no_garbage_collection():
-    """The collector's pauses come at any moment of a step, and differ from rank to rank; _evaluate calls it instead."""
+    """Its pauses differ from rank to rank; _evaluate collects instead."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -199,7 +196,7 @@ def _no_garbage_collection():
 
 
 def _trim_log(path, step):
-    """Drop the log lines of steps that will be made again, and what a crash or a full disk left of a line."""
+    """Drop the lines of steps that will be made again, and broken ones."""
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -221,7 +218,6 @@ def _evaluate(stage, model, state):
 
 
 def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
-    """Steps up to the last one, or until `asked` to stop."""
     start = time.monotonic()
     for step, micro in batches:
         factor, momentum = stage.schedule(step)
@@ -248,9 +244,9 @@ def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
 
 
 def run(stage, model, optimizer, rt):
-    """Train `stage` from its newest checkpoint, or from the model as given, to its last step. Every rank must call.
+    """Train `stage` from its newest checkpoint, or the model as given, to its last step; every rank must call.
 
-    Returns (seconds of steps in earlier sittings, TrainState). Raises Interrupted, with everything saved, after Ctrl-C or SIGTERM.
+    Returns (seconds of steps in earlier sittings, TrainState). Raises Interrupted, all saved, after Ctrl-C or SIGTERM.
     """
     if rt.rank == 0:
         checkpoint.sweep(stage.folder)
@@ -270,7 +266,6 @@ def run(stage, model, optimizer, rt):
 
 
 def metrics(stage, model, state, rt) -> dict:
-    """What a finished stage puts into its result file."""
     flops = model.flops_per_token()
     rate = state.tokens / max(state.train_s, 1e-9)
     mfu = rate * flops / (rt.peak_flops * rt.world_size) if rt.peak_flops else None
@@ -282,10 +277,7 @@ def metrics(stage, model, state, rt) -> dict:
 
 
 def run_locked(stage, model, optimizer, rt, config, result, more=dict):
-    """What a script does with its stage: lock the folder, honour --fresh, train, write report/results/<result>.json.
-
-    `more()` is called after the training for metrics of the script's own.
-    """
+    """Lock the folder, honour --fresh, train, write report/results/<result>.json with metrics and `more()`."""
     with run_lock(stage.folder.parent / f".{stage.folder.name}.lock") if rt.rank == 0 else contextlib.nullcontext():
         if config.fresh and rt.rank == 0:
             shutil.rmtree(stage.folder, ignore_errors=True)
@@ -293,7 +285,7 @@ def run_locked(stage, model, optimizer, rt, config, result, more=dict):
         with runtime.lost_ranks_named(rt):
             before, state = run(stage, model, optimizer, rt)
         if rt.rank == 0:
-            wall_s = before + time.monotonic() - rt.started      # earlier sittings count with their steps alone
+            wall_s = before + time.monotonic() - rt.started  # of earlier sittings the steps alone
             save_result(result, metrics={**metrics(stage, model, state, rt), **more()}, config=asdict(config),
                         device=str(rt), wall_s=wall_s)
             log.info(f"the model is in {stage.folder / f'{state.step:06d}'}")

@@ -3,8 +3,8 @@
 #
 #   bash runs/miniseries.sh "12 14 16 18 20" --dataset=climbmix
 #
-# After the depths come flags of base_train. TRAIN starts it (default: python -m), OUT keeps the results (default: runs/series);
-# a run whose result is there is not repeated.
+# Then flags of base_train. TRAIN starts it (default: python -m), OUT keeps the results (default: runs/series); a result
+# that is there is not made again.
 set -euo pipefail
 depths=$1 out=${OUT:-runs/series}
 shift

@@ -8,10 +8,10 @@ Pretrain a model from nothing: predict the next token of documents.
 """
 from dataclasses import asdict, dataclass
 
-from nanochat import checkpoint, runtime, scaling, train
+from nanochat import runtime, scaling, train
 from nanochat.attention import training_backend
-from nanochat.cli import option, parse
-from nanochat.common import UsageError, base_dir, log, mix_seed, run, setup_logging
+from nanochat.cli import at_least, option, parse
+from nanochat.common import UsageError, log, mix_seed, run, setup_logging
 from nanochat.dataloader import StepBatches, TextRows, prepare_tokens
 from nanochat.dataset import shards
 from nanochat.gpt import GPT, GPTConfig
@@ -39,9 +39,7 @@ class Config(train.RunFlags):
     seed: int = option(0, "of the initial weights")
 
     def __post_init__(self):
-        for name, least in (("depth", 1), ("sequence_len", 1), ("device_batch_size", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
+        at_least(self, depth=1, sequence_len=1, device_batch_size=0)
         for name in ("warmdown_frac", "key_offset"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UsageError(f"--{name} must lie in 0 to 1, got {getattr(self, name)}.")
@@ -57,8 +55,8 @@ def main(argv=None):
     plan = scaling.pretraining(config.depth, tokenizer.vocab_size, config.param_data_ratio, config.total_batch_size,
                                config.num_iterations, config.matrix_lr)
     batch_tokens, steps = plan.batch_tokens, plan.steps
-    decay, warmdown = (default if flag is None else flag for flag, default in
-                       ((config.weight_decay, plan.weight_decay), (config.warmdown_frac, plan.warmdown_frac)))
+    decay = plan.weight_decay if config.weight_decay is None else config.weight_decay
+    warmdown = plan.warmdown_frac if config.warmdown_frac is None else config.warmdown_frac
     if batch_tokens % config.sequence_len:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of --sequence_len={config.sequence_len}.")
     log.info(f"d{config.depth} on {rt}: {scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, "
@@ -66,7 +64,6 @@ def main(argv=None):
              f"{training_backend(rt.device.type, config.sequence_len).__name__}")
     if config.dry_run:
         return
-    folder = checkpoint.stage_dir("base") / (config.tag or f"d{config.depth}")
     rows, val_rows = _rows(config, tokenizer, rt)
     model = GPT(model_config, rt.dtype).to(rt.device)
     model.init_weights(mix_seed("init", config.seed))
@@ -80,17 +77,16 @@ def main(argv=None):
                  f"{steps * rows_per_step / len(rows):.1f} times. More: python -m nanochat.dataset")
     val_count = max(1, (config.eval_tokens or 20 * batch_tokens) // config.sequence_len)
     token_bytes = tokenizer.token_bytes()
-    identity = {"dataset": config.dataset, "rows": rows.hash, "tokenizer": tokenizer.hash, "model": asdict(model_config),
-                "steps": steps, "batch_tokens": batch_tokens}
+    common = {"tokenizer": tokenizer.hash, "model": asdict(model_config)}
     stage = train.Stage(
-        name="pretraining", folder=folder, log_path=base_dir() / "logs" / f"base_{folder.name}.jsonl", steps=steps,
+        name="pretraining", steps=steps,
         batches=lambda start: iter(StepBatches(rows, rows_per_step, at_a_time, rt.rank, rt.world_size, start_step=start)),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=warmdown, final=plan.final_lr),
                                scaling.muon_momentum(step, steps)),
-        identity=identity,
-        meta={"model": asdict(model_config), "tokenizer": tokenizer.hash, "dataset": config.dataset, "config": asdict(config)},
+        identity={"dataset": config.dataset, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens},
+        meta={**common, "dataset": config.dataset, "config": asdict(config)},
         evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, at_a_time, rt, val_count)},
-        eval_every=config.eval_every, **config.for_stage())
+        eval_every=config.eval_every, **config.for_stage("base", config.tag or f"d{config.depth}"))
     train.run_locked(stage, model, optimizer, rt, config, "base_train")
 
 

@@ -4,16 +4,16 @@ Reinforcement learning on checkable tasks: sample several answers a question, re
     python -m scripts.chat_rl
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_rl -- --tasks=gsm8k
 
-Starts from the newest finetuned model. Questions are from the training split; the method is in nanochat/rollout.py. Each
-step also trains on a few rows of the finetuning's own conversations, so that what is not rewarded is not forgotten (PPO-ptx
-of InstructGPT, arXiv 2203.02155). An interrupted run goes on with the same command.
+Starts from the newest finetuned model. The method is in nanochat/rollout.py. Each step also trains on a few rows of
+finetuning's conversations, so that what is not rewarded is not forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155). An
+interrupted run goes on with the same command.
 """
 import json
 from dataclasses import asdict, dataclass
 
-from nanochat import checkpoint, finetune, rollout, runtime, scaling, train
-from nanochat.cli import option, parse
-from nanochat.common import UsageError, base_dir, log, mix_seed, run, setup_logging
+from nanochat import finetune, rollout, scaling, train
+from nanochat.cli import at_least, option, parse
+from nanochat.common import UsageError, log, mix_seed, run
 from nanochat.dataloader import ChatRows, StepBatches
 from nanochat.engine import Engine
 from nanochat.tasks import factors, lookup
@@ -41,18 +41,16 @@ class Config(train.RunFlags):
     def __post_init__(self):
         if self.samples < 2:
             raise UsageError(f"--samples must be at least 2 (answers are compared with each other), got {self.samples}.")
-        for name, least in (("questions", 1), ("anchor_rows", 0), ("device_batch_size", 1), ("max_new_tokens", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
+        at_least(self, questions=1, anchor_rows=0, device_batch_size=1, max_new_tokens=1)
         if self.temperature <= 0:
             raise UsageError(f"--temperature must be above 0, got {self.temperature}: equal answers teach nothing.")
 
 
 def anchor_batches(config, meta, tokenizer, T, steps, rt):
-    """step -> micro-batches of the conversations that the source was finetuned on; none without anchor_rows."""
+    """step -> micro-batches of the conversations that the source was finetuned on."""
     if not config.anchor_rows:
         return lambda step: []
-    count = 8 * steps * config.anchor_rows          # about 8 conversations fill a row
+    count = 8 * steps * config.anchor_rows  # about 8 conversations fill a row
     stage = "mid" if config.source == "mid" else "sft"
     chosen, _ = finetune.conversations(meta["data"], stage, count, mix_seed("anchor", config.seed))
     rows = ChatRows(chosen, tokenizer, T, seed=config.seed)
@@ -60,7 +58,7 @@ def anchor_batches(config, meta, tokenizer, T, steps, rt):
 
 
 def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
-    """Yield (step, micro-batches): answers sampled from the model as it stands, whose mean reward goes into `extra`, then
+    """Yield (step, micro-batches): answers sampled from the model as it stands, mean reward into `extra`, then
     the anchor's rows. Each kind is a mean over its own tokens, and the loss is their sum."""
     engine, step = Engine(model, tokenizer), start
     mine = range(rt.rank, config.questions, rt.world_size)
@@ -79,14 +77,10 @@ def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
 
 def main(argv=None):
     config = parse(Config, argv, __doc__)
-    rt = runtime.init(config.device)
-    setup_logging(rt.rank)
+    rt, tag, source, model, tokenizer, meta = finetune.start(config)
     for name in ("questions", "anchor_rows"):
         if getattr(config, name) % rt.world_size:
             raise UsageError(f"--{name}={getattr(config, name)} must divide by the {rt.world_size} ranks.")
-    source = checkpoint.find(config.source, config.source_tag or None)
-    model, tokenizer, meta = checkpoint.load_model(config.source, rt, source.parent.name)
-    tag = config.tag or source.parent.name
     names = config.tasks or ("kg_word_problem" if meta["dataset"] == "kindergarten" else "gsm8k")
     tasks = [task for name, times in factors(names.split("|")) for task in [lookup(name).make("train")] * times]
     steps = config.num_iterations or max(1, round(config.epochs * sum(map(len, tasks)) / config.questions))
@@ -95,26 +89,21 @@ def main(argv=None):
     if config.dry_run:
         return
     anchor = anchor_batches(config, meta, tokenizer, model.config.sequence_len, steps, rt)
-    model.requires_grad_(True).train()
-    optimizer = train.make_optimizer(model, rt, scale=config.lr_scale)
-    optimizer.load(checkpoint.load(source)[0])          # the float32 masters; load_model rounded them
-    extra = {}
+    optimizer = finetune.optimizer_from(source, model, rt, config.lr_scale)
+    extra, common = {}, {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
     stage = train.Stage(
-        name="reinforcement learning", folder=checkpoint.stage_dir("rl") / tag,
-        log_path=base_dir() / "logs" / f"rl_{tag}.jsonl", steps=steps,
+        name="reinforcement learning", steps=steps,
         batches=lambda start: rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=1.0), scaling.muon_momentum(step, steps)),
         identity={"tasks": names, "steps": steps, "questions": config.questions, "samples": config.samples,
-                  "anchor_rows": config.anchor_rows, "tokenizer": tokenizer.hash, "model": asdict(model.config),
-                  "source": meta["files"]["model.safetensors"]},
-        meta={"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": meta["dataset"],
-              "data": meta["data"], "tasks": names, "config": asdict(config)},
-        extra=extra, **config.for_stage())
+                  "anchor_rows": config.anchor_rows, **common, "source": meta["files"]["model.safetensors"]},
+        meta={**common, "dataset": meta["dataset"], "data": meta["data"], "tasks": names, "config": asdict(config)},
+        extra=extra, **config.for_stage("rl", tag))
     train.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
 
 
 def _rewards(log_path):
-    """Mean reward over the first and the last tenth of the logged steps."""
+    """Mean reward over the first and the last tenth of the steps."""
     rewards = [json.loads(line)["reward"] for line in log_path.read_text(encoding="utf-8").splitlines()]
     n = max(1, len(rewards) // 10)
     return {"reward_start": sum(rewards[:n]) / n, "reward_end": sum(rewards[-n:]) / n}

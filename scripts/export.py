@@ -4,9 +4,9 @@ A checkpoint in the Hugging Face layout, for transformers' own NanoChatForCausal
     python -m scripts.export                       the newest chat model, into hf/<stage>_<tag> under the base directory
     python -m scripts.export -i base --out=FOLDER
 
-Its attention has no max_attn_logit, but its heads may be wider: in one of W channels a query holds itself and `a` times
-itself again, where the key is zero; normalised over W their product is ours if 1 + a^2 = W / max_attn_logit^2. What it
-cannot say (key_offset) is refused. With its tokenizer, unlike ours, a text can spell special tokens.
+Its attention has no max_attn_logit, but heads may be wider: in one of W channels a query holds itself and `a` times
+itself again, where the key is zero; normalised over W their product is ours if 1 + a^2 = W / max_attn_logit^2.
+key_offset is refused. With its tokenizer, unlike ours, a text can spell special tokens.
 """
 from dataclasses import asdict, dataclass
 
@@ -34,7 +34,7 @@ class Config:
 
 
 def head_width(config):
-    """Channels of an exported head: as many as ours at the usual scale, else at least twice as many."""
+    """As many channels as ours at the usual scale, else at least twice as many."""
     D, square = config.head_dim, config.max_attn_logit ** 2
     return D if square == D else max(2 * D, -int(-square // 8) * 8)
 
@@ -47,7 +47,6 @@ def widen(weight, D, W, copy=0.0):
 
 
 def tensors(model):
-    """The weights under transformers' names."""
     c, w = model.config, model.state_dict()
     D, W = c.head_dim, head_width(c)
     copy = (W / c.max_attn_logit ** 2 - 1) ** 0.5
@@ -63,7 +62,7 @@ def tensors(model):
 
 
 def model_config(c):
-    """config.json; the rotary base is raised so that the channels of a wider head turn as fast as ours."""
+    """The rotary base is raised so that the channels of a wider head turn as fast."""
     W = head_width(c)
     return {"architectures": ["NanoChatForCausalLM"], "model_type": "nanochat", "dtype": "float32",
             "vocab_size": c.vocab_size, "hidden_size": c.n_embd, "intermediate_size": 4 * c.n_embd,
@@ -74,7 +73,7 @@ def model_config(c):
 
 
 def tokenizer_json(tokenizer):
-    """tokenizer.json of the `tokenizers` library: bytes as GPT-2's visible characters, every pair that makes a token."""
+    """For the `tokenizers` library: bytes as GPT-2's visible characters, every pair that makes a token."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = sorted(set(range(256)) - set(shown))
     character = {b: chr(b) for b in shown} | {b: chr(256 + i) for i, b in enumerate(hidden)}

@@ -6,18 +6,12 @@ Midtraining: teach the pretrained model the form of a conversation, the use of t
 
 Starts from the newest base model. An interrupted run goes on with the same command.
 """
-from dataclasses import dataclass
-
 from nanochat import finetune
 from nanochat.cli import parse
 from nanochat.common import run
 
 REAL_DATA = "smoltalk|mmlu|gsm8k*2|simplespelling|spellingbee"
-
-
-@dataclass
-class Config(finetune.FinetuneConfig):
-    pass
+Config = finetune.FinetuneConfig
 
 
 def main(argv=None):

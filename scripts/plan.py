@@ -4,16 +4,15 @@ What a run needs, before it is paid for: parameters, tokens, disk, memory, hours
     python -m scripts.plan                                  each tier, on the GPUs found here or on 8 x H100
     python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
 
-By the functions of nanochat/scaling.py that training uses. MFU and price are assumed; memory was compared with
-measurements on a CPU only.
+By the functions that training uses. MFU and price are assumed; memory was measured on a CPU only.
 """
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
 
 from nanochat import scaling
-from nanochat.cli import option, parse
-from nanochat.common import UsageError, run
+from nanochat.cli import at_least, option, parse
+from nanochat.common import run
 
 TIERS = (20, 26, 32)
 
@@ -31,9 +30,7 @@ class Config:
     shell: bool = option(False, "print gpus=, rows= and shards= for a shell")
 
     def __post_init__(self):
-        for name, least in dict(depth=0, gpus=0, vocab_size=1, sequence_len=1, param_data_ratio=0.01, mfu=0.01).items():
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
+        at_least(self, depth=0, gpus=0, vocab_size=1, sequence_len=1, param_data_ratio=0.01, mfu=0.01)
 
 
 def devices(config):
