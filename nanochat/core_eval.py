@@ -1,12 +1,11 @@
 """
 CORE: the mean centred accuracy of a base model over 22 few-shot tasks (DCLM, arXiv 2406.11794).
 
-Reads the evaluation bundle (core.yaml, eval_meta_data.csv, eval_data/**.jsonl). In every kind of task some tokens are
-scored given what stands before them: a choice given the question (multiple choice), one continuation given each of
-several contexts (schema), the answer given the question (language modelling). The first two take the option with the
-highest mean log-likelihood a token; the last is right when greedy decoding gives the answer exactly. Texts are
-stripped and joined by the task's delimiter, examples by an empty line. What the options of a question share is read
-once, and only scored positions go through the model's head; `reference` does the same one option at a time.
+Reads the evaluation bundle (core.yaml, eval_meta_data.csv, eval_data/**.jsonl). Some tokens are scored given what stands
+before them: a choice given the question (multiple choice), one continuation given each of several contexts (schema), the
+answer given the question (language modelling). The first two take the option with the highest mean log-likelihood a
+token; the last is right when greedy decoding gives the answer exactly. What the options of a question share is read once,
+and only scored positions go through the model's head; `reference` does the same one option at a time.
 """
 import csv
 import json
@@ -27,14 +26,14 @@ GROUP = 512          # items rendered at a time: sorted by length for batching, 
 KINDS = ("multiple_choice", "schema", "language_modeling")
 
 
-# --------------------------------------------------------------------------------------------------------- statistics
+# ---- statistics
 def centered(accuracy, chance):
     """Accuracy rescaled so that blind guessing is 0 and perfection 1."""
     return (accuracy - chance) / (1.0 - chance)
 
 
 def wilson(correct, n, z=1.96):
-    """The 95 % interval (low, high) of a proportion (Wilson 1927), honest also near 0 and 1 and for small n."""
+    """The 95 % interval (low, high) of a proportion (Wilson 1927), honest also near 0 and 1."""
     if n == 0:
         return 0.0, 1.0
     p, zz = correct / n, z * z
@@ -43,7 +42,7 @@ def wilson(correct, n, z=1.96):
 
 
 def mean_centered(scores):
-    """(mean of the centred accuracies, its 95 % interval) of scores as run_core_task gives them, one or more.
+    """(mean of the centred accuracies, its 95 % interval) of scores as run_core_task gives them.
 
     Each side of the interval is made of that side of the tasks' own (Zou and Donner 2008).
     """
@@ -63,10 +62,16 @@ def subset(n, limit, seed):
     return sorted(random.Random(seed).sample(range(n), limit)) if 0 < limit < n else list(range(n))
 
 
-# --------------------------------------------------------------------------------------------------------- the bundle
+def share_out(rt, numbers, grade):
+    """grade(numbers), a list of records, with the numbers shared out among the ranks; the same on all, in order."""
+    found = runtime.all_gather_object(rt, grade(numbers[rt.rank::rt.world_size]))
+    return sorted((record for part in found for record in part), key=lambda record: record["index"])
+
+
+# ---- the bundle
 @dataclass(frozen=True)
 class CoreTask:
-    """One row of core.yaml; `chance` is its random baseline as a fraction."""
+    """One row of core.yaml; `chance` is a fraction."""
 
     label: str
     path: Path
@@ -77,7 +82,7 @@ class CoreTask:
 
 
 def read_yaml(text):
-    """The list of mappings in core.yaml. Knows just that much YAML: '-' starts an entry, then lines of 'key: value'."""
+    """The mappings in core.yaml. Knows just that much YAML: '-' starts an entry, then lines of 'key: value'."""
     entries = []
     for line in text.splitlines():
         key, colon, value = (part.strip() for part in line.partition(":"))
@@ -108,7 +113,7 @@ def load_bundle(folder) -> list[CoreTask]:
 
 
 def read_examples(path, mend="Delete the evaluation bundle and fetch it again.") -> list[dict]:
-    """The examples of one task, a JSON object a line. Raises DataError, which ends with `mend`."""
+    """A JSON object a line. Raises DataError, which ends with `mend`."""
     try:
         with open(path, encoding="utf-8") as f:
             return [json.loads(line) for line in f if line.strip()]
@@ -116,10 +121,10 @@ def read_examples(path, mend="Delete the evaluation bundle and fetch it again.")
         raise DataError(f"cannot read {path}: {e}. {mend}") from None
 
 
-# ---------------------------------------------------------------------------------------------------------- rendering
+# ---- rendering
 @dataclass(frozen=True)
 class Span:
-    """A token sequence of which ids[start:] are scored; start >= 1. `cut` counts tokens lost on the left."""
+    """Tokens of which ids[start:] are scored; start >= 1. `cut` counts those lost on the left."""
 
     ids: list
     start: int
@@ -128,7 +133,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Item:
-    """One question: its options as spans, and which of them is right."""
+    """A question: its options, and which of them is right."""
 
     index: int
     spans: list
@@ -141,7 +146,7 @@ class Item:
 
 
 def options(task, example):
-    """[(context, continuation)] of one example: one pair for each choice or context, in the order of the file."""
+    """[(context, continuation)] of one example, a pair for each choice or context."""
     if task.kind == "multiple_choice":
         pairs = [(example["query"], choice) for choice in example["choices"]]
     elif task.kind == "schema":
@@ -152,7 +157,7 @@ def options(task, example):
 
 
 def draw_shots(task, n, index) -> list[int]:
-    """Which examples stand before example `index` of n: drawn by its number alone, never itself."""
+    """Which examples stand before example `index` of n: fixed by its number, never itself."""
     drawn = random.Random(mix_seed(1234, task.label, index)).sample(range(n - 1), min(task.shots, n - 1))
     return [i + (i >= index) for i in drawn]
 
@@ -167,10 +172,8 @@ def posed(task, examples, index, control):
 
 
 def render_item(task, examples, index, tokenizer, max_tokens, control=False) -> Item:
-    """Example `index` behind its few-shot examples. Sequences of more than `max_tokens` lose their left but for bos.
-
-    All options lose as much as the longest, so that they are compared after the same words.
-    """
+    """Example `index` behind its few-shot examples. Sequences of more than `max_tokens` lose their left but for bos,
+    all options as much as the longest, so that they are compared after the same words."""
     shots = []
     for i in draw_shots(task, len(examples), index):
         context, continuation = options(task, examples[i])[examples[i].get("gold", 0)]
@@ -190,7 +193,7 @@ def _encode(tokenizer, prompt, continuation):
     return ids, min(len(os.path.commonprefix([ids, before])), len(ids) - 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ scoring
+# ---- scoring
 def _judge(logits, targets):
     """(log-likelihood of the target, likeliest token) of each target (n,) and its row of logits (n, V)."""
     return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0], logits.argmax(-1)
@@ -205,7 +208,7 @@ def reference(model, span):
 
 
 def batches(items, cost, limit):
-    """`items`, in their order, in lists that cost at most `limit`; cost is a function of a list."""
+    """`items`, in their order, in lists of which cost(list) is at most `limit`."""
     batch = []
     for item in items:
         if batch and cost([*batch, item]) > limit:
@@ -249,7 +252,7 @@ class _Prefixes:
 
 
 def computed_tokens(items):
-    """Tokens that a batch computes, infinite where too many are padding or shared by some of its items only."""
+    """Tokens that a batch computes, infinite where too many are padding or not shared by all."""
     shared, width = min(item.shared for item in items), max(len(s.ids) for item in items for s in item.spans)
     computed = len(items) * shared + sum(len(item.spans) for item in items) * (width - shared)
     needed = sum(item.shared + sum(len(s.ids) - item.shared for s in item.spans) for item in items)
@@ -258,10 +261,9 @@ def computed_tokens(items):
 
 @torch.inference_mode()
 def score_items(model, items, batch_tokens=0):
-    """`reference` of every span of every item of a task, in order: a list of results an item.
+    """`reference` of every span of every item, in order, equal but for the order of sums: about 2e-6 in fp32.
 
-    Equal but for the order of sums, which follows the shapes of the matrices: about 2e-6 in fp32 (bench_eval.py prints
-    it). 0 tokens a batch: what fits a processor's cache (dev/LOG.md), more on a GPU.
+    0 tokens a batch: what fits a processor's cache (dev/LOG.md), more on a GPU.
     """
     results, batch_tokens = {}, batch_tokens or (1024 if model.device.type == "cpu" else 16384)
     for batch in batches(sorted(items, key=lambda item: -item.shared), computed_tokens, batch_tokens):
@@ -290,7 +292,6 @@ def likeliest_option(results):
 
 
 def is_right(task, item, results):
-    """Verdict on one item from its options' results."""
     return results[0][1] if task.kind == "language_modeling" else likeliest_option(results) == item.gold
 
 
@@ -312,20 +313,20 @@ def _record(task, example, item, results, tokenizer):
 def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=0, progress=None, control=False):
     """Score a task: ({"accuracy", "centered", "n", "chance", "ci95", "cut"}, records), the same on every rank.
 
-    All must call. `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long for
-    the model. `control`: each answer behind another question.
+    All must call. `cut` counts the items whose prompt was too long. `control`: each answer behind another question.
     """
     examples = read_examples(task.path)
+
+    def grade(numbers):
+        for start in range(0, len(numbers), GROUP):
+            items = [render_item(task, examples, i, tokenizer, model.config.sequence_len + 1, control)
+                     for i in numbers[start:start + GROUP]]
+            for item, results in zip(items, score_items(model, items, batch_tokens)):
+                yield _record(task, posed(task, examples, item.index, control), item, results, tokenizer)
+            if progress:
+                progress.update(len(items), task=task.label)
     chosen = subset(len(examples), max_items, mix_seed("core", task.label))
-    mine, records, room = chosen[rt.rank::rt.world_size], [], model.config.sequence_len + 1
-    for start in range(0, len(mine), GROUP):
-        items = [render_item(task, examples, i, tokenizer, room, control) for i in mine[start:start + GROUP]]
-        for item, results in zip(items, score_items(model, items, batch_tokens)):
-            records.append(_record(task, posed(task, examples, item.index, control), item, results, tokenizer))
-        if progress:
-            progress.update(len(items), task=task.label)
-    records = [r for part in runtime.all_gather_object(rt, records) for r in part]
-    records.sort(key=lambda r: r["index"])
+    records = share_out(rt, chosen, lambda numbers: list(grade(numbers)))
     right, n = sum(r["verdicts"][0] for r in records), len(records)
     accuracy = right / max(n, 1)
     return {"accuracy": accuracy, "centered": centered(accuracy, task.chance), "n": n, "chance": task.chance,

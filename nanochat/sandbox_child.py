@@ -119,7 +119,8 @@ def _landlock(libc, readable, folder):
 def _limit(**limits):
     """Resource limits: the hard ones, which a process without capabilities cannot raise again."""
     for name, most in limits.items():
-        if kind := getattr(resource, f"RLIMIT_{name}", None):
+        kind = getattr(resource, f"RLIMIT_{name}", None)
+        if kind is not None:
             hard = resource.getrlimit(kind)[1]
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
             try:

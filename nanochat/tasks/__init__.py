@@ -14,12 +14,17 @@ from dataclasses import dataclass
 
 from nanochat import kindergarten as world
 from nanochat.common import UsageError
-from nanochat.tasks import arc, gsm8k, humaneval, mmlu, smoltalk, spellingbee
+from nanochat.tasks.arc import ARCChallenge, ARCEasy
 from nanochat.tasks.base import Task, TaskUnavailable, local_files
 from nanochat.tasks.customjson import CustomJSON
+from nanochat.tasks.gsm8k import GSM8K
+from nanochat.tasks.humaneval import HumanEval
 from nanochat.tasks.kindergarten import PREFIX, Kindergarten
+from nanochat.tasks.mmlu import MMLU
+from nanochat.tasks.smoltalk import SmolTalk
+from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
 
-__all__ = ["TASKS", "Row", "Task", "TaskUnavailable", "factors", "lookup", "training_conversations"]
+__all__ = ["PREFIX", "TASKS", "Row", "Task", "TaskUnavailable", "factors", "lookup", "training_conversations"]
 
 
 @dataclass(frozen=True)
@@ -27,35 +32,27 @@ class Row:
     """How to make a task and what the report must know of it."""
 
     make: Callable[[str], Task]      # split -> Task; raises TaskUnavailable
-    kind: str                        # "generative" | "categorical" | "conversations"
+    kind: str                        # these as in Task
     chance: float
+    source: tuple[str, str] | None
     group: str                       # "core" | "kindergarten" | "training"
     title: str
-    source: tuple[str, str] | None = None    # hub repository and folder; None when the data are in the code
 
     def is_local(self, split="test"):
         """Whether making it downloads nothing."""
         return self.source is None or bool(local_files(*self.source, split))
 
 
-TASKS = {
-    "arc_easy": Row(lambda split: arc.ARC("arc_easy", "ARC-Easy", split), "categorical", 0.25, "core", "ARC-Easy",
-                    (arc.REPO, "ARC-Easy")),
-    "arc_challenge": Row(lambda split: arc.ARC("arc_challenge", "ARC-Challenge", split), "categorical", 0.25, "core",
-                         "ARC-Challenge", (arc.REPO, "ARC-Challenge")),
-    "mmlu": Row(mmlu.MMLU, "categorical", 0.25, "core", "MMLU", (mmlu.REPO, mmlu.FOLDER)),
-    "gsm8k": Row(gsm8k.GSM8K, "generative", 0.0, "core", "GSM8K", (gsm8k.REPO, gsm8k.FOLDER)),
-    "humaneval": Row(humaneval.HumanEval, "generative", 0.0, "core", "HumanEval", (humaneval.REPO, humaneval.FOLDER)),
-    "spellingbee": Row(spellingbee.SpellingBee, "generative", 0.0, "core", "SpellingBee"),
-    "simplespelling": Row(spellingbee.SimpleSpelling, "generative", 0.0, "training", "Spelling"),
-    "smoltalk": Row(smoltalk.SmolTalk, "conversations", 0.0, "training", "SmolTalk", (smoltalk.REPO, smoltalk.FOLDER)),
-    **{PREFIX + name: Row(lambda split, name=name: Kindergarten(name, split), "generative", skill.chance,
-                          "kindergarten", skill.title) for name, skill in world.SKILLS.items()},
-}
+TASKS = {task.name: Row(task, task.kind, task.chance, task.source, group, title) for task, group, title in (
+    (ARCEasy, "core", "ARC-Easy"), (ARCChallenge, "core", "ARC-Challenge"), (MMLU, "core", "MMLU"),
+    (GSM8K, "core", "GSM8K"), (HumanEval, "core", "HumanEval"), (SpellingBee, "core", "SpellingBee"),
+    (SimpleSpelling, "training", "Spelling"), (SmolTalk, "training", "SmolTalk"))}
+TASKS |= {PREFIX + name: Row(lambda split, name=name: Kindergarten(name, split), "generative", skill.chance, None,
+                             "kindergarten", skill.title) for name, skill in world.SKILLS.items()}
 
 
 def lookup(name) -> Row:
-    """The row of a task; UsageError listing the names when there is none."""
+    """The row of a task, or UsageError."""
     if name not in TASKS:
         raise UsageError(f"no task is called {name!r}. There are: {', '.join(TASKS)}.")
     return TASKS[name]

@@ -1,11 +1,10 @@
 """
 What a task is: a numbered list of conversations, each ending in the assistant's reference answer, and a grader.
 
-The same object serves training (the conversation as it stands) and evaluation (all but the last message is the prompt,
-the model's reply is graded). Tables come from the hub as parquet files, downloaded on first use and kept under
-base_dir()/tasks. A task whose data cannot be had raises TaskUnavailable; whoever runs tasks says so and goes on.
+The same object serves training (the conversation as it stands) and evaluation (all but the last message is the prompt).
+Tables come from the hub as parquet files, downloaded on first use and kept under base_dir()/tasks. A task whose data
+cannot be had raises TaskUnavailable; whoever runs tasks says so and goes on.
 """
-import abc
 import re
 
 import pyarrow
@@ -22,8 +21,8 @@ class TaskUnavailable(DataError):
     """The data of a task cannot be had here. The text says which and why."""
 
 
-class Task(abc.ABC):
-    """Subclasses give __len__, __getitem__ and, where the reference is not simply the text to match, a grader.
+class Task:
+    """Subclasses give n, `conversation` and, where the reference is not simply the text to match, a grader.
 
     "generative" tasks are answered in free text; "categorical" ones by one of the letters that the conversation lists
     under "letters", chosen by comparing the letters' logits; "conversations" are for training only.
@@ -32,23 +31,27 @@ class Task(abc.ABC):
     name = ""
     kind = "generative"
     chance = 0.0            # score of blind guessing
+    source = None           # hub repository and folder; None when the data are in the code
     runs_code = unsafe = False    # whether grading runs the model's code; also where the sandbox has no walls
     max_new_tokens = 256    # room for a reply
+    n = 0
 
-    @abc.abstractmethod
     def __len__(self):
-        """Number of conversations."""
+        return self.n
 
-    @abc.abstractmethod
     def __getitem__(self, i):
-        """Conversation i, a dict; IndexError past the end."""
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return self.conversation(i)
+
+    def conversation(self, i):
+        raise NotImplementedError
 
     def answer(self, conversation, parts) -> str:
-        """What the grader reads in a reply (parts as chat_format.parse_reply gives them); "" when there is nothing."""
+        """What the grader reads in a reply (parts as of chat_format.parse_reply); "" when there is nothing."""
         return reply_text(parts).strip()
 
     def evaluate(self, conversation, parts) -> bool:
-        """Whether the reply is right."""
         reference = message_parts(conversation["messages"][-1])
         return self.answer(conversation, parts) == self.answer(conversation, reference)
 
@@ -58,21 +61,34 @@ class Task(abc.ABC):
 
 
 def message_parts(message):
-    """A message's content as a list of parts, whichever of its two forms it has."""
+    """A message's content as a list of parts."""
     content = message["content"]
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def exchange(question, answer, **more):
-    """A conversation of one question and one answer (text or parts); `more` are extra keys of the conversation."""
+    """A conversation of one question and one answer (text or parts), with extra keys."""
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **more}
 
 
 def multiple_choice(question, choices, gold):
-    """The one rendering of a question with lettered choices; `gold` is the index of the right one."""
+    """A question with lettered choices; `gold` is the index of the right one."""
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices)]
     text = "\n".join([question, *lines, "Answer with the letter only."])
     return exchange(text, LETTERS[gold], letters=list(LETTERS[:len(choices)]))
+
+
+class HubTask(Task):
+    """A task whose conversations are made of the rows of a hub data set; subclasses give source, columns and `read`."""
+
+    columns = None
+
+    def __init__(self, split="test"):
+        self.table = HubTable(*self.source, split, self.columns)
+        self.n = len(self.table)
+
+    def conversation(self, i):
+        return self.read(self.table[i])
 
 
 class HubTable:
@@ -90,9 +106,7 @@ class HubTable:
         return self.table.num_rows
 
     def __getitem__(self, i):
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        return {name: self.table[name][i].as_py() for name in self.table.column_names}
+        return self.table.slice(i, 1).to_pylist()[0]
 
 
 def _split_files(names, split):

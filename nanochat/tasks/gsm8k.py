@@ -9,9 +9,8 @@ import re
 from decimal import Decimal, InvalidOperation
 
 from nanochat.chat_format import reply_text
-from nanochat.tasks.base import HubTable, Task, exchange
+from nanochat.tasks.base import HubTask, exchange
 
-REPO, FOLDER = "openai/gsm8k", "main"
 MARK = re.compile(r"<<([^<>]*)=([^<>=]*)>>")
 FINAL = re.compile(r"####\s*\$?\s*(-?[\d,]*\.?\d+)")
 
@@ -36,17 +35,11 @@ def final_number(text):
     return "" if number is None else f"{number.normalize():f}" if number else "0"
 
 
-class GSM8K(Task):
-    name, max_new_tokens = "gsm8k", 384
+class GSM8K(HubTask):
+    name, max_new_tokens, source = "gsm8k", 384, ("openai/gsm8k", "main")
+    columns = ["question", "answer"]
 
-    def __init__(self, split="test"):
-        self.table = HubTable(REPO, FOLDER, split, ["question", "answer"])
-
-    def __len__(self):
-        return len(self.table)
-
-    def __getitem__(self, i):
-        row = self.table[i]
+    def read(self, row):
         return exchange(row["question"], solution_parts(row["answer"]))
 
     def answer(self, conversation, parts):

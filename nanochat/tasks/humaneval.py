@@ -9,9 +9,8 @@ import re
 
 from nanochat import sandbox
 from nanochat.chat_format import reply_text
-from nanochat.tasks.base import HubTable, Task, exchange
+from nanochat.tasks.base import HubTask, exchange
 
-REPO, FOLDER = "openai/openai_humaneval", "openai_humaneval"
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 
 
@@ -25,17 +24,11 @@ def program(prompt, entry_point, reply):
     return f"{prompt}{code}\n"
 
 
-class HumanEval(Task):
+class HumanEval(HubTask):
     name, max_new_tokens, runs_code = "humaneval", 384, True
+    source = ("openai/openai_humaneval", "openai_humaneval")
 
-    def __init__(self, split="test"):
-        self.table = HubTable(REPO, FOLDER, split)
-
-    def __len__(self):
-        return len(self.table)
-
-    def __getitem__(self, i):
-        row = self.table[i]
+    def read(self, row):
         question = f"Complete this Python function.\n```python\n{row['prompt'].rstrip()}\n```"
         answer = f"```python\n{row['prompt']}{row['canonical_solution'].rstrip()}\n```"
         return exchange(question, answer, prompt=row["prompt"], entry_point=row["entry_point"], test=row["test"])

@@ -1,8 +1,7 @@
 """
 The kindergarten's skills as tasks: fresh questions of the embedded world, graded by the checker that each carries.
 
-Questions are drawn by number from a seed of their own, so that two models answer the same ones. Which people, pairs and
-paraphrases were kept out of training is the world's affair: a skill's `split` says what it measures. A skill with fewer
+Questions are drawn by number from a seed of their own, so that two models answer the same ones. A skill with fewer
 different questions than asked for has only those: asking one twice would make the interval look narrower than it is.
 """
 from nanochat import kindergarten
@@ -32,12 +31,7 @@ class Kindergarten(Task):
             return kindergarten.rl_example(i, seed=self.seed, size=self.size, skill=self.skill.name)
         return kindergarten.eval_example(self.skill.name, i, seed=self.seed, size=self.size)
 
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, i):
-        if not 0 <= i < self.n:
-            raise IndexError(i)
+    def conversation(self, i):
         example = self._example(i)
         return {**example.conversation, "check": example.check}
 

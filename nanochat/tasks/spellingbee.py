@@ -31,12 +31,7 @@ class SpellingBee(Task):
     def __init__(self, split="test", n=None):
         self.split, self.words, self.n = split, words(split), n or (256 if split != "train" else 8000)
 
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, i):
-        if not 0 <= i < self.n:
-            raise IndexError(i)
+    def conversation(self, i):
         rng = random.Random(mix_seed(self.name, self.split, i))
         word = rng.choice(self.words)
         return self.ask(rng, word, rng.choice(word if rng.random() < 0.9 else "abcdefghijklmnopqrstuvwxyz"))
