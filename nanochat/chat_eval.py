@@ -216,8 +216,3 @@ def item_text(record):
         texts = (p["text"] if p["type"] == "text" else f"[{p['text']}] " for p in message_parts(message))
         lines.append(f"{message['role']}: {''.join(texts)}")
     return "\n".join(lines)
-
-
-def chatcore(scores):
-    """Mean centred accuracy of the core tasks that ran; None when none did."""
-    return sum(s.centered for s in scores) / len(scores) if scores else None

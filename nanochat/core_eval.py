@@ -1,11 +1,11 @@
 """
 CORE: the mean centred accuracy of a base model over 22 few-shot tasks (DCLM, arXiv 2406.11794).
 
-Reads the evaluation bundle (core.yaml, eval_meta_data.csv, eval_data/**.jsonl). Some tokens are scored given what stands
-before them: a choice given the question (multiple choice), one continuation given each of several contexts (schema), the
-answer given the question (language modelling). The first two take the option with the highest mean log-likelihood a
-token; the last is right when greedy decoding gives the answer exactly. What the options of a question share is read once,
-and only scored positions go through the model's head; `reference` does the same one option at a time.
+Reads the evaluation bundle (core.yaml, eval_meta_data.csv, eval_data/**.jsonl). Scored are: each choice given the
+question (multiple choice), one continuation given each of several contexts (schema), the answer given the question
+(language modelling). The first two take the option with the highest mean log-likelihood a token; the last is right when
+greedy decoding gives the answer exactly. What the options of a question share is read once, and only scored positions go
+through the model's head; `reference` does the same one option at a time.
 """
 import csv
 import json
@@ -28,7 +28,7 @@ KINDS = ("multiple_choice", "schema", "language_modeling")
 
 # ---- statistics
 def centered(accuracy, chance):
-    """Accuracy rescaled so that blind guessing is 0 and perfection 1."""
+    """Blind guessing is 0 and perfection 1."""
     return (accuracy - chance) / (1.0 - chance)
 
 

@@ -64,7 +64,7 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) 
         finally:
             _kill(process)
             os.close(verdict_out)
-    level, answer = _frames(verdict)
+    level, _, answer = verdict.partition(b"\n")
     error = ""
     if not in_time:
         error = f"timeout after {timeout_s:g}s"
@@ -131,16 +131,6 @@ def _kill(process):
         process.kill()
     process.stdout.close()
     process.wait()
-
-
-def _frames(verdict):
-    """The two frames (level, answer) of a verdict, empty where they did not come."""
-    frames = []
-    while len(frames) < 2:
-        size = struct.unpack("I", verdict[:4])[0] if len(verdict) >= 4 else 0
-        frames.append(verdict[4:4 + size])
-        verdict = verdict[4 + size:]
-    return frames
 
 
 def _readable(data):

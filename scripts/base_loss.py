@@ -39,7 +39,7 @@ class Config:
 
 
 def rows_of(split, name, tokenizer, sequence_len, rt):
-    """TextRows of the first shard of a split; rank 0 tokenizes it if pretraining has not, the others wait."""
+    """TextRows of the first shard of a split; rank 0 tokenizes it if pretraining has not."""
     def prepare():
         return prepare_tokens(tokenizer, shards(name, split)[:1], name.rstrip("/").rpartition("/")[2])
     found = prepare() if rt.rank == 0 else None
@@ -51,8 +51,9 @@ def sample(model, tokenizer, dataset, max_new_tokens):
     """[{"prompt", "text"}]: how the model goes on after each prompt, likeliest token by likeliest token."""
     if not max_new_tokens:
         return []
-    person, prompts = World().people[0].name, PROMPTS
+    prompts = PROMPTS
     if dataset == "kindergarten":
+        person = World().people[0].name
         prompts = [f"{person} lives in", f"The best friend of {person} is", *PROMPTS]
     ids = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
     found = Engine(model, tokenizer).generate(ids, max_new_tokens=max_new_tokens, temperature=0.0, use_tools=False)

@@ -7,8 +7,8 @@ Ask a chat model the questions of the tasks and say how well it did, with an int
     python -m scripts.chat_eval --compare=sft,rl            how two graded stages differ, question by question
     python -m scripts.chat_eval --show=sft_kg_story --wrong     what it was asked and got wrong
 
-Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory; <stage>@<tag> is the
-stage of a model named by --tag, and core the stage of scripts.base_eval.
+Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory, with --tag as <stage>@<tag>;
+core is the stage of scripts.base_eval.
 """
 import time
 from dataclasses import asdict, dataclass
@@ -80,8 +80,7 @@ def make_task(name, rt, hub_fails=False, unsafe=False):
             why = str(e)
     if task and task.runs_code and not unsafe and (level := sandbox.run("pass", unsafe=True).level) not in sandbox.SAFE:
         why = f"the sandbox only reaches {level!r} here; --unsafe runs the model's code all the same"
-    why = runtime.broadcast_object(rt, why)
-    if why:
+    if why := runtime.broadcast_object(rt, why):
         return None, why
     task = task or TASKS[name].make("test")
     task.unsafe = unsafe
@@ -131,17 +130,15 @@ def main(argv=None):
         if config.pass_k > 1:
             once = sum(sum(r["verdicts"]) for r in records) / max(sum(len(r["verdicts"]) for r in records), 1)
             notes.append(f"{name}: pass@{config.pass_k} {score.score:.1%}, pass@1 {once:.1%}")
-        cut = sum(record["cut"] for record in records)
-        if cut:
+        if cut := sum(record["cut"] for record in records):
             notes.append(f"{name}: {cut} of {score.n} prompts were too long for the model and lost their beginning")
         if rt.rank == 0:
             chat_eval.save_items(config.stage, name, records, config.tag)
-    core = [score for score in scores if TASKS[score.name].group == "core"]
-    chatcore = chat_eval.chatcore(core)
     if rt.rank == 0:
-        metrics = {"tasks": {score.name: metrics_of(score) for score in scores}, "chatcore": chatcore,
-                   "chatcore_ci95": mean_centered(list(map(metrics_of, core)))[1] if core else None,
-                   "chatcore_tasks": [score.name for score in core]}
+        tasks = {score.name: metrics_of(score) for score in scores}
+        core = {name: found for name, found in tasks.items() if found["group"] == "core"}
+        chatcore, interval = mean_centered(core.values()) if core else (None, None)
+        metrics = {"tasks": tasks, "chatcore": chatcore, "chatcore_ci95": interval, "chatcore_tasks": list(core)}
         save_result(f"chat_eval_{config.stage}", metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
         log.info(table(scores))

@@ -38,7 +38,7 @@ class Config:
 
 
 def load_peers(wait_s):
-    """({"gpt2": encoding, "gpt4": encoding}, those that could be had within `wait_s` seconds; notes on the rest).
+    """({peer: encoding} of those that could be had within `wait_s` seconds, notes on the rest).
 
     tiktoken downloads without a time-out of its own, hence a thread that is left behind when it hangs.
     """
@@ -65,21 +65,15 @@ def sample_texts(config):
     texts, notes = dict(TEXTS), []
     for split in ("train", "val"):
         try:
-            head = _head(iter_texts(shards(config.dataset, split)), config.max_chars)
-            texts[f"{Path(config.dataset).name} {split}"] = head
+            text = ""
+            for document in iter_texts(shards(config.dataset, split)):
+                text += f"{document}\n"
+                if len(text) > config.max_chars:
+                    break
+            texts[f"{Path(config.dataset).name} {split}"] = text[:config.max_chars]
         except MissingArtifact as e:
             notes.append(f"skipped {config.dataset} {split}: {e}")
     return texts, notes
-
-
-def _head(documents, max_chars):
-    taken = []
-    for text in documents:
-        taken.append(text[:max_chars])
-        max_chars -= len(taken[-1])
-        if not max_chars:
-            break
-    return "\n".join(taken)
 
 
 def measure(name, text, tokenizer, peers):
@@ -91,7 +85,7 @@ def measure(name, text, tokenizer, peers):
 
 
 def show(rows, peers):
-    """Print the table; beside each peer's tokens by how much ours are fewer (+) or more (-)."""
+    """Print the table; beside each peer's tokens how much fewer (+) or more (-) are ours."""
     log.info("text                     bytes   tokens  bytes/token" + "".join(f"{p:>10}    ours" for p in peers))
     for row in rows:
         line = f"{row['text'][-20:]:20} {row['bytes']:>9,} {row['tokens']:>8,} {row['bytes_per_token']:>12.2f}"

@@ -7,9 +7,7 @@ The table of tasks: one row each. A new task is one file here and one row below.
 `group` says what a score counts for: "core" tasks make ChatCORE, "kindergarten" ones their own rows of the report,
 "training" ones neither. A kind "conversations" has nothing to grade. Nothing is loaded before make().
 """
-import bisect
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanochat import kindergarten as world
@@ -67,28 +65,13 @@ def factors(names):
         yield name, int(times or 1)
 
 
-class _Chain(Sequence):
-    """Several sequences as one, without copying."""
-
-    def __init__(self, parts):
-        self.parts, self.ends = parts, list(itertools.accumulate(len(part) for part in parts))
-
-    def __len__(self):
-        return self.ends[-1] if self.ends else 0
-
-    def __getitem__(self, i):
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        part = bisect.bisect_right(self.ends, i)
-        return self.parts[part][i - (self.ends[part - 1] if part else 0)]
-
-
-def training_conversations(*names) -> Sequence:
-    """The training conversations of the named tasks one after another, read as they are indexed.
+def training_conversations(*names):
+    """The training conversations of the named tasks, a sequence read as it is indexed.
 
     A name is a row of TASKS or a .jsonl file; "gsm8k*2" takes it twice. Kindergarten skills are refused here: their
     questions are the test, and nanochat.kindergarten makes the training conversations.
     """
+    from torch.utils.data import ConcatDataset      # here, since the report reads TASKS without torch
     parts = []
     for name, times in factors(names):
         if name.endswith(".jsonl"):
@@ -98,4 +81,4 @@ def training_conversations(*names) -> Sequence:
         else:
             task = TASKS[name].make("train")
         parts += [task] * times
-    return _Chain(parts)
+    return ConcatDataset(parts) if parts else []
