@@ -44,15 +44,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a task. 0 means no limit of problems, and the task's own room for a reply."""
+    """How to run a task. 0 means all problems, and the task's own room for a reply."""
 
     max_problems: int = 0
     batch_size: int = 64
-    batch_tokens: int = 16384      # of padded prompts in one forward of a categorical task
+    batch_tokens: int = 16384  # of padded prompts in one forward of a categorical task
     max_new_tokens: int = 0
     temperature: float = 0.0
     top_k: int = 0
-    num_samples: int = 1           # replies to each question, of which pass@k is estimated
+    num_samples: int = 1  # replies to each question, of which pass@k is estimated
     pass_k: int = 1
     seed: int = 0
 
@@ -78,10 +78,11 @@ def pass_at_k(n, c, k):
     return 1.0 - comb(n - c, k) / comb(n, k)
 
 
-def _record(task, index, conversation, cut, replies, answers, verdicts, score):
+def _record(task, index, conversation, cut, replies, verdicts, pass_k=1):
     *asked, last = conversation["messages"]
     return {"task": task.name, "index": index, "prompt": asked, "cut": cut, "reference": last["content"],
-            "replies": replies, "answers": answers, "verdicts": verdicts, "score": score}
+            "replies": replies, "answers": [task.answer(conversation, reply) for reply in replies],
+            "verdicts": verdicts, "score": pass_at_k(len(verdicts), sum(verdicts), pass_k)}
 
 
 def _prompt(tokenizer, conversation, room):
@@ -98,19 +99,15 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
     new = min(options.max_new_tokens or task.max_new_tokens, room // 2)
     prompts = [_prompt(tokenizer, conversation, room - new) for conversation in conversations]
     sampling = Sampling(new, options.temperature, top_k=options.top_k, seed=options.seed)
-    samples = [Sequence(tokenizer, ids, sampling, index=mix_seed(task.name, number, k))    # ranks do not matter to it
+    samples = [Sequence(tokenizer, ids, sampling, index=mix_seed(task.name, number, k))  # ranks do not matter to it
                for number, (ids, _) in zip(numbers, prompts) for k in range(each)]
     _generate(Engine(model, tokenizer), samples, options.batch_size, progress)
     replies = [parse_reply(tokenizer, s.ids) for s in samples]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:      # a verdict may mean running a program
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # a verdict may mean running a program
         verdicts = list(pool.map(task.evaluate, [c for c in conversations for _ in range(each)], replies))
-    records = []
-    for i, (number, conversation) in enumerate(zip(numbers, conversations)):
-        part = slice(i * each, (i + 1) * each)
-        answers = [task.answer(conversation, reply) for reply in replies[part]]
-        records.append(_record(task, number, conversation, prompts[i][1], replies[part], answers, verdicts[part],
-                               pass_at_k(each, sum(verdicts[part]), options.pass_k)))
-    return records
+    parts = [slice(i * each, (i + 1) * each) for i in range(len(numbers))]
+    return [_record(task, number, conversation, cut, replies[part], verdicts[part], options.pass_k)
+            for number, conversation, (_, cut), part in zip(numbers, conversations, prompts, parts)]
 
 
 def _generate(engine, sequences, batch_size, progress):
@@ -138,8 +135,7 @@ def _grade_letters(task, model, tokenizer, numbers, options, progress):
             letter = conversations[i]["letters"][int(row[letters[i][1]].argmax())]
             parts = [{"type": "text", "text": letter}]
             right = task.evaluate(conversations[i], parts)
-            records.append(_record(task, numbers[i], conversations[i], prompts[i][1], [parts], [letter], [right],
-                                   float(right)))
+            records.append(_record(task, numbers[i], conversations[i], prompts[i][1], [parts], [right]))
         progress.update(len(batch))
     return records
 

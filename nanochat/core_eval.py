@@ -4,8 +4,8 @@ CORE: the mean centred accuracy of a base model over 22 few-shot tasks (DCLM, ar
 Reads the evaluation bundle (core.yaml, eval_meta_data.csv, eval_data/**.jsonl). Scored are: each choice given the
 question (multiple choice), one continuation given each of several contexts (schema), the answer given the question
 (language modelling). The first two take the option with the highest mean log-likelihood a token; the last is right when
-greedy decoding gives the answer exactly. What the options of a question share is read once, and only scored positions go
-through the model's head; `reference` does the same one option at a time.
+greedy decoding gives the answer exactly. What the options of a question share is read once, and only scored positions
+go through the model's head; `reference` does the same one option at a time.
 """
 import csv
 import json
@@ -22,7 +22,7 @@ from nanochat import runtime
 from nanochat.common import DataError, mix_seed
 from nanochat.gpt import offset_keys
 
-GROUP = 512          # items rendered at a time: sorted by length for batching, without holding a whole task as tokens
+GROUP = 512  # items rendered at a time: to sort by length without holding a whole task as tokens
 KINDS = ("multiple_choice", "schema", "language_modeling")
 
 
@@ -141,7 +141,7 @@ class Item:
 
     @cached_property
     def shared(self):
-        """How many first tokens the options have in common, without the one that predicts the first scored."""
+        """How many first tokens the options share, without the one that predicts the first scored."""
         return min(len(os.path.commonprefix([s.ids for s in self.spans])), *(s.start - 1 for s in self.spans))
 
 
@@ -182,7 +182,7 @@ def render_item(task, examples, index, tokenizer, max_tokens, control=False) -> 
              for context, continuation in options(task, posed(task, examples, index, control))]
     spans, room, longest = [], max_tokens - 1, max(len(ids) for ids, _ in parts)
     for ids, same in parts:
-        cut = max(0, len(ids) - room, min(longest - room, same))      # of its continuation only what must go
+        cut = max(0, len(ids) - room, min(longest - room, same))  # of its continuation only what must go
         spans.append(Span([tokenizer.bos_id, *ids[cut:]], max(1, same - cut + 1), cut))
     return Item(index, spans, examples[index].get("gold", 0))
 
@@ -279,7 +279,7 @@ def _score_batch(model, items):
         owner = torch.tensor([i for i, item in enumerate(items) for _ in item.spans], device=device)
         cache = _Prefixes(model, pad([item.spans[0].ids[:shared] for item in items], device), owner)
     hidden = model.hidden(pad([s.ids[shared:-1] for s in spans], device), cache)
-    scored = torch.cat([h[s.start - 1 - shared:len(s.ids) - 1 - shared] for h, s in zip(hidden, spans)])   # (n, C)
+    scored = torch.cat([h[s.start - 1 - shared:len(s.ids) - 1 - shared] for h, s in zip(hidden, spans)])  # (n, C)
     targets = [s.ids[s.start:] for s in spans]
     found = _judge(model.logits(scored), torch.tensor(sum(targets, []), device=device))
     pieces = zip(targets, *(x.cpu().split([len(t) for t in targets]) for x in found))

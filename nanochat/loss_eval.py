@@ -22,7 +22,7 @@ def bits_per_byte(model, rows, token_bytes, device_batch_size, rt, max_rows=0) -
     nats, size = 0.0, 0
     for start in range(0, len(mine), device_batch_size):
         inputs, targets, weight = collate(rows, mine[start:start + device_batch_size])
-        counted = token_bytes[targets] * (weight > 0)                      # (B, T): bytes of each counted target
+        counted = token_bytes[targets] * (weight > 0)  # (B, T): bytes of each counted target
         nll = model.token_nll(inputs.to(model.device), targets.to(model.device)).cpu()
         nats += nll.double()[counted > 0].sum().item()
         size += counted.sum().item()

@@ -9,7 +9,7 @@ import re
 import numpy as np
 
 N = 13
-SHIFT = np.uint64(38)       # leaves 26 bits, by which most runs are told apart without a search
+SHIFT = np.uint64(38)  # leaves 26 bits, by which most runs are told apart without a search
 
 
 def runs(text):

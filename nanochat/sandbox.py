@@ -32,7 +32,7 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; san
 
 @dataclass(frozen=True)
 class Result:
-    """ok: the program ran to its end and passed its tests. error: why not. level: how it was locked up."""
+    """ok: the program ran to its end and passed its tests. error: why not."""
 
     ok: bool
     stdout: str
@@ -91,7 +91,7 @@ def _request(code, folder, timeout_s, memory_bytes, unsafe):
 
 
 def _send(pipe, *values):
-    with contextlib.suppress(BrokenPipeError), pipe:      # a child that died at once says so by its silence
+    with contextlib.suppress(BrokenPipeError), pipe:  # a child that died at once says so by its silence
         for value in values:
             data = marshal.dumps(value)
             pipe.write(struct.pack("I", len(data)) + data)

@@ -38,10 +38,10 @@ def seccomp_program(machine, pid):
     column, arch = _MACHINES[machine]
     refuse, allow, argument = (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW), (_LOAD, 0, 0, 16)
     code = [(_LOAD, 0, 0, 4), (_JUMP_EQ, 1, 0, arch), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
-    if machine == "x86_64":                 # the x32 calls are a second set of numbers for the same things
+    if machine == "x86_64":  # the x32 calls are a second set of numbers for the same things
         code += [(_JUMP_GE, 0, 1, 0x40000000), refuse]
     then = {"refused": [refuse], "pretended": [(_RETURN, 0, 0, _ERRNO)], "missing": [(_RETURN, 0, 0, _ERRNO | _ENOSYS)],
-            "itself": [argument, (_JUMP_EQ, 2, 0, pid), (_JUMP_EQ, 1, 0, pid), refuse, allow],
+            "itself": [argument, (_JUMP_EQ, 1, 0, pid), refuse, allow],
             "limits": [argument, (_JUMP_EQ, 2, 0, pid), (_JUMP_EQ, 1, 0, 0), refuse, allow],
             "thread": [argument, (_JUMP_SET, 1, 0, _CLONE_THREAD), refuse, allow]}
     for call in _CALLS:
@@ -57,12 +57,12 @@ def _seccomp(libc):
 
     class Program(ctypes.Structure):
         _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
-    return libc.prctl(22, 2, ctypes.byref(Program(len(program) // 8, program)), 0, 0) == 0     # PR_SET_SECCOMP
+    return libc.prctl(22, 2, ctypes.byref(Program(len(program) // 8, program)), 0, 0) == 0  # PR_SET_SECCOMP
 
 
 # ---- Landlock
-_RIGHTS = (13, 14, 15, 15, 16)                                      # on files, by the version of the interface
-_READ = 1 << 2 | 1 << 3                                             # READ_FILE, READ_DIR
+_RIGHTS = (13, 14, 15, 15, 16)  # on files, by the version of the interface
+_READ = 1 << 2 | 1 << 3  # READ_FILE, READ_DIR
 _WRITE = _READ | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 14  # files, folders, links
 _ON_FILES = 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 
@@ -83,7 +83,7 @@ def _landlock(libc, readable, folder):
             try:
                 fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
             except OSError:
-                continue                    # what is not there needs no permission
+                continue  # what is not there needs no permission
             rights &= fs if os.path.isdir(path) else fs & _ON_FILES
             added = libc.syscall(445, ruleset, 1, struct.pack("=Qi", rights, fd), 0)
             os.close(fd)
@@ -96,7 +96,7 @@ def _landlock(libc, readable, folder):
 
 # ---- lock the door
 def _limit(**limits):
-    """Resource limits: the hard ones, which a process without capabilities cannot raise again."""
+    """Set hard limits, which a process without capabilities cannot raise again."""
     for name, most in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}", None)
         if kind is not None:
@@ -105,13 +105,13 @@ def _limit(**limits):
             try:
                 resource.setrlimit(kind, (most, most))
             except (OSError, ValueError):
-                pass                        # macOS knows RLIMIT_AS but does not let it be set
+                pass  # macOS knows RLIMIT_AS but does not let it be set
 
 
 def _namespaces(folder, room):
-    """Move into namespaces with a file system in memory as `folder`, so that no disk is filled; False where refused."""
+    """Move into namespaces with a file system in memory as `folder`; False where that is refused."""
     uid, gid, libc = os.getuid(), os.getgid(), ctypes.CDLL(None)
-    if sys.platform != "linux" or libc.unshare(0x10000000 | 0x20000 | 0x8000000):      # CLONE_NEWUSER, NEWNS, NEWIPC
+    if sys.platform != "linux" or libc.unshare(0x10000000 | 0x20000 | 0x8000000):  # CLONE_NEWUSER, NEWNS, NEWIPC
         return False
     try:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
@@ -119,26 +119,26 @@ def _namespaces(folder, room):
                 f.write(text)
     except OSError:
         return False
-    if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 6, room.encode()):      # MS_NOSUID, MS_NODEV
+    if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 6, room.encode()):  # MS_NOSUID, MS_NODEV
         return False
     os.chdir(folder)
     return True
 
 
 def _confine(request):
-    """Give up capabilities, files, network and new processes for good. Returns the level that was reached."""
+    """Give up capabilities, files, network and new processes for good. Returns the level reached."""
     level = _confine_linux(request) if sys.platform == "linux" else "basic"
     if level not in ("full", "walls", "seccomp"):
-        _limit(NPROC=0)       # counts all of the user's processes: no fork, but no threads either
+        _limit(NPROC=0)  # counts all of the user's processes: no fork, but no threads either
     return level
 
 
 def _confine_linux(request):
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(1, 9, 0, 0, 0)                                       # PR_SET_PDEATHSIG, SIGKILL
-    if libc.prctl(38, 1, 0, 0, 0):                                  # PR_SET_NO_NEW_PRIVS
+    libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
+    if libc.prctl(38, 1, 0, 0, 0):  # PR_SET_NO_NEW_PRIVS
         return "basic"
-    libc.prctl(4, 0, 0, 0, 0)                                       # PR_SET_DUMPABLE: nobody may look into it
+    libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: nobody may look into it
     landlock = _landlock(libc, request["readable"], request["folder"])
     libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6))
     seccomp = _seccomp(libc)
@@ -178,10 +178,10 @@ def _describe(error):
 def _literal(value):
     """`value` in Python's literal syntax; TypeError for what is no plain data."""
     if hasattr(value, "tolist"):
-        value = value.tolist()              # numpy
+        value = value.tolist()  # numpy
     for kind in (bool, int, str, bytes, complex, type(None)):
         if isinstance(value, kind):
-            return kind.__repr__(value)     # of a subclass too, whose own might lie
+            return kind.__repr__(value)  # of a subclass too, whose own might lie
     if isinstance(value, float):
         return float.__repr__(value).replace("inf", "1e999")
     if isinstance(value, dict):

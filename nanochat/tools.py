@@ -11,7 +11,7 @@ import operator
 
 MAX_CODE_CHARS = 1000
 MAX_DEPTH = 40
-MAX_BITS = 1000                   # of an integer: 300 digits, which still fit a float
+MAX_BITS = 1000  # of an integer: 300 digits, which still fit a float
 MAX_STR = 1000
 
 _ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -35,7 +35,7 @@ def run_tool(code) -> str:
     try:
         if len(code) > MAX_CODE_CHARS:
             raise _Refused("expression too long")
-        if "\\" in code:                    # also keeps Python's warnings about odd escapes off the user's terminal
+        if "\\" in code:  # also keeps Python's warnings about odd escapes off the user's terminal
             raise _Refused("no backslashes, please")
         return _show(_value(ast.parse(code.strip(), mode="eval").body))
     except _Refused as e:

@@ -14,6 +14,7 @@ python -m scripts.chat_eval --compare=core@d4,core@d6 says how two models differ
 """
 import itertools
 import shutil
+import tempfile
 import time
 import urllib.request
 import zipfile
@@ -22,8 +23,7 @@ from dataclasses import asdict, dataclass
 from nanochat import chat_eval, core_eval, overlap, runtime
 from nanochat.checkpoint import find, load_model
 from nanochat.cli import option, parse
-from nanochat.common import (DataError, Progress, UsageError, atomic_dir, atomic_file, base_dir, log, run, save_result,
-                             setup_logging)
+from nanochat.common import DataError, Progress, UsageError, atomic_dir, base_dir, log, run, save_result, setup_logging
 from nanochat.dataset import DATASETS, iter_texts, shards
 from nanochat.tasks import TASKS, training_conversations
 from nanochat.tasks.base import message_parts
@@ -52,22 +52,20 @@ def bundle_dir():
 
 
 def download():
-    """Fetch and unpack the bundle; it appears under its name only when whole. Raises DataError."""
-    archive = base_dir() / "eval_bundle.zip"
+    """Fetch and unpack the bundle; it appears under its name only when whole."""
     log.info(f"fetching {URL}")
     try:
-        with urllib.request.urlopen(URL, timeout=30) as response, atomic_file(archive) as tmp, open(tmp, "wb") as f:
-            shutil.copyfileobj(response, f)
-        with zipfile.ZipFile(archive) as zipped, atomic_dir(bundle_dir()) as tmp:
-            zipped.extractall(tmp)
-            for path in (tmp / "eval_bundle").iterdir():       # the archive holds one folder, which is the bundle
-                path.rename(tmp / path.name)
-            (tmp / "eval_bundle").rmdir()
+        with tempfile.TemporaryFile() as archive:
+            with urllib.request.urlopen(URL, timeout=30) as response:
+                shutil.copyfileobj(response, archive)
+            with zipfile.ZipFile(archive) as zipped, atomic_dir(bundle_dir()) as tmp:
+                zipped.extractall(tmp)
+                for path in (tmp / "eval_bundle").iterdir():  # the archive holds one folder, which is the bundle
+                    path.rename(tmp / path.name)
+                (tmp / "eval_bundle").rmdir()
     except (OSError, zipfile.BadZipFile) as e:
         raise DataError(f"the evaluation bundle cannot be fetched from {URL}: {e}. Unpack a copy of it into "
                         f"{base_dir()}, or leave --download away.") from None
-    finally:
-        archive.unlink(missing_ok=True)
 
 
 def evaluate(config, rt):
@@ -92,8 +90,7 @@ def evaluate(config, rt):
     above = [label for label, found in results.items() if found["ci95"][0] > found["chance"]]
     notes = ["a control: each answer stood behind another question"] if config.control else []
     notes.append(f"above chance beyond the interval: {', '.join(above) or 'no task'}")
-    cut = ", ".join(f"{label} {found['cut']}" for label, found in results.items() if found["cut"])
-    if cut:
+    if cut := ", ".join(f"{label} {found['cut']}" for label, found in results.items() if found["cut"]):
         notes.append(f"prompts too long for the model, cut on the left: {cut}")
     if config.max_per_task:
         notes.append(f"a sample of at most {config.max_per_task} examples a task")
@@ -128,7 +125,7 @@ def main(argv=None):
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     start = time.monotonic()
-    find("base", config.tag, config.step)     # no model is an error also where there would be nothing to ask it
+    find("base", config.tag, config.step)  # no model is an error also where there would be nothing to ask it
     if rt.rank == 0 and config.download and not bundle_dir().exists():
         download()
     runtime.barrier(rt)

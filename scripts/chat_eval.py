@@ -7,7 +7,7 @@ Ask a chat model the questions of the tasks and say how well it did, with an int
     python -m scripts.chat_eval --compare=sft,rl            how two graded stages differ, question by question
     python -m scripts.chat_eval --show=sft_kg_story --wrong     what it was asked and got wrong
 
-Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory, with --tag as <stage>@<tag>;
+Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory, <stage>@<tag> with --tag;
 core is the stage of scripts.base_eval.
 """
 import time
@@ -56,7 +56,7 @@ class Config:
 
 
 def choose(config, meta):
-    """(names of the tasks to run, notes on those that are left out)."""
+    """(names of the tasks to run, notes on the others)."""
     if config.names():
         return config.names(), []
     core = [name for name, row in TASKS.items() if row.group == "core"]
@@ -69,7 +69,7 @@ def choose(config, meta):
 
 
 def make_task(name, rt, hub_fails=False, unsafe=False):
-    """(task, "") or (None, why not). Rank 0 fetches the data first, so that they are fetched once."""
+    """(task, "") or (None, why not). Rank 0 fetches the data, once."""
     task, why = None, ""
     if rt.rank == 0 and hub_fails and not TASKS[name].is_local():
         why = f"its data are not here and an earlier fetch failed; -a {name} tries this one alone"
@@ -94,7 +94,6 @@ def metrics_of(score):
 
 
 def table(scores):
-    """The scores as aligned lines of text."""
     lines = [f"{'task':<28} {'score':>7} {'95 % interval':>15} {'chance':>7} {'n':>6}"]
     for score in scores:
         interval = " - ".join(f"{end:.1%}" for end in score.ci95)
@@ -121,7 +120,7 @@ def main(argv=None):
     for name in names:
         task, why = make_task(name, rt, hub_fails, config.unsafe)
         if task is None:
-            hub_fails = not config.tasks      # a hub that cannot be reached costs half a minute each time
+            hub_fails = not config.tasks  # a hub that cannot be reached costs half a minute each time
             notes.append(f"skipped: {name}: {why}")
             log.info(notes[-1])
             continue

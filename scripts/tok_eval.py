@@ -48,7 +48,7 @@ def load_peers(wait_s):
         try:
             for peer, name in PEERS.items():
                 found[peer] = tiktoken.get_encoding(name)
-        except Exception as e:              # whatever the network says: it is shown, and the comparison goes on without
+        except Exception as e:  # whatever the network says: it is shown, and the comparison goes on without
             problems.append(type(e).__name__)
     if wait_s > 0:
         thread = threading.Thread(target=fetch, daemon=True)

@@ -29,11 +29,11 @@ __all__ = ["PREFIX", "TASKS", "Row", "Task", "TaskUnavailable", "factors", "look
 class Row:
     """How to make a task and what the report must know of it."""
 
-    make: Callable[[str], Task]      # split -> Task; raises TaskUnavailable
-    kind: str                        # these as in Task
+    make: Callable[[str], Task]  # split -> Task; raises TaskUnavailable
+    kind: str  # these as in Task
     chance: float
     source: tuple[str, str] | None
-    group: str                       # "core" | "kindergarten" | "training"
+    group: str  # "core" | "kindergarten" | "training"
     title: str
 
     def is_local(self, split="test"):
@@ -71,7 +71,7 @@ def training_conversations(*names):
     A name is a row of TASKS or a .jsonl file; "gsm8k*2" takes it twice. Kindergarten skills are refused here: their
     questions are the test, and nanochat.kindergarten makes the training conversations.
     """
-    from torch.utils.data import ConcatDataset      # here, since the report reads TASKS without torch
+    from torch.utils.data import ConcatDataset  # here, since the report reads TASKS without torch
     parts = []
     for name, times in factors(names):
         if name.endswith(".jsonl"):

@@ -30,10 +30,10 @@ class Task:
 
     name = ""
     kind = "generative"
-    chance = 0.0            # score of blind guessing
-    source = None           # hub repository and folder; None when the data are in the code
-    runs_code = unsafe = False    # whether grading runs the model's code; also where the sandbox has no walls
-    max_new_tokens = 256    # room for a reply
+    chance = 0.0  # score of blind guessing
+    source = None  # hub repository and folder; None when the data are in the code
+    runs_code = unsafe = False  # whether grading runs the model's code; also where the sandbox has no walls
+    max_new_tokens = 256  # room for a reply
     n = 0
 
     def __len__(self):
@@ -110,7 +110,7 @@ class HubTable:
 
 
 def _split_files(names, split):
-    """Those of `names` that belong to `split`, sorted; [] unless all of the "-of-N" are there."""
+    """Those of `names` that belong to `split`, sorted; [] unless all N of them are there."""
     found = [(re.fullmatch(rf"{split}-\d+-of-(\d+)\.parquet", name.split("/")[-1]), name) for name in names]
     found = [(int(match[1]), name) for match, name in found if match]
     return sorted(name for _, name in found) if found and len(found) == found[0][0] else []

@@ -1,8 +1,8 @@
 """
 Your own conversations: a file with one JSON conversation a line.
 
-A line is {"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document to be read again. Every
-line is checked when the file is opened, so that a bad one is named before any training.
+A line is {"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document to be read again. A bad
+line is named when the file is opened, before any training.
 """
 import json
 from pathlib import Path

@@ -1,9 +1,9 @@
 """
 HumanEval: 164 Python functions to be written from their docstring; the reply's code is run against hidden tests.
 
-Chen et al. 2021 (arXiv 2107.03374), openai/openai_humaneval; evaluation only. The code runs in nanochat.sandbox, never
-in this process, and cannot see the tests. Changed from the paper: the function is asked for in a chat message, so the
-reply may hold a whole program in a code block; pass@1 at temperature 0 unless the runner is told to sample.
+Chen et al. 2021 (arXiv 2107.03374), openai/openai_humaneval; evaluation only. The code runs in nanochat.sandbox.
+Changed from the paper: the function is asked for in a chat message, so the reply may hold a whole program in a code
+block; pass@1 at temperature 0 unless the runner is told to sample.
 """
 import re
 
@@ -19,7 +19,7 @@ def program(prompt, entry_point, reply):
     block = BLOCK.search(reply)
     code = block[1] if block else reply
     definition = re.compile(rf"^def {re.escape(entry_point)}\b", re.MULTILINE)
-    if definition.search(code):   # imports and helper functions of the prompt first, then the reply's own definition
+    if definition.search(code):  # imports and helper functions of the prompt first, then the reply's own definition
         return f"{prompt[:[m.start() for m in definition.finditer(prompt)][-1]]}\n{code}\n"
     return f"{prompt}{code}\n"
 
