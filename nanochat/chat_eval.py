@@ -74,7 +74,7 @@ def run_task(task, model, tokenizer, rt, options=Options()):
 
 
 def pass_at_k(n, c, k):
-    """Unbiased chance that one of k replies is right, when c of n were (arXiv 2107.03374, section 2.1)."""
+    """Chance that one of k replies is right, when c of n were, unbiased (arXiv 2107.03374, section 2.1)."""
     return 1.0 - comb(n - c, k) / comb(n, k)
 
 
@@ -149,10 +149,7 @@ def last_logits(model, prompts):
 
 
 def letter_ids(tokenizer, letters):
-    """(ids that precede the letter in a reply, the one id of each letter that tells it from the others).
-
-    " A" is one token in a vocabulary of useful size; in a toy one the blank may be a token of its own.
-    """
+    """(ids that precede the letter in a reply, the id of each letter): a toy vocabulary has no token " A"."""
     ids = [encode_text(tokenizer, letter) for letter in letters]
     if all(len(i) == 1 for i in ids):
         return [], [i[0] for i in ids]

@@ -27,11 +27,11 @@ _METHODS = {"capitalize", "count", "endswith", "find", "index", "isalpha", "isdi
 
 
 class _Refused(Exception):
-    """The expression is outside what the calculator does; the text says why."""
+    """What the calculator does not do; the text says why."""
 
 
 def run_tool(code) -> str:
-    """The value of the expression `code` as text, or "error: ..." in a few words. Never raises, never takes long."""
+    """The value of the expression `code` as text, or "error: ..."; never raises, never takes long."""
     try:
         if len(code) > MAX_CODE_CHARS:
             raise _Refused("expression too long")
@@ -95,7 +95,7 @@ def _binary(node, value):
 
 
 def _check_str_operation(op, left, right):
-    """Joining and repeating only; '%' would format, with a width of anyone's choice."""
+    """Joining and repeating only; '%' would format, at any width."""
     if op is ast.Mult:
         times, length = (right, len(left)) if isinstance(left, str) else (left, len(right))
         if isinstance(times, int) and times * length > MAX_STR:

@@ -48,7 +48,7 @@ def rows_of(split, name, tokenizer, sequence_len, rt):
 
 
 def sample(model, tokenizer, dataset, max_new_tokens):
-    """[{"prompt", "text"}]: how the model goes on after each prompt, likeliest token by likeliest token."""
+    """[{"prompt", "text"}]: how the model goes on after each prompt, by likeliest tokens."""
     if not max_new_tokens:
         return []
     prompts = PROMPTS
@@ -66,14 +66,12 @@ def main(argv=None):
     setup_logging(rt.rank)
     start = time.monotonic()
     model, tokenizer, meta = load_model("base", rt, config.tag, config.step)
-    name = config.dataset or meta["dataset"]
-    metrics = {}
+    name, metrics = config.dataset or meta["dataset"], {}
     for split in ("train", "val"):
         rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
         bpb = bits_per_byte(model, rows, tokenizer.token_bytes(), config.device_batch_size, rt, config.max_rows)
         metrics[f"{split}_bpb"] = bpb
-        n = min(len(rows), config.max_rows or len(rows))
-        log.info(f"{split}: {bpb:.4f} bits per byte over {n:,} rows of {name}")
+        log.info(f"{split}: {bpb:.4f} bits per byte over {min(len(rows), config.max_rows or len(rows)):,} rows of {name}")
     if rt.rank == 0:
         metrics["samples"] = sample(model, tokenizer, name, config.sample_tokens)
         for s in metrics["samples"]:

@@ -140,9 +140,7 @@ def main(argv=None):
         metrics = {"tasks": tasks, "chatcore": chatcore, "chatcore_ci95": interval, "chatcore_tasks": list(core)}
         save_result(f"chat_eval_{config.stage}", metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
-        log.info(table(scores))
-        for note in notes:
-            log.info(note)
+        log.info("\n".join([table(scores), *notes]))
         log.info(f"ChatCORE {'not measured' if chatcore is None else f'{chatcore:.4f}'} over {len(core)} core tasks | "
                  f"graded questions in {base_dir() / 'report' / 'items'}")
     runtime.close(rt)

@@ -1,12 +1,11 @@
 """
-Compare the tokenizer's compression (bytes per token) with GPT-2's and GPT-4's on five small texts (tok_eval.txt) and on
-the data set's own text.
+Compare the tokenizer's compression with GPT-2's and GPT-4's on five small texts and on the data set's own.
 
     python -m scripts.tok_eval
     python -m scripts.tok_eval --dataset=climbmix
     python -m scripts.tok_eval --download_s=0          do not look for GPT-2's and GPT-4's tokenizers
 
-Those two are downloaded by tiktoken once (3 MB) and cached; where they cannot be had only bytes per token are shown.
+tiktoken downloads those two once (3 MB); where they cannot be had only bytes per token are shown.
 """
 import threading
 import time
@@ -22,8 +21,8 @@ from nanochat.tokenizer import Tokenizer
 
 PEERS = {"gpt2": "gpt2", "gpt4": "cl100k_base"}
 
-TEXTS = dict(text.split("\n", 1) for text in
-             (Path(__file__).parent / "tok_eval.txt").read_text(encoding="utf-8").split("=== ")[1:])
+_TEXTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8")
+TEXTS = dict(text.split("\n", 1) for text in _TEXTS.split("=== ")[1:])
 
 
 @dataclass
@@ -48,7 +47,7 @@ def load_peers(wait_s):
         try:
             for peer, name in PEERS.items():
                 found[peer] = tiktoken.get_encoding(name)
-        except Exception as e:  # whatever the network says: it is shown, and the comparison goes on without
+        except Exception as e:  # whatever the network says is shown
             problems.append(type(e).__name__)
     if wait_s > 0:
         thread = threading.Thread(target=fetch, daemon=True)
@@ -61,7 +60,7 @@ def load_peers(wait_s):
 
 
 def sample_texts(config):
-    """The texts to compress by name, and notes on what was left out."""
+    """({name: text to compress}, notes on what was left out)."""
     texts, notes = dict(TEXTS), []
     for split in ("train", "val"):
         try:

@@ -1,5 +1,5 @@
 """
-The table of tasks: one row each. A new task is one file here and one row below.
+The table of tasks. A new task is one file here and one row below.
 
     TASKS["gsm8k"].make("test")                                  a Task of 1,319 questions
     training_conversations("smoltalk", "gsm8k*2", "my.jsonl")    what to finetune on

@@ -18,7 +18,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class TaskUnavailable(DataError):
-    """The data of a task cannot be had here. The text says which and why."""
+    """The data of a task cannot be had here."""
 
 
 class Task:
@@ -79,7 +79,7 @@ def multiple_choice(question, choices, gold):
 
 
 class HubTask(Task):
-    """A task whose conversations are made of the rows of a hub data set; subclasses give source, columns and `read`."""
+    """Conversations made of the rows of a hub data set; subclasses give source, columns and `read`."""
 
     columns = None
 
@@ -92,7 +92,7 @@ class HubTask(Task):
 
 
 class HubTable:
-    """Rows of one split of a hub data set: the files <folder>/<split>-00000-of-00004.parquet and so on."""
+    """Rows of one split: the files <folder>/<split>-00000-of-00004.parquet and so on."""
 
     def __init__(self, repo, folder, split, columns=None):
         paths = local_files(repo, folder, split) or _download(repo, folder, split)
