@@ -2,8 +2,8 @@
 Runs a task with a chat model: the model's replies, their verdicts, and a score that says how far it can be trusted.
 
 Generative tasks are answered by the engine (tools included) and graded by the task; categorical ones take the likeliest
-of the letters that the question offers. Every graded item is kept. Results do not depend on batch size or number of
-ranks beyond the rounding of differently shaped matrix products.
+letter. Every graded item is kept. Results depend on batch size and number of ranks only by the rounding of differently
+shaped matrix products.
 """
 import json
 import os
@@ -51,17 +51,12 @@ class Options:
     batch_tokens: int = 16384  # of padded prompts in one forward of a categorical task
     max_new_tokens: int = 0
     temperature: float = 0.0
-    top_k: int = 0
     num_samples: int = 1  # replies to each question, of which pass@k is estimated
     pass_k: int = 1
-    seed: int = 0
 
 
 def run_task(task, model, tokenizer, rt, options=Options()):
-    """(Score, records), the same on every rank, all of which must call.
-
-    A record is one question: its number, prompt, reference, replies, what the grader read in them, and the verdicts.
-    """
+    """(Score, records of the questions as `_record` has them), the same on every rank, all of which must call."""
     grade = _grade_letters if task.kind == "categorical" else _grade_replies
 
     def graded(numbers):
@@ -98,7 +93,7 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
     room = model.config.sequence_len
     new = min(options.max_new_tokens or task.max_new_tokens, room // 2)
     prompts = [_prompt(tokenizer, conversation, room - new) for conversation in conversations]
-    sampling = Sampling(new, options.temperature, top_k=options.top_k, seed=options.seed)
+    sampling = Sampling(new, options.temperature)
     samples = [Sequence(tokenizer, ids, sampling, index=mix_seed(task.name, number, k))  # ranks do not matter to it
                for number, (ids, _) in zip(numbers, prompts) for k in range(each)]
     _generate(Engine(model, tokenizer), samples, options.batch_size, progress)
@@ -172,9 +167,9 @@ def load_items(stage, name):
 
 
 def paired(before, after):
-    """(n, mean score, mean score, half of the 95 % interval of their difference) of two models' records of a task.
+    """(n, mean, mean, half of the 95 % interval of their difference) of two models' scores on the same questions.
 
-    Question by question, which leaves the questions' own spread out (arXiv 2411.00640).
+    Paired, which leaves the questions' own spread out (arXiv 2411.00640).
     """
     asked = [[(r["index"], r["prompt"], r["reference"]) for r in records] for records in (before, after)]
     if asked[0] != asked[1] or not before:
@@ -186,7 +181,7 @@ def paired(before, after):
 
 
 def compare(stages, names=()):
-    """The scores of two stages on the same questions and their paired difference, as lines of text."""
+    """Two stages' scores and their paired differences, as text."""
     kept = [{path.stem.removeprefix(f"{s}_") for path in items_path(s, "").parent.glob(f"{s}_*.jsonl")} for s in stages]
     names = names or sorted(set.intersection(*kept))
     if len(stages) != 2 or not names:
@@ -200,7 +195,7 @@ def compare(stages, names=()):
 
 
 def item_text(record):
-    """A graded item as text: the conversation, the reference, each reply behind its verdict."""
+    """A graded item as text."""
     lines = [f"--- {record['task']} {record['index']}"]
     said = [*record["prompt"], {"role": "reference", "content": record["reference"]}]
     said += [{"role": "right" if right else "wrong", "content": reply}

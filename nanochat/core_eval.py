@@ -52,18 +52,18 @@ def mean_centered(scores):
 
 
 def gpt2():
-    """{task: per cent right, "CORE": CORE} of GPT-2 small, medium, large and XL; gpt2_core.txt has the source."""
+    """{task: per cent right, "CORE": CORE} of GPT-2 small to XL; gpt2_core.txt has the source."""
     lines = Path(__file__).with_name("gpt2_core.txt").read_text(encoding="utf-8").splitlines()
     return {name: list(map(float, figures)) for name, *figures in map(str.split, lines) if name != "#"}
 
 
 def subset(n, limit, seed):
-    """At most `limit` (0: all) of range(n), a random sample fixed by `seed`, ascending."""
+    """At most `limit` (0: all) of range(n), a sample fixed by `seed`, ascending."""
     return sorted(random.Random(seed).sample(range(n), limit)) if 0 < limit < n else list(range(n))
 
 
 def share_out(rt, numbers, grade):
-    """grade(numbers), a list of records, with the numbers shared out among the ranks; the same on all, in order."""
+    """The records grade(numbers), a list, with the work shared out among the ranks; the same on all, in order."""
     found = runtime.all_gather_object(rt, grade(numbers[rt.rank::rt.world_size]))
     return sorted((record for part in found for record in part), key=lambda record: record["index"])
 
@@ -95,7 +95,7 @@ def read_yaml(text):
 
 
 def load_bundle(folder) -> list[CoreTask]:
-    """The tasks of a bundle. Raises DataError naming the file that is missing or wrong."""
+    """The tasks of a bundle, or DataError."""
     folder = Path(folder)
     try:
         entries = read_yaml((folder / "core.yaml").read_text(encoding="utf-8"))
@@ -103,12 +103,11 @@ def load_bundle(folder) -> list[CoreTask]:
             chance = {row["Eval Task"]: float(row["Random baseline"]) / 100 for row in csv.DictReader(f)}
         tasks = [CoreTask(e["label"], folder / "eval_data" / e["dataset_uri"], e["icl_task_type"], e["num_fewshot"][0],
                           e.get("continuation_delimiter", " "), chance[e["label"]]) for e in entries]
+        if unknown := {task.kind for task in tasks}.difference(KINDS):
+            raise ValueError(f"unknown types of tasks: {unknown}")
     except (OSError, KeyError, ValueError, IndexError) as e:
         raise DataError(f"the evaluation bundle in {folder} cannot be used: {type(e).__name__} {e}. "
                         "Delete the folder and fetch it again.") from None
-    for task in tasks:
-        if task.kind not in KINDS:
-            raise DataError(f"{folder / 'core.yaml'}: {task.label} is of the unknown type {task.kind!r}.")
     return tasks
 
 
@@ -163,7 +162,7 @@ def draw_shots(task, n, index) -> list[int]:
 
 
 def posed(task, examples, index, control):
-    """Example `index`; for the control its answers, behind the question of another one."""
+    """Example `index`; for the control its answers behind another's question."""
     if not control or len(examples) < 2:
         return examples[index]
     other = random.Random(mix_seed("control", task.label, index)).randrange(len(examples) - 1)
@@ -188,14 +187,14 @@ def render_item(task, examples, index, tokenizer, max_tokens, control=False) -> 
 
 
 def _encode(tokenizer, prompt, continuation):
-    """(ids, how many are the prompt's): up to where the whole departs from the prompt without its last space."""
+    """(ids, how many are the prompt's, without its last space)."""
     ids, before = tokenizer.encode(prompt + continuation), tokenizer.encode(prompt.rstrip())
     return ids, min(len(os.path.commonprefix([ids, before])), len(ids) - 1)
 
 
 # ---- scoring
 def _judge(logits, targets):
-    """(log-likelihood of the target, likeliest token) of each target (n,) and its row of logits (n, V)."""
+    """(log-likelihood, likeliest token) of each target (n,) under its row of logits (n, V)."""
     return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0], logits.argmax(-1)
 
 
@@ -208,7 +207,7 @@ def reference(model, span):
 
 
 def batches(items, cost, limit):
-    """`items`, in their order, in lists of which cost(list) is at most `limit`."""
+    """Lists of `items`, in order, with cost(list) at most `limit`."""
     batch = []
     for item in items:
         if batch and cost([*batch, item]) > limit:
@@ -220,7 +219,7 @@ def batches(items, cost, limit):
 
 
 def pad(sequences, device):
-    """Token lists as one int64 (B, T) tensor, zeros on the right (which a causal model never looks at)."""
+    """Token lists as one int64 (B, T), zeros on the right (which a causal model never looks at)."""
     width = max(map(len, sequences))
     return torch.tensor([ids + [0] * (width - len(ids)) for ids in sequences], device=device)
 
@@ -261,11 +260,9 @@ def computed_tokens(items):
 
 @torch.inference_mode()
 def score_items(model, items, batch_tokens=0):
-    """`reference` of every span of every item, in order, equal but for the order of sums: about 2e-6 in fp32.
-
-    0 tokens a batch: what fits a processor's cache (dev/LOG.md), more on a GPU.
-    """
-    results, batch_tokens = {}, batch_tokens or (1024 if model.device.type == "cpu" else 16384)
+    """`reference` of every span of every item, in order, equal but for the order of sums: about 2e-6 in fp32."""
+    results = {}
+    batch_tokens = batch_tokens or (1024 if model.device.type == "cpu" else 16384)  # fits a processor's cache
     for batch in batches(sorted(items, key=lambda item: -item.shared), computed_tokens, batch_tokens):
         found = iter(_score_batch(model, batch))
         results.update({item.index: [next(found) for _ in item.spans] for item in batch})
@@ -296,10 +293,7 @@ def is_right(task, item, results):
 
 
 def _record(task, example, item, results, tokenizer):
-    """A graded item as chat_eval keeps it, without its few-shot examples.
-
-    The reply in a language-modelling task is the likeliest token at each place, given the right ones before it.
-    """
+    """A graded item as chat_eval keeps it; in language modelling the reply is the likeliest token at each place."""
     contexts, continuations = zip(*options(task, example))
     asked, answers = (continuations, contexts) if task.kind == "schema" else (contexts, continuations)
     reply = (tokenizer.decode(results[0][2]).strip() if task.kind == "language_modeling"

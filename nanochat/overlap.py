@@ -23,7 +23,7 @@ def runs(text):
 
 
 def overlap(texts, tests):
-    """{test: [questions found in `texts`, questions long enough to look for]}; tests is {test: [question's text]}."""
+    """{test: [questions found in `texts`, questions of N words or more]} of {test: [question]}."""
     asked = [(name, some) for name, questions in tests.items() for some in map(runs, questions) if len(some)]
     known, place = np.unique(np.concatenate([runs(""), *(some for _, some in asked)]), return_inverse=True)
     padded = np.append(known, np.uint64(0))

@@ -6,7 +6,7 @@ descriptors, with limits on time, memory, file size and output. On Linux also no
 (files, TCP, signals), a seccomp filter (no sockets, new processes, ptrace, mount, bpf, ...) and, where a user may have
 them, namespaces, in which the folder is a small file system in memory. Result.level says what was reached:
 "full" (all), "walls" (no namespaces), "landlock", "seccomp" or "basic". Below SAFE a program could reach the user's
-files. Not a virtual machine: a hole in the kernel is a hole in this.
+files. A hole in the kernel is a hole in this.
 """
 import contextlib
 import marshal
@@ -43,11 +43,10 @@ class Result:
 def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) -> Result:
     """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may call.
 
-    tests: trusted Python that calls the program's functions by name, e.g. "assert add(1, 2) == 3", in a process of its
-    own, which passes plain arguments and gets plain results (not changes made in place): a program can neither read the
-    expected answers nor fake its success. Without tests a program that is out to lie can seem to have run to its end.
-    stdout: standard output and error, at most MAX_OUTPUT bytes, control characters escaped. timeout_s: wall clock.
-    unsafe: also where the level is not one of SAFE.
+    tests: trusted Python that calls the program's functions by name, "assert add(1, 2) == 3", in a process of its own
+    and with plain data (no changes in place): a program can neither read the expected answers nor fake its success.
+    Without tests it can pretend to have run to its end. stdout: standard output and error, at most MAX_OUTPUT bytes,
+    control characters escaped. timeout_s: wall clock. unsafe: also where the level is not one of SAFE.
     """
     nonce = secrets.token_bytes(16)
     with tempfile.TemporaryDirectory(prefix="nanochat-sandbox-", ignore_cleanup_errors=True) as folder:

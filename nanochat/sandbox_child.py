@@ -18,10 +18,9 @@ MAX_FRAME = 8 << 20
 ERROR_CHARS = 2000
 
 # ---- system calls
-# syscalls.txt: verdict, name, number on x86_64, number on aarch64. "refused" is an error; "pretended" is answered with
-# success and not done, since Landlock does not cover it and shutil.copy() must not fail over it; "missing" makes libc
-# take the older call; "itself" and "limits" may name only the process itself (0, too, for limits) as their target;
-# "thread" may make threads and no processes. Unknown machines get no filter.
+# syscalls.txt: verdict, name, number on x86_64 and aarch64. "pretended" succeeds and is not done: Landlock does not
+# cover it and shutil.copy() must not fail over it; "missing" makes libc take the older call; "itself" and "limits" may
+# only aim at the process itself; "thread" may make threads, no processes. Unknown machines get no filter.
 with open(os.path.join(os.path.dirname(__file__), "syscalls.txt"), encoding="ascii") as _file:
     _CALLS = [line.split() for line in _file if line[0] != "#"]
 _MACHINES = {"x86_64": (2, 0xC000003E), "aarch64": (3, 0xC00000B7)}
@@ -170,7 +169,6 @@ def _receive(fd):
 
 
 def _describe(error):
-    """The last line that a user would see in a terminal."""
     return f"{type(error).__name__}: {error}"[:ERROR_CHARS].encode("utf-8", "replace")
 
 

@@ -8,9 +8,8 @@ CORE of the base model: 22 few-shot tasks (DCLM, arXiv 2406.11794), 0 is blind g
     python -m scripts.base_eval --overlap='climbmix|gsm8k'     how many test questions stand in these
     torchrun --standalone --nproc_per_node=8 -m scripts.base_eval
 
-Without the bundle the result says that CORE was skipped and how to get it; that is no error. Every graded question is
-kept under "core", or "core@TAG" where --tag was given: python -m scripts.chat_eval --show=core_hellaswag shows them,
-python -m scripts.chat_eval --compare=core@d4,core@d6 says how two models differ.
+Without the bundle the result says that CORE was skipped. Every graded question is kept under "core", or "core@TAG" with
+--tag: python -m scripts.chat_eval --show=core_hellaswag shows them, --compare=core@d4,core@d6 how two models differ.
 """
 import itertools
 import shutil

@@ -71,7 +71,8 @@ def main(argv=None):
         rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
         bpb = bits_per_byte(model, rows, tokenizer.token_bytes(), config.device_batch_size, rt, config.max_rows)
         metrics[f"{split}_bpb"] = bpb
-        log.info(f"{split}: {bpb:.4f} bits per byte over {min(len(rows), config.max_rows or len(rows)):,} rows of {name}")
+        n = min(len(rows), config.max_rows or len(rows))
+        log.info(f"{split}: {bpb:.4f} bits per byte over {n:,} rows of {name}")
     if rt.rank == 0:
         metrics["samples"] = sample(model, tokenizer, name, config.sample_tokens)
         for s in metrics["samples"]:

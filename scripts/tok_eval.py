@@ -76,11 +76,9 @@ def sample_texts(config):
 
 
 def measure(name, text, tokenizer, peers):
-    ids, n_bytes = tokenizer.encode(text), len(text.encode("utf-8", "replace"))
-    row = {"text": name, "bytes": n_bytes, "tokens": len(ids), "bytes_per_token": round(n_bytes / max(len(ids), 1), 3)}
-    for peer in PEERS:
-        row[f"{peer}_tokens"] = len(peers[peer].encode_ordinary(text)) if peer in peers else None
-    return row
+    n, n_bytes = len(tokenizer.encode(text)), len(text.encode("utf-8", "replace"))
+    theirs = {f"{peer}_tokens": len(peers[peer].encode_ordinary(text)) if peer in peers else None for peer in PEERS}
+    return {"text": name, "bytes": n_bytes, "tokens": n, "bytes_per_token": round(n_bytes / max(n, 1), 3), **theirs}
 
 
 def show(rows, peers):

@@ -6,8 +6,8 @@ Train the tokenizer: byte pair encoding on the first characters of a data set's 
     python -m scripts.tok_train --dataset=climbmix --max_chars=2000000000
     python -m scripts.tok_train --dataset=/data/my_parquet_folder
 
-Written to tokenizer/tokenizer.json under the base directory. The same text and flags give the same tokens; what was
-trained on another tokenizer (other hash) has to be trained again.
+Written to tokenizer/tokenizer.json under the base directory. The same text and flags give the same tokens; a model of
+another tokenizer (other hash) has to be trained again.
 """
 import time
 from dataclasses import asdict, dataclass

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nanochat import kindergarten as world
 from nanochat.common import UsageError
 from nanochat.tasks.arc import ARCChallenge, ARCEasy
-from nanochat.tasks.base import Task, TaskUnavailable, local_files
+from nanochat.tasks.base import Task, TaskUnavailable, local_files  # noqa: F401
 from nanochat.tasks.customjson import CustomJSON
 from nanochat.tasks.gsm8k import GSM8K
 from nanochat.tasks.humaneval import HumanEval
@@ -21,8 +21,6 @@ from nanochat.tasks.kindergarten import PREFIX, Kindergarten
 from nanochat.tasks.mmlu import MMLU
 from nanochat.tasks.smoltalk import SmolTalk
 from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
-
-__all__ = ["PREFIX", "TASKS", "Row", "Task", "TaskUnavailable", "factors", "lookup", "training_conversations"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def lookup(name) -> Row:
 
 
 def factors(names):
-    """(name, times) of each of `names`: "gsm8k*2" means twice, "gsm8k" once. Raises UsageError."""
+    """(name, times) of each of `names`: "gsm8k*2" means twice."""
     for whole in names:
         name, star, times = whole.partition("*")
         if star and not (times.isdecimal() and int(times)):
@@ -68,8 +66,7 @@ def factors(names):
 def training_conversations(*names):
     """The training conversations of the named tasks, a sequence read as it is indexed.
 
-    A name is a row of TASKS or a .jsonl file; "gsm8k*2" takes it twice. Kindergarten skills are refused here: their
-    questions are the test, and nanochat.kindergarten makes the training conversations.
+    A name is a row of TASKS or a .jsonl file; "gsm8k*2" takes it twice. Kindergarten skills are refused: they are tests.
     """
     from torch.utils.data import ConcatDataset  # here, since the report reads TASKS without torch
     parts = []

@@ -1,9 +1,8 @@
 """
 What a task is: a numbered list of conversations, each ending in the assistant's reference answer, and a grader.
 
-The same object serves training (the conversation as it stands) and evaluation (all but the last message is the prompt).
-Tables come from the hub as parquet files, downloaded on first use and kept under base_dir()/tasks. A task whose data
-cannot be had raises TaskUnavailable; whoever runs tasks says so and goes on.
+Training takes the conversation as it stands; in evaluation all but the last message is the prompt. Tables come from the
+hub as parquet files, downloaded on first use and kept under base_dir()/tasks.
 """
 import re
 
@@ -32,7 +31,7 @@ class Task:
     kind = "generative"
     chance = 0.0  # score of blind guessing
     source = None  # hub repository and folder; None when the data are in the code
-    runs_code = unsafe = False  # whether grading runs the model's code; also where the sandbox has no walls
+    runs_code = unsafe = False  # grading runs the model's code; also where the sandbox has no walls
     max_new_tokens = 256  # room for a reply
     n = 0
 
@@ -43,9 +42,6 @@ class Task:
         if not 0 <= i < len(self):
             raise IndexError(i)
         return self.conversation(i)
-
-    def conversation(self, i):
-        raise NotImplementedError
 
     def answer(self, conversation, parts) -> str:
         """What the grader reads in a reply (parts as of chat_format.parse_reply); "" when there is nothing."""
@@ -119,16 +115,13 @@ def _split_files(names, split):
 def local_files(repo, folder, split):
     """The split's files if all of them are on this machine, else []."""
     home = base_dir() / "tasks" / repo / folder
-    names = [path.name for path in home.glob("*.parquet")] if home.is_dir() else []
-    return [home / name for name in _split_files(names, split)]
+    return [home / name for name in _split_files([path.name for path in home.glob("*.parquet")], split)]
 
 
 def _download(repo, folder, split):
     try:
-        remote = [name for name in hub.list_files(repo) if name.rpartition("/")[0] == folder]
-        wanted = _split_files(remote, split)
-        home = base_dir() / "tasks" / repo
-        paths = [hub.fetch(repo, name, dest=home / name) for name in wanted]
+        wanted = _split_files([name for name in hub.list_files(repo) if name.rpartition("/")[0] == folder], split)
+        paths = [hub.fetch(repo, name, dest=base_dir() / "tasks" / repo / name) for name in wanted]
     except NanochatError as e:
         raise TaskUnavailable(f"{repo} ({folder}, {split}) cannot be fetched: {e}") from None
     if not paths:

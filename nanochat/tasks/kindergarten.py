@@ -36,7 +36,7 @@ class Kindergarten(Task):
         return {**example.conversation, "check": example.check}
 
     def reward(self, conversation, parts):
-        """1 for a right answer; a wrong one that begins right, letter by letter or word by word, gets a part."""
+        """1 for a right answer; a wrong one that begins right gets a part."""
         right = self.evaluate(conversation, parts)
         return 1.0 if right else kindergarten.credit(conversation["check"], reply_text(parts))
 

@@ -1,8 +1,8 @@
 """
 SpellingBee: how often a letter stands in a word, spelled out first and then counted by the tool; and plain spelling.
 
-The words are embedded (words.txt: common English ones, every fifth kept out of training). A tokenizer hides the letters
-from the model: writing them one by one makes them tokens; counting is left to the tool.
+The words are embedded (words.txt: common English ones). A tokenizer hides the letters from the model: writing them one
+by one makes them tokens; counting is left to the tool.
 """
 import random
 import re
