@@ -81,7 +81,7 @@ def _record(task, index, conversation, cut, replies, verdicts, pass_k=1):
 
 
 def _prompt(tokenizer, conversation, room):
-    """(ids of the conversation up to the reply, whether it had to be cut to `room` tokens)."""
+    """(ids up to the reply, whether they had to be cut to `room`)."""
     whole = render_prompt(tokenizer, conversation["messages"])
     short = render_prompt(tokenizer, conversation["messages"], max_tokens=room)
     return short, short != whole
@@ -106,7 +106,6 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
 
 
 def _generate(engine, sequences, batch_size, progress):
-    """Drive the sequences to their end, `batch_size` at a time."""
     if not sequences:
         return
     longest = max(len(s.prompt) + s.sampling.max_new_tokens for s in sequences)
@@ -139,8 +138,7 @@ def _grade_letters(task, model, tokenizer, numbers, options, progress):
 def last_logits(model, prompts):
     """Logits (B, V) on the CPU of the token that follows each prompt (a list of ids)."""
     hidden = model.hidden(pad(prompts, model.device))
-    last = torch.tensor([len(p) - 1 for p in prompts], device=model.device)
-    return model.logits(hidden[torch.arange(len(prompts), device=model.device), last]).cpu()
+    return model.logits(torch.stack([row[len(prompt) - 1] for row, prompt in zip(hidden, prompts)])).cpu()
 
 
 def letter_ids(tokenizer, letters):

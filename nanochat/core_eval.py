@@ -1,11 +1,10 @@
 """
 CORE: the mean centred accuracy of a base model over 22 few-shot tasks (DCLM, arXiv 2406.11794).
 
-Reads the evaluation bundle (core.yaml, eval_meta_data.csv, eval_data/**.jsonl). Scored are: each choice given the
-question (multiple choice), one continuation given each of several contexts (schema), the answer given the question
-(language modelling). The first two take the option with the highest mean log-likelihood a token; the last is right when
-greedy decoding gives the answer exactly. What the options of a question share is read once, and only scored positions
-go through the model's head; `reference` does the same one option at a time.
+Scored are: each choice given the question (multiple choice), one continuation given each of several contexts (schema),
+the answer given the question (language modelling). The first two take the option with the highest mean log-likelihood a
+token; the last is right when greedy decoding gives the answer exactly. What the options of a question share is read
+once, and only scored positions go through the model's head; `reference` does the same one option at a time.
 """
 import csv
 import json
@@ -89,8 +88,7 @@ def read_yaml(text):
         if key == "-":
             entries.append({})
         elif entries and colon:
-            key = key.removeprefix("- ")
-            entries[-1][key] = json.loads(value) if value[:1] in tuple('["0123456789') or value == "true" else value
+            entries[-1][key] = json.loads(value) if value[:1] in tuple('["0123456789') else value
     return entries
 
 
@@ -132,7 +130,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Item:
-    """A question: its options, and which of them is right."""
+    """A question: its options, and which is right."""
 
     index: int
     spans: list
@@ -156,7 +154,7 @@ def options(task, example):
 
 
 def draw_shots(task, n, index) -> list[int]:
-    """Which examples stand before example `index` of n: fixed by its number, never itself."""
+    """Which of n examples stand before example `index`, fixed by its number."""
     drawn = random.Random(mix_seed(1234, task.label, index)).sample(range(n - 1), min(task.shots, n - 1))
     return [i + (i >= index) for i in drawn]
 
@@ -251,7 +249,7 @@ class _Prefixes:
 
 
 def computed_tokens(items):
-    """Tokens that a batch computes, infinite where too many are padding or not shared by all."""
+    """Tokens that a batch computes, infinite where too much is padding."""
     shared, width = min(item.shared for item in items), max(len(s.ids) for item in items for s in item.spans)
     computed = len(items) * shared + sum(len(item.spans) for item in items) * (width - shared)
     needed = sum(item.shared + sum(len(s.ids) - item.shared for s in item.spans) for item in items)

@@ -91,8 +91,7 @@ def _request(code, folder, timeout_s, memory_bytes, unsafe):
 
 def _send(pipe, *values):
     with contextlib.suppress(BrokenPipeError), pipe:  # a child that died at once says so by its silence
-        for value in values:
-            data = marshal.dumps(value)
+        for data in map(marshal.dumps, values):
             pipe.write(struct.pack("I", len(data)) + data)
 
 

@@ -156,7 +156,7 @@ def _send(fd, data):
 def _receive(fd):
     """One frame, or None at the end of the pipe or when it claims to be too long.
 
-    Unbuffered: what the judge is sent next must not be in memory when the worker is forked off.
+    Unbuffered: the judge's next must not be in memory when the worker is forked off.
     """
     def exactly(n):
         data = b""
@@ -240,7 +240,7 @@ def _names(code):
 
 
 def _judge(tests, calls, answers, worker):
-    """None when the program ran to its end and passed `tests`, else what went wrong, as bytes."""
+    """None when the program passed `tests`, else what went wrong, as bytes."""
     reply = _receive(answers)
     if reply is None:
         status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])

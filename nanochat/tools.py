@@ -27,7 +27,7 @@ _METHODS = {"capitalize", "count", "endswith", "find", "index", "isalpha", "isdi
 
 
 class _Refused(Exception):
-    """What the calculator does not do; the text says why."""
+    """What is not done; the text says why."""
 
 
 def run_tool(code) -> str:

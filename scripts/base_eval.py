@@ -68,7 +68,6 @@ def download():
 
 
 def evaluate(config, rt):
-    """(metrics, notes) of a base model on the bundle."""
     model, tokenizer, _ = load_model("base", rt, config.tag, config.step)
     tasks, results, gpt2 = core_eval.load_bundle(bundle_dir()), {}, core_eval.gpt2()
     total = sum(min(config.max_per_task or 10**9, len(core_eval.read_examples(task.path))) for task in tasks)
@@ -103,7 +102,7 @@ def words_of(conversation):
 
 
 def count_overlap(sources):
-    """({test: [questions found in the training texts, questions looked for]}, note) for the tests that are here."""
+    """({test: [questions found in the texts, questions looked for]}, note) for the tests that are here."""
     tests, texts = {}, []
     for task in core_eval.load_bundle(bundle_dir()) if bundle_dir().exists() else []:
         tests[task.label] = [" ".join(core_eval.options(task, example)[example.get("gold", 0)])
@@ -140,8 +139,7 @@ def main(argv=None):
             notes.append(note)
         save_result("base_eval" + "_control" * config.control, metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
-        for note in notes:
-            log.info(note)
+        log.info("\n".join(notes))
     runtime.close(rt)
 
 

@@ -1,11 +1,10 @@
 """
 The table of tasks. A new task is one file here and one row below.
 
-    TASKS["gsm8k"].make("test")                                  a Task of 1,319 questions
     training_conversations("smoltalk", "gsm8k*2", "my.jsonl")    what to finetune on
 
 `group` says what a score counts for: "core" tasks make ChatCORE, "kindergarten" ones their own rows of the report,
-"training" ones neither. A kind "conversations" has nothing to grade. Nothing is loaded before make().
+"training" ones neither. Nothing is loaded before make().
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ def factors(names):
 def training_conversations(*names):
     """The training conversations of the named tasks, a sequence read as it is indexed.
 
-    A name is a row of TASKS or a .jsonl file; "gsm8k*2" takes it twice. Kindergarten skills are refused: they are tests.
+    A name is a row of TASKS or a .jsonl file; "gsm8k*2" takes it twice. Kindergarten skills are tests: refused.
     """
     from torch.utils.data import ConcatDataset  # here, since the report reads TASKS without torch
     parts = []

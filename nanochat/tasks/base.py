@@ -44,7 +44,7 @@ class Task:
         return self.conversation(i)
 
     def answer(self, conversation, parts) -> str:
-        """What the grader reads in a reply (parts as of chat_format.parse_reply); "" when there is nothing."""
+        """What the grader reads in a reply; "" when there is nothing."""
         return reply_text(parts).strip()
 
     def evaluate(self, conversation, parts) -> bool:

@@ -2,7 +2,7 @@
 Your own conversations: a file with one JSON conversation a line.
 
 A line is {"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document to be read again. A bad
-line is named when the file is opened, before any training.
+line is named when the file is opened.
 """
 import json
 from pathlib import Path

@@ -1,5 +1,5 @@
 """
-The kindergarten's skills as tasks: fresh questions of the embedded world, graded by the checker that each carries.
+The kindergarten's skills as tasks: fresh questions, graded by the checker that each carries.
 
 Questions are drawn by number from a seed of their own, so that two models answer the same ones. A skill with fewer
 different questions than asked for has only those: asking one twice would make the interval look narrower than it is.
@@ -22,7 +22,7 @@ class Kindergarten(Task):
         self.n = TRAIN_QUESTIONS if split == "train" else self._different()
 
     def _different(self):
-        """How many test questions there are before they begin again."""
+        """How many questions there are before they begin again."""
         first = self._example(0).conversation["messages"]
         return next((i for i in range(1, QUESTIONS) if self._example(i).conversation["messages"] == first), QUESTIONS)
 
