@@ -1,10 +1,9 @@
 """
 Runs a task with a chat model: the model's replies, their verdicts, and a score that says how far it can be trusted.
 
-Generative tasks are answered by the engine (tools included) and graded by the task; categorical ones take the letter
-with the highest logit where the reply names it, among the letters that the question offers. The questions
-are shared out among the ranks, and every graded item is kept. Results do not depend on batch size or number of ranks
-beyond the rounding of differently shaped matrix products.
+Generative tasks are answered by the engine (tools included) and graded by the task; categorical ones take the likeliest
+letter. Every graded item is kept. Results depend on batch size and number of ranks only by the rounding of differently
+shaped matrix products.
 """
 import json
 import os
@@ -14,16 +13,16 @@ from math import comb
 
 import torch
 
-from nanochat import runtime
 from nanochat.chat_format import encode_text, parse_reply, render_prompt
 from nanochat.common import DataError, Progress, UsageError, atomic_write, base_dir, mix_seed
-from nanochat.core_eval import batches, centered, pad, read_examples, subset, wilson
+from nanochat.core_eval import batches, centered, pad, read_examples, share_out, subset, wilson
 from nanochat.engine import Engine, Sampling, Sequence
+from nanochat.tasks.base import message_parts
 
 
 @dataclass(frozen=True)
 class Score:
-    """A task's result. `score` is correct / n; `correct` may be a fraction under pass@k."""
+    """A task's result; `correct` may be a fraction under pass@k."""
 
     name: str
     n: int
@@ -40,84 +39,73 @@ class Score:
 
     @property
     def ci95(self):
-        """The 95 % Wilson interval of the score."""
         return wilson(self.correct, self.n)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a task. 0 means no limit of problems, and the task's own room for a reply."""
+    """How to run a task. 0 means all problems, and the task's own room for a reply."""
 
     max_problems: int = 0
     batch_size: int = 64
-    batch_tokens: int = 16384      # of padded prompts in one forward of a categorical task
+    batch_tokens: int = 16384  # of padded prompts in one forward of a categorical task
     max_new_tokens: int = 0
     temperature: float = 0.0
-    top_k: int = 0
-    num_samples: int = 1           # replies to each question, of which pass@k is estimated
+    num_samples: int = 1  # replies to each question, of which pass@k is estimated
     pass_k: int = 1
-    seed: int = 0
 
 
 def run_task(task, model, tokenizer, rt, options=Options()):
-    """(Score, records): the same score on every rank, all of which must call; the records of all items on every rank.
-
-    A record is one question: its number, prompt, reference, replies, what the grader read in them, and the verdicts.
-    """
-    chosen = subset(len(task), options.max_problems, mix_seed("chat_eval", task.name))
-    mine = chosen[rt.rank::rt.world_size]
+    """(Score, records of the questions as `_record` has them), the same on every rank, all of which must call."""
     grade = _grade_letters if task.kind == "categorical" else _grade_replies
-    progress = Progress(len(mine) * (options.num_samples if task.kind == "generative" else 1), task.name)
-    records = grade(task, model, tokenizer, mine, options, progress)
-    progress.close()
-    records = [r for part in runtime.all_gather_object(rt, records) for r in part]
-    records.sort(key=lambda r: r["index"])
+
+    def graded(numbers):
+        progress = Progress(len(numbers) * (options.num_samples if task.kind == "generative" else 1), task.name)
+        records = grade(task, model, tokenizer, numbers, options, progress)
+        progress.close()
+        return records
+    records = share_out(rt, subset(len(task), options.max_problems, mix_seed("chat_eval", task.name)), graded)
     return Score(task.name, len(records), sum(r["score"] for r in records), task.chance), records
 
 
 def pass_at_k(n, c, k):
-    """Unbiased chance that one of k replies is right, when c of n were (arXiv 2107.03374, section 2.1)."""
+    """Chance that one of k replies is right, when c of n were, unbiased (arXiv 2107.03374, section 2.1)."""
     return 1.0 - comb(n - c, k) / comb(n, k)
 
 
-def _record(task, index, conversation, cut, replies, answers, verdicts, score):
+def _record(task, index, conversation, cut, replies, verdicts, pass_k=1):
     *asked, last = conversation["messages"]
     return {"task": task.name, "index": index, "prompt": asked, "cut": cut, "reference": last["content"],
-            "replies": replies, "answers": answers, "verdicts": verdicts, "score": score}
+            "replies": replies, "answers": [task.answer(conversation, reply) for reply in replies],
+            "verdicts": verdicts, "score": pass_at_k(len(verdicts), sum(verdicts), pass_k)}
 
 
 def _prompt(tokenizer, conversation, room):
-    """(ids of the conversation up to the reply, whether it had to be cut to `room` tokens)."""
+    """(ids up to the reply, whether they had to be cut to `room`)."""
     whole = render_prompt(tokenizer, conversation["messages"])
-    if len(whole) <= room:
-        return whole, False
-    return render_prompt(tokenizer, conversation["messages"], max_tokens=room), True
+    short = render_prompt(tokenizer, conversation["messages"], max_tokens=room)
+    return short, short != whole
 
 
-# -------------------------------------------------------------------------------------------------------- generative
+# ---- generative
 def _grade_replies(task, model, tokenizer, numbers, options, progress):
     conversations, each = [task[i] for i in numbers], options.num_samples
     room = model.config.sequence_len
     new = min(options.max_new_tokens or task.max_new_tokens, room // 2)
     prompts = [_prompt(tokenizer, conversation, room - new) for conversation in conversations]
-    sampling = Sampling(new, options.temperature, top_k=options.top_k, seed=options.seed)
-    samples = [Sequence(tokenizer, ids, sampling, index=mix_seed(task.name, number, k))    # ranks do not matter to it
+    sampling = Sampling(new, options.temperature)
+    samples = [Sequence(tokenizer, ids, sampling, index=mix_seed(task.name, number, k))  # ranks do not matter to it
                for number, (ids, _) in zip(numbers, prompts) for k in range(each)]
     _generate(Engine(model, tokenizer), samples, options.batch_size, progress)
     replies = [parse_reply(tokenizer, s.ids) for s in samples]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:      # a verdict may mean running a program
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # a verdict may mean running a program
         verdicts = list(pool.map(task.evaluate, [c for c in conversations for _ in range(each)], replies))
-    records = []
-    for i, (number, conversation) in enumerate(zip(numbers, conversations)):
-        part = slice(i * each, (i + 1) * each)
-        answers = [task.answer(conversation, reply) for reply in replies[part]]
-        records.append(_record(task, number, conversation, prompts[i][1], replies[part], answers, verdicts[part],
-                               pass_at_k(each, sum(verdicts[part]), options.pass_k)))
-    return records
+    parts = [slice(i * each, (i + 1) * each) for i in range(len(numbers))]
+    return [_record(task, number, conversation, cut, replies[part], verdicts[part], options.pass_k)
+            for number, conversation, (_, cut), part in zip(numbers, conversations, prompts, parts)]
 
 
 def _generate(engine, sequences, batch_size, progress):
-    """Drive the sequences to their end, `batch_size` at a time."""
     if not sequences:
         return
     longest = max(len(s.prompt) + s.sampling.max_new_tokens for s in sequences)
@@ -128,7 +116,7 @@ def _generate(engine, sequences, batch_size, progress):
         progress.update(sum(s.finish_reason is not None for s in batcher.step()))
 
 
-# ------------------------------------------------------------------------------------------------------- categorical
+# ---- categorical
 def _grade_letters(task, model, tokenizer, numbers, options, progress):
     conversations = [task[i] for i in numbers]
     prompts = [_prompt(tokenizer, conversation, model.config.sequence_len) for conversation in conversations]
@@ -141,51 +129,45 @@ def _grade_letters(task, model, tokenizer, numbers, options, progress):
             letter = conversations[i]["letters"][int(row[letters[i][1]].argmax())]
             parts = [{"type": "text", "text": letter}]
             right = task.evaluate(conversations[i], parts)
-            records.append(_record(task, numbers[i], conversations[i], prompts[i][1], [parts], [letter], [right],
-                                   float(right)))
+            records.append(_record(task, numbers[i], conversations[i], prompts[i][1], [parts], [right]))
         progress.update(len(batch))
     return records
 
 
 @torch.inference_mode()
 def last_logits(model, prompts):
-    """Logits (B, V) float32 on the CPU of the token that follows each prompt (a list of ids)."""
+    """Logits (B, V) on the CPU of the token that follows each prompt (a list of ids)."""
     hidden = model.hidden(pad(prompts, model.device))
-    last = torch.tensor([len(p) - 1 for p in prompts], device=model.device)
-    return model.logits(hidden[torch.arange(len(prompts), device=model.device), last]).cpu()
+    return model.logits(torch.stack([row[len(prompt) - 1] for row, prompt in zip(hidden, prompts)])).cpu()
 
 
 def letter_ids(tokenizer, letters):
-    """(ids that precede the letter in a reply, the one id of each letter that tells it from the others).
-
-    " A" is one token in a vocabulary of useful size; in a toy one the blank may be a token of its own.
-    """
+    """(ids that precede the letter in a reply, the id of each letter): a toy vocabulary has no token " A"."""
     ids = [encode_text(tokenizer, letter) for letter in letters]
     if all(len(i) == 1 for i in ids):
         return [], [i[0] for i in ids]
     return tokenizer.encode(" "), [tokenizer.encode(letter)[0] for letter in letters]
 
 
-# ------------------------------------------------------------------------------------------------------------ results
+# ---- results
 def items_path(stage, name):
     return base_dir() / "report" / "items" / f"{stage}_{name}.jsonl"
 
 
 def save_items(stage, name, records, tag=None):
-    """Keep every graded item of a task for the eye, one JSON a line; rank 0 only. With a tag as those of stage@tag."""
+    """Keep every graded item of a task for the eye, one JSON a line, with a tag as stage@tag; rank 0 only."""
     path = items_path(f"{stage}@{tag}" if tag else stage, name)
     atomic_write(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
 def load_items(stage, name):
-    """The records that `save_items` kept. Raises DataError."""
     return read_examples(items_path(stage, name), f"Make it with: python -m scripts.chat_eval -i {stage} -a {name}")
 
 
 def paired(before, after):
-    """(n, mean score, mean score, half of the 95 % interval of their difference) of two models' records of a task.
+    """(n, mean, mean, half of the 95 % interval of their difference) of two models' scores on the same questions.
 
-    Question by question, which leaves the questions' own spread out (arXiv 2411.00640). Raises DataError.
+    Paired, which leaves the questions' own spread out (arXiv 2411.00640).
     """
     asked = [[(r["index"], r["prompt"], r["reference"]) for r in records] for records in (before, after)]
     if asked[0] != asked[1] or not before:
@@ -197,7 +179,7 @@ def paired(before, after):
 
 
 def compare(stages, names=()):
-    """The scores of two stages on the questions both were graded on, and their paired difference, as lines of text."""
+    """Two stages' scores and their paired differences, as text."""
     kept = [{path.stem.removeprefix(f"{s}_") for path in items_path(s, "").parent.glob(f"{s}_*.jsonl")} for s in stages]
     names = names or sorted(set.intersection(*kept))
     if len(stages) != 2 or not names:
@@ -211,16 +193,12 @@ def compare(stages, names=()):
 
 
 def item_text(record):
-    """A graded item as text: the conversation, the reference, each reply behind its verdict."""
+    """A graded item as text."""
     lines = [f"--- {record['task']} {record['index']}"]
-    said = [(m["role"], m["content"]) for m in record["prompt"]] + [("reference", record["reference"])]
-    said += [("right" if right else "wrong", reply) for reply, right in zip(record["replies"], record["verdicts"])]
-    for who, content in said:
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        lines.append(f"{who}: " + "".join(p["text"] if p["type"] == "text" else f"[{p['text']}] " for p in parts))
+    said = [*record["prompt"], {"role": "reference", "content": record["reference"]}]
+    said += [{"role": "right" if right else "wrong", "content": reply}
+             for reply, right in zip(record["replies"], record["verdicts"])]
+    for message in said:
+        texts = (p["text"] if p["type"] == "text" else f"[{p['text']}] " for p in message_parts(message))
+        lines.append(f"{message['role']}: {''.join(texts)}")
     return "\n".join(lines)
-
-
-def chatcore(scores):
-    """Mean centred accuracy of the core tasks that ran; None when none did."""
-    return sum(s.centered for s in scores) / len(scores) if scores else None

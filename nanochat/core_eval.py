@@ -1,11 +1,9 @@
 """
 CORE: the mean centred accuracy of a base model over 22 few-shot tasks (DCLM, arXiv 2406.11794).
 
-Reads the evaluation bundle (core.yaml, eval_meta_data.csv, eval_data/**.jsonl). In every kind of task some tokens are
-scored given what stands before them: a choice given the question (multiple choice), one continuation given each of
-several contexts (schema), the answer given the question (language modelling). The first two take the option with the
-highest mean log-likelihood a token; the last is right when greedy decoding gives the answer exactly. Texts are
-stripped and joined by the task's delimiter, examples by an empty line. What the options of a question share is read
+Scored are: each choice given the question (multiple choice), one continuation given each of several contexts (schema),
+the answer given the question (language modelling). The first two take the option with the highest mean log-likelihood a
+token; the last is right when greedy decoding gives the answer exactly. What the options of a question share is read
 once, and only scored positions go through the model's head; `reference` does the same one option at a time.
 """
 import csv
@@ -23,18 +21,18 @@ from nanochat import runtime
 from nanochat.common import DataError, mix_seed
 from nanochat.gpt import offset_keys
 
-GROUP = 512          # items rendered at a time: sorted by length for batching, without holding a whole task as tokens
+GROUP = 512  # items rendered at a time: to sort by length without holding a whole task as tokens
 KINDS = ("multiple_choice", "schema", "language_modeling")
 
 
-# --------------------------------------------------------------------------------------------------------- statistics
+# ---- statistics
 def centered(accuracy, chance):
-    """Accuracy rescaled so that blind guessing is 0 and perfection 1."""
+    """Blind guessing is 0 and perfection 1."""
     return (accuracy - chance) / (1.0 - chance)
 
 
 def wilson(correct, n, z=1.96):
-    """The 95 % interval (low, high) of a proportion (Wilson 1927), honest also near 0 and 1 and for small n."""
+    """The 95 % interval (low, high) of a proportion (Wilson 1927), honest also near 0 and 1."""
     if n == 0:
         return 0.0, 1.0
     p, zz = correct / n, z * z
@@ -43,7 +41,7 @@ def wilson(correct, n, z=1.96):
 
 
 def mean_centered(scores):
-    """(mean of the centred accuracies, its 95 % interval) of scores as run_core_task gives them, one or more.
+    """(mean of the centred accuracies, its 95 % interval) of scores as run_core_task gives them.
 
     Each side of the interval is made of that side of the tasks' own (Zou and Donner 2008).
     """
@@ -53,20 +51,26 @@ def mean_centered(scores):
 
 
 def gpt2():
-    """{task: per cent right, "CORE": CORE} of GPT-2 small, medium, large and XL; gpt2_core.txt has the source."""
+    """{task: per cent right, "CORE": CORE} of GPT-2 small to XL; gpt2_core.txt has the source."""
     lines = Path(__file__).with_name("gpt2_core.txt").read_text(encoding="utf-8").splitlines()
     return {name: list(map(float, figures)) for name, *figures in map(str.split, lines) if name != "#"}
 
 
 def subset(n, limit, seed):
-    """At most `limit` (0: all) of range(n), a random sample fixed by `seed`, ascending."""
+    """At most `limit` (0: all) of range(n), a sample fixed by `seed`, ascending."""
     return sorted(random.Random(seed).sample(range(n), limit)) if 0 < limit < n else list(range(n))
 
 
-# --------------------------------------------------------------------------------------------------------- the bundle
+def share_out(rt, numbers, grade):
+    """The records grade(numbers), a list, with the work shared out among the ranks; the same on all, in order."""
+    found = runtime.all_gather_object(rt, grade(numbers[rt.rank::rt.world_size]))
+    return sorted((record for part in found for record in part), key=lambda record: record["index"])
+
+
+# ---- the bundle
 @dataclass(frozen=True)
 class CoreTask:
-    """One row of core.yaml; `chance` is its random baseline as a fraction."""
+    """One row of core.yaml; `chance` is a fraction."""
 
     label: str
     path: Path
@@ -77,20 +81,19 @@ class CoreTask:
 
 
 def read_yaml(text):
-    """The list of mappings in core.yaml. Knows just that much YAML: '-' starts an entry, then lines of 'key: value'."""
+    """The mappings in core.yaml. Knows just that much YAML: '-' starts an entry, then lines of 'key: value'."""
     entries = []
     for line in text.splitlines():
         key, colon, value = (part.strip() for part in line.partition(":"))
         if key == "-":
             entries.append({})
         elif entries and colon:
-            key = key.removeprefix("- ")
-            entries[-1][key] = json.loads(value) if value[:1] in tuple('["0123456789') or value == "true" else value
+            entries[-1][key] = json.loads(value) if value[:1] in tuple('["0123456789') else value
     return entries
 
 
 def load_bundle(folder) -> list[CoreTask]:
-    """The tasks of a bundle. Raises DataError naming the file that is missing or wrong."""
+    """The tasks of a bundle, or DataError."""
     folder = Path(folder)
     try:
         entries = read_yaml((folder / "core.yaml").read_text(encoding="utf-8"))
@@ -98,17 +101,16 @@ def load_bundle(folder) -> list[CoreTask]:
             chance = {row["Eval Task"]: float(row["Random baseline"]) / 100 for row in csv.DictReader(f)}
         tasks = [CoreTask(e["label"], folder / "eval_data" / e["dataset_uri"], e["icl_task_type"], e["num_fewshot"][0],
                           e.get("continuation_delimiter", " "), chance[e["label"]]) for e in entries]
+        if unknown := {task.kind for task in tasks}.difference(KINDS):
+            raise ValueError(f"unknown types of tasks: {unknown}")
     except (OSError, KeyError, ValueError, IndexError) as e:
         raise DataError(f"the evaluation bundle in {folder} cannot be used: {type(e).__name__} {e}. "
                         "Delete the folder and fetch it again.") from None
-    for task in tasks:
-        if task.kind not in KINDS:
-            raise DataError(f"{folder / 'core.yaml'}: {task.label} is of the unknown type {task.kind!r}.")
     return tasks
 
 
 def read_examples(path, mend="Delete the evaluation bundle and fetch it again.") -> list[dict]:
-    """The examples of one task, a JSON object a line. Raises DataError, which ends with `mend`."""
+    """A JSON object a line. Raises DataError, which ends with `mend`."""
     try:
         with open(path, encoding="utf-8") as f:
             return [json.loads(line) for line in f if line.strip()]
@@ -116,10 +118,10 @@ def read_examples(path, mend="Delete the evaluation bundle and fetch it again.")
         raise DataError(f"cannot read {path}: {e}. {mend}") from None
 
 
-# ---------------------------------------------------------------------------------------------------------- rendering
+# ---- rendering
 @dataclass(frozen=True)
 class Span:
-    """A token sequence of which ids[start:] are scored; start >= 1. `cut` counts tokens lost on the left."""
+    """Tokens of which ids[start:] are scored; start >= 1. `cut` counts those lost on the left."""
 
     ids: list
     start: int
@@ -128,7 +130,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Item:
-    """One question: its options as spans, and which of them is right."""
+    """A question: its options, and which is right."""
 
     index: int
     spans: list
@@ -136,12 +138,12 @@ class Item:
 
     @cached_property
     def shared(self):
-        """How many first tokens the options have in common, without the one that predicts the first scored."""
+        """How many first tokens the options share, without the one that predicts the first scored."""
         return min(len(os.path.commonprefix([s.ids for s in self.spans])), *(s.start - 1 for s in self.spans))
 
 
 def options(task, example):
-    """[(context, continuation)] of one example: one pair for each choice or context, in the order of the file."""
+    """[(context, continuation)] of one example, a pair for each choice or context."""
     if task.kind == "multiple_choice":
         pairs = [(example["query"], choice) for choice in example["choices"]]
     elif task.kind == "schema":
@@ -152,13 +154,13 @@ def options(task, example):
 
 
 def draw_shots(task, n, index) -> list[int]:
-    """Which examples stand before example `index` of n: drawn by its number alone, never itself."""
+    """Which of n examples stand before example `index`, fixed by its number."""
     drawn = random.Random(mix_seed(1234, task.label, index)).sample(range(n - 1), min(task.shots, n - 1))
     return [i + (i >= index) for i in drawn]
 
 
 def posed(task, examples, index, control):
-    """Example `index`; for the control its answers, behind the question of another one."""
+    """Example `index`; for the control its answers behind another's question."""
     if not control or len(examples) < 2:
         return examples[index]
     other = random.Random(mix_seed("control", task.label, index)).randrange(len(examples) - 1)
@@ -167,10 +169,8 @@ def posed(task, examples, index, control):
 
 
 def render_item(task, examples, index, tokenizer, max_tokens, control=False) -> Item:
-    """Example `index` behind its few-shot examples. Sequences of more than `max_tokens` lose their left but for bos.
-
-    All options lose as much as the longest, so that they are compared after the same words.
-    """
+    """Example `index` behind its few-shot examples. Sequences of more than `max_tokens` lose their left but for bos,
+    all options as much as the longest, so that they are compared after the same words."""
     shots = []
     for i in draw_shots(task, len(examples), index):
         context, continuation = options(task, examples[i])[examples[i].get("gold", 0)]
@@ -179,20 +179,20 @@ def render_item(task, examples, index, tokenizer, max_tokens, control=False) -> 
              for context, continuation in options(task, posed(task, examples, index, control))]
     spans, room, longest = [], max_tokens - 1, max(len(ids) for ids, _ in parts)
     for ids, same in parts:
-        cut = max(0, len(ids) - room, min(longest - room, same))      # of its continuation only what must go
+        cut = max(0, len(ids) - room, min(longest - room, same))  # of its continuation only what must go
         spans.append(Span([tokenizer.bos_id, *ids[cut:]], max(1, same - cut + 1), cut))
     return Item(index, spans, examples[index].get("gold", 0))
 
 
 def _encode(tokenizer, prompt, continuation):
-    """(ids, how many are the prompt's): up to where the whole departs from the prompt without its last space."""
+    """(ids, how many are the prompt's, without its last space)."""
     ids, before = tokenizer.encode(prompt + continuation), tokenizer.encode(prompt.rstrip())
     return ids, min(len(os.path.commonprefix([ids, before])), len(ids) - 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ scoring
+# ---- scoring
 def _judge(logits, targets):
-    """(log-likelihood of the target, likeliest token) of each target (n,) and its row of logits (n, V)."""
+    """(log-likelihood, likeliest token) of each target (n,) under its row of logits (n, V)."""
     return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0], logits.argmax(-1)
 
 
@@ -205,7 +205,7 @@ def reference(model, span):
 
 
 def batches(items, cost, limit):
-    """`items`, in their order, in lists that cost at most `limit`; cost is a function of a list."""
+    """Lists of `items`, in order, with cost(list) at most `limit`."""
     batch = []
     for item in items:
         if batch and cost([*batch, item]) > limit:
@@ -217,7 +217,7 @@ def batches(items, cost, limit):
 
 
 def pad(sequences, device):
-    """Token lists as one int64 (B, T) tensor, zeros on the right (which a causal model never looks at)."""
+    """Token lists as one int64 (B, T), zeros on the right (which a causal model never looks at)."""
     width = max(map(len, sequences))
     return torch.tensor([ids + [0] * (width - len(ids)) for ids in sequences], device=device)
 
@@ -249,7 +249,7 @@ class _Prefixes:
 
 
 def computed_tokens(items):
-    """Tokens that a batch computes, infinite where too many are padding or shared by some of its items only."""
+    """Tokens that a batch computes, infinite where too much is padding."""
     shared, width = min(item.shared for item in items), max(len(s.ids) for item in items for s in item.spans)
     computed = len(items) * shared + sum(len(item.spans) for item in items) * (width - shared)
     needed = sum(item.shared + sum(len(s.ids) - item.shared for s in item.spans) for item in items)
@@ -258,12 +258,9 @@ def computed_tokens(items):
 
 @torch.inference_mode()
 def score_items(model, items, batch_tokens=0):
-    """`reference` of every span of every item of a task, in order: a list of results an item.
-
-    Equal but for the order of sums, which follows the shapes of the matrices: about 2e-6 in fp32 (bench_eval.py prints
-    it). 0 tokens a batch: what fits a processor's cache (dev/LOG.md), more on a GPU.
-    """
-    results, batch_tokens = {}, batch_tokens or (1024 if model.device.type == "cpu" else 16384)
+    """`reference` of every span of every item, in order, equal but for the order of sums: about 2e-6 in fp32."""
+    results = {}
+    batch_tokens = batch_tokens or (1024 if model.device.type == "cpu" else 16384)  # fits a processor's cache
     for batch in batches(sorted(items, key=lambda item: -item.shared), computed_tokens, batch_tokens):
         found = iter(_score_batch(model, batch))
         results.update({item.index: [next(found) for _ in item.spans] for item in batch})
@@ -277,7 +274,7 @@ def _score_batch(model, items):
         owner = torch.tensor([i for i, item in enumerate(items) for _ in item.spans], device=device)
         cache = _Prefixes(model, pad([item.spans[0].ids[:shared] for item in items], device), owner)
     hidden = model.hidden(pad([s.ids[shared:-1] for s in spans], device), cache)
-    scored = torch.cat([h[s.start - 1 - shared:len(s.ids) - 1 - shared] for h, s in zip(hidden, spans)])   # (n, C)
+    scored = torch.cat([h[s.start - 1 - shared:len(s.ids) - 1 - shared] for h, s in zip(hidden, spans)])  # (n, C)
     targets = [s.ids[s.start:] for s in spans]
     found = _judge(model.logits(scored), torch.tensor(sum(targets, []), device=device))
     pieces = zip(targets, *(x.cpu().split([len(t) for t in targets]) for x in found))
@@ -290,15 +287,11 @@ def likeliest_option(results):
 
 
 def is_right(task, item, results):
-    """Verdict on one item from its options' results."""
     return results[0][1] if task.kind == "language_modeling" else likeliest_option(results) == item.gold
 
 
 def _record(task, example, item, results, tokenizer):
-    """A graded item as chat_eval keeps it, without its few-shot examples.
-
-    The reply in a language-modelling task is the likeliest token at each place, given the right ones before it.
-    """
+    """A graded item as chat_eval keeps it; in language modelling the reply is the likeliest token at each place."""
     contexts, continuations = zip(*options(task, example))
     asked, answers = (continuations, contexts) if task.kind == "schema" else (contexts, continuations)
     reply = (tokenizer.decode(results[0][2]).strip() if task.kind == "language_modeling"
@@ -312,20 +305,20 @@ def _record(task, example, item, results, tokenizer):
 def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=0, progress=None, control=False):
     """Score a task: ({"accuracy", "centered", "n", "chance", "ci95", "cut"}, records), the same on every rank.
 
-    All must call. `max_items` > 0 takes a fixed random sample. `cut` counts the items whose prompt was too long for
-    the model. `control`: each answer behind another question.
+    All must call. `cut` counts the items whose prompt was too long. `control`: each answer behind another question.
     """
     examples = read_examples(task.path)
+
+    def grade(numbers):
+        for start in range(0, len(numbers), GROUP):
+            items = [render_item(task, examples, i, tokenizer, model.config.sequence_len + 1, control)
+                     for i in numbers[start:start + GROUP]]
+            for item, results in zip(items, score_items(model, items, batch_tokens)):
+                yield _record(task, posed(task, examples, item.index, control), item, results, tokenizer)
+            if progress:
+                progress.update(len(items), task=task.label)
     chosen = subset(len(examples), max_items, mix_seed("core", task.label))
-    mine, records, room = chosen[rt.rank::rt.world_size], [], model.config.sequence_len + 1
-    for start in range(0, len(mine), GROUP):
-        items = [render_item(task, examples, i, tokenizer, room, control) for i in mine[start:start + GROUP]]
-        for item, results in zip(items, score_items(model, items, batch_tokens)):
-            records.append(_record(task, posed(task, examples, item.index, control), item, results, tokenizer))
-        if progress:
-            progress.update(len(items), task=task.label)
-    records = [r for part in runtime.all_gather_object(rt, records) for r in part]
-    records.sort(key=lambda r: r["index"])
+    records = share_out(rt, chosen, lambda numbers: list(grade(numbers)))
     right, n = sum(r["verdicts"][0] for r in records), len(records)
     accuracy = right / max(n, 1)
     return {"accuracy": accuracy, "centered": centered(accuracy, task.chance), "n": n, "chance": task.chance,

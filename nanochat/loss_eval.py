@@ -1,8 +1,7 @@
 """
 Bits per byte: how many bits a model needs for a byte of text it has not seen.
 
-Unlike the loss a token it does not depend on the tokenizer, so models with different vocabularies can be compared.
-Special tokens stand for no text: they are left out of both sums.
+Unlike the loss a token it can be compared between tokenizers. Special tokens stand for no text and are left out.
 """
 import math
 
@@ -13,10 +12,9 @@ from nanochat.dataloader import collate
 
 
 def bits_per_byte(model, rows, token_bytes, device_batch_size, rt, max_rows=0) -> float:
-    """Bits per byte of `model` on the first `max_rows` (0: all) of `rows` (TextRows).
+    """Bits per byte of `model` on the first `max_rows` (0: all) of `rows` (TextRows); nan when they hold no text.
 
-    token_bytes: (vocab_size,) ints, the bytes of each token, 0 for special ones. Every rank must call and gets the same
-    number; the rows are shared out among the ranks. nan when the rows hold no text.
+    token_bytes: (vocab_size,) ints, 0 for special tokens. Every rank must call and gets the same number.
     """
     token_bytes = torch.as_tensor(token_bytes, dtype=torch.int64)
     n = min(len(rows), max_rows) if max_rows > 0 else len(rows)
@@ -24,7 +22,7 @@ def bits_per_byte(model, rows, token_bytes, device_batch_size, rt, max_rows=0) -
     nats, size = 0.0, 0
     for start in range(0, len(mine), device_batch_size):
         inputs, targets, weight = collate(rows, mine[start:start + device_batch_size])
-        counted = token_bytes[targets] * (weight > 0)                      # (B, T): bytes of each counted target
+        counted = token_bytes[targets] * (weight > 0)  # (B, T): bytes of each counted target
         nll = model.token_nll(inputs.to(model.device), targets.to(model.device)).cpu()
         nats += nll.double()[counted > 0].sum().item()
         size += counted.sum().item()

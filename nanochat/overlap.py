@@ -1,15 +1,15 @@
 """
-How many test questions stand in the training text: those that have N words in a row in common with it.
+How many test questions have N words in a row in common with the training text.
 
-The rule of GPT-3 (arXiv 2005.14165, appendix C), with one N for all. Words are lower-cased letters and digits; a
-question of fewer is not counted. The tests' runs of words are hashed and sorted once, the training text streams by.
+The rule of GPT-3 (arXiv 2005.14165, appendix C), with one N for all. The tests' runs of words are hashed and sorted
+once, the training text streams by.
 """
 import re
 
 import numpy as np
 
 N = 13
-SHIFT = np.uint64(38)       # leaves 26 bits, by which most runs are told apart without a search
+SHIFT = np.uint64(38)  # leaves 26 bits, by which most runs are told apart without a search
 
 
 def runs(text):
@@ -23,7 +23,7 @@ def runs(text):
 
 
 def overlap(texts, tests):
-    """{test: [questions found in `texts`, questions long enough to look for]}; tests is {test: [question's text]}."""
+    """{test: [questions found in `texts`, questions of N words or more]} of {test: [question]}."""
     asked = [(name, some) for name, questions in tests.items() for some in map(runs, questions) if len(some)]
     known, place = np.unique(np.concatenate([runs(""), *(some for _, some in asked)]), return_inverse=True)
     padded = np.append(known, np.uint64(0))

@@ -1,13 +1,12 @@
 """
 Run untrusted Python, such as a model's answer to a programming task, with as few rights as this machine can take away.
 
-Everywhere: a child process of its own session, a temporary folder as home and working directory, an empty environment,
-no inherited descriptors, limits on time, memory, file size and output. On Linux also no_new_privs, no capabilities,
-Landlock (files, TCP, signals), a seccomp filter (no sockets, no new processes, no ptrace, mount, bpf, ...) and, where
-the system lets a user have them, namespaces, in which the folder is a small file system in memory.
-Result.level says what was reached: "full" (all), "walls" (no namespaces), "landlock", "seccomp" or "basic". Below SAFE
-a program could reach the user's files and is refused unless the caller says `unsafe`. What runs inside the child is
-nanochat/sandbox_child.py. Not a virtual machine: a hole in the kernel is a hole in this.
+Everywhere: a child process (sandbox_child.py) of its own session, in a temporary folder, without environment or
+descriptors, with limits on time, memory, file size and output. On Linux also no_new_privs, no capabilities, Landlock
+(files, TCP, signals), a seccomp filter (no sockets, new processes, ptrace, mount, bpf, ...) and, where a user may have
+them, namespaces, in which the folder is a small file system in memory. Result.level says what was reached:
+"full" (all), "walls" (no namespaces), "landlock", "seccomp" or "basic". Below SAFE a program could reach the user's
+files. A hole in the kernel is a hole in this.
 """
 import contextlib
 import marshal
@@ -33,7 +32,7 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; san
 
 @dataclass(frozen=True)
 class Result:
-    """ok: the program ran to its end and passed its tests. error: why not. level: how it was locked up."""
+    """ok: the program ran to its end and passed its tests. error: why not."""
 
     ok: bool
     stdout: str
@@ -42,15 +41,12 @@ class Result:
 
 
 def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) -> Result:
-    """Run the program `code`, then `tests` against it, and say how it went. Never raises for what the program does.
+    """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may call.
 
-    tests: trusted Python that calls the program's functions by name, e.g. "check(add)" or "assert add(1, 2) == 3". It
-    runs in a process of its own, which hands over plain arguments and gets plain results back, so a program can neither
-    read the expected answers nor fake its success; it cannot see changes made to its arguments in place. Without tests
-    `ok` says that the program seems to have run to its end, and a program that is out to lie about that can.
-    Safe to call from any thread. stdout: standard output and error together, at most MAX_OUTPUT bytes of it, control
-    characters shown as escapes. timeout_s: wall-clock seconds, after which all of the program's processes are killed.
-    unsafe: also where the level is not one of SAFE.
+    tests: trusted Python that calls the program's functions by name, "assert add(1, 2) == 3", in a process of its own
+    and with plain data (no changes in place): a program can neither read the expected answers nor fake its success.
+    Without tests it can pretend to have run to its end. stdout: standard output and error, at most MAX_OUTPUT bytes,
+    control characters escaped. timeout_s: wall clock. unsafe: also where the level is not one of SAFE.
     """
     nonce = secrets.token_bytes(16)
     with tempfile.TemporaryDirectory(prefix="nanochat-sandbox-", ignore_cleanup_errors=True) as folder:
@@ -67,15 +63,13 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) 
         finally:
             _kill(process)
             os.close(verdict_out)
-    level, answer = _frames(verdict)
-    ok = in_time and answer == b"=" + nonce
-    if ok:
-        error = ""
-    elif not in_time:
+    level, _, answer = verdict.partition(b"\n")
+    error = ""
+    if not in_time:
         error = f"timeout after {timeout_s:g}s"
-    else:
+    elif answer != b"=" + nonce:
         error = _readable(answer[1:]) if answer[:1] == b"!" else "the sandbox was killed"
-    return Result(ok, _readable(output), error, level.decode("ascii", "replace") or "basic")
+    return Result(in_time and answer == b"=" + nonce, _readable(output), error, level.decode() or "basic")
 
 
 def _start(folder, verdict_in):
@@ -96,18 +90,15 @@ def _request(code, folder, timeout_s, memory_bytes, unsafe):
 
 
 def _send(pipe, *values):
-    with contextlib.suppress(BrokenPipeError):      # a child that died at once says so by its silence
-        for value in values:
-            data = marshal.dumps(value)
+    with contextlib.suppress(BrokenPipeError), pipe:  # a child that died at once says so by its silence
+        for data in map(marshal.dumps, values):
             pipe.write(struct.pack("I", len(data)) + data)
-    with contextlib.suppress(BrokenPipeError):
-        pipe.close()
 
 
 def _listen(output_fd, verdict_fd, deadline):
     """(output, verdict, in time) of a child: read until it closes the verdict's pipe or the deadline passes.
 
-    What goes beyond MAX_OUTPUT is read and dropped, so that a chatty program neither blocks nor fills the memory.
+    Output beyond MAX_OUTPUT is read and dropped: a chatty program neither blocks nor fills the memory.
     """
     kept = {output_fd: b"", verdict_fd: b""}
     with selectors.DefaultSelector() as selector:
@@ -124,11 +115,9 @@ def _listen(output_fd, verdict_fd, deadline):
                 if not block:
                     selector.unregister(key.fd)
         in_time = verdict_fd not in selector.get_map()
-    try:
+    with contextlib.suppress(BlockingIOError):
         while len(kept[output_fd]) < MAX_OUTPUT and (block := os.read(output_fd, 1 << 16)):
             kept[output_fd] += block
-    except BlockingIOError:
-        pass
     return kept[output_fd][:MAX_OUTPUT], kept[verdict_fd], in_time
 
 
@@ -142,17 +131,7 @@ def _kill(process):
     process.wait()
 
 
-def _frames(verdict):
-    """The two frames (level, answer) of a verdict, empty where they did not come."""
-    frames = []
-    while len(frames) < 2:
-        size = struct.unpack("I", verdict[:4])[0] if len(verdict) >= 4 else 0
-        frames.append(verdict[4:4 + size])
-        verdict = verdict[4 + size:]
-    return frames
-
-
 def _readable(data):
-    """Bytes as text that is safe to print: control characters other than newline and tab become escapes."""
+    """Bytes as text that is safe to print."""
     text = data.decode("utf-8", "replace")
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

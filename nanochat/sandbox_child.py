@@ -1,11 +1,12 @@
 """
 The half of nanochat.sandbox that runs in the child: it locks the door behind itself, then runs the program.
 
-Imported by path in a bare `python -I -S`, so it imports little (every import is paid for in each start) and nothing of
-nanochat. Two processes: the *judge* reads the tests and the nonce after the *worker* is forked off, so neither is ever
-in the memory of the process that runs the untrusted program. The worker answers the judge's calls with literals; a
-program that exits early, or that answers what it likes, can fail the tests but not pass them.
+Imported by path in a bare `python -I -S`, so it imports little (each start pays for it) and nothing of nanochat. Two
+processes: the *judge* reads the tests and the nonce after the *worker* is forked off, so neither is ever in the memory
+of the untrusted program. The worker answers the judge's calls with literals; a program that exits early, or answers
+what it likes, can fail the tests but not pass them.
 """
+import builtins
 import ctypes
 import marshal
 import os
@@ -16,38 +17,13 @@ import sys
 MAX_FRAME = 8 << 20
 ERROR_CHARS = 2000
 
-# ------------------------------------------------------------------------------------------------------- system calls
-# name: number on x86_64, number on aarch64 (None: does not exist there). Unknown machines get no seccomp filter.
-_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-_REFUSED = {
-    "socket": (41, 198), "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
-    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "unshare": (272, 97),
-    "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
-    "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431),
-    "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442), "bpf": (321, 280),
-    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
-    "perf_event_open": (298, 241), "userfaultfd": (323, 282), "add_key": (248, 217), "request_key": (249, 218),
-    "keyctl": (250, 219), "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),
-    "kexec_load": (246, 104), "kexec_file_load": (320, 294), "reboot": (169, 142), "swapon": (167, 224),
-    "swapoff": (168, 225), "open_by_handle_at": (304, 265), "fanotify_init": (300, 262), "acct": (163, 89),
-    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "semget": (64, 190),
-    "msgget": (68, 186), "mq_open": (240, 180), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
-    "pidfd_send_signal": (424, 424), "process_madvise": (440, 440), "kcmp": (312, 272), "tkill": (200, 130),
-    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "setsid": (112, 157), "setpgid": (109, 154),
-    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118),
-    "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122), "sched_setattr": (314, 274),
-    "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
-    "sethostname": (170, 161), "setdomainname": (171, 162), "syslog": (103, 116), "personality": (135, 92),
-    "quotactl": (179, 60), "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None)}
-# Answered with success and not done: Landlock does not cover them, and shutil.copy() must not fail over them.
-_PRETENDED = {
-    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
-    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
-    "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469)}
-_ONLY_ITSELF = {"kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261)}   # first argument: the target
-_CLONE, _CLONE3 = (56, 220), (435, 435)
+# ---- system calls
+# syscalls.txt: verdict, name, number on x86_64 and aarch64. "pretended" succeeds and is not done: Landlock does not
+# cover it and shutil.copy() must not fail over it; "missing" makes libc take the older call; "itself" and "limits" may
+# only aim at the process itself; "thread" may make threads, no processes. Unknown machines get no filter.
+with open(os.path.join(os.path.dirname(__file__), "syscalls.txt"), encoding="ascii") as _file:
+    _CALLS = [line.split() for line in _file if line[0] != "#"]
+_MACHINES = {"x86_64": (2, 0xC000003E), "aarch64": (3, 0xC00000B7)}
 _CLONE_THREAD = 0x00010000
 _EPERM, _ENOSYS = 1, 38
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -59,20 +35,18 @@ def seccomp_program(machine, pid):
     if machine not in _MACHINES:
         return None
     column, arch = _MACHINES[machine]
+    refuse, allow, argument = (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW), (_LOAD, 0, 0, 16)
     code = [(_LOAD, 0, 0, 4), (_JUMP_EQ, 1, 0, arch), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
-    if machine == "x86_64":                 # the x32 calls are a second set of numbers for the same things
-        code += [(_JUMP_GE, 0, 1, 0x40000000), (_RETURN, 0, 0, _ERRNO | _EPERM)]
-    for table, verdict in ((_REFUSED, _EPERM), (_PRETENDED, 0), ({"clone3": _CLONE3}, _ENOSYS)):
-        for numbers in table.values():
-            if numbers[column] is not None:
-                code += [(_JUMP_EQ, 0, 1, numbers[column]), (_RETURN, 0, 0, _ERRNO | verdict)]
-    for numbers in _ONLY_ITSELF.values():
-        code += [(_JUMP_EQ, 0, 5, numbers[column]), (_LOAD, 0, 0, 16), (_JUMP_EQ, 2, 0, pid),
-                 (_JUMP_EQ, 1, 0, 0 if numbers is _ONLY_ITSELF["prlimit64"] else pid),
-                 (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW)]
-    code += [(_JUMP_EQ, 0, 3, _CLONE[column]), (_LOAD, 0, 0, 16), (_JUMP_SET, 1, 0, _CLONE_THREAD),
-             (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW)]
-    return b"".join(struct.pack("HBBI", *line) for line in code)
+    if machine == "x86_64":  # the x32 calls are a second set of numbers for the same things
+        code += [(_JUMP_GE, 0, 1, 0x40000000), refuse]
+    then = {"refused": [refuse], "pretended": [(_RETURN, 0, 0, _ERRNO)], "missing": [(_RETURN, 0, 0, _ERRNO | _ENOSYS)],
+            "itself": [argument, (_JUMP_EQ, 1, 0, pid), refuse, allow],
+            "limits": [argument, (_JUMP_EQ, 2, 0, pid), (_JUMP_EQ, 1, 0, 0), refuse, allow],
+            "thread": [argument, (_JUMP_SET, 1, 0, _CLONE_THREAD), refuse, allow]}
+    for call in _CALLS:
+        if call[column] != "-":
+            code += [(_JUMP_EQ, 0, len(then[call[0]]), int(call[column])), *then[call[0]]]
+    return b"".join(struct.pack("HBBI", *line) for line in code + [allow])
 
 
 def _seccomp(libc):
@@ -82,12 +56,12 @@ def _seccomp(libc):
 
     class Program(ctypes.Structure):
         _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
-    return libc.prctl(22, 2, ctypes.byref(Program(len(program) // 8, program)), 0, 0) == 0     # PR_SET_SECCOMP
+    return libc.prctl(22, 2, ctypes.byref(Program(len(program) // 8, program)), 0, 0) == 0  # PR_SET_SECCOMP
 
 
-# ----------------------------------------------------------------------------------------------------------- Landlock
-_FS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-_READ = 1 << 2 | 1 << 3                                             # READ_FILE, READ_DIR
+# ---- Landlock
+_RIGHTS = (13, 14, 15, 15, 16)  # on files, by the version of the interface
+_READ = 1 << 2 | 1 << 3  # READ_FILE, READ_DIR
 _WRITE = _READ | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 14  # files, folders, links
 _ON_FILES = 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 
@@ -97,81 +71,73 @@ def _landlock(libc, readable, folder):
     abi = libc.syscall(444, None, 0, 1)
     if abi < 1:
         return False
-    fs = _FS_BY_ABI[min(abi, 5)]
+    fs = (1 << _RIGHTS[min(abi, 5) - 1]) - 1
     attributes = struct.pack("QQQ", fs, 3, 3)[:8 if abi < 4 else 16 if abi < 6 else 24]
     ruleset = libc.syscall(444, attributes, ctypes.c_size_t(len(attributes)), 0)
     if ruleset < 0:
         return False
-    for path, rights in [*((p, _READ) for p in readable), ("/dev/null", _READ | 1 << 1 | 1 << 14), (folder, _WRITE)]:
-        try:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            continue                        # what is not there needs no permission
-        if not os.path.isdir(path):
-            rights &= _ON_FILES
-        added = libc.syscall(445, ruleset, 1, struct.pack("=Qi", rights & fs, fd), 0)
-        os.close(fd)
-        if added:
-            os.close(ruleset)
-            return False
-    done = libc.syscall(446, ruleset, 0) == 0
-    os.close(ruleset)
-    return done
-
-
-# ---------------------------------------------------------------------------------------------------- lock the door
-def _limit(request):
-    """Resource limits: the hard ones, which a process without capabilities cannot raise again."""
-    cpu = int(request["timeout_s"]) + 1
-    limits = [("RLIMIT_CPU", cpu), ("RLIMIT_AS", request["memory_bytes"]), ("RLIMIT_FSIZE", request["file_bytes"]),
-              ("RLIMIT_CORE", 0), ("RLIMIT_NOFILE", 64), ("RLIMIT_MEMLOCK", 0), ("RLIMIT_MSGQUEUE", 0)]
-    for name, most in limits:
-        _set_limit(name, most)
-
-
-def _set_limit(name, most):
-    if not hasattr(resource, name):
-        return
-    hard = resource.getrlimit(getattr(resource, name))[1]
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     try:
-        resource.setrlimit(getattr(resource, name), (most, most))
-    except (OSError, ValueError):
-        pass                                # macOS knows RLIMIT_AS but does not let it be set
+        null = ("/dev/null", _READ | 1 << 1 | 1 << 14)
+        for path, rights in [*((path, _READ) for path in readable), null, (folder, _WRITE)]:
+            try:
+                fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue  # what is not there needs no permission
+            rights &= fs if os.path.isdir(path) else fs & _ON_FILES
+            added = libc.syscall(445, ruleset, 1, struct.pack("=Qi", rights, fd), 0)
+            os.close(fd)
+            if added:
+                return False
+        return libc.syscall(446, ruleset, 0) == 0
+    finally:
+        os.close(ruleset)
+
+
+# ---- lock the door
+def _limit(**limits):
+    """Set hard limits, which a process without capabilities cannot raise again."""
+    for name, most in limits.items():
+        kind = getattr(resource, f"RLIMIT_{name}", None)
+        if kind is not None:
+            hard = resource.getrlimit(kind)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            try:
+                resource.setrlimit(kind, (most, most))
+            except (OSError, ValueError):
+                pass  # macOS knows RLIMIT_AS but does not let it be set
 
 
 def _namespaces(folder, room):
-    """Move into namespaces with a file system in memory as `folder`, so that no disk is filled; False where refused."""
+    """Move into namespaces with a file system in memory as `folder`; False where that is refused."""
     uid, gid, libc = os.getuid(), os.getgid(), ctypes.CDLL(None)
-    if sys.platform != "linux" or libc.unshare(0x10000000 | 0x20000 | 0x8000000):      # CLONE_NEWUSER, NEWNS, NEWIPC
+    if sys.platform != "linux" or libc.unshare(0x10000000 | 0x20000 | 0x8000000):  # CLONE_NEWUSER, NEWNS, NEWIPC
         return False
     try:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
-            os.write(fd, text.encode())
-            os.close(fd)
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as f:
+                f.write(text)
     except OSError:
         return False
-    if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 6, room.encode()):      # MS_NOSUID, MS_NODEV
+    if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 6, room.encode()):  # MS_NOSUID, MS_NODEV
         return False
     os.chdir(folder)
     return True
 
 
 def _confine(request):
-    """Give up capabilities, files, network and new processes for good. Returns the level that was reached."""
+    """Give up capabilities, files, network and new processes for good. Returns the level reached."""
     level = _confine_linux(request) if sys.platform == "linux" else "basic"
     if level not in ("full", "walls", "seccomp"):
-        _set_limit("RLIMIT_NPROC", 0)       # counts all of the user's processes: no fork, but no threads either
+        _limit(NPROC=0)  # counts all of the user's processes: no fork, but no threads either
     return level
 
 
 def _confine_linux(request):
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(1, 9, 0, 0, 0)                                       # PR_SET_PDEATHSIG, SIGKILL
-    if libc.prctl(38, 1, 0, 0, 0):                                  # PR_SET_NO_NEW_PRIVS
+    libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
+    if libc.prctl(38, 1, 0, 0, 0):  # PR_SET_NO_NEW_PRIVS
         return "basic"
-    libc.prctl(4, 0, 0, 0, 0)                                       # PR_SET_DUMPABLE: nobody may look into it
+    libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: nobody may look into it
     landlock = _landlock(libc, request["readable"], request["folder"])
     libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6))
     seccomp = _seccomp(libc)
@@ -180,7 +146,7 @@ def _confine_linux(request):
     return "landlock" if landlock else "seccomp" if seccomp else "basic"
 
 
-# ------------------------------------------------------------------------------------------------------------- frames
+# ---- frames
 def _send(fd, data):
     data = struct.pack("I", len(data)) + data
     while data:
@@ -188,42 +154,41 @@ def _send(fd, data):
 
 
 def _receive(fd):
-    """One frame, or None at the end of the pipe or when it claims to be too long."""
+    """One frame, or None at the end of the pipe or when it claims to be too long.
+
+    Unbuffered: the judge's next must not be in memory when the worker is forked off.
+    """
     def exactly(n):
         data = b""
-        while len(data) < n:
-            block = os.read(fd, n - len(data))
-            if not block:
-                return None
+        while len(data) < n and (block := os.read(fd, n - len(data))):
             data += block
-        return data
+        return data if len(data) == n else None
     head = exactly(4)
     size = struct.unpack("I", head)[0] if head else MAX_FRAME + 1
     return exactly(size) if size <= MAX_FRAME else None
 
 
 def _describe(error):
-    """'NameError: name ...': what the user of a terminal would see in the last line."""
     return f"{type(error).__name__}: {error}"[:ERROR_CHARS].encode("utf-8", "replace")
 
 
-# ------------------------------------------------------------------------------------------------------------- worker
+# ---- worker
 def _literal(value):
     """`value` in Python's literal syntax; TypeError for what is no plain data."""
     if hasattr(value, "tolist"):
-        value = value.tolist()              # numpy
-    if value is None or isinstance(value, (bool, int, str, bytes, complex)):
-        kind = next(t for t in (bool, int, str, bytes, complex, type(None)) if isinstance(value, t))
-        return kind.__repr__(value)
+        value = value.tolist()  # numpy
+    for kind in (bool, int, str, bytes, complex, type(None)):
+        if isinstance(value, kind):
+            return kind.__repr__(value)  # of a subclass too, whose own might lie
     if isinstance(value, float):
         return float.__repr__(value).replace("inf", "1e999")
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items = ", ".join(map(_literal, value))
-        if isinstance(value, (set, frozenset)):
-            return "{" + items + "}" if value else "set()"
-        return f"[{items}]" if isinstance(value, list) else f"({items}{',' if len(value) == 1 else ''})"
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(map(_literal, value)) + "}" if value else "set()"
+    if isinstance(value, (list, tuple)):
+        items = "".join(f"{_literal(item)}, " for item in value)
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
     raise TypeError(f"a test got a {type(value).__name__}, which is no plain data")
 
 
@@ -250,9 +215,9 @@ def _work(request, level, calls, answers):
     os._exit(0)
 
 
-# -------------------------------------------------------------------------------------------------------------- judge
+# ---- judge
 def _ask(name, calls, answers):
-    """A function that stands in for the program's function `name` and has the worker call it."""
+    """A stand-in for the program's function `name`, which has the worker call it."""
     def stand_in(*arguments, **keywords):
         import ast
         _send(calls, marshal.dumps((name, arguments, keywords)))
@@ -262,7 +227,7 @@ def _ask(name, calls, answers):
         text = reply[1:].decode("utf-8", "replace")
         if reply[:1] == b"=":
             return ast.literal_eval(text)
-        kind = getattr(sys.modules["builtins"], text.partition(":")[0], RuntimeError)
+        kind = getattr(builtins, text.partition(":")[0], None)
         usable = isinstance(kind, type) and issubclass(kind, Exception)
         raise (kind if usable else RuntimeError)(text.partition(": ")[2] or text)
     stand_in.__name__ = name
@@ -271,15 +236,11 @@ def _ask(name, calls, answers):
 
 def _names(code):
     """All global names that a code object and those inside it mention."""
-    found = set(code.co_names)
-    for constant in code.co_consts:
-        if hasattr(constant, "co_names"):
-            found |= _names(constant)
-    return found
+    return set(code.co_names).union(*(_names(inner) for inner in code.co_consts if hasattr(inner, "co_names")))
 
 
 def _judge(tests, calls, answers, worker):
-    """None when the program ran to its end and passed `tests`, else what went wrong, as bytes."""
+    """None when the program passed `tests`, else what went wrong, as bytes."""
     reply = _receive(answers)
     if reply is None:
         status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
@@ -291,8 +252,7 @@ def _judge(tests, calls, answers, worker):
         return None
     try:
         code = compile(tests, "<tests>", "exec")
-        own = set(dir(sys.modules["builtins"]))
-        namespace = {name: _ask(name, calls, answers) for name in _names(code) - own}
+        namespace = {name: _ask(name, calls, answers) for name in _names(code) - set(dir(builtins))}
         exec(code, {**namespace, "__name__": "__tests__"})
     except BaseException as e:
         return _describe(e)
@@ -300,10 +260,11 @@ def _judge(tests, calls, answers, worker):
 
 
 def main(verdict):
-    """Read the request from stdin, run it, write the level and then the nonce or the error to descriptor `verdict`."""
+    """Read the request from stdin, run it; write a line with the level, then the nonce or the error, to `verdict`."""
     request = marshal.loads(_receive(0))
     sys.path[:] = request["path"]
-    _limit(request)
+    _limit(CPU=int(request["timeout_s"]) + 1, AS=request["memory_bytes"], FSIZE=request["file_bytes"], CORE=0,
+           NOFILE=64, MEMLOCK=0, MSGQUEUE=0)
     request["own_folder"] = _namespaces(request["folder"], request["room"])
     (calls_out, calls_in), (answers_out, answers_in) = os.pipe(), os.pipe()
     worker = os.fork()
@@ -319,7 +280,7 @@ def main(verdict):
     os.close(answers_in)
     secret = marshal.loads(_receive(0))
     _confine(request)
-    _send(verdict, _receive(answers_out) or b"basic")
+    os.write(verdict, (_receive(answers_out) or b"basic") + b"\n")
     problem = _judge(secret["tests"], calls_in, answers_out, worker)
-    _send(verdict, b"=" + secret["nonce"] if problem is None else b"!" + problem)
+    os.write(verdict, b"=" + secret["nonce"] if problem is None else b"!" + problem)
     os._exit(0)

@@ -1,9 +1,9 @@
 """
 The tools a chat model may call. There is one: a calculator for numbers and for short strings.
 
-It walks the syntax tree of one expression and knows every operation by name; nothing is ever handed to eval. Code
-length, nesting, digits and string length are checked before an operation is done, so no expression takes long. An
-error is a visible result ("error: ..."), never an exception and never silence: the model can read it and try again.
+It walks the syntax tree of one expression and knows every operation by name; nothing is handed to eval. Lengths are
+checked before an operation is done, so none takes long. An error is a visible result ("error: ...") that the model can
+read, never an exception.
 """
 import ast
 import math
@@ -11,7 +11,7 @@ import operator
 
 MAX_CODE_CHARS = 1000
 MAX_DEPTH = 40
-MAX_BITS = 1000                   # of an integer: 300 digits, which still fit a float
+MAX_BITS = 1000  # of an integer: 300 digits, which still fit a float
 MAX_STR = 1000
 
 _ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -27,15 +27,15 @@ _METHODS = {"capitalize", "count", "endswith", "find", "index", "isalpha", "isdi
 
 
 class _Refused(Exception):
-    """The expression is outside what the calculator does; the text says why."""
+    """What is not done; the text says why."""
 
 
 def run_tool(code) -> str:
-    """The value of the expression `code` as text, or "error: ..." in a few words. Never raises, never takes long."""
+    """The value of the expression `code` as text, or "error: ..."; never raises, never takes long."""
     try:
         if len(code) > MAX_CODE_CHARS:
             raise _Refused("expression too long")
-        if "\\" in code:                    # also keeps Python's warnings about odd escapes off the user's terminal
+        if "\\" in code:  # also keeps Python's warnings about odd escapes off the user's terminal
             raise _Refused("no backslashes, please")
         return _show(_value(ast.parse(code.strip(), mode="eval").body))
     except _Refused as e:
@@ -51,33 +51,27 @@ def run_tool(code) -> str:
 
 
 def _show(value):
-    """An int as it is, a float to 12 digits and without a needless '.0', a str without quotes."""
+    """A float to 12 digits and without a needless '.0', a str without quotes."""
     if not isinstance(value, float):
         return str(value)
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else format(value, ".12g")
+
+
+def _known(table, kind):
+    """What `table` has for a type of node or of value."""
+    if kind not in table:
+        raise _Refused(f"{kind.__name__} is not supported")
+    return table[kind]
 
 
 def _value(node, depth=0):
     """The value of a node: int, float, bool or str within the caps; _Refused for anything else."""
     if depth > MAX_DEPTH:
         raise _Refused("expression too deep")
-    evaluate = _NODES.get(type(node))
-    if evaluate is None:
-        raise _Refused(f"{type(node).__name__} is not supported")
-    return _checked(evaluate(node, lambda child: _value(child, depth + 1)))
-
-
-def _checked(value):
-    if isinstance(value, str):
-        if len(value) > MAX_STR:
-            raise _Refused("string too long")
-    elif isinstance(value, int):
-        if value.bit_length() > MAX_BITS:
-            raise _Refused("number too large")
-    elif not isinstance(value, float):
-        raise _Refused(f"{type(value).__name__} is not supported")
-    elif not math.isfinite(value):
-        raise _Refused("not a finite number")
+    value = _known(_NODES, type(node))(node, lambda child: _value(child, depth + 1))
+    fits, problem = _known(_CAPS, type(value))
+    if not fits(value):
+        raise _Refused(problem)
     return value
 
 
@@ -85,30 +79,23 @@ def _name(node, value):
     raise _Refused(f"name {node.id!r} is not known")
 
 
-def _constant(node, value):
-    return node.value
-
-
 def _unary(node, value):
-    if type(node.op) not in _UNARY:
-        raise _Refused(f"{type(node.op).__name__} is not supported")
-    return _UNARY[type(node.op)](value(node.operand))
+    return _known(_UNARY, type(node.op))(value(node.operand))
 
 
 def _binary(node, value):
     op, left, right = type(node.op), value(node.left), value(node.right)
-    if op not in _ARITHMETIC:
-        raise _Refused(f"{op.__name__} is not supported")
+    calculate = _known(_ARITHMETIC, op)
     if isinstance(left, str) or isinstance(right, str):
         _check_str_operation(op, left, right)
     elif op is ast.Pow and isinstance(left, int) and isinstance(right, int):
         if abs(right) * left.bit_length() > MAX_BITS:
             raise _Refused("number too large")
-    return _ARITHMETIC[op](left, right)
+    return calculate(left, right)
 
 
 def _check_str_operation(op, left, right):
-    """Joining and repeating only; '%' would format, with a width of anyone's choice."""
+    """Joining and repeating only; '%' would format, at any width."""
     if op is ast.Mult:
         times, length = (right, len(left)) if isinstance(left, str) else (left, len(right))
         if isinstance(times, int) and times * length > MAX_STR:
@@ -118,7 +105,7 @@ def _check_str_operation(op, left, right):
 
 
 def _boolean(node, value):
-    """'and' and 'or' as in Python: the value of the operand that decides, the rest not looked at."""
+    """The value of the operand that decides, the rest not looked at."""
     for operand in node.values:
         result = value(operand)
         if bool(result) is isinstance(node.op, ast.Or):
@@ -129,16 +116,13 @@ def _boolean(node, value):
 def _compare(node, value):
     left = value(node.left)
     for op, right in zip(node.ops, map(value, node.comparators)):
-        if type(op) not in _COMPARE:
-            raise _Refused(f"{type(op).__name__} is not supported")
-        if not _COMPARE[type(op)](left, right):
+        if not _known(_COMPARE, type(op))(left, right):
             return False
         left = right
     return True
 
 
 def _subscript(node, value):
-    """One letter or a slice of a string."""
     text = value(node.value)
     if not isinstance(text, str):
         raise _Refused("only strings can be indexed")
@@ -171,5 +155,8 @@ def _method(text, name, arguments):
     return getattr(text, name)(*arguments)
 
 
-_NODES = {ast.Constant: _constant, ast.UnaryOp: _unary, ast.BinOp: _binary, ast.BoolOp: _boolean,
-          ast.Compare: _compare, ast.Subscript: _subscript, ast.Call: _call, ast.Name: _name}
+_CAPS = {str: (lambda text: len(text) <= MAX_STR, "string too long"),
+         float: (math.isfinite, "not a finite number"),
+         int: (lambda number: number.bit_length() <= MAX_BITS, "number too large"), bool: (lambda _: True, "")}
+_NODES = {ast.Constant: lambda node, value: node.value, ast.Name: _name, ast.UnaryOp: _unary, ast.BinOp: _binary,
+          ast.BoolOp: _boolean, ast.Compare: _compare, ast.Subscript: _subscript, ast.Call: _call}

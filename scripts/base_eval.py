@@ -4,16 +4,16 @@ CORE of the base model: 22 few-shot tasks (DCLM, arXiv 2406.11794), 0 is blind g
     python -m scripts.base_eval                        when the evaluation bundle is in the base directory
     python -m scripts.base_eval --download             fetch it first (162 MB unpacked)
     python -m scripts.base_eval --max_per_task=500     a sample, for a quick look
-    python -m scripts.base_eval --tag=d4,d6            models, and how the last differs from the others
     python -m scripts.base_eval --control              with exchanged questions: must fall to chance
     python -m scripts.base_eval --overlap='climbmix|gsm8k'     how many test questions stand in these
     torchrun --standalone --nproc_per_node=8 -m scripts.base_eval
 
-Without the bundle the result says that CORE was skipped and how to get it; that is no error. Every graded question is
-kept: python -m scripts.chat_eval --show=core_hellaswag, or core@TAG_hellaswag where --tag was given.
+Without the bundle the result says that CORE was skipped. Every graded question is kept under "core", or "core@TAG" with
+--tag: python -m scripts.chat_eval --show=core_hellaswag shows them, --compare=core@d4,core@d6 how two models differ.
 """
 import itertools
 import shutil
+import tempfile
 import time
 import urllib.request
 import zipfile
@@ -22,8 +22,7 @@ from dataclasses import asdict, dataclass
 from nanochat import chat_eval, core_eval, overlap, runtime
 from nanochat.checkpoint import find, load_model
 from nanochat.cli import option, parse
-from nanochat.common import (DataError, Progress, UsageError, atomic_dir, atomic_file, base_dir, log, run, save_result,
-                             setup_logging)
+from nanochat.common import DataError, Progress, UsageError, atomic_dir, base_dir, log, run, save_result, setup_logging
 from nanochat.dataset import DATASETS, iter_texts, shards
 from nanochat.tasks import TASKS, training_conversations
 from nanochat.tasks.base import message_parts
@@ -39,13 +38,12 @@ class Config:
     overlap: str = option("", "training texts to look for test questions in: data sets, folders, tasks, joined by '|'")
     download: bool = option(False, "fetch the evaluation bundle when it is not here")
     device: str = option("", "cuda, mps or cpu; empty: the best there is")
-    tag: str | None = option(None, "model tag, or several joined by ','; empty: the newest")
+    tag: str | None = option(None, "model tag; empty: the newest")
     step: int | None = option(None, "checkpoint step; empty: the newest")
 
     def __post_init__(self):
         if self.max_per_task < 0 or self.batch_tokens < 0:
             raise UsageError("--max_per_task and --batch_tokens want 0 or more.")
-        self.items = "control" if self.control else "core"      # what graded items are kept under
 
 
 def bundle_dir():
@@ -53,27 +51,24 @@ def bundle_dir():
 
 
 def download():
-    """Fetch and unpack the bundle; it appears under its name only when whole. Raises DataError."""
-    archive = base_dir() / "eval_bundle.zip"
+    """Fetch and unpack the bundle; it appears under its name only when whole."""
     log.info(f"fetching {URL}")
     try:
-        with urllib.request.urlopen(URL, timeout=30) as response, atomic_file(archive) as tmp, open(tmp, "wb") as f:
-            shutil.copyfileobj(response, f)
-        with zipfile.ZipFile(archive) as zipped, atomic_dir(bundle_dir()) as tmp:
-            zipped.extractall(tmp)
-            for path in (tmp / "eval_bundle").iterdir():       # the archive holds one folder, which is the bundle
-                path.rename(tmp / path.name)
-            (tmp / "eval_bundle").rmdir()
+        with tempfile.TemporaryFile() as archive:
+            with urllib.request.urlopen(URL, timeout=30) as response:
+                shutil.copyfileobj(response, archive)
+            with zipfile.ZipFile(archive) as zipped, atomic_dir(bundle_dir()) as tmp:
+                zipped.extractall(tmp)
+                for path in (tmp / "eval_bundle").iterdir():  # the archive holds one folder, which is the bundle
+                    path.rename(tmp / path.name)
+                (tmp / "eval_bundle").rmdir()
     except (OSError, zipfile.BadZipFile) as e:
         raise DataError(f"the evaluation bundle cannot be fetched from {URL}: {e}. Unpack a copy of it into "
                         f"{base_dir()}, or leave --download away.") from None
-    finally:
-        archive.unlink(missing_ok=True)
 
 
-def evaluate(config, rt, tag):
-    """(metrics, notes) of a base model on the bundle."""
-    model, tokenizer, _ = load_model("base", rt, tag, config.step)
+def evaluate(config, rt):
+    model, tokenizer, _ = load_model("base", rt, config.tag, config.step)
     tasks, results, gpt2 = core_eval.load_bundle(bundle_dir()), {}, core_eval.gpt2()
     total = sum(min(config.max_per_task or 10**9, len(core_eval.read_examples(task.path))) for task in tasks)
     progress = Progress(-(-total // rt.world_size), "CORE")
@@ -83,7 +78,7 @@ def evaluate(config, rt, tag):
             progress=progress, control=config.control)
         results[task.label] = found
         if rt.rank == 0:
-            chat_eval.save_items(config.items, task.label, records, tag)
+            chat_eval.save_items("control" if config.control else "core", task.label, records, config.tag)
         low, high = found["ci95"]
         log.info(f"{task.label:<34} {found['accuracy']:6.1%} ({low:.1%} to {high:.1%}) of {found['n']:,} | chance "
                  f"{task.chance:.1%} | centred {found['centered']:+.4f} | GPT-2 {gpt2.get(task.label, '')}")
@@ -93,8 +88,7 @@ def evaluate(config, rt, tag):
     above = [label for label, found in results.items() if found["ci95"][0] > found["chance"]]
     notes = ["a control: each answer stood behind another question"] if config.control else []
     notes.append(f"above chance beyond the interval: {', '.join(above) or 'no task'}")
-    cut = ", ".join(f"{label} {found['cut']}" for label, found in results.items() if found["cut"])
-    if cut:
+    if cut := ", ".join(f"{label} {found['cut']}" for label, found in results.items() if found["cut"]):
         notes.append(f"prompts too long for the model, cut on the left: {cut}")
     if config.max_per_task:
         notes.append(f"a sample of at most {config.max_per_task} examples a task")
@@ -102,11 +96,13 @@ def evaluate(config, rt, tag):
 
 
 def words_of(conversation):
-    return " ".join(part["text"] for message in conversation["messages"] for part in message_parts(message))
+    """All that is said in a conversation, or a document {"text": ...}."""
+    messages = conversation.get("messages") or [{"content": conversation["text"]}]
+    return " ".join(part["text"] for message in messages for part in message_parts(message))
 
 
 def count_overlap(sources):
-    """({test: [questions found in the training texts, questions looked for]}, note) for all tests that are here."""
+    """({test: [questions found in the texts, questions looked for]}, note) for the tests that are here."""
     tests, texts = {}, []
     for task in core_eval.load_bundle(bundle_dir()) if bundle_dir().exists() else []:
         tests[task.label] = [" ".join(core_eval.options(task, example)[example.get("gold", 0)])
@@ -127,29 +123,23 @@ def main(argv=None):
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     start = time.monotonic()
-    tags = config.tag.split(",") if config.tag else [None]
-    for tag in tags:
-        find("base", tag, config.step)     # no model is an error also where there would be nothing to ask it
+    find("base", config.tag, config.step)  # no model is an error also where there would be nothing to ask it
     if rt.rank == 0 and config.download and not bundle_dir().exists():
         download()
     runtime.barrier(rt)
     if bundle_dir().exists():
-        runs = {tag: evaluate(config, rt, tag) for tag in tags}
-        metrics, notes = runs[tags[-1]]
-        for tag in tags[:-1] if rt.rank == 0 else ():
-            log.info(chat_eval.compare([f"{config.items}@{tag}", f"{config.items}@{tags[-1]}"]))
+        metrics, notes = evaluate(config, rt)
     else:
         metrics = {"core": None, "tasks": {}}
         notes = [f"skipped: the evaluation bundle is not in {bundle_dir()}. "
                  "Get it with: python -m scripts.base_eval --download"]
-    if rt.rank == 0 and config.overlap:
-        metrics["overlap"], note = count_overlap(config.overlap)
-        notes = [*notes, note]
     if rt.rank == 0:
+        if config.overlap:
+            metrics["overlap"], note = count_overlap(config.overlap)
+            notes.append(note)
         save_result("base_eval" + "_control" * config.control, metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
-        for note in notes:
-            log.info(note)
+        log.info("\n".join(notes))
     runtime.close(rt)
 
 

@@ -39,7 +39,7 @@ class Config:
 
 
 def rows_of(split, name, tokenizer, sequence_len, rt):
-    """TextRows of the first shard of a split; rank 0 tokenizes it if pretraining has not, the others wait."""
+    """TextRows of the first shard of a split; rank 0 tokenizes it if pretraining has not."""
     def prepare():
         return prepare_tokens(tokenizer, shards(name, split)[:1], name.rstrip("/").rpartition("/")[2])
     found = prepare() if rt.rank == 0 else None
@@ -48,11 +48,12 @@ def rows_of(split, name, tokenizer, sequence_len, rt):
 
 
 def sample(model, tokenizer, dataset, max_new_tokens):
-    """[{"prompt", "text"}]: how the model goes on after each prompt, likeliest token by likeliest token."""
+    """[{"prompt", "text"}]: how the model goes on after each prompt, by likeliest tokens."""
     if not max_new_tokens:
         return []
-    person, prompts = World().people[0].name, PROMPTS
+    prompts = PROMPTS
     if dataset == "kindergarten":
+        person = World().people[0].name
         prompts = [f"{person} lives in", f"The best friend of {person} is", *PROMPTS]
     ids = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
     found = Engine(model, tokenizer).generate(ids, max_new_tokens=max_new_tokens, temperature=0.0, use_tools=False)
@@ -65,8 +66,7 @@ def main(argv=None):
     setup_logging(rt.rank)
     start = time.monotonic()
     model, tokenizer, meta = load_model("base", rt, config.tag, config.step)
-    name = config.dataset or meta["dataset"]
-    metrics = {}
+    name, metrics = config.dataset or meta["dataset"], {}
     for split in ("train", "val"):
         rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
         bpb = bits_per_byte(model, rows, tokenizer.token_bytes(), config.device_batch_size, rt, config.max_rows)

@@ -7,8 +7,8 @@ Ask a chat model the questions of the tasks and say how well it did, with an int
     python -m scripts.chat_eval --compare=sft,rl            how two graded stages differ, question by question
     python -m scripts.chat_eval --show=sft_kg_story --wrong     what it was asked and got wrong
 
-Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory; <stage>@<tag> is the
-stage of a model named by --tag, and core the stage of scripts.base_eval.
+Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory, <stage>@<tag> with --tag;
+core is the stage of scripts.base_eval.
 """
 import time
 from dataclasses import asdict, dataclass
@@ -56,7 +56,7 @@ class Config:
 
 
 def choose(config, meta):
-    """(names of the tasks to run, notes on those that are left out)."""
+    """(names of the tasks to run, notes on the others)."""
     if config.names():
         return config.names(), []
     core = [name for name, row in TASKS.items() if row.group == "core"]
@@ -69,7 +69,7 @@ def choose(config, meta):
 
 
 def make_task(name, rt, hub_fails=False, unsafe=False):
-    """(task, "") or (None, why not). Rank 0 fetches the data first, so that they are fetched once."""
+    """(task, "") or (None, why not). Rank 0 fetches the data, once."""
     task, why = None, ""
     if rt.rank == 0 and hub_fails and not TASKS[name].is_local():
         why = f"its data are not here and an earlier fetch failed; -a {name} tries this one alone"
@@ -80,8 +80,7 @@ def make_task(name, rt, hub_fails=False, unsafe=False):
             why = str(e)
     if task and task.runs_code and not unsafe and (level := sandbox.run("pass", unsafe=True).level) not in sandbox.SAFE:
         why = f"the sandbox only reaches {level!r} here; --unsafe runs the model's code all the same"
-    why = runtime.broadcast_object(rt, why)
-    if why:
+    if why := runtime.broadcast_object(rt, why):
         return None, why
     task = task or TASKS[name].make("test")
     task.unsafe = unsafe
@@ -95,7 +94,6 @@ def metrics_of(score):
 
 
 def table(scores):
-    """The scores as aligned lines of text."""
     lines = [f"{'task':<28} {'score':>7} {'95 % interval':>15} {'chance':>7} {'n':>6}"]
     for score in scores:
         interval = " - ".join(f"{end:.1%}" for end in score.ci95)
@@ -122,7 +120,7 @@ def main(argv=None):
     for name in names:
         task, why = make_task(name, rt, hub_fails, config.unsafe)
         if task is None:
-            hub_fails = not config.tasks      # a hub that cannot be reached costs half a minute each time
+            hub_fails = not config.tasks  # a hub that cannot be reached costs half a minute each time
             notes.append(f"skipped: {name}: {why}")
             log.info(notes[-1])
             continue
@@ -131,22 +129,18 @@ def main(argv=None):
         if config.pass_k > 1:
             once = sum(sum(r["verdicts"]) for r in records) / max(sum(len(r["verdicts"]) for r in records), 1)
             notes.append(f"{name}: pass@{config.pass_k} {score.score:.1%}, pass@1 {once:.1%}")
-        cut = sum(record["cut"] for record in records)
-        if cut:
+        if cut := sum(record["cut"] for record in records):
             notes.append(f"{name}: {cut} of {score.n} prompts were too long for the model and lost their beginning")
         if rt.rank == 0:
             chat_eval.save_items(config.stage, name, records, config.tag)
-    core = [score for score in scores if TASKS[score.name].group == "core"]
-    chatcore = chat_eval.chatcore(core)
     if rt.rank == 0:
-        metrics = {"tasks": {score.name: metrics_of(score) for score in scores}, "chatcore": chatcore,
-                   "chatcore_ci95": mean_centered(list(map(metrics_of, core)))[1] if core else None,
-                   "chatcore_tasks": [score.name for score in core]}
+        tasks = {score.name: metrics_of(score) for score in scores}
+        core = {name: found for name, found in tasks.items() if found["group"] == "core"}
+        chatcore, interval = mean_centered(core.values()) if core else (None, None)
+        metrics = {"tasks": tasks, "chatcore": chatcore, "chatcore_ci95": interval, "chatcore_tasks": list(core)}
         save_result(f"chat_eval_{config.stage}", metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
-        log.info(table(scores))
-        for note in notes:
-            log.info(note)
+        log.info("\n".join([table(scores), *notes]))
         log.info(f"ChatCORE {'not measured' if chatcore is None else f'{chatcore:.4f}'} over {len(core)} core tasks | "
                  f"graded questions in {base_dir() / 'report' / 'items'}")
     runtime.close(rt)

@@ -1,12 +1,11 @@
 """
-Compare the tokenizer's compression (bytes per token) with GPT-2's and GPT-4's on five small texts (tok_eval.txt) and on
-the data set's own text.
+Compare the tokenizer's compression with GPT-2's and GPT-4's on five small texts and on the data set's own.
 
     python -m scripts.tok_eval
     python -m scripts.tok_eval --dataset=climbmix
     python -m scripts.tok_eval --download_s=0          do not look for GPT-2's and GPT-4's tokenizers
 
-Those two are downloaded by tiktoken once (3 MB) and cached; where they cannot be had only bytes per token are shown.
+tiktoken downloads those two once (3 MB); where they cannot be had only bytes per token are shown.
 """
 import threading
 import time
@@ -22,8 +21,8 @@ from nanochat.tokenizer import Tokenizer
 
 PEERS = {"gpt2": "gpt2", "gpt4": "cl100k_base"}
 
-TEXTS = dict(text.split("\n", 1) for text in
-             (Path(__file__).parent / "tok_eval.txt").read_text(encoding="utf-8").split("=== ")[1:])
+_TEXTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8")
+TEXTS = dict(text.split("\n", 1) for text in _TEXTS.split("=== ")[1:])
 
 
 @dataclass
@@ -38,7 +37,7 @@ class Config:
 
 
 def load_peers(wait_s):
-    """({"gpt2": encoding, "gpt4": encoding}, those that could be had within `wait_s` seconds; notes on the rest).
+    """({peer: encoding} of those that could be had within `wait_s` seconds, notes on the rest).
 
     tiktoken downloads without a time-out of its own, hence a thread that is left behind when it hangs.
     """
@@ -48,7 +47,7 @@ def load_peers(wait_s):
         try:
             for peer, name in PEERS.items():
                 found[peer] = tiktoken.get_encoding(name)
-        except Exception as e:              # whatever the network says: it is shown, and the comparison goes on without
+        except Exception as e:  # whatever the network says is shown
             problems.append(type(e).__name__)
     if wait_s > 0:
         thread = threading.Thread(target=fetch, daemon=True)
@@ -61,37 +60,29 @@ def load_peers(wait_s):
 
 
 def sample_texts(config):
-    """The texts to compress by name, and notes on what was left out."""
+    """({name: text to compress}, notes on what was left out)."""
     texts, notes = dict(TEXTS), []
     for split in ("train", "val"):
         try:
-            head = _head(iter_texts(shards(config.dataset, split)), config.max_chars)
-            texts[f"{Path(config.dataset).name} {split}"] = head
+            text = ""
+            for document in iter_texts(shards(config.dataset, split)):
+                text += f"{document}\n"
+                if len(text) > config.max_chars:
+                    break
+            texts[f"{Path(config.dataset).name} {split}"] = text[:config.max_chars]
         except MissingArtifact as e:
             notes.append(f"skipped {config.dataset} {split}: {e}")
     return texts, notes
 
 
-def _head(documents, max_chars):
-    taken = []
-    for text in documents:
-        taken.append(text[:max_chars])
-        max_chars -= len(taken[-1])
-        if not max_chars:
-            break
-    return "\n".join(taken)
-
-
 def measure(name, text, tokenizer, peers):
-    ids, n_bytes = tokenizer.encode(text), len(text.encode("utf-8", "replace"))
-    row = {"text": name, "bytes": n_bytes, "tokens": len(ids), "bytes_per_token": round(n_bytes / max(len(ids), 1), 3)}
-    for peer in PEERS:
-        row[f"{peer}_tokens"] = len(peers[peer].encode_ordinary(text)) if peer in peers else None
-    return row
+    n, n_bytes = len(tokenizer.encode(text)), len(text.encode("utf-8", "replace"))
+    theirs = {f"{peer}_tokens": len(peers[peer].encode_ordinary(text)) if peer in peers else None for peer in PEERS}
+    return {"text": name, "bytes": n_bytes, "tokens": n, "bytes_per_token": round(n_bytes / max(n, 1), 3), **theirs}
 
 
 def show(rows, peers):
-    """Print the table; beside each peer's tokens by how much ours are fewer (+) or more (-)."""
+    """Print the table; beside each peer's tokens how much fewer (+) or more (-) are ours."""
     log.info("text                     bytes   tokens  bytes/token" + "".join(f"{p:>10}    ours" for p in peers))
     for row in rows:
         line = f"{row['text'][-20:]:20} {row['bytes']:>9,} {row['tokens']:>8,} {row['bytes_per_token']:>12.2f}"

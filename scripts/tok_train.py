@@ -6,8 +6,8 @@ Train the tokenizer: byte pair encoding on the first characters of a data set's 
     python -m scripts.tok_train --dataset=climbmix --max_chars=2000000000
     python -m scripts.tok_train --dataset=/data/my_parquet_folder
 
-Written to tokenizer/tokenizer.json under the base directory. The same text and flags give the same tokens; what was
-trained on another tokenizer (other hash) has to be trained again.
+Written to tokenizer/tokenizer.json under the base directory. The same text and flags give the same tokens; a model of
+another tokenizer (other hash) has to be trained again.
 """
 import time
 from dataclasses import asdict, dataclass
@@ -31,33 +31,28 @@ class Config:
                 raise UsageError(f"--{flag} must be at least 1, got {getattr(self, flag)}")
 
 
-class Reader:
-    """The texts to train on, counted as they go by."""
-
-    def __init__(self, config):
-        self.config, self.chars, self.documents = config, 0, 0
-
-    def __iter__(self):
-        progress = Progress(self.config.max_chars, "reading: character")
-        for text in iter_texts(shards(self.config.dataset, "train")):
-            text = text[:min(self.config.doc_cap, self.config.max_chars - self.chars)]
-            self.chars += len(text)
-            self.documents += 1
-            progress.update(len(text), documents=f"{self.documents:,}")
-            yield text
-            if self.chars >= self.config.max_chars:
-                break
-        seconds = progress.close()
-        log.info(f"read {self.chars:,} characters of {self.documents:,} documents in {seconds:.1f}s; now learning...")
+def read(config, seen):
+    """The texts to train on, counted in `seen` as they go by."""
+    progress = Progress(config.max_chars, "reading: character")
+    for text in iter_texts(shards(config.dataset, "train")):
+        text = text[:min(config.doc_cap, config.max_chars - seen["chars"])]
+        seen["chars"] += len(text)
+        seen["documents"] += 1
+        progress.update(len(text), documents=f"{seen['documents']:,}")
+        yield text
+        if seen["chars"] >= config.max_chars:
+            break
+    log.info(f"read {seen['chars']:,} characters of {seen['documents']:,} documents in {progress.close():.1f}s; "
+             "now learning...")
 
 
 def main(argv=None):
     config = parse(Config, argv, __doc__)
     setup_logging()
     start = time.monotonic()
-    reader = Reader(config)
-    tokenizer = Tokenizer.train(reader, config.vocab_size)
-    if not reader.chars:
+    seen = {"chars": 0, "documents": 0}
+    tokenizer = Tokenizer.train(read(config, seen), config.vocab_size)
+    if not seen["chars"]:
         raise DataError(f"{config.dataset} holds no text to learn from. Try another --dataset.")
     seconds, path, notes = time.monotonic() - start, tokenizer.save(), []
     if tokenizer.vocab_size < config.vocab_size:
@@ -65,9 +60,8 @@ def main(argv=None):
         log.info(notes[0])
     lengths = tokenizer.token_bytes()[:-len(SPECIAL_TOKENS)]
     metrics = {"vocab_size": tokenizer.vocab_size, "special_tokens": len(SPECIAL_TOKENS), "hash": tokenizer.hash,
-               "chars": reader.chars, "documents": reader.documents, "seconds": round(seconds, 2),
-               "token_bytes_mean": round(float(lengths.mean()), 3), "token_bytes_std": round(float(lengths.std()), 3),
-               "token_bytes_max": int(lengths.max())}
+               **seen, "seconds": round(seconds, 2), "token_bytes_mean": round(float(lengths.mean()), 3),
+               "token_bytes_std": round(float(lengths.std()), 3), "token_bytes_max": int(lengths.max())}
     save_result("tok_train", metrics=metrics, config=asdict(config), device="cpu", wall_s=seconds, notes=notes)
     log.info(f"{tokenizer.vocab_size:,} tokens in {seconds:.1f}s, {metrics['token_bytes_mean']:.2f} bytes each on "
              f"average, hash {tokenizer.hash}, saved to {path}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nanochat import chat_eval, kindergarten
+from nanochat import chat_eval, core_eval, kindergarten
 from nanochat.chat_eval import Options, Score, pass_at_k, run_task
 from nanochat.chat_format import parse_reply, render_prompt
 from nanochat.common import DataError, MissingArtifact, UsageError, read_json
@@ -88,14 +88,14 @@ def test_replies_are_those_of_the_engine_alone_whatever_the_batch(model, tokeniz
 def test_two_ranks_together_give_the_records_of_one(model, tokenizer, task, temperature, monkeypatch):
     options, parts = Options(max_problems=9, temperature=temperature), []
     alone = run_task(task, model, tokenizer, Runtime(), options)
-    monkeypatch.setattr(chat_eval.runtime, "all_gather_object", lambda rt, value: parts.append(value) or list(parts))
+    monkeypatch.setattr(core_eval.runtime, "all_gather_object", lambda rt, value: parts.append(value) or list(parts))
     run_task(task, model, tokenizer, Runtime(rank=0, world_size=2), options)
     assert run_task(task, model, tokenizer, Runtime(rank=1, world_size=2), options) == alone
     assert alone[0].n == 9
 
 
 def test_more_ranks_than_questions_is_fine(model, tokenizer, monkeypatch):
-    monkeypatch.setattr(chat_eval.runtime, "all_gather_object", lambda rt, value: [value])
+    monkeypatch.setattr(core_eval.runtime, "all_gather_object", lambda rt, value: [value])
     for task in (Letters(), Words()):
         score, records = run_task(task, model, tokenizer, Runtime(rank=30, world_size=31), Options())
         assert (score.n, score.score, records) == (0, 0.0, [])
@@ -130,8 +130,8 @@ def test_score_has_interval_chance_and_centred_accuracy():
     assert (score.score, score.centered) == (0.75, 0.5)
     low, high = score.ci95
     assert 0.68 < low < 0.75 < high < 0.81
-    assert chat_eval.chatcore([score, Score("y", 10, 0, 0.0)]) == pytest.approx(0.25)
-    assert chat_eval.chatcore([]) is None
+    parts = [{"centered": s.centered, "chance": s.chance, "ci95": s.ci95} for s in (score, Score("y", 10, 0, 0.0))]
+    assert core_eval.mean_centered(parts)[0] == pytest.approx(0.25)
 
 
 # ---------------------------------------------------------------------------------------------------------- the script

@@ -1,4 +1,5 @@
 """Test questions in the training text: what counts, what does not, and the door that counts them."""
+import json
 import random
 
 import pyarrow as pa
@@ -6,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.overlap import N, overlap, runs
+from nanochat.tasks import training_conversations
 from scripts import base_eval
 from test_core_eval import write_bundle
 
@@ -64,3 +66,10 @@ def test_the_door_counts_core_and_says_it(tmp_path, base):
     found, note = base_eval.count_overlap(f"{tmp_path}|simplespelling")
     assert found == {"jeopardy": [1, 1], "copa": [0, 1]}
     assert "13 words in a row" in note and note.endswith("jeopardy 1 of 1")
+
+
+def test_documents_among_the_conversations_are_words_too(tmp_path, base):
+    path, said = tmp_path / "mine.jsonl", text("said", 20)
+    messages = [{"role": "user", "content": said}, {"role": "assistant", "content": [{"type": "text", "text": "Yes."}]}]
+    path.write_text(json.dumps({"text": text("read", 20)}) + "\n" + json.dumps(messages) + "\n", encoding="utf-8")
+    assert [base_eval.words_of(c) for c in training_conversations(str(path))] == [text("read", 20), f"{said} Yes."]

@@ -1,68 +1,60 @@
 """
-The table of tasks: one row each. A new task is one file here and one row below.
+The table of tasks. A new task is one file here and one row below.
 
-    TASKS["gsm8k"].make("test")                                  a Task of 1,319 questions
     training_conversations("smoltalk", "gsm8k*2", "my.jsonl")    what to finetune on
 
 `group` says what a score counts for: "core" tasks make ChatCORE, "kindergarten" ones their own rows of the report,
-"training" ones neither. A kind "conversations" has nothing to grade. Nothing is loaded before make().
+"training" ones neither. Nothing is loaded before make().
 """
-import bisect
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanochat import kindergarten as world
 from nanochat.common import UsageError
-from nanochat.tasks import arc, gsm8k, humaneval, mmlu, smoltalk, spellingbee
-from nanochat.tasks.base import Task, TaskUnavailable, local_files
+from nanochat.tasks.arc import ARCChallenge, ARCEasy
+from nanochat.tasks.base import Task, TaskUnavailable, local_files  # noqa: F401
 from nanochat.tasks.customjson import CustomJSON
+from nanochat.tasks.gsm8k import GSM8K
+from nanochat.tasks.humaneval import HumanEval
 from nanochat.tasks.kindergarten import PREFIX, Kindergarten
-
-__all__ = ["TASKS", "Row", "Task", "TaskUnavailable", "factors", "lookup", "training_conversations"]
+from nanochat.tasks.mmlu import MMLU
+from nanochat.tasks.smoltalk import SmolTalk
+from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
 
 
 @dataclass(frozen=True)
 class Row:
     """How to make a task and what the report must know of it."""
 
-    make: Callable[[str], Task]      # split -> Task; raises TaskUnavailable
-    kind: str                        # "generative" | "categorical" | "conversations"
+    make: Callable[[str], Task]  # split -> Task; raises TaskUnavailable
+    kind: str  # these as in Task
     chance: float
-    group: str                       # "core" | "kindergarten" | "training"
+    source: tuple[str, str] | None
+    group: str  # "core" | "kindergarten" | "training"
     title: str
-    source: tuple[str, str] | None = None    # hub repository and folder; None when the data are in the code
 
     def is_local(self, split="test"):
         """Whether making it downloads nothing."""
         return self.source is None or bool(local_files(*self.source, split))
 
 
-TASKS = {
-    "arc_easy": Row(lambda split: arc.ARC("arc_easy", "ARC-Easy", split), "categorical", 0.25, "core", "ARC-Easy",
-                    (arc.REPO, "ARC-Easy")),
-    "arc_challenge": Row(lambda split: arc.ARC("arc_challenge", "ARC-Challenge", split), "categorical", 0.25, "core",
-                         "ARC-Challenge", (arc.REPO, "ARC-Challenge")),
-    "mmlu": Row(mmlu.MMLU, "categorical", 0.25, "core", "MMLU", (mmlu.REPO, mmlu.FOLDER)),
-    "gsm8k": Row(gsm8k.GSM8K, "generative", 0.0, "core", "GSM8K", (gsm8k.REPO, gsm8k.FOLDER)),
-    "humaneval": Row(humaneval.HumanEval, "generative", 0.0, "core", "HumanEval", (humaneval.REPO, humaneval.FOLDER)),
-    "spellingbee": Row(spellingbee.SpellingBee, "generative", 0.0, "core", "SpellingBee"),
-    "simplespelling": Row(spellingbee.SimpleSpelling, "generative", 0.0, "training", "Spelling"),
-    "smoltalk": Row(smoltalk.SmolTalk, "conversations", 0.0, "training", "SmolTalk", (smoltalk.REPO, smoltalk.FOLDER)),
-    **{PREFIX + name: Row(lambda split, name=name: Kindergarten(name, split), "generative", skill.chance,
-                          "kindergarten", skill.title) for name, skill in world.SKILLS.items()},
-}
+TASKS = {task.name: Row(task, task.kind, task.chance, task.source, group, title) for task, group, title in (
+    (ARCEasy, "core", "ARC-Easy"), (ARCChallenge, "core", "ARC-Challenge"), (MMLU, "core", "MMLU"),
+    (GSM8K, "core", "GSM8K"), (HumanEval, "core", "HumanEval"), (SpellingBee, "core", "SpellingBee"),
+    (SimpleSpelling, "training", "Spelling"), (SmolTalk, "training", "SmolTalk"))}
+TASKS |= {PREFIX + name: Row(lambda split, name=name: Kindergarten(name, split), "generative", skill.chance, None,
+                             "kindergarten", skill.title) for name, skill in world.SKILLS.items()}
 
 
 def lookup(name) -> Row:
-    """The row of a task; UsageError listing the names when there is none."""
+    """The row of a task, or UsageError."""
     if name not in TASKS:
         raise UsageError(f"no task is called {name!r}. There are: {', '.join(TASKS)}.")
     return TASKS[name]
 
 
 def factors(names):
-    """(name, times) of each of `names`: "gsm8k*2" means twice, "gsm8k" once. Raises UsageError."""
+    """(name, times) of each of `names`: "gsm8k*2" means twice."""
     for whole in names:
         name, star, times = whole.partition("*")
         if star and not (times.isdecimal() and int(times)):
@@ -70,28 +62,12 @@ def factors(names):
         yield name, int(times or 1)
 
 
-class _Chain(Sequence):
-    """Several sequences as one, without copying."""
+def training_conversations(*names):
+    """The training conversations of the named tasks, a sequence read as it is indexed.
 
-    def __init__(self, parts):
-        self.parts, self.ends = parts, list(itertools.accumulate(len(part) for part in parts))
-
-    def __len__(self):
-        return self.ends[-1] if self.ends else 0
-
-    def __getitem__(self, i):
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        part = bisect.bisect_right(self.ends, i)
-        return self.parts[part][i - (self.ends[part - 1] if part else 0)]
-
-
-def training_conversations(*names) -> Sequence:
-    """The training conversations of the named tasks one after another, read as they are indexed.
-
-    A name is a row of TASKS or a .jsonl file; "gsm8k*2" takes it twice. Kindergarten skills are refused here: their
-    questions are the test, and nanochat.kindergarten makes the training conversations.
+    A name is a row of TASKS or a .jsonl file; "gsm8k*2" takes it twice. Kindergarten skills are tests: refused.
     """
+    from torch.utils.data import ConcatDataset  # here, since the report reads TASKS without torch
     parts = []
     for name, times in factors(names):
         if name.endswith(".jsonl"):
@@ -101,4 +77,4 @@ def training_conversations(*names) -> Sequence:
         else:
             task = TASKS[name].make("train")
         parts += [task] * times
-    return _Chain(parts)
+    return ConcatDataset(parts) if parts else []

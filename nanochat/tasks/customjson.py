@@ -1,8 +1,8 @@
 """
 Your own conversations: a file with one JSON conversation a line.
 
-A line is {"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document to be read again. Every
-line is checked when the file is opened, so that a bad one is named before any training.
+A line is {"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document to be read again. A bad
+line is named when the file is opened.
 """
 import json
 from pathlib import Path
@@ -22,6 +22,7 @@ class CustomJSON(Task):
         except (OSError, UnicodeDecodeError) as e:
             raise TaskUnavailable(f"cannot read {path}: {e}.") from None
         self.conversations = [self._parse(n, line) for n, line in enumerate(lines, start=1) if line.strip()]
+        self.n = len(self.conversations)
 
     def _parse(self, number, line):
         try:
@@ -32,8 +33,5 @@ class CustomJSON(Task):
             raise DataError(f"{self.path}, line {number}: {e}") from None
         return conversation
 
-    def __len__(self):
-        return len(self.conversations)
-
-    def __getitem__(self, i):
+    def conversation(self, i):
         return self.conversations[i]

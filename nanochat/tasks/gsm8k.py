@@ -2,51 +2,41 @@
 GSM8K: grade-school word problems whose solutions call a calculator.
 
 Cobbe et al. 2021 (arXiv 2110.14168), openai/gsm8k, configuration "main": 7,473 train, 1,319 test. The solutions mark
-each calculation as <<expression=result>> and end in "#### number"; the marks become calls of the python tool. A reply
-is right when the number after its last #### is exactly the reference's.
+each calculation as <<expression=result>>, made a call of the tool, and end in "#### number". A reply is right when the
+number after its last #### is exactly the reference's.
 """
+import itertools
 import re
 from decimal import Decimal, InvalidOperation
 
 from nanochat.chat_format import reply_text
-from nanochat.tasks.base import HubTable, Task, exchange
+from nanochat.tasks.base import HubTask, exchange
 
-REPO, FOLDER = "openai/gsm8k", "main"
 MARK = re.compile(r"<<([^<>]*)=([^<>=]*)>>")
 FINAL = re.compile(r"####\s*\$?\s*(-?[\d,]*\.?\d+)")
 
 
 def solution_parts(solution):
-    """A solution's text as parts: text, python and python_output in turn."""
-    parts, end = [], 0
-    for mark in MARK.finditer(solution):
-        parts += [{"type": "text", "text": solution[end:mark.start()]}, {"type": "python", "text": mark[1]},
-                  {"type": "python_output", "text": mark[2]}]
-        end = mark.end()
-    return [part for part in parts + [{"type": "text", "text": solution[end:]}] if part["text"]]
+    """A solution's text as the parts of a message."""
+    kinds = itertools.cycle(("text", "python", "python_output"))  # what split() gives in turn
+    return [{"type": kind, "text": text} for kind, text in zip(kinds, MARK.split(solution)) if text]
 
 
 def final_number(text):
     """The number after the last ####, in one spelling ("1,200.0" is "1200"); "" when there is none."""
     found = FINAL.findall(text)
     try:
-        number = Decimal(found[-1].replace(",", "")) if found else None
-    except InvalidOperation:
+        number = Decimal(found[-1].replace(",", ""))
+    except (IndexError, InvalidOperation):
         return ""
-    return "" if number is None else f"{number.normalize():f}" if number else "0"
+    return f"{number.normalize():f}" if number else "0"
 
 
-class GSM8K(Task):
-    name, max_new_tokens = "gsm8k", 384
+class GSM8K(HubTask):
+    name, max_new_tokens, source = "gsm8k", 384, ("openai/gsm8k", "main")
+    columns = ["question", "answer"]
 
-    def __init__(self, split="test"):
-        self.table = HubTable(REPO, FOLDER, split, ["question", "answer"])
-
-    def __len__(self):
-        return len(self.table)
-
-    def __getitem__(self, i):
-        row = self.table[i]
+    def read(self, row):
         return exchange(row["question"], solution_parts(row["answer"]))
 
     def answer(self, conversation, parts):

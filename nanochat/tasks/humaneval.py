@@ -1,17 +1,16 @@
 """
 HumanEval: 164 Python functions to be written from their docstring; the reply's code is run against hidden tests.
 
-Chen et al. 2021 (arXiv 2107.03374), openai/openai_humaneval; evaluation only. The code runs in nanochat.sandbox, never
-in this process, and cannot see the tests. Changed from the paper: the function is asked for in a chat message, so the
-reply may hold a whole program in a code block; pass@1 at temperature 0 unless the runner is told to sample.
+Chen et al. 2021 (arXiv 2107.03374), openai/openai_humaneval; evaluation only. The code runs in nanochat.sandbox.
+Changed from the paper: the function is asked for in a chat message, so the reply may hold a whole program in a code
+block; pass@1 at temperature 0 unless the runner is told to sample.
 """
 import re
 
 from nanochat import sandbox
 from nanochat.chat_format import reply_text
-from nanochat.tasks.base import HubTable, Task, exchange
+from nanochat.tasks.base import HubTask, exchange
 
-REPO, FOLDER = "openai/openai_humaneval", "openai_humaneval"
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 
 
@@ -20,22 +19,16 @@ def program(prompt, entry_point, reply):
     block = BLOCK.search(reply)
     code = block[1] if block else reply
     definition = re.compile(rf"^def {re.escape(entry_point)}\b", re.MULTILINE)
-    if definition.search(code):   # imports and helper functions of the prompt first, then the reply's own definition
+    if definition.search(code):  # imports and helper functions of the prompt first, then the reply's own definition
         return f"{prompt[:[m.start() for m in definition.finditer(prompt)][-1]]}\n{code}\n"
     return f"{prompt}{code}\n"
 
 
-class HumanEval(Task):
+class HumanEval(HubTask):
     name, max_new_tokens, runs_code = "humaneval", 384, True
+    source = ("openai/openai_humaneval", "openai_humaneval")
 
-    def __init__(self, split="test"):
-        self.table = HubTable(REPO, FOLDER, split)
-
-    def __len__(self):
-        return len(self.table)
-
-    def __getitem__(self, i):
-        row = self.table[i]
+    def read(self, row):
         question = f"Complete this Python function.\n```python\n{row['prompt'].rstrip()}\n```"
         answer = f"```python\n{row['prompt']}{row['canonical_solution'].rstrip()}\n```"
         return exchange(question, answer, prompt=row["prompt"], entry_point=row["entry_point"], test=row["test"])

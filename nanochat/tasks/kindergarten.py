@@ -1,8 +1,7 @@
 """
-The kindergarten's skills as tasks: fresh questions of the embedded world, graded by the checker that each carries.
+The kindergarten's skills as tasks: fresh questions, graded by the checker that each carries.
 
-Questions are drawn by number from a seed of their own, so that two models answer the same ones. Which people, pairs and
-paraphrases were kept out of training is the world's affair: a skill's `split` says what it measures. A skill with fewer
+Questions are drawn by number from a seed of their own, so that two models answer the same ones. A skill with fewer
 different questions than asked for has only those: asking one twice would make the interval look narrower than it is.
 """
 from nanochat import kindergarten
@@ -10,39 +9,34 @@ from nanochat.chat_format import reply_text
 from nanochat.tasks.base import Task
 
 PREFIX = "kg_"
-QUESTIONS = 200   # a skill; the 95 % interval is then at most 7 points either way
-TRAIN_QUESTIONS = 4000    # of the split "train", which reinforcement learning draws from
+QUESTIONS = 200  # a skill; the 95 % interval is then at most 7 points either way
+TRAIN_QUESTIONS = 4000  # of the split "train", which reinforcement learning draws from
 
 
 class Kindergarten(Task):
     max_new_tokens = 128
 
-    def __init__(self, skill, split="test", n=0, seed=0, size=60):
-        self.skill, self.split, self.seed, self.size = kindergarten.SKILLS[skill], split, seed, size
+    def __init__(self, skill, split="test"):
+        self.skill, self.split = kindergarten.SKILLS[skill], split
         self.name, self.chance = PREFIX + skill, self.skill.chance
-        self.n = n or TRAIN_QUESTIONS if split == "train" else self._different(n or QUESTIONS)
+        self.n = TRAIN_QUESTIONS if split == "train" else self._different()
 
-    def _different(self, wanted):
-        """How many of the first `wanted` test questions there are before they begin again."""
+    def _different(self):
+        """How many questions there are before they begin again."""
         first = self._example(0).conversation["messages"]
-        return next((i for i in range(1, wanted) if self._example(i).conversation["messages"] == first), wanted)
+        return next((i for i in range(1, QUESTIONS) if self._example(i).conversation["messages"] == first), QUESTIONS)
 
     def _example(self, i):
         if self.split == "train":
-            return kindergarten.rl_example(i, seed=self.seed, size=self.size, skill=self.skill.name)
-        return kindergarten.eval_example(self.skill.name, i, seed=self.seed, size=self.size)
+            return kindergarten.rl_example(i, skill=self.skill.name)
+        return kindergarten.eval_example(self.skill.name, i)
 
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, i):
-        if not 0 <= i < self.n:
-            raise IndexError(i)
+    def conversation(self, i):
         example = self._example(i)
         return {**example.conversation, "check": example.check}
 
     def reward(self, conversation, parts):
-        """1 for a right answer; a wrong one that begins right, letter by letter or word by word, gets a part."""
+        """1 for a right answer; a wrong one that begins right gets a part."""
         right = self.evaluate(conversation, parts)
         return 1.0 if right else kindergarten.credit(conversation["check"], reply_text(parts))
 

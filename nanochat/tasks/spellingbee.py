@@ -1,8 +1,8 @@
 """
 SpellingBee: how often a letter stands in a word, spelled out first and then counted by the tool; and plain spelling.
 
-The words are embedded (words.txt: common English ones, every fifth kept out of training), so nothing is downloaded. A
-tokenizer hides the letters from the model: writing them one by one makes them tokens; counting is left to the tool.
+The words are embedded (words.txt: common English ones). A tokenizer hides the letters from the model: writing them one
+by one makes them tokens; counting is left to the tool.
 """
 import random
 import re
@@ -21,22 +21,17 @@ SPELL_QUESTIONS = ("Spell the word: {word}", "How do you spell {word}?", "Spell 
 
 
 def words(split):
-    """The words of a split: every fifth is for testing, the rest for training."""
+    """Every fifth word is for testing, the rest for training."""
     return [word for i, word in enumerate(WORDS) if (i % 5 == 4) == (split != "train")]
 
 
 class SpellingBee(Task):
     name, max_new_tokens = "spellingbee", 160
 
-    def __init__(self, split="test", n=None):
-        self.split, self.words, self.n = split, words(split), n or (256 if split != "train" else 8000)
+    def __init__(self, split="test"):
+        self.split, self.words, self.n = split, words(split), 8000 if split == "train" else 256
 
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, i):
-        if not 0 <= i < self.n:
-            raise IndexError(i)
+    def conversation(self, i):
         rng = random.Random(mix_seed(self.name, self.split, i))
         word = rng.choice(self.words)
         return self.ask(rng, word, rng.choice(word if rng.random() < 0.9 else "abcdefghijklmnopqrstuvwxyz"))
