@@ -9,15 +9,13 @@ from nanochat.common import UsageError
 class KVCache:
     """Keys and values of B rows (slots), each of its own length: k, v (n_layer, B, S, n_kv_head, head_dim).
 
-    The model calls `update` once a layer and the owner calls `advance` once a step. The buffers are never resized. In
-    memory a head's positions stand together (the views are transposed), which is faster. The last `offset` channels of a
-    key are stored one position on (`gpt.offset_keys`), for which k has room for one position more.
+    In memory a head's positions stand together (the views are transposed), which is faster. The last `offset` channels of
+    a key are stored one position on (`gpt.offset_keys`), for which k has room for one position more.
     """
 
     def __init__(self, k, v, lengths, offset):
         self.k, self.v, self.lengths, self.offset = k, v, lengths, offset
-        self.longest = int(lengths.max())
-        self._row = torch.arange(lengths.size(0), device=lengths.device)[:, None]
+        self.capacity = v.size(2)
 
     @classmethod
     def empty(cls, model, batch_size, capacity, dtype=None):
@@ -25,13 +23,8 @@ class KVCache:
         c = model.config
         # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory would still be NaN.
         k, v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=dtype or model.dtype,
-                            device=model.device) for positions in (capacity + 1, capacity))
-        lengths = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
-        return cls(k.transpose(2, 3), v.transpose(2, 3), lengths, c.offset_channels)
-
-    @property
-    def capacity(self):
-        return self.v.size(2)
+                            device=model.device).transpose(2, 3) for positions in (capacity + 1, capacity))
+        return cls(k, v, torch.zeros(batch_size, dtype=torch.int64, device=model.device), c.offset_channels)
 
     def rows(self, start, stop):
         """The slots start..stop-1 over the same memory."""
@@ -42,22 +35,21 @@ class KVCache:
 
         Returns that layer's k, v (B, max(lengths)+T, n_kv_head, head_dim). Raises UsageError past the capacity.
         """
-        T = k.size(1)
-        end = self.longest + T
+        T, device = k.size(1), self.lengths.device
+        end = int(self.lengths.max()) + T
         if end > self.capacity:
             raise UsageError(f"{end} tokens do not fit a KV cache of {self.capacity}. Shorten prompt or answer.")
-        at = self.lengths[:, None] + torch.arange(T, device=self.lengths.device)
+        row = torch.arange(len(self.lengths), device=device)[:, None]
+        at = self.lengths[:, None] + torch.arange(T, device=device)
         here = k.size(-1) - self.offset
-        self.k[layer][..., :here].index_put_((self._row, at), k[..., :here])
-        if self.offset:
-            self.k[layer][..., here:].index_put_((self._row, at + 1), k[..., here:])
-        self.v[layer].index_put_((self._row, at), v)
+        self.k[layer][row, at, :, :here] = k[..., :here]
+        self.k[layer][row, at + 1, :, here:] = k[..., here:]
+        self.v[layer][row, at] = v
         return self.k[layer][:, :end], self.v[layer][:, :end]
 
     def advance(self, n):
         """Count n more tokens a row as stored; n is an int or (B,) int64."""
         self.lengths += n
-        self.longest = self.longest + n if isinstance(n, int) else int(self.lengths.max())
 
     def copy(self, source, target, n):
         """Copy the first n tokens of slot `source` over those of slot `target`."""

@@ -15,8 +15,8 @@ class Sequence:
 
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0 where a
     tool's output was forced; `logprobs[i]` is (log-probability, [(token, log-probability) of the likeliest]) or None.
-    `call` is the code that waits for a tool, until `resume` brings the result. `finish_reason` is None until it is
-    "stop" or "length". `index` tells apart the replies to one prompt and seed.
+    `call` is code that waits for `resume`. `finish_reason` is None, then "stop" or "length". `index` tells apart the
+    replies to one prompt and seed.
     """
 
     def __init__(self, tokenizer, prompt, sampling, index=0):
@@ -26,10 +26,6 @@ class Sequence:
         self.cached_tokens = 0                # of the prompt, found in the prefix cache
         self.tool_calls, self.call, self._code = 0, None, None
         self._reader = TextStream(tokenizer) if sampling.stop else None
-        special = tokenizer.special
-        self._stops = (special("<|assistant_end|>"), tokenizer.bos_id)
-        self._python = (special("<|python_start|>"), special("<|python_end|>"))
-        self._output = (special("<|output_start|>"), special("<|output_end|>"))
 
     def __len__(self):
         return len(self.prompt) + len(self.ids)
@@ -52,22 +48,22 @@ class Sequence:
 
     def accept(self, token, logprobs=None):
         """Take the next token, which the model sampled."""
-        if token in self._stops:
+        special = self.tokenizer.special
+        if token in (special("<|assistant_end|>"), self.tokenizer.bos_id):
             self.finish_reason = "stop"
             return
         self._add([token], 1, logprobs)
-        start, end = self._python
-        if token == start:
+        if token == special("<|python_start|>"):
             self._code = []
-        elif token == end and self._code is not None:
+        elif self._code is not None and token == special("<|python_end|>"):
             self.call, self._code, self.tool_calls = self.tokenizer.decode(self._code), None, self.tool_calls + 1
         elif self._code is not None:
             self._code.append(token)
 
     def resume(self, result):
         """Take the tool's `result` (text), whose tokens the model reads but did not choose."""
-        self.call = None
-        self._add([self._output[0], *self.tokenizer.encode(result), self._output[1]], 0)
+        self.call, special = None, self.tokenizer.special
+        self._add([special("<|output_start|>"), *self.tokenizer.encode(result), special("<|output_end|>")], 0)
 
     def _add(self, tokens, sampled, logprobs=None):
         tokens = tokens[: self.room - len(self.ids)]
@@ -86,9 +82,9 @@ class Sequence:
 class Event:
     """Something a reader of the stream sees: "text" comes in pieces, "python" and "python_output" come whole.
 
-    The last one is "end" with finish_reason "stop" or "length" and usage {"prompt_tokens", "completion_tokens",
-    "cached_tokens"}. When asked for, a "text" has for each of its tokens the `logprobs` {"token": str, "bytes": [int],
-    "logprob": float, "top": [the same without "top"]}.
+    The last one is "end" with finish_reason and usage {"prompt_tokens", "completion_tokens", "cached_tokens"}. When asked
+    for, a "text" has for each of its tokens the `logprobs` {"token": str, "bytes": [int], "logprob": float, "top": [the
+    same without "top"]}.
     """
 
     kind: str
@@ -109,7 +105,6 @@ class TextStream:
         self.tokenizer, self.kind, self.stopped, self._taken = tokenizer, "text", False, 0
         self._held, self._sent, self._scored, self._parts = "", 0, [], []    # _scored: (first character, logprobs)
         self._begins = None     # whether the next blank is the format's, which begins every text part of a reply with one
-        self._reply = special("<|assistant_start|>")
         self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
                         special("<|python_end|>"): "text", special("<|output_end|>"): "text"}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -118,17 +113,17 @@ class TextStream:
         """The events of the tokens that `sequence` gained since the last call; with "end" when it has finished."""
         events, start, stops = [], self._taken, sequence.sampling.stop
         if self._begins is None:                             # what goes on with a plain text keeps its first blank
-            self._begins = sequence.prompt[-1] == self._reply
+            self._begins = sequence.prompt[-1] == self.tokenizer.special("<|assistant_start|>")
         self._taken = len(sequence.ids)
         for token, logprobs in zip(sequence.ids[start:], sequence.logprobs[start:]):
             if token in self._enters:
                 events += self._close()
                 self.kind, self._begins = self._enters[token], True
-            else:
-                if logprobs:
-                    entry = {**self._entry(token, logprobs[0]), "top": [self._entry(*pair) for pair in logprobs[1]]}
-                    self._scored.append((self._sent + len(self._held), entry))
-                events += self._piece(self._decoder.decode(self.tokenizer.decode_bytes([token])), stops)
+                continue
+            if logprobs:
+                entry = {**self._entry(token, logprobs[0]), "top": [self._entry(*pair) for pair in logprobs[1]]}
+                self._scored.append((self._sent + len(self._held), entry))
+            events += self._piece(self._decoder.decode(self.tokenizer.decode_bytes([token])), stops)
         if sequence.finish_reason:
             usage = {"prompt_tokens": len(sequence.prompt), "completion_tokens": len(sequence.ids),
                      "cached_tokens": sequence.cached_tokens}
@@ -142,28 +137,24 @@ class TextStream:
     def _piece(self, text, stops=()):
         if self.kind != "text":
             self._parts.append(text)
-            return []
-        if self.stopped:
+        if self.kind != "text" or self.stopped:
             return []
         if text and self._begins:
             text, self._begins = text.removeprefix(" "), False
         self._held += text
-        found = [at for stop in stops if (at := self._held.find(stop)) >= 0]
-        if found:
-            self.stopped, self._held = True, self._held[:min(found)]
-        return self._send(0 if found else max((n for stop in stops for n in range(1, len(stop))
-                                               if self._held.endswith(stop[:n])), default=0))
+        if found := [at for stop in stops if (at := self._held.find(stop)) >= 0]:
+            self.stopped, self._held, stops = True, self._held[:min(found)], ()
+        begun = [n for stop in stops for n in range(1, len(stop)) if self._held.endswith(stop[:n])]
+        return self._send(max(begun, default=0))
 
     def _send(self, keep):
         """The held text but its last `keep` characters, with the logprobs of the tokens that began in it."""
         cut = len(self._held) - keep
         text, self._held = self._held[:cut], self._held[cut:]
-        if not text:
-            return []
         self._sent += cut
         known = [entry for start, entry in self._scored if start < self._sent]
         self._scored = self._scored[len(known):]
-        return [Event("text", text, logprobs=known)]
+        return [Event("text", text, logprobs=known)] if text else []
 
     def _close(self):
         """End the current part: a character cut off in the middle becomes one replacement character."""
