@@ -19,8 +19,7 @@ import torch
 
 from nanochat import tools
 from nanochat.common import UsageError
-from nanochat.gpt import GPT
-from nanochat.runner import Fast, Piece, Reference
+from nanochat.runner import Fast, Piece
 from nanochat.sampling import Sampling, likeliest, penalise, sample
 from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
@@ -62,7 +61,8 @@ class Batcher:
 
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
-        self.runner = (Fast if type(model) is GPT else Reference)(model, batch_size, capacity, **options)
+        own = getattr(model, "runner", None)                  # what stands in for a GPT in tests brings its own
+        self.runner = own(batch_size, capacity) if own else Fast(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
         self.free = [Slot(i) for i in range(batch_size)]      # in order of leaving, as what runs is in order of joining
         self.running, self.waiting = [], deque()
@@ -78,7 +78,7 @@ class Batcher:
         return not self.waiting and not self.running
 
     def add(self, sequence):
-        """Queue a sequence. Raises UsageError when its prompt leaves no room for an answer."""
+        """Queue a sequence. UsageError: its prompt leaves no room for an answer."""
         n = len(sequence.prompt)
         if not 0 < n < self.capacity:
             raise UsageError(f"the prompt has {n} tokens; it must have 1 to {self.capacity - 1} to leave room for an "
@@ -126,16 +126,17 @@ class Batcher:
         target = source
         if source.sequence or 4 * n < 3 * len(source.tokens):      # to share, not to spoil
             target = self.free[0]
-            if target is not source:
-                n = n if n >= WORTH_COPYING else 0
+            if n >= WORTH_COPYING and target is not source:
                 self.runner.cache.copy(source.index, target.index, n)
+            elif target is not source:
+                n = 0
         target.tokens, target.sequence, sequence.cached_tokens = prompt[:n], sequence, n
         self.free.remove(target)
         self.running.append(target)
         return True
 
-    def _leave(self, wanted):
-        for slot in [slot for slot in self.running if wanted(slot.sequence)]:
+    def _leave(self, gone):
+        for slot in [slot for slot in self.running if gone(slot.sequence)]:
             self._calls.pop(slot.sequence, None)
             slot.sequence = None
             self.running.remove(slot)
@@ -216,8 +217,10 @@ class Engine:
 
         Raises UsageError before any work when a prompt leaves no room below max_len.
         """
+        if not prompts:
+            return []
         sampling = Sampling(**sampling)
-        longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
+        longest = max(map(len, prompts)) + sampling.max_new_tokens
         batcher = self.batcher(min(batch_size, len(prompts)), min(self.max_len, longest))
         sequences = [Sequence(self.tokenizer, list(p), sampling, i) for i, p in enumerate(prompts)]
         for sequence in sequences:

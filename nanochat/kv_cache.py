@@ -3,53 +3,19 @@ The keys and values of a batch of conversations: tensors without policy. Who sit
 """
 import torch
 
-from nanochat.common import UsageError
-
 
 class KVCache:
-    """Keys and values of B rows (slots), each of its own length: k, v (n_layer, B, S, n_kv_head, head_dim).
+    """Keys and values of B rows (slots): k, v (n_layer, B, S, n_kv_head, head_dim), in the model's dtype unless told.
 
     In memory a head's positions stand together (the views are transposed), which is faster. The last `offset` channels of
     a key are stored one position on (`gpt.offset_keys`), for which k has room for one position more.
     """
 
-    def __init__(self, k, v, lengths, offset):
-        self.k, self.v, self.lengths, self.offset = k, v, lengths, offset
-        self.capacity = v.size(2)
-
-    @classmethod
-    def empty(cls, model, batch_size, capacity, dtype=None):
-        """A cache on the model's device, in its dtype unless told; `capacity` is the tokens a row can hold."""
-        c = model.config
+    def __init__(self, model, batch_size, capacity, dtype=None):
+        c, self.capacity, self.offset = model.config, capacity, model.config.offset_channels
         # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory would still be NaN.
-        k, v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=dtype or model.dtype,
-                            device=model.device).transpose(2, 3) for positions in (capacity + 1, capacity))
-        return cls(k, v, torch.zeros(batch_size, dtype=torch.int64, device=model.device), c.offset_channels)
-
-    def rows(self, start, stop):
-        """The slots start..stop-1 over the same memory."""
-        return KVCache(self.k[:, start:stop], self.v[:, start:stop], self.lengths[start:stop], self.offset)
-
-    def update(self, layer, k, v):
-        """Store k, v (B, T, n_kv_head, head_dim) at each row's positions lengths[b]..lengths[b]+T-1.
-
-        Returns that layer's k, v (B, max(lengths)+T, n_kv_head, head_dim). Raises UsageError past the capacity.
-        """
-        T, device = k.size(1), self.lengths.device
-        end = int(self.lengths.max()) + T
-        if end > self.capacity:
-            raise UsageError(f"{end} tokens do not fit a KV cache of {self.capacity}. Shorten prompt or answer.")
-        row = torch.arange(len(self.lengths), device=device)[:, None]
-        at = self.lengths[:, None] + torch.arange(T, device=device)
-        here = k.size(-1) - self.offset
-        self.k[layer][row, at, :, :here] = k[..., :here]
-        self.k[layer][row, at + 1, :, here:] = k[..., here:]
-        self.v[layer][row, at] = v
-        return self.k[layer][:, :end], self.v[layer][:, :end]
-
-    def advance(self, n):
-        """Count n more tokens a row as stored; n is an int or (B,) int64."""
-        self.lengths += n
+        self.k, self.v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), device=model.device,
+                                      dtype=dtype or model.dtype).transpose(2, 3) for positions in (capacity + 1, capacity))
 
     def copy(self, source, target, n):
         """Copy the first n tokens of slot `source` over those of slot `target`."""

