@@ -2,11 +2,8 @@
 Inference: continuous batching, a prefix cache and tools. It takes a model and a tokenizer and loads neither.
 
 `Batcher` owns the slots of a cache: sequences join as others leave, prompts are read in chunks beside the decoding, a
-free slot keeps its tokens for whoever begins with the same ones, tools run on threads. `Engine` is the door for offline
-work (`generate`) and for one conversation (`stream`).
-
-A token's random number is a function of seed, index and position, so a reply does not depend on who else is in the
-batch, beyond the rounding noise of differently shaped matrix products (and not even that when `deterministic`).
+free slot keeps its tokens for whoever begins with the same ones, tools run on threads. A reply does not depend on who
+else is in the batch, beyond the rounding noise of differently shaped matrix products (nor on that when `deterministic`).
 """
 import math
 from collections import deque
@@ -23,14 +20,14 @@ from nanochat.runner import Fast, Piece
 from nanochat.sampling import Sampling, likeliest, penalise, sample
 from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
-PREFILL_TOKENS = 16384    # prompt tokens of one step while nobody decodes: bounds its activations in memory
-TOOL_WAIT_S = 0.02        # how long a step waits when all that is left to do is tools
+PREFILL_TOKENS = 16384    # prompt tokens of one step while nobody decodes: bounds its memory
+TOOL_WAIT_S = 0.02        # of a step when all that is left to do is tools
 WORTH_COPYING = 16        # tokens of a prefix in another slot
 WORTH_WAITING = 64        # tokens of a prefix that another sequence is reading just now
 
 
 def banned(tokenizer, vocab_size):
-    """(3, vocab_size) float32 to be added to the logits, one row a state: -inf where a token would break the format."""
+    """(3, vocab_size) float32 for the logits, one row a state: -inf where a token would break the format."""
     stops = {tokenizer.special("<|assistant_end|>"), tokenizer.bos_id}
     bias = torch.zeros(3, vocab_size)
     bias[:, tokenizer.vocab_size:] = -math.inf
@@ -40,7 +37,7 @@ def banned(tokenizer, vocab_size):
 
 
 def common_prefix(a, b):
-    """How many tokens two lists share at their beginning."""
+    """How many tokens two lists begin with alike."""
     return sum(takewhile(bool, map(eq, a, b)))
 
 
@@ -54,14 +51,11 @@ class Slot:
 
 
 class Batcher:
-    """`batch_size` slots of one cache. Sequences wait, join a free slot, are decoded together, and leave.
-
-    `beside` bounds the prompt tokens of a step in which others decode. Not thread-safe: one thread owns it.
-    """
+    """`batch_size` slots of one cache, owned by one thread; `beside` bounds the prompt tokens read while others decode."""
 
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
-        own = getattr(model, "runner", None)                  # what stands in for a GPT in tests brings its own
+        own = getattr(model, "runner", None)                  # tests' stand-ins for a GPT bring one
         self.runner = own(batch_size, capacity) if own else Fast(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
         self.free = [Slot(i) for i in range(batch_size)]      # in order of leaving, as what runs is in order of joining
@@ -70,7 +64,7 @@ class Batcher:
 
     @property
     def active(self):
-        """The sequences that have a slot, oldest first."""
+        """The sequences that have a slot."""
         return [slot.sequence for slot in self.running]
 
     @property
@@ -87,14 +81,14 @@ class Batcher:
         self.waiting.append(sequence)
 
     def remove(self, sequence):
-        """Drop a sequence, waiting or active, and free its slot. One that is not here is ignored."""
+        """Drop a sequence, waiting or active, if it is here."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)
         self._leave(lambda other: other is sequence)
 
     @torch.inference_mode()
     def step(self):
-        """Let newcomers join, read a bounded number of prompt tokens, and one token for every row that decodes.
+        """Let newcomers join, read some prompt tokens and one of every row that decodes.
 
         Returns the sequences that gained tokens or ended.
         """
@@ -115,7 +109,7 @@ class Batcher:
 
     # ---- join and leave
     def _join(self, sequence):
-        """Give the first who waits a slot that knows the beginning of the prompt; False: it is being read just now."""
+        """Give a sequence a slot that knows the beginning of its prompt; False: another is reading that just now."""
         prompt, source, n = sequence.prompt, self.free[0], 0
         if self.runner.any_start:
             known = {slot: common_prefix(slot.tokens, prompt[:-1]) for slot in self.free + self.running}
@@ -144,7 +138,7 @@ class Batcher:
 
     # ---- one step
     def _plan(self):
-        """[(slot, Piece)] of this step in order of slots: what decodes, and chunks of prompts and of tools' results."""
+        """[(slot, Piece)] of this step in order of slots."""
         todo = [(slot, len(slot.sequence) - len(slot.tokens)) for slot in self.running if slot.sequence.call is None]
         budget, work = self.beside if any(n == 1 for _, n in todo) else PREFILL_TOKENS, []
         for slot, n in todo:
@@ -179,7 +173,7 @@ class Batcher:
                 self._calls[sequence] = self._pool.submit(tools.run_tool, sequence.call)
 
     def _take_results(self):
-        """Hand over what tools have found; returns their sequences. Waits a little when there is nothing else to do."""
+        """Hand over what tools have found; returns their sequences."""
         if self._calls and len(self._calls) == len(self.running):
             wait(self._calls.values(), TOOL_WAIT_S, FIRST_COMPLETED)
         done = [sequence for sequence, call in self._calls.items() if call.done()]
@@ -190,7 +184,7 @@ class Batcher:
 
 @dataclass
 class Completion:
-    """A finished reply: `ids` without the closing token, `sampled` 1 where the model chose and 0 where a tool did."""
+    """A finished reply; fields as in `Sequence`."""
 
     ids: list[int]
     sampled: list[int]
@@ -200,8 +194,7 @@ class Completion:
 class Engine:
     """Generates with `model` (eval mode, on its device); a conversation may hold `max_len` tokens, prompt and answer.
 
-    max_len defaults to the length that the model was trained at. Rotary positions allow more, at falling quality.
-    `options` are those of `runner.Fast`: deterministic, int8.
+    More than the model was trained at is allowed, at falling quality. `options` are those of `runner.Fast`.
     """
 
     def __init__(self, model, tokenizer, max_len=None, **options):
@@ -209,11 +202,11 @@ class Engine:
         self.max_len, self._chat = max_len or model.config.sequence_len, None
 
     def batcher(self, batch_size, capacity=None, **settings):
-        """A Batcher of this model for who wants to drive the steps himself."""
+        """A Batcher of this model, to drive step by step."""
         return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
 
     def generate(self, prompts, *, batch_size=64, **sampling) -> list[Completion]:
-        """One Completion a prompt (a list of token ids), in order; keywords as in `Sampling`, sequence i has index i.
+        """One Completion a prompt (a list of token ids), in order; keywords as in `Sampling`.
 
         Raises UsageError before any work when a prompt leaves no room below max_len.
         """
@@ -232,8 +225,7 @@ class Engine:
     def stream(self, prompt, **sampling):
         """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work.
 
-        All streams share a slot, so the next turn of a conversation reads only what is new, with the model's weights
-        as they were at the first.
+        All streams share a slot: the next turn reads only what is new, with the weights as they were at the first.
         """
         sampling = Sampling(**sampling)
         self._chat = self._chat or self.batcher(1)

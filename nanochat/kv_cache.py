@@ -1,5 +1,5 @@
 """
-The keys and values of a batch of conversations: tensors without policy. Who sits in which row is the engine's business.
+The keys and values of a batch of conversations; who sits in which row is the engine's business.
 """
 import torch
 
@@ -7,8 +7,8 @@ import torch
 class KVCache:
     """Keys and values of B rows (slots): k, v (n_layer, B, S, n_kv_head, head_dim), in the model's dtype unless told.
 
-    In memory a head's positions stand together (the views are transposed), which is faster. The last `offset` channels of
-    a key are stored one position on (`gpt.offset_keys`), for which k has room for one position more.
+    In memory a head's positions stand together, which is faster. The last `offset` channels of a key are stored one
+    position on (`gpt.offset_keys`), for which k has room for one more.
     """
 
     def __init__(self, model, batch_size, capacity, dtype=None):
@@ -18,6 +18,6 @@ class KVCache:
                                       dtype=dtype or model.dtype).transpose(2, 3) for positions in (capacity + 1, capacity))
 
     def copy(self, source, target, n):
-        """Copy the first n tokens of slot `source` over those of slot `target`."""
+        """Copy the first n tokens of one slot to another."""
         for x in (self.k, self.v):
             x[:, target, :n + 1] = x[:, source, :n + 1]

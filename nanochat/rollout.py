@@ -17,7 +17,7 @@ from nanochat.dataloader import Batch
 
 @dataclass(frozen=True)
 class Rollout:
-    """One sampled answer: prompt and completion ids, which completion tokens the model sampled, and its reward."""
+    """One sampled answer; `sampled` says which of its `ids` the model chose."""
 
     prompt: list
     ids: list
@@ -42,8 +42,8 @@ def sample(engine, tokenizer, tasks_and_items, samples, **sampling):
 def make_batches(groups, device_batch_size, pad_id, rt):
     """(this rank's micro-batches, global mean reward) from this rank's groups of rollouts; every rank must call.
 
-    Groups whose rewards are all equal teach nothing and are left out. The count of every Batch is the global number of
-    sampled tokens that do teach, so the loss is a mean over tokens.
+    Groups whose rewards are all equal teach nothing and are left out. Every Batch counts the sampled tokens of all ranks
+    that do teach, so the loss is a mean over tokens.
     """
     taught, rewards = [], [r.reward for group in groups for r in group]
     for group in groups:

@@ -1,9 +1,8 @@
 """
 Runs a GPT over pieces of many conversations at once and keeps their keys and values. It knows no text and no policy.
 
-What is fast was measured: one matrix for query, key and value; rotation as one complex product of neighbouring channels;
-views on the cache made once a step; on a CPU weights in oneDNN's layout, and attention in float32, several times as fast
-there as in bf16.
+Measured to be fast: one matrix for query, key and value; rotation as one complex product; views on the cache made once a
+step; on a CPU weights in oneDNN's layout, and attention in float32, several times as fast there as in bf16.
 """
 import warnings
 from itertools import groupby
@@ -17,12 +16,12 @@ from nanochat.common import UsageError
 from nanochat.kv_cache import KVCache
 
 TILE = 16           # rows of every matrix product when deterministic
-KEY_BLOCK = 512     # and the keys of every attention are a multiple of this: what the CPU's kernel takes at a time
-QUERIES = 8         # and its query is there so often: with fewer the buffers of the kernel's threads are aligned unlike
+KEY_BLOCK = 512     # and keys of every attention in multiples: what the CPU's kernel takes at a time
+QUERIES = 8         # and copies of its query: with fewer the buffers of the kernel's threads are aligned unlike
 
 
 class Piece(NamedTuple):
-    """Tokens to be read in `slot`, whose first `start` positions are in the cache."""
+    """Tokens to be read in `slot` from position `start`."""
 
     slot: int
     start: int
@@ -42,10 +41,10 @@ def runs(pieces):
 
 
 class _Run:
-    """The part of a step whose attention is one call: its views on the cache, of all layers."""
+    """The part of a step whose attention is one call."""
 
     def __init__(self, run, first, cache, scale, exact):
-        self.scale, self.exact, self.causal, self.index, self.mask = scale, exact, False, None, None
+        self.scale, self.exact, self.index, self.mask = scale, exact, None, None
         n, device, starts = len(run[0].tokens), cache.v.device, [piece.start for piece in run]
         slots, at, end = slice(run[0].slot, run[-1].slot + 1), starts[0], max(starts) + n
         seen = -(-end // KEY_BLOCK) * KEY_BLOCK if exact else end
@@ -62,14 +61,13 @@ class _Run:
             last = torch.tensor(starts, device=device)[:, None] + torch.arange(n, device=device)
             hidden = torch.arange(seen, device=device) > last[:, None, :, None]
             self.mask = torch.zeros(hidden.shape, dtype=v.dtype, device=device).masked_fill_(hidden, -torch.inf)
-        elif n > 1:
-            self.causal = True
+        self.causal = n > 1 and self.mask is None
         if exact and n > 1:                        # each token by itself, as when it is decoded
             self.shape, self.mask = (n, 1), self.mask.transpose(1, 2).reshape(n, 1, 1, seen)
             self.keys, self.values = ([x.expand(n, -1, -1, -1) for x in part] for part in (self.keys, self.values))
 
     def attend(self, layer, q, k, v):
-        """Store this run's k, v (rows, H, D) and let its q attend to all that is stored: (rows, H * D)."""
+        """Store k, v (rows, H, D) and let q attend to all that is stored: (rows, H * D)."""
         for into, x in zip(self.into, (*k.split(self.split, -1), v)):
             if self.index is None:
                 into[layer].copy_(x)
@@ -81,15 +79,14 @@ class _Run:
             q = q.expand(-1, -1, QUERIES, -1)
         y = F.scaled_dot_product_attention(q, keys, values, self.mask, 0.0, self.causal, scale=self.scale,
                                            enable_gqa=q.size(1) != keys.size(1))
-        y = y[:, :, :1] if self.exact else y
-        return y.transpose(1, 2).reshape(-1, q.size(1) * q.size(3))
+        return (y[:, :, :1] if self.exact else y).transpose(1, 2).reshape(-1, q.size(1) * q.size(3))
 
 
 class Fast:
     """The forward pass of a GPT for inference, with weights as they are now.
 
-    `deterministic` (CPU): a token's result is the same bits whatever else is in the step, the slot, the chunks and the
-    cache, since every matrix product has TILE rows and every attention one query and whole blocks of keys.
+    `deterministic` (CPU): a token's result is the same bits in any step, slot, chunks and cache, since every matrix product
+    has TILE rows and every attention one query and whole blocks of keys.
     """
 
     any_start = True
@@ -164,7 +161,7 @@ class Fast:
 
 
 def tiles(pieces):
-    """The pieces, cut where needed, in groups of TILE tokens; the last group may have fewer."""
+    """The pieces, cut where needed, in groups of TILE tokens or, the last, fewer."""
     rows = [(piece.slot, piece.start + i, token) for piece in pieces for i, token in enumerate(piece.tokens)]
     for first in range(0, len(rows), TILE):
         parts = [list(part) for _, part in groupby(rows[first:first + TILE], key=itemgetter(0))]
@@ -197,12 +194,12 @@ def pack_int8(weight, relu=False):
 def pack_plain(weight, relu=False):
     """f(x, residual=None): x @ weight.T, cut at 0 if `relu`, plus residual; x and residual in float32.
 
-    Of oneDNN's layout a product of 1 to 32 rows takes half the time of F.linear.
+    In oneDNN's layout 1 to 32 rows take half the time of F.linear.
     """
     dtype, on_cpu, ops = weight.dtype, weight.device.type == "cpu", torch.ops.mkldnn
     if on_cpu:
         weight = ops._reorder_linear_weight(weight.contiguous(), 1)
-    plain, added = ops._linear_pointwise.default, ops._linear_pointwise.binary
+        plain, added = ops._linear_pointwise.default, ops._linear_pointwise.binary
 
     def linear(x, residual=None):
         if on_cpu and dtype == torch.float32 and residual is not None:

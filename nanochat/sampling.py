@@ -1,10 +1,11 @@
 """
-Choosing the next token: temperature, top-k, top-p and min-p for a whole batch at once, each row by its own settings.
+Choosing the next token for a whole batch at once, each row by its own settings.
 
 Pure functions of logits (-inf where a token is not allowed) and of random numbers that the caller draws. All filters are
 thresholds on the logit, so a row's choice depends on that row alone.
 """
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,10 @@ from nanochat.common import UsageError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a reply is sampled. temperature 0 is greedy; top_k None or 0, top_p None or 1 and other Nones are off.
+    """How a reply is sampled. temperature 0 is greedy; top_k 0, top_p 1 and every None is off.
 
-    A reply ends before any of the strings in `stop`. `logprobs` k asks for the log-probability of each token and of the
-    k likeliest, among the tokens allowed and before all other settings.
+    A reply ends before any string in `stop`. `logprobs` k asks for the log-probability of each token and of the k
+    likeliest, among those allowed and before all other settings.
     """
 
     max_new_tokens: int = 256
@@ -32,17 +33,17 @@ class Sampling:
     logprobs: int | None = None
 
     def __post_init__(self):
-        for name, wanted, holds in (
-                ("max_new_tokens", "at least 1", lambda n: n >= 1),
-                ("temperature", "0 or more", lambda t: 0 <= t < math.inf),
-                ("top_k", "0 (off) or more", lambda k: k is None or k >= 0),
-                ("top_p", "above 0 and at most 1", lambda p: p is None or 0 < p <= 1),
-                ("min_p", "0 (off) to 1", lambda p: p is None or 0 <= p <= 1),
-                ("repetition_penalty", "above 0", lambda p: p is None or 0 < p < math.inf),
-                ("stop", "a tuple of strings that are not empty", lambda s: isinstance(s, tuple) and all(s)),
-                ("logprobs", "0 or more", lambda k: k is None or k >= 0)):
-            if not holds(getattr(self, name)):
-                raise UsageError(f"{name} must be {wanted}, got {getattr(self, name)}.")
+        least, most = math.ulp(0.0), sys.float_info.max
+        for name, wanted, low, high in (
+                ("max_new_tokens", "at least 1", 1, most), ("temperature", "0 or more", 0, most),
+                ("top_k", "0 (off) or more", 0, most), ("top_p", "above 0 and at most 1", least, 1),
+                ("min_p", "0 (off) to 1", 0, 1), ("repetition_penalty", "above 0", least, most),
+                ("logprobs", "0 or more", 0, most)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name} must be {wanted}, got {value}.")
+        if not isinstance(self.stop, tuple) or not all(self.stop):
+            raise UsageError(f"stop must be a tuple of strings that are not empty, got {self.stop}.")
 
 
 def penalise(logits, ids, penalty):
@@ -64,8 +65,8 @@ def likeliest(logits, tokens, counts):
 def sample(logits, temperature, top_k, top_p, uniform, min_p=(0.0,)):
     """One token a row from logits (n, V) float32: (n,) int64. The other arguments have a number for each row.
 
-    temperature 0 takes the largest logit; top_k 0, top_p 1 (arXiv 1904.09751) and min_p 0 (arXiv 2407.01082) are off. A
-    token is drawn by inverting the cumulative distribution at the row's own uniform number in [0, 1).
+    Nucleus sampling (top_p): arXiv 1904.09751; min_p: arXiv 2407.01082. A token is drawn by inverting the cumulative
+    distribution at the row's `uniform` in [0, 1).
     """
     if not any(temperature):
         return logits.argmax(-1)

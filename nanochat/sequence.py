@@ -14,9 +14,8 @@ class Sequence:
     """The state of one reply: its tokens so far, the tool machine, and whether it has ended.
 
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0 where a
-    tool's output was forced; `logprobs[i]` is (log-probability, [(token, log-probability) of the likeliest]) or None.
-    `call` is code that waits for `resume`. `finish_reason` is None, then "stop" or "length". `index` tells apart the
-    replies to one prompt and seed.
+    tool did; `logprobs[i]` is (log-probability, [(token, log-probability) of the likeliest]) or None. `call` is code that
+    waits for `resume`. `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
     """
 
     def __init__(self, tokenizer, prompt, sampling, index=0):
@@ -32,22 +31,22 @@ class Sequence:
 
     @property
     def state(self):
-        """FREE, IN_CODE or NO_TOOLS: which special tokens the model may choose next."""
+        """FREE, IN_CODE or NO_TOOLS."""
         if self._code is not None:
             return IN_CODE
         return FREE if self.sampling.use_tools and self.tool_calls < MAX_TOOL_CALLS else NO_TOOLS
 
     def uniform(self):
-        """The random number in [0, 1) of the next token: a function of seed, index and position alone."""
+        """The random number in [0, 1) of the next token, by seed, index and position alone."""
         return (mix_seed(self.sampling.seed, self.index, len(self.ids)) >> 10) / 2**53
 
     def tokens(self, start, stop):
-        """The tokens start..stop-1 of prompt and reply."""
+        """Those start..stop-1 of prompt and reply."""
         n = len(self.prompt)
         return self.prompt[start:stop] + self.ids[max(0, start - n): max(0, stop - n)]
 
     def accept(self, token, logprobs=None):
-        """Take the next token, which the model sampled."""
+        """Take the next token, chosen by the model."""
         special = self.tokenizer.special
         if token in (special("<|assistant_end|>"), self.tokenizer.bos_id):
             self.finish_reason = "stop"
@@ -80,11 +79,9 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Event:
-    """Something a reader of the stream sees: "text" comes in pieces, "python" and "python_output" come whole.
+    """What a reader of the stream sees: "text" in pieces, "python" and "python_output" whole, at last "end" with `usage`.
 
-    The last one is "end" with finish_reason and usage {"prompt_tokens", "completion_tokens", "cached_tokens"}. When asked
-    for, a "text" has for each of its tokens the `logprobs` {"token": str, "bytes": [int], "logprob": float, "top": [the
-    same without "top"]}.
+    When asked for, a "text" has for each token `logprobs` {"token", "bytes", "logprob", "top": [the same without "top"]}.
     """
 
     kind: str
@@ -97,13 +94,13 @@ class Event:
 class TextStream:
     """Turns a sequence's tokens into Events as they come: no half character, none dropped, no special token as text.
 
-    Text that may be the beginning of a stop string is held back until it is known; `stopped` says that one was found.
+    Text that may begin a stop string is held back; `stopped` says that one was found.
     """
 
     def __init__(self, tokenizer):
         special = tokenizer.special
         self.tokenizer, self.kind, self.stopped, self._taken = tokenizer, "text", False, 0
-        self._held, self._sent, self._scored, self._parts = "", 0, [], []    # _scored: (first character, logprobs)
+        self._held, self._scored = "", []       # text not sent; (first character in it, logprobs) of its tokens
         self._begins = None     # whether the next blank is the format's, which begins every text part of a reply with one
         self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
                         special("<|python_end|>"): "text", special("<|output_end|>"): "text"}
@@ -122,7 +119,7 @@ class TextStream:
                 continue
             if logprobs:
                 entry = {**self._entry(token, logprobs[0]), "top": [self._entry(*pair) for pair in logprobs[1]]}
-                self._scored.append((self._sent + len(self._held), entry))
+                self._scored.append((len(self._held), entry))
             events += self._piece(self._decoder.decode(self.tokenizer.decode_bytes([token])), stops)
         if sequence.finish_reason:
             usage = {"prompt_tokens": len(sequence.prompt), "completion_tokens": len(sequence.ids),
@@ -135,13 +132,13 @@ class TextStream:
         return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": logprob}
 
     def _piece(self, text, stops=()):
-        if self.kind != "text":
-            self._parts.append(text)
-        if self.kind != "text" or self.stopped:
+        if self.stopped:
             return []
-        if text and self._begins:
+        if self.kind == "text" and text and self._begins:
             text, self._begins = text.removeprefix(" "), False
         self._held += text
+        if self.kind != "text":
+            return []
         if found := [at for stop in stops if (at := self._held.find(stop)) >= 0]:
             self.stopped, self._held, stops = True, self._held[:min(found)], ()
         begun = [n for stop in stops for n in range(1, len(stop)) if self._held.endswith(stop[:n])]
@@ -151,16 +148,16 @@ class TextStream:
         """The held text but its last `keep` characters, with the logprobs of the tokens that began in it."""
         cut = len(self._held) - keep
         text, self._held = self._held[:cut], self._held[cut:]
-        self._sent += cut
-        known = [entry for start, entry in self._scored if start < self._sent]
-        self._scored = self._scored[len(known):]
+        known = [entry for at, entry in self._scored if at < cut]
+        self._scored = [(at - cut, entry) for at, entry in self._scored if at >= cut]
         return [Event("text", text, logprobs=known)] if text else []
 
     def _close(self):
         """End the current part: a character cut off in the middle becomes one replacement character."""
-        events = self._piece(self._decoder.decode(b"", final=True)) + self._send(0)
-        self._decoder.reset()
-        self._sent, self._scored = 0, []
-        if self.kind != "text":
-            events, self._parts = [Event(self.kind, "".join(self._parts))], []
+        events = self._piece(self._decoder.decode(b"", final=True))
+        if self.kind == "text":
+            events += self._send(0)
+        else:
+            events, self._held = [Event(self.kind, self._held)], ""
+        self._scored = []
         return events
