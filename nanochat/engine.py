@@ -23,7 +23,7 @@ from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 PREFILL_TOKENS = 16384    # prompt tokens of one step while nobody decodes: bounds its memory
 TOOL_WAIT_S = 0.02        # of a step when all that is left to do is tools
 WORTH_COPYING = 16        # tokens of a prefix in another slot
-WORTH_WAITING = 64        # tokens of a prefix that another sequence is reading just now
+WORTH_WAITING = 64        # tokens of a prefix that another is reading just now
 
 
 def banned(tokenizer, vocab_size):
@@ -43,7 +43,7 @@ def common_prefix(a, b):
 
 @dataclass(eq=False)
 class Slot:
-    """A row of the cache: the tokens it holds, and who sits there."""
+    """A row of the cache, its tokens, and who sits there."""
 
     index: int
     tokens: list = field(default_factory=list)
@@ -51,21 +51,16 @@ class Slot:
 
 
 class Batcher:
-    """`batch_size` slots of one cache, owned by one thread; `beside` bounds the prompt tokens read while others decode."""
+    """The slots of one cache, owned by one thread; `beside` bounds the prompt tokens read while others decode."""
 
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
         own = getattr(model, "runner", None)                  # tests' stand-ins for a GPT bring one
         self.runner = own(batch_size, capacity) if own else Fast(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
-        self.free = [Slot(i) for i in range(batch_size)]      # in order of leaving, as what runs is in order of joining
+        self.free = [Slot(i) for i in range(batch_size)]      # in order of leaving
         self.running, self.waiting = [], deque()
         self._pool, self._calls = ThreadPoolExecutor(4), {}
-
-    @property
-    def active(self):
-        """The sequences that have a slot."""
-        return [slot.sequence for slot in self.running]
 
     @property
     def idle(self):
@@ -88,10 +83,7 @@ class Batcher:
 
     @torch.inference_mode()
     def step(self):
-        """Let newcomers join, read some prompt tokens and one of every row that decodes.
-
-        Returns the sequences that gained tokens or ended.
-        """
+        """Let newcomers join, read some prompts, decode. Returns the sequences that gained tokens or ended."""
         touched = self._take_results()
         while self.waiting and self.free and self._join(self.waiting[0]):
             self.waiting.popleft()
@@ -109,7 +101,7 @@ class Batcher:
 
     # ---- join and leave
     def _join(self, sequence):
-        """Give a sequence a slot that knows the beginning of its prompt; False: another is reading that just now."""
+        """Give a sequence a slot that knows its beginning; False: another is reading that just now."""
         prompt, source, n = sequence.prompt, self.free[0], 0
         if self.runner.any_start:
             known = {slot: common_prefix(slot.tokens, prompt[:-1]) for slot in self.free + self.running}

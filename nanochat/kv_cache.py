@@ -5,17 +5,17 @@ import torch
 
 
 class KVCache:
-    """Keys and values of B rows (slots): k, v (n_layer, B, S, n_kv_head, head_dim), in the model's dtype unless told.
+    """Keys and values of B rows (slots): k, v (n_layer, B, S, n_kv_head, head_dim).
 
     In memory a head's positions stand together, which is faster. The last `offset` channels of a key are stored one
     position on (`gpt.offset_keys`), for which k has room for one more.
     """
 
-    def __init__(self, model, batch_size, capacity, dtype=None):
-        c, self.capacity, self.offset = model.config, capacity, model.config.offset_channels
+    def __init__(self, model, batch_size, capacity, dtype):
+        c, self.offset = model.config, model.config.offset_channels
         # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory would still be NaN.
-        self.k, self.v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), device=model.device,
-                                      dtype=dtype or model.dtype).transpose(2, 3) for positions in (capacity + 1, capacity))
+        self.k, self.v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=dtype,
+                                      device=model.device).transpose(2, 3) for positions in (capacity + 1, capacity))
 
     def copy(self, source, target, n):
         """Copy the first n tokens of one slot to another."""

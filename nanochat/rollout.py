@@ -26,14 +26,14 @@ class Rollout:
 
 
 def sample(engine, tokenizer, tasks_and_items, samples, **sampling):
-    """`samples` rollouts for each (task, conversation): a list of lists; keywords as in `sampling.Sampling`."""
+    """`samples` rollouts for each (task, conversation): a list of lists."""
     prompts = [render_prompt(tokenizer, conversation["messages"][:-1]) for _, conversation in tasks_and_items]
     replies = iter(engine.generate([prompt for prompt in prompts for _ in range(samples)], batch_size=128, **sampling))
     end = tokenizer.special("<|assistant_end|>")
 
     def judge(task, conversation, prompt, reply):
-        closing = [end] * (reply.finish_reason == "stop")
-        return Rollout(prompt, reply.ids + closing, reply.sampled + [1] * len(closing),
+        stopped = reply.finish_reason == "stop"
+        return Rollout(prompt, reply.ids + [end] * stopped, reply.sampled + [1] * stopped,
                        task.reward(conversation, parse_reply(tokenizer, reply.ids)))
     return [[judge(task, conversation, prompt, reply) for reply in islice(replies, samples)]
             for (task, conversation), prompt in zip(tasks_and_items, prompts)]
@@ -63,6 +63,6 @@ def make_batches(groups, device_batch_size, pad_id, rt):
             begin, end = len(r.prompt), len(r.prompt) + len(r.ids)
             tokens[row, :end] = torch.tensor(r.prompt + r.ids)
             weight[row, begin:end] = torch.tensor(r.sampled, dtype=torch.float32) * advantage
-        rows = list(range(start, start + len(part)))
-        batches.append(Batch(tokens[:, :-1], tokens[:, 1:], weight[:, 1:], max(1.0, n_tokens), rows))
+        batches.append(Batch(tokens[:, :-1], tokens[:, 1:], weight[:, 1:], max(1.0, n_tokens),
+                             list(range(start, start + len(part)))))
     return batches, reward / n

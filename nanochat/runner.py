@@ -1,12 +1,11 @@
 """
 Runs a GPT over pieces of many conversations at once and keeps their keys and values. It knows no text and no policy.
 
-Measured to be fast: one matrix for query, key and value; rotation as one complex product; views on the cache made once a
-step; on a CPU weights in oneDNN's layout, and attention in float32, several times as fast there as in bf16.
+Measured to be fast: one matrix for query, key and value; rotation as a complex product; views on the cache made once a
+step; on a CPU weights in oneDNN's layout, and attention in float32.
 """
 import warnings
 from itertools import groupby
-from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -29,7 +28,7 @@ class Piece(NamedTuple):
 
 
 def runs(pieces):
-    """The pieces in lists: single tokens of neighbouring slots together, a longer piece alone."""
+    """The pieces in lists: single tokens of neighbouring slots together, longer ones alone."""
     found = []
     for piece in pieces:
         last = found and found[-1][-1]
@@ -85,8 +84,8 @@ class _Run:
 class Fast:
     """The forward pass of a GPT for inference, with weights as they are now.
 
-    `deterministic` (CPU): a token's result is the same bits in any step, slot, chunks and cache, since every matrix product
-    has TILE rows and every attention one query and whole blocks of keys.
+    `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since every matrix
+    product has TILE rows and every attention one query and whole blocks of keys.
     """
 
     any_start = True
@@ -115,7 +114,7 @@ class Fast:
                 self.pack(block.mlp.c_fc.weight, relu=True), self.pack(block.mlp.c_proj.weight))
 
     def forward(self, pieces):
-        """The last hidden state (len(pieces), C) of each piece, in order of slots."""
+        """The last hidden state of each piece: (len(pieces), C)."""
         if not self.exact:
             return self._forward(pieces)
         last = {piece.slot: x for group in tiles(pieces) for piece, x in zip(group, self._forward(group))}
@@ -152,7 +151,7 @@ class Fast:
         return x[torch.tensor([len(piece.tokens) for piece in pieces], device=device).cumsum(0) - 1]
 
     def logits(self, hidden):
-        """hidden (n, C) -> float32 logits (n, vocab_size)."""
+        """hidden (n, C) -> float32 (n, vocab_size)."""
         if self.exact:
             logits = torch.cat([self.head(F.pad(x, (0, 0, 0, TILE - len(x))))[:len(x)] for x in hidden.split(TILE)])
         else:
@@ -161,10 +160,10 @@ class Fast:
 
 
 def tiles(pieces):
-    """The pieces, cut where needed, in groups of TILE tokens or, the last, fewer."""
+    """The pieces, cut where needed, in groups of at most TILE tokens."""
     rows = [(piece.slot, piece.start + i, token) for piece in pieces for i, token in enumerate(piece.tokens)]
     for first in range(0, len(rows), TILE):
-        parts = [list(part) for _, part in groupby(rows[first:first + TILE], key=itemgetter(0))]
+        parts = [list(part) for _, part in groupby(rows[first:first + TILE], key=lambda row: row[0])]
         yield [Piece(*part[0][:2], [token for *_, token in part]) for part in parts]
 
 

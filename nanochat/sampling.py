@@ -2,7 +2,7 @@
 Choosing the next token for a whole batch at once, each row by its own settings.
 
 Pure functions of logits (-inf where a token is not allowed) and of random numbers that the caller draws. All filters are
-thresholds on the logit, so a row's choice depends on that row alone.
+thresholds on the logit: a row's choice depends on it alone.
 """
 import math
 import sys
@@ -54,7 +54,7 @@ def penalise(logits, ids, penalty):
 
 
 def likeliest(logits, tokens, counts):
-    """[(log-probability of tokens[i], [(token, log-probability) of the counts[i] likeliest])], a row of logits (n, V)."""
+    """[(log-probability of tokens[i], [(token, log-probability) of the counts[i] likeliest])] of logits (n, V)."""
     logprobs = logits.log_softmax(-1)
     best = logprobs.topk(min(max(counts), logits.size(-1)))
     chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
@@ -63,7 +63,7 @@ def likeliest(logits, tokens, counts):
 
 
 def sample(logits, temperature, top_k, top_p, uniform, min_p=(0.0,)):
-    """One token a row from logits (n, V) float32: (n,) int64. The other arguments have a number for each row.
+    """One token a row of logits (n, V) float32: (n,) int64. All else has a number for each row.
 
     Nucleus sampling (top_p): arXiv 1904.09751; min_p: arXiv 2407.01082. A token is drawn by inverting the cumulative
     distribution at the row's `uniform` in [0, 1).

@@ -1,5 +1,5 @@
 """
-One reply: what may be sampled next, when a tool is asked, when it ends, and its text as it comes. No tensor here.
+One reply: what may be sampled next, when a tool is asked, when it ends, and its text. No tensor here.
 """
 import codecs
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ FREE, IN_CODE, NO_TOOLS = range(3)   # what a sequence may sample next; index in
 
 
 class Sequence:
-    """The state of one reply: its tokens so far, the tool machine, and whether it has ended.
+    """The state of one reply.
 
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0 where a
-    tool did; `logprobs[i]` is (log-probability, [(token, log-probability) of the likeliest]) or None. `call` is code that
-    waits for `resume`. `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
+    tool did; `logprobs[i]` is (log-probability, [(token, log-probability) of the likeliest]) or None. `call` is code
+    that waits for `resume`. `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
     """
 
     def __init__(self, tokenizer, prompt, sampling, index=0):
@@ -24,7 +24,7 @@ class Sequence:
         self.room = sampling.max_new_tokens   # lowered to what the cache can hold by Batcher.add
         self.cached_tokens = 0                # of the prompt, found in the prefix cache
         self.tool_calls, self.call, self._code = 0, None, None
-        self._reader = TextStream(tokenizer) if sampling.stop else None
+        self._reader = TextStream(tokenizer)
 
     def __len__(self):
         return len(self.prompt) + len(self.ids)
@@ -60,7 +60,7 @@ class Sequence:
             self._code.append(token)
 
     def resume(self, result):
-        """Take the tool's `result` (text), whose tokens the model reads but did not choose."""
+        """Take the tool's `result` (text), which the model reads but did not choose."""
         self.call, special = None, self.tokenizer.special
         self._add([special("<|output_start|>"), *self.tokenizer.encode(result), special("<|output_end|>")], 0)
 
@@ -69,9 +69,9 @@ class Sequence:
         self.ids += tokens
         self.sampled += [sampled] * len(tokens)
         self.logprobs += [logprobs] * len(tokens)
-        if self._reader:
+        if self.sampling.stop:
             self._reader.take(self)
-        if self._reader and self._reader.stopped:
+        if self._reader.stopped:
             self.finish_reason = "stop"
         elif len(self.ids) >= self.room:
             self.finish_reason = "length"
@@ -79,9 +79,9 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Event:
-    """What a reader of the stream sees: "text" in pieces, "python" and "python_output" whole, at last "end" with `usage`.
+    """What a reader sees: "text" in pieces, "python" and "python_output" whole, at last "end" with `usage`.
 
-    When asked for, a "text" has for each token `logprobs` {"token", "bytes", "logprob", "top": [the same without "top"]}.
+    When asked for, a "text" has for each token `logprobs` {"token", "bytes", "logprob", "top": [the same but "top"]}.
     """
 
     kind: str
@@ -101,13 +101,13 @@ class TextStream:
         special = tokenizer.special
         self.tokenizer, self.kind, self.stopped, self._taken = tokenizer, "text", False, 0
         self._held, self._scored = "", []       # text not sent; (first character in it, logprobs) of its tokens
-        self._begins = None     # whether the next blank is the format's, which begins every text part of a reply with one
+        self._begins = None     # whether the next blank is the format's, with which every text of a reply begins
         self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
                         special("<|python_end|>"): "text", special("<|output_end|>"): "text"}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def take(self, sequence):
-        """The events of the tokens that `sequence` gained since the last call; with "end" when it has finished."""
+        """The events of what `sequence` gained since the last call."""
         events, start, stops = [], self._taken, sequence.sampling.stop
         if self._begins is None:                             # what goes on with a plain text keeps its first blank
             self._begins = sequence.prompt[-1] == self.tokenizer.special("<|assistant_start|>")
@@ -145,7 +145,7 @@ class TextStream:
         return self._send(max(begun, default=0))
 
     def _send(self, keep):
-        """The held text but its last `keep` characters, with the logprobs of the tokens that began in it."""
+        """The held text but its last `keep` characters."""
         cut = len(self._held) - keep
         text, self._held = self._held[:cut], self._held[cut:]
         known = [entry for at, entry in self._scored if at < cut]
@@ -153,7 +153,7 @@ class TextStream:
         return [Event("text", text, logprobs=known)] if text else []
 
     def _close(self):
-        """End the current part: a character cut off in the middle becomes one replacement character."""
+        """End the current part; half a character becomes a replacement character."""
         events = self._piece(self._decoder.decode(b"", final=True))
         if self.kind == "text":
             events += self._send(0)

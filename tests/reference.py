@@ -17,7 +17,8 @@ class PlainCache(KVCache):
     """A cache for `GPT.hidden`, which calls `update` once a layer; its owner calls `advance` once a step."""
 
     def __init__(self, model, batch_size, capacity):
-        super().__init__(model, batch_size, capacity)
+        super().__init__(model, batch_size, capacity, model.dtype)
+        self.capacity = self.v.size(2)
         self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
 
     def rows(self, start, stop):
