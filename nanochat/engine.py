@@ -2,92 +2,72 @@
 Inference: continuous batching, a prefix cache and tools. It takes a model and a tokenizer and loads neither.
 
 `Batcher` owns the slots of a cache: sequences join as others leave, prompts are read in chunks beside the decoding, a
-free slot keeps its tokens for whoever begins with the same ones, tools run on threads. `Engine` is the door for offline
-work (`generate`) and for one conversation (`stream`); the web server drives a Batcher of its own.
-
-A token's random number is a function of seed, index and position, so a reply does not depend on who else is in the
-batch, beyond the rounding noise of differently shaped matrix products (and not even that when `deterministic`).
+free slot keeps its tokens for whoever begins with the same ones, tools run on threads. A reply does not depend on who
+else is in the batch, beyond the rounding noise of differently shaped matrix products (nor on that when `deterministic`).
 """
 import math
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import takewhile
+from operator import eq
 
 import torch
 
 from nanochat import tools
 from nanochat.common import UsageError
-from nanochat.gpt import GPT
-from nanochat.runner import Fast, Piece, Reference
+from nanochat.runner import Fast, Piece
 from nanochat.sampling import Sampling, likeliest, penalise, sample
 from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
-PREFILL_TOKENS = 16384    # prompt tokens of one step while nobody decodes: bounds its activations in memory
-TOOL_WAIT_S = 0.02        # how long a step waits when all that is left to do is tools
+PREFILL_TOKENS = 16384    # prompt tokens of one step while nobody decodes: bounds its memory
+TOOL_WAIT_S = 0.02        # of a step when all that is left to do is tools
 WORTH_COPYING = 16        # tokens of a prefix in another slot
-WORTH_WAITING = 64        # tokens of a prefix that another sequence is reading just now
+WORTH_WAITING = 64        # tokens of a prefix that another is reading just now
 
 
 def banned(tokenizer, vocab_size):
-    """(3, vocab_size) float32 to be added to the logits, one row a state: -inf where a token would break the format."""
-    special = tokenizer.special
-    stops = {special("<|assistant_end|>"), tokenizer.bos_id}
-    allowed = {FREE: stops | {special("<|python_start|>")}, NO_TOOLS: stops,
-               IN_CODE: stops | {special("<|python_end|>")}}
+    """(3, vocab_size) float32 for the logits, one row a state: -inf where a token would break the format."""
+    stops = {tokenizer.special("<|assistant_end|>"), tokenizer.bos_id}
     bias = torch.zeros(3, vocab_size)
     bias[:, tokenizer.vocab_size:] = -math.inf
-    for state, ids in allowed.items():
-        bias[state, sorted(tokenizer.special_ids - ids)] = -math.inf
+    for state, more in ((FREE, ["<|python_start|>"]), (IN_CODE, ["<|python_end|>"]), (NO_TOOLS, [])):
+        bias[state, sorted(tokenizer.special_ids - stops - set(map(tokenizer.special, more)))] = -math.inf
     return bias
 
 
 def common_prefix(a, b):
-    """How many tokens two lists share at their beginning."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    """How many tokens two lists begin with alike."""
+    return sum(takewhile(bool, map(eq, a, b)))
 
 
 @dataclass(eq=False)
 class Slot:
-    """A row of the cache: the tokens it holds, who sits there, and when it was left."""
+    """A row of the cache, its tokens, and who sits there."""
 
     index: int
     tokens: list = field(default_factory=list)
     sequence: Sequence | None = None
-    left: int = 0
 
 
 class Batcher:
-    """`batch_size` slots of one cache. Sequences wait, join a free slot, are decoded together, and leave.
-
-    `beside` bounds the prompt tokens of a step in which others decode. Not thread-safe: one thread owns it.
-    """
+    """The slots of one cache, owned by one thread; `beside` bounds the prompt tokens read while others decode."""
 
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
-        self.tokenizer, self.batch_size, self.capacity, self.beside = tokenizer, batch_size, capacity, beside
-        self.runner = (Fast if type(model) is GPT else Reference)(model, batch_size, capacity, **options)
+        self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
+        own = getattr(model, "runner", None)                  # tests' stand-ins for a GPT bring one
+        self.runner = own(batch_size, capacity) if own else Fast(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
-        self.slots = [Slot(i) for i in range(batch_size)]
-        self.waiting, self.running = deque(), []    # sequences in order of coming, slots in order of joining
-        self._pool, self._calls, self._left = ThreadPoolExecutor(4), {}, 0
-
-    @property
-    def active(self):
-        """The sequences that have a slot, oldest first."""
-        return [slot.sequence for slot in self.running]
+        self.free = [Slot(i) for i in range(batch_size)]      # in order of leaving
+        self.running, self.waiting = [], deque()
+        self._pool, self._calls = ThreadPoolExecutor(4), {}
 
     @property
     def idle(self):
         return not self.waiting and not self.running
 
     def add(self, sequence):
-        """Queue a sequence. Raises UsageError when its prompt leaves no room for an answer."""
+        """Queue a sequence. UsageError: its prompt leaves no room for an answer."""
         n = len(sequence.prompt)
         if not 0 < n < self.capacity:
             raise UsageError(f"the prompt has {n} tokens; it must have 1 to {self.capacity - 1} to leave room for an "
@@ -96,22 +76,16 @@ class Batcher:
         self.waiting.append(sequence)
 
     def remove(self, sequence):
-        """Drop a sequence, waiting or active, and free its slot. One that is not here is ignored."""
+        """Drop a sequence, waiting or active, if it is here."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)
-        for slot in self.running:
-            if slot.sequence is sequence:
-                self._leave(slot)
-                break
+        self._leave(lambda other: other is sequence)
 
     @torch.inference_mode()
     def step(self):
-        """Let newcomers join, read a bounded number of prompt tokens, and one token for every row that decodes.
-
-        Returns the sequences that gained tokens or ended.
-        """
+        """Let newcomers join, read some prompts, decode. Returns the sequences that gained tokens or ended."""
         touched = self._take_results()
-        while self.waiting and len(self.running) < self.batch_size and self._join(self.waiting[0]):
+        while self.waiting and self.free and self._join(self.waiting[0]):
             self.waiting.popleft()
         if work := self._plan():
             hidden = self.runner.forward([piece for _, piece in work])
@@ -122,41 +96,41 @@ class Batcher:
                 chosen = [work[i][0].sequence for i in ready]
                 self._choose(chosen, self.runner.logits(hidden if len(ready) == len(work) else hidden[ready]))
                 touched = list(dict.fromkeys(touched + chosen))
-        for slot in [slot for slot in self.running if slot.sequence.finish_reason]:
-            self._leave(slot)
+        self._leave(lambda sequence: sequence.finish_reason)
         return touched
 
-    # ------------------------------------------------------------------------------------------------- join and leave
+    # ---- join and leave
     def _join(self, sequence):
-        """Give the first who waits a slot that knows the beginning of the prompt; False: it is being read just now."""
-        prompt, source, n = sequence.prompt, None, 0
-        free = [slot for slot in self.slots if slot.sequence is None]
+        """Give a sequence a slot that knows its beginning; False: another is reading that just now."""
+        prompt, source, n = sequence.prompt, self.free[0], 0
         if self.runner.any_start:
-            known = {slot: common_prefix(slot.tokens, prompt[:-1]) for slot in self.slots}
-            source = max(self.slots, key=lambda slot: (known[slot], slot.sequence is None))
+            known = {slot: common_prefix(slot.tokens, prompt[:-1]) for slot in self.free + self.running}
+            source = max(known, key=known.get)
             n = known[source]
             if any(common_prefix(slot.sequence.prompt, prompt[:-1]) >= n + WORTH_WAITING for slot in self.running):
                 return False
         target = source
-        if source not in free or 4 * n < 3 * len(source.tokens):      # to share, not to spoil
-            target = min(free, key=lambda slot: slot.left)
+        if source.sequence or 4 * n < 3 * len(source.tokens):      # to share, not to spoil
+            target = self.free[0]
             if n >= WORTH_COPYING and target is not source:
                 self.runner.cache.copy(source.index, target.index, n)
             elif target is not source:
                 n = 0
         target.tokens, target.sequence, sequence.cached_tokens = prompt[:n], sequence, n
+        self.free.remove(target)
         self.running.append(target)
         return True
 
-    def _leave(self, slot):
-        self._left += 1
-        self._calls.pop(slot.sequence, None)
-        slot.sequence, slot.left = None, self._left
-        self.running.remove(slot)
+    def _leave(self, gone):
+        for slot in [slot for slot in self.running if gone(slot.sequence)]:
+            self._calls.pop(slot.sequence, None)
+            slot.sequence = None
+            self.running.remove(slot)
+            self.free.append(slot)
 
-    # ----------------------------------------------------------------------------------------------------- one step
+    # ---- one step
     def _plan(self):
-        """[(slot, Piece)] of this step in order of slots: what decodes, and chunks of prompts and of tools' results."""
+        """[(slot, Piece)] of this step in order of slots."""
         todo = [(slot, len(slot.sequence) - len(slot.tokens)) for slot in self.running if slot.sequence.call is None]
         budget, work = self.beside if any(n == 1 for _, n in todo) else PREFILL_TOKENS, []
         for slot, n in todo:
@@ -175,26 +149,23 @@ class Batcher:
         logits = raw = logits + self.bans[[s.state for s in sequences]]
         if any(s.repetition_penalty for s in settings):
             logits = raw.clone()
-        for row, (sequence, s) in enumerate(zip(sequences, settings)):
+        for row, sequence, s in zip(logits, sequences, settings):
             if s.repetition_penalty:   # the tokens that end things are never punished for having ended others
                 seen = set(sequence.prompt + sequence.ids) - self.tokenizer.special_ids
-                penalise(logits[row], sorted(seen), s.repetition_penalty)
-        tokens = sample(logits, [s.temperature for s in settings], [s.top_k or 0 for s in settings],
-                        [s.top_p or 1.0 for s in settings],
-                        [q.uniform() if s.temperature else 0.0 for q, s in zip(sequences, settings)],
-                        [s.min_p or 0.0 for s in settings]).tolist()
-        found = {}
-        if rows := [i for i, s in enumerate(settings) if s.logprobs is not None]:
-            k = max(settings[i].logprobs for i in rows)
-            for i, (p, best) in zip(rows, likeliest(raw[rows], [tokens[i] for i in rows], k)):
-                found[i] = (p, best[:settings[i].logprobs])
+                penalise(row, sorted(seen), s.repetition_penalty)
+        columns = zip(*((s.temperature, s.top_k or 0, s.top_p or 1.0, sequence.uniform() if s.temperature else 0.0,
+                         s.min_p or 0.0) for sequence, s in zip(sequences, settings)))
+        tokens, found = sample(logits, *columns).tolist(), {}
+        if asked := [i for i, s in enumerate(settings) if s.logprobs is not None]:
+            found = likeliest(raw[asked], [tokens[i] for i in asked], [settings[i].logprobs for i in asked])
+            found = dict(zip(asked, found))
         for i, (sequence, token) in enumerate(zip(sequences, tokens)):
             sequence.accept(token, found.get(i))
             if sequence.call is not None and not sequence.finish_reason:
                 self._calls[sequence] = self._pool.submit(tools.run_tool, sequence.call)
 
     def _take_results(self):
-        """Hand over what tools have found; returns their sequences. Waits a little when there is nothing else to do."""
+        """Hand over what tools have found; returns their sequences."""
         if self._calls and len(self._calls) == len(self.running):
             wait(self._calls.values(), TOOL_WAIT_S, FIRST_COMPLETED)
         done = [sequence for sequence, call in self._calls.items() if call.done()]
@@ -203,10 +174,9 @@ class Batcher:
         return done
 
 
-# ------------------------------------------------------------------------------------------------------------ the door
 @dataclass
 class Completion:
-    """A finished reply: `ids` without the closing token, `sampled` 1 where the model chose and 0 where a tool did."""
+    """A finished reply; fields as in `Sequence`."""
 
     ids: list[int]
     sampled: list[int]
@@ -216,8 +186,7 @@ class Completion:
 class Engine:
     """Generates with `model` (eval mode, on its device); a conversation may hold `max_len` tokens, prompt and answer.
 
-    max_len defaults to the length that the model was trained at. Rotary positions allow more, at falling quality.
-    `options` are those of `runner.Fast`: deterministic, int8.
+    More than the model was trained at is allowed, at falling quality. `options` are those of `runner.Fast`.
     """
 
     def __init__(self, model, tokenizer, max_len=None, **options):
@@ -225,21 +194,19 @@ class Engine:
         self.max_len, self._chat = max_len or model.config.sequence_len, None
 
     def batcher(self, batch_size, capacity=None, **settings):
-        """A Batcher of this model for who wants to drive the steps himself."""
+        """A Batcher of this model, to drive step by step."""
         return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
 
-    def _capacity(self, prompts, max_new_tokens):
-        return min(self.max_len, max(len(p) for p in prompts) + max_new_tokens)
-
     def generate(self, prompts, *, batch_size=64, **sampling) -> list[Completion]:
-        """One Completion a prompt (a list of token ids), in order; keywords as in `Sampling`, sequence i has index i.
+        """One Completion a prompt (a list of token ids), in order; keywords as in `Sampling`.
 
         Raises UsageError before any work when a prompt leaves no room below max_len.
         """
         if not prompts:
             return []
         sampling = Sampling(**sampling)
-        batcher = self.batcher(min(batch_size, len(prompts)), self._capacity(prompts, sampling.max_new_tokens))
+        longest = max(map(len, prompts)) + sampling.max_new_tokens
+        batcher = self.batcher(min(batch_size, len(prompts)), min(self.max_len, longest))
         sequences = [Sequence(self.tokenizer, list(p), sampling, i) for i, p in enumerate(prompts)]
         for sequence in sequences:
             batcher.add(sequence)
@@ -250,8 +217,7 @@ class Engine:
     def stream(self, prompt, **sampling):
         """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work.
 
-        All streams share a slot, so the next turn of a conversation reads only what is new, with the model's weights
-        as they were at the first.
+        All streams share a slot: the next turn reads only what is new, with the weights as they were at the first.
         """
         sampling = Sampling(**sampling)
         self._chat = self._chat or self.batcher(1)

@@ -1,65 +1,23 @@
 """
-The keys and values of a batch of conversations: tensors without policy. Who sits in which row is the engine's business.
+The keys and values of a batch of conversations; who sits in which row is the engine's business.
 """
 import torch
 
-from nanochat.common import UsageError
-
 
 class KVCache:
-    """Keys and values of B rows (slots), each of its own length: k, v (n_layer, B, S, n_kv_head, head_dim).
+    """Keys and values of B rows (slots): k, v (n_layer, B, S, n_kv_head, head_dim).
 
-    The model calls `update` once a layer and the owner calls `advance` once a step. The buffers are never resized. In
-    memory a head's positions stand together (the views are transposed), which is faster. The last `offset` channels of a
-    key are stored one position on (`gpt.offset_keys`), for which k has room for one position more.
+    In memory a head's positions stand together, which is faster. The last `offset` channels of a key are stored one
+    position on (`gpt.offset_keys`), for which k has room for one more.
     """
 
-    def __init__(self, k, v, lengths, offset):
-        self.k, self.v, self.lengths, self.offset = k, v, lengths, offset
-        self.longest = int(lengths.max())
-        self._row = torch.arange(lengths.size(0), device=lengths.device)[:, None]
-
-    @classmethod
-    def empty(cls, model, batch_size, capacity, dtype=None):
-        """A cache on the model's device, in its dtype unless told; `capacity` is the tokens a row can hold."""
-        c = model.config
+    def __init__(self, model, batch_size, capacity, dtype):
+        c, self.offset = model.config, model.config.offset_channels
         # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory would still be NaN.
-        k, v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=dtype or model.dtype,
-                            device=model.device) for positions in (capacity + 1, capacity))
-        lengths = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
-        return cls(k.transpose(2, 3), v.transpose(2, 3), lengths, c.offset_channels)
-
-    @property
-    def capacity(self):
-        return self.v.size(2)
-
-    def rows(self, start, stop):
-        """The slots start..stop-1 over the same memory."""
-        return KVCache(self.k[:, start:stop], self.v[:, start:stop], self.lengths[start:stop], self.offset)
-
-    def update(self, layer, k, v):
-        """Store k, v (B, T, n_kv_head, head_dim) at each row's positions lengths[b]..lengths[b]+T-1.
-
-        Returns that layer's k, v (B, max(lengths)+T, n_kv_head, head_dim). Raises UsageError past the capacity.
-        """
-        T = k.size(1)
-        end = self.longest + T
-        if end > self.capacity:
-            raise UsageError(f"{end} tokens do not fit a KV cache of {self.capacity}. Shorten prompt or answer.")
-        at = self.lengths[:, None] + torch.arange(T, device=self.lengths.device)
-        here = k.size(-1) - self.offset
-        self.k[layer][..., :here].index_put_((self._row, at), k[..., :here])
-        if self.offset:
-            self.k[layer][..., here:].index_put_((self._row, at + 1), k[..., here:])
-        self.v[layer].index_put_((self._row, at), v)
-        return self.k[layer][:, :end], self.v[layer][:, :end]
-
-    def advance(self, n):
-        """Count n more tokens a row as stored; n is an int or (B,) int64."""
-        self.lengths += n
-        self.longest = self.longest + n if isinstance(n, int) else int(self.lengths.max())
+        self.k, self.v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=dtype,
+                                      device=model.device).transpose(2, 3) for positions in (capacity + 1, capacity))
 
     def copy(self, source, target, n):
-        """Copy the first n tokens of slot `source` over those of slot `target`."""
+        """Copy the first n tokens of one slot to another."""
         for x in (self.k, self.v):
             x[:, target, :n + 1] = x[:, source, :n + 1]

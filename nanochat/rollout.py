@@ -1,12 +1,12 @@
 """
 Reinforcement learning on checkable tasks: sample answers, compare them with each other, make a training batch.
 
-The estimator is REINFORCE with the mean of a prompt's own samples as its baseline (the core of GRPO, arXiv 2402.03300,
-without its KL term and clipping, and without dividing by the standard deviation, which arXiv 2503.20783 shows to be
-biased towards questions that are nearly always or nearly never solved). Updates are on-policy and every sampled token
-counts alike, so the advantage is all that the loss needs: it is the `weight` of an ordinary Batch.
+The estimator is REINFORCE with the mean of a prompt's own samples as its baseline (GRPO, arXiv 2402.03300, without KL
+term, clipping, and division by the standard deviation, which arXiv 2503.20783 shows to be biased). Updates are on-policy
+and every sampled token counts alike, so the advantage is the `weight` of an ordinary Batch.
 """
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -17,7 +17,7 @@ from nanochat.dataloader import Batch
 
 @dataclass(frozen=True)
 class Rollout:
-    """One sampled answer: prompt and completion ids, which completion tokens the model sampled, and its reward."""
+    """One sampled answer; `sampled` says which of its `ids` the model chose."""
 
     prompt: list
     ids: list
@@ -25,48 +25,44 @@ class Rollout:
     reward: float
 
 
-def sample(engine, tokenizer, tasks_and_items, samples, *, max_new_tokens, temperature, seed, top_k=None, batch_size=128):
-    """`samples` rollouts for each (task, conversation): a list of lists, one inner list a conversation."""
+def sample(engine, tokenizer, tasks_and_items, samples, **sampling):
+    """`samples` rollouts for each (task, conversation): a list of lists."""
     prompts = [render_prompt(tokenizer, conversation["messages"][:-1]) for _, conversation in tasks_and_items]
-    repeated = [prompt for prompt in prompts for _ in range(samples)]
-    completions = engine.generate(repeated, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed,
-                                  batch_size=batch_size)
-    end, groups = tokenizer.special("<|assistant_end|>"), []
-    for i, (task, conversation) in enumerate(tasks_and_items):
-        group = []
-        for completion in completions[i * samples: (i + 1) * samples]:
-            reward = task.reward(conversation, parse_reply(tokenizer, completion.ids))
-            stopped = completion.finish_reason == "stop"
-            group.append(Rollout(prompts[i], completion.ids + [end] * stopped, completion.sampled + [1] * stopped, reward))
-        groups.append(group)
-    return groups
+    replies = iter(engine.generate([prompt for prompt in prompts for _ in range(samples)], batch_size=128, **sampling))
+    end = tokenizer.special("<|assistant_end|>")
+
+    def judge(task, conversation, prompt, reply):
+        stopped = reply.finish_reason == "stop"
+        return Rollout(prompt, reply.ids + [end] * stopped, reply.sampled + [1] * stopped,
+                       task.reward(conversation, parse_reply(tokenizer, reply.ids)))
+    return [[judge(task, conversation, prompt, reply) for reply in islice(replies, samples)]
+            for (task, conversation), prompt in zip(tasks_and_items, prompts)]
 
 
 def make_batches(groups, device_batch_size, pad_id, rt):
     """(this rank's micro-batches, global mean reward) from this rank's groups of rollouts; every rank must call.
 
-    Groups whose rewards are all equal teach nothing and are left out. The count of every Batch is the global number of
-    sampled tokens that do teach, so the loss is a mean over tokens.
+    Groups whose rewards are all equal teach nothing and are left out. Every Batch counts the sampled tokens of all ranks
+    that do teach, so the loss is a mean over tokens.
     """
-    taught = []
+    taught, rewards = [], [r.reward for group in groups for r in group]
     for group in groups:
         mean = sum(r.reward for r in group) / len(group)
         if any(r.reward != group[0].reward for r in group):
             taught += [(r, r.reward - mean) for r in group]
     taught.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))      # one long answer would pad all beside it
-    rewards = [r.reward for group in groups for r in group]
     sums = torch.tensor([sum(sum(r.sampled) for r, _ in taught), sum(rewards), len(rewards)], dtype=torch.float64)
     n_tokens, reward, n = runtime.all_reduce_sum(rt, sums.to(rt.device)).tolist()
-    count = max(1.0, n_tokens)
     batches = []
     for start in range(0, len(taught), device_batch_size):
         part = taught[start: start + device_batch_size]
-        width = max(len(r.prompt) + len(r.ids) for r, _ in part)
+        width = len(part[-1][0].prompt) + len(part[-1][0].ids)
         tokens = torch.full((len(part), width), pad_id, dtype=torch.int64)
         weight = torch.zeros((len(part), width))
         for row, (r, advantage) in enumerate(part):
-            whole = r.prompt + r.ids
-            tokens[row, : len(whole)] = torch.tensor(whole)
-            weight[row, len(r.prompt): len(whole)] = torch.tensor(r.sampled, dtype=torch.float32) * advantage
-        batches.append(Batch(tokens[:, :-1], tokens[:, 1:], weight[:, 1:], count, list(range(start, start + len(part)))))
+            begin, end = len(r.prompt), len(r.prompt) + len(r.ids)
+            tokens[row, :end] = torch.tensor(r.prompt + r.ids)
+            weight[row, begin:end] = torch.tensor(r.sampled, dtype=torch.float32) * advantage
+        batches.append(Batch(tokens[:, :-1], tokens[:, 1:], weight[:, 1:], max(1.0, n_tokens),
+                             list(range(start, start + len(part)))))
     return batches, reward / n

@@ -1,28 +1,26 @@
 """
-Runs a model over pieces of many conversations at once and keeps their keys and values. It knows no text and no policy.
+Runs a GPT over pieces of many conversations at once and keeps their keys and values. It knows no text and no policy.
 
-`Reference` says with the model's own forward pass what `Fast` must say. What is fast was measured: one matrix for query,
-key and value; rotation as one complex product, for which pairs of channels are brought together; views on the cache made
-once a step; on a CPU weights in oneDNN's layout, and attention in float32, several times as fast there as in bf16.
+Measured to be fast: one matrix for query, key and value; rotation as a complex product; views on the cache made once a
+step; on a CPU weights in oneDNN's layout, and attention in float32.
 """
 import warnings
-from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from nanochat.common import UsageError
-from nanochat.gpt import GPT
 from nanochat.kv_cache import KVCache
 
 TILE = 16           # rows of every matrix product when deterministic
-KEY_BLOCK = 512     # and the keys of every attention are a multiple of this: what the CPU's kernel takes at a time
-QUERIES = 8         # and its query is there so often: with fewer the buffers of the kernel's threads are aligned unlike
+KEY_BLOCK = 512     # and keys of every attention in multiples: what the CPU's kernel takes at a time
+QUERIES = 8         # and copies of its query: with fewer the buffers of the kernel's threads are aligned unlike
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Tokens to be read in `slot`, whose first `start` positions are in the cache."""
+class Piece(NamedTuple):
+    """Tokens to be read in `slot` from position `start`."""
 
     slot: int
     start: int
@@ -30,10 +28,10 @@ class Piece:
 
 
 def runs(pieces):
-    """The pieces in lists: single tokens of neighbouring slots together, a longer piece alone."""
+    """The pieces in lists: single tokens of neighbouring slots together, longer ones alone."""
     found = []
     for piece in pieces:
-        last = found[-1][-1] if found else None
+        last = found and found[-1][-1]
         if last and piece.slot == last.slot + 1 and len(piece.tokens) == len(last.tokens) == 1:
             found[-1].append(piece)
         else:
@@ -41,81 +39,53 @@ def runs(pieces):
     return found
 
 
-class Reference:
-    """Slow and plain: `model.hidden` for each run of pieces; anything with that method will do as a model."""
-
-    def __init__(self, model, batch_size, capacity):
-        self.model, self.cache = model, KVCache.empty(model, batch_size, capacity)
-        self.any_start = isinstance(model, GPT)   # a stand-in may want its prompts whole
-
-    def forward(self, pieces):
-        """The last hidden state (len(pieces), C) of each piece, in order of slots."""
-        return torch.cat([self._run(run) for run in runs(pieces)])
-
-    def _run(self, run):
-        slots = slice(run[0].slot, run[-1].slot + 1)
-        self.cache.lengths[slots] = torch.tensor([piece.start for piece in run], device=self.model.device)
-        idx = torch.tensor([piece.tokens for piece in run], device=self.model.device)
-        return self.model.hidden(idx, self.cache.rows(slots.start, slots.stop))[:, -1]
-
-    def logits(self, hidden):
-        return self.model.logits(hidden)
-
-
 class _Run:
-    """The part of a step whose attention is one call: its views on the cache, of all layers."""
+    """The part of a step whose attention is one call."""
 
     def __init__(self, run, first, cache, scale, exact):
-        self.scale, self.exact, self.causal, self.index, self.mask = scale, exact, False, None, None
+        self.scale, self.exact, self.index, self.mask = scale, exact, None, None
         n, device, starts = len(run[0].tokens), cache.v.device, [piece.start for piece in run]
         slots, at, end = slice(run[0].slot, run[-1].slot + 1), starts[0], max(starts) + n
-        seen = end if not exact else min(-(-end // KEY_BLOCK) * KEY_BLOCK, cache.capacity)
+        seen = -(-end // KEY_BLOCK) * KEY_BLOCK if exact else end
         k, v, here = cache.k[:, slots], cache.v[:, slots], cache.k.size(-1) - cache.offset     # (n_layer, B, S, H, D)
         self.split, self.shape, self.rows = (here, cache.offset), (len(run), n), slice(first, first + len(run) * n)
         self.keys, self.values = (x[:, :, :seen].transpose(2, 3).unbind(0) for x in (k, v))
-        self.into = k[..., :here], k[..., here:], v
+        into = k[..., :here], k[:, :, 1:, :, here:], v
         if len(run) == 1:
-            self.into = [x[:, 0, at + i:end + i].unbind(0) for x, i in zip(self.into, (0, 1, 0))]
+            into = [x[:, 0, at:end] for x in into]
         else:
-            row, at = torch.arange(len(run), device=device), torch.tensor(starts, device=device)
-            self.into, self.index = [x.unbind(0) for x in self.into], ((row, at), (row, at + 1))
+            self.index = torch.arange(len(run), device=device), torch.tensor(starts, device=device)
+        self.into = [x.unbind(0) for x in into]
         if exact or n > 1 and starts[0] or len(set(starts)) > 1:
             last = torch.tensor(starts, device=device)[:, None] + torch.arange(n, device=device)
             hidden = torch.arange(seen, device=device) > last[:, None, :, None]
             self.mask = torch.zeros(hidden.shape, dtype=v.dtype, device=device).masked_fill_(hidden, -torch.inf)
-        elif n > 1:
-            self.causal = True
+        self.causal = n > 1 and self.mask is None
         if exact and n > 1:                        # each token by itself, as when it is decoded
             self.shape, self.mask = (n, 1), self.mask.transpose(1, 2).reshape(n, 1, 1, seen)
             self.keys, self.values = ([x.expand(n, -1, -1, -1) for x in part] for part in (self.keys, self.values))
 
     def attend(self, layer, q, k, v):
-        """Store this run's k, v (rows, H, D) and let its q attend to all that is stored: (rows, H * D)."""
-        k, moved = k.split(self.split, -1)
-        here, after, into = (part[layer] for part in self.into)
-        if self.index is None:
-            here.copy_(k)
-            after.copy_(moved)
-            into.copy_(v)
-        else:
-            here.index_put_(self.index[0], k)
-            after.index_put_(self.index[1], moved)
-            into.index_put_(self.index[0], v)
+        """Store k, v (rows, H, D) and let q attend to all that is stored: (rows, H * D)."""
+        for into, x in zip(self.into, (*k.split(self.split, -1), v)):
+            if self.index is None:
+                into[layer].copy_(x)
+            else:
+                into[layer].index_put_(self.index, x)
         keys, values = self.keys[layer], self.values[layer]
         q = q.view(*self.shape, *q.shape[1:]).transpose(1, 2)
         if self.exact:
             q = q.expand(-1, -1, QUERIES, -1)
         y = F.scaled_dot_product_attention(q, keys, values, self.mask, 0.0, self.causal, scale=self.scale,
                                            enable_gqa=q.size(1) != keys.size(1))
-        y = y[:, :, :1] if self.exact else y
-        return y.transpose(1, 2).reshape(-1, q.size(1) * q.size(3))
+        return (y[:, :, :1] if self.exact else y).transpose(1, 2).reshape(-1, q.size(1) * q.size(3))
 
 
 class Fast:
     """The forward pass of a GPT for inference, with weights as they are now.
 
-    `deterministic` (CPU): a token's result is the same bits whatever else is in the step, the slot, the chunks and the
-    cache, since every matrix product has TILE rows and every attention one query and whole blocks of keys.
+    `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since every matrix
+    product has TILE rows and every attention one query and whole blocks of keys.
     """
 
     any_start = True
@@ -126,13 +96,12 @@ class Fast:
         self.model, self.config, self.exact = model, c, deterministic
         capacity = -(-capacity // KEY_BLOCK) * KEY_BLOCK if deterministic else capacity
         self.inner = torch.float32 if model.device.type == "cpu" else model.dtype
-        self.cache = KVCache.empty(model, batch_size, capacity, self.inner)
-        n = (c.head_dim - c.offset_channels) // 2                    # pairs of channels that rotate
-        pairs = torch.arange(2 * n).view(2, n).T.flatten()
-        order = torch.cat((pairs, torch.arange(2 * n, c.head_dim)))
+        self.cache = KVCache(model, batch_size, capacity, self.inner)
+        n = c.head_dim - c.offset_channels                           # channels that rotate, in pairs
+        order = torch.cat((torch.arange(n).view(2, n // 2).T.flatten(), torch.arange(n, c.head_dim)))
         angle = torch.zeros(capacity, c.head_dim // 2)
-        channel = torch.arange(0, 2 * n, 2, dtype=torch.float32)
-        angle[:, :n] = -torch.arange(capacity)[:, None] * c.rope_base ** (-channel / max(2 * n, 1))
+        speed = c.rope_base ** (-torch.arange(0.0, n, 2) / max(n, 1))
+        angle[:, :n // 2] = -torch.arange(capacity)[:, None] * speed
         self.turn = torch.polar(torch.ones_like(angle), angle)[:, None].to(model.device)
         self.scale = c.max_attn_logit / c.head_dim
         self.layers = [self._layer(block, order) for block in model.blocks]
@@ -145,12 +114,10 @@ class Fast:
                 self.pack(block.mlp.c_fc.weight, relu=True), self.pack(block.mlp.c_proj.weight))
 
     def forward(self, pieces):
-        """The last hidden state (len(pieces), C) of each piece, in order of slots."""
+        """The last hidden state of each piece: (len(pieces), C)."""
         if not self.exact:
             return self._forward(pieces)
-        last = {}
-        for group in tiles(pieces):
-            last.update(zip([piece.slot for piece in group], self._forward(group)))
+        last = {piece.slot: x for group in tiles(pieces) for piece, x in zip(group, self._forward(group))}
         return torch.stack([last[piece.slot] for piece in pieces])
 
     def _forward(self, pieces):
@@ -184,26 +151,20 @@ class Fast:
         return x[torch.tensor([len(piece.tokens) for piece in pieces], device=device).cumsum(0) - 1]
 
     def logits(self, hidden):
-        """hidden (n, C) -> float32 logits (n, vocab_size)."""
+        """hidden (n, C) -> float32 (n, vocab_size)."""
         if self.exact:
-            parts = [self.head(F.pad(x, (0, 0, 0, TILE - len(x))))[:len(x)] for x in hidden.split(TILE)]
-        logits = torch.cat(parts) if self.exact else self.head(hidden)
+            logits = torch.cat([self.head(F.pad(x, (0, 0, 0, TILE - len(x))))[:len(x)] for x in hidden.split(TILE)])
+        else:
+            logits = self.head(hidden)
         return (logits.float() / self.config.softcap).tanh_().mul_(self.config.softcap)
 
 
 def tiles(pieces):
-    """The pieces, cut where needed, in groups of TILE tokens; the last group may have fewer."""
-    group, room = [], TILE
-    for piece in pieces:
-        start, end = 0, len(piece.tokens)
-        while start < end:
-            group.append(Piece(piece.slot, piece.start + start, piece.tokens[start:start + room]))
-            start, room = start + len(group[-1].tokens), room - len(group[-1].tokens)
-            if not room:
-                yield group
-                group, room = [], TILE
-    if group:
-        yield group
+    """The pieces, cut where needed, in groups of at most TILE tokens."""
+    rows = [(piece.slot, piece.start + i, token) for piece in pieces for i, token in enumerate(piece.tokens)]
+    for first in range(0, len(rows), TILE):
+        parts = [list(part) for _, part in groupby(rows[first:first + TILE], key=lambda row: row[0])]
+        yield [Piece(*part[0][:2], [token for *_, token in part]) for part in parts]
 
 
 def unit(x, scale):
@@ -232,20 +193,20 @@ def pack_int8(weight, relu=False):
 def pack_plain(weight, relu=False):
     """f(x, residual=None): x @ weight.T, cut at 0 if `relu`, plus residual; x and residual in float32.
 
-    Of oneDNN's layout a product of 1 to 32 rows takes half the time of F.linear.
+    In oneDNN's layout 1 to 32 rows take half the time of F.linear.
     """
-    dtype = weight.dtype
-    if weight.device.type != "cpu":
-        def plain_linear(x, residual=None):
-            y = F.linear(x.to(dtype), weight)
-            return y.relu() if relu else y if residual is None else residual + y
-        return plain_linear
-    packed, how = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 1), "relu" if relu else "none"
-    plain, added = torch.ops.mkldnn._linear_pointwise.default, torch.ops.mkldnn._linear_pointwise.binary
+    dtype, on_cpu, ops = weight.dtype, weight.device.type == "cpu", torch.ops.mkldnn
+    if on_cpu:
+        weight = ops._reorder_linear_weight(weight.contiguous(), 1)
+        plain, added = ops._linear_pointwise.default, ops._linear_pointwise.binary
 
     def linear(x, residual=None):
-        if residual is not None and dtype == torch.float32:
-            return added(x, residual, packed, None, "add")
-        y = plain(x.to(dtype), packed, None, how, [], "")
+        if on_cpu and dtype == torch.float32 and residual is not None:
+            return added(x, residual, weight, None, "add")
+        if on_cpu:
+            y = plain(x.to(dtype), weight, None, "relu" if relu else "none", [], "")
+        else:
+            y = F.linear(x.to(dtype), weight)
+            y = y.relu() if relu else y
         return y if residual is None else residual + y
     return linear

@@ -1,10 +1,11 @@
 """
-Choosing the next token: temperature, top-k, top-p and min-p for a whole batch at once, each row by its own settings.
+Choosing the next token for a whole batch at once, each row by its own settings.
 
-Pure functions of logits and of random numbers that the caller draws; which tokens are allowed at all is the caller's
-business too (-inf). All filters are thresholds on the logit, so a row's choice depends on that row alone.
+Pure functions of logits (-inf where a token is not allowed) and of random numbers that the caller draws. All filters are
+thresholds on the logit: a row's choice depends on it alone.
 """
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,10 @@ from nanochat.common import UsageError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a reply is sampled. temperature 0 is greedy; top_k None or 0, top_p None or 1 and other Nones are off.
+    """How a reply is sampled. temperature 0 is greedy; top_k 0, top_p 1 and every None is off.
 
-    A reply ends before any of the strings in `stop`. `logprobs` k asks for the log-probability of each token and of the
-    k likeliest, by the model's distribution over the tokens allowed, before all other settings.
+    A reply ends before any string in `stop`. `logprobs` k asks for the log-probability of each token and of the k
+    likeliest, among those allowed and before all other settings.
     """
 
     max_new_tokens: int = 256
@@ -32,18 +33,17 @@ class Sampling:
     logprobs: int | None = None
 
     def __post_init__(self):
-        for name, wanted, holds in (
-                ("max_new_tokens", "at least 1", self.max_new_tokens >= 1),
-                ("temperature", "0 or more", 0 <= self.temperature < math.inf),
-                ("top_k", "0 (off) or more", (self.top_k or 0) >= 0),
-                ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1),
-                ("min_p", "0 (off) to 1", 0 <= (self.min_p or 0) <= 1),
-                ("repetition_penalty", "above 0",
-                 self.repetition_penalty is None or 0 < self.repetition_penalty < math.inf),
-                ("stop", "a tuple of strings that are not empty", isinstance(self.stop, tuple) and all(self.stop)),
-                ("logprobs", "0 or more", (self.logprobs or 0) >= 0)):
-            if not holds:
-                raise UsageError(f"{name} must be {wanted}, got {getattr(self, name)}.")
+        least, most = math.ulp(0.0), sys.float_info.max
+        for name, wanted, low, high in (
+                ("max_new_tokens", "at least 1", 1, most), ("temperature", "0 or more", 0, most),
+                ("top_k", "0 (off) or more", 0, most), ("top_p", "above 0 and at most 1", least, 1),
+                ("min_p", "0 (off) to 1", 0, 1), ("repetition_penalty", "above 0", least, most),
+                ("logprobs", "0 or more", 0, most)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name} must be {wanted}, got {value}.")
+        if not isinstance(self.stop, tuple) or not all(self.stop):
+            raise UsageError(f"stop must be a tuple of strings that are not empty, got {self.stop}.")
 
 
 def penalise(logits, ids, penalty):
@@ -53,44 +53,43 @@ def penalise(logits, ids, penalty):
     logits[ids] = torch.where(seen > 0, seen / penalty, seen * penalty)
 
 
-def likeliest(logits, tokens, k):
-    """[(log-probability of tokens[i], [(token, log-probability) of the k likeliest])] for each row of logits (n, V)."""
+def likeliest(logits, tokens, counts):
+    """[(log-probability of tokens[i], [(token, log-probability) of the counts[i] likeliest])] of logits (n, V)."""
     logprobs = logits.log_softmax(-1)
-    best = logprobs.topk(min(k, logits.size(-1)))
+    best = logprobs.topk(min(max(counts), logits.size(-1)))
     chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
-    return [(p, list(zip(*pair))) for p, *pair in zip(chosen.tolist(), best.indices.tolist(), best.values.tolist())]
+    return [(p, list(zip(ids[:n], values[:n])))
+            for p, ids, values, n in zip(chosen.tolist(), best.indices.tolist(), best.values.tolist(), counts)]
 
 
-def sample(logits, temperature, top_k, top_p, uniform, min_p=None):
-    """One token a row from logits (n, V) float32: (n,) int64. The other arguments are (n,) lists.
+def sample(logits, temperature, top_k, top_p, uniform, min_p=(0.0,)):
+    """One token a row of logits (n, V) float32: (n,) int64. All else has a number for each row.
 
-    temperature 0 takes the largest logit; top_k 0, top_p 1 (arXiv 1904.09751) and min_p 0 (arXiv 2407.01082) are off. A
-    token is drawn by inverting the cumulative distribution at the row's own uniform number in [0, 1).
+    Nucleus sampling (top_p): arXiv 1904.09751; min_p: arXiv 2407.01082. A token is drawn by inverting the cumulative
+    distribution at the row's `uniform` in [0, 1).
     """
     if not any(temperature):
         return logits.argmax(-1)
     V = logits.size(-1)
 
-    def column(values):
-        return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
+    def column(values, dtype=torch.float64):
+        return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
     scaled = logits / column([t or 1.0 for t in temperature]).float()
     k = [min(k, V) or V for k in top_k]
     if min(k) < V:
         best = scaled.topk(max(n for n in k if n < V)).values
-        kth = best.gather(1, torch.tensor([[min(n, best.size(1)) - 1] for n in k], device=logits.device))
-        kth[[n == V for n in k]] = -math.inf
-        scaled = scaled.masked_fill(scaled < kth, -math.inf)
+        kth = best.gather(1, column([min(n, best.size(1)) - 1 for n in k], torch.int64))
+        scaled = scaled.masked_fill(scaled < kth.masked_fill_(column(k) == V, -math.inf), -math.inf)
     if min(top_p) < 1.0:
         best = scaled.sort(-1, descending=True).values
         p = best.softmax(-1)
         keep = ((p.cumsum(-1) - p) < column(top_p)).sum(-1, keepdim=True).clamp(min=1)
         scaled = scaled.masked_fill(scaled < best.gather(1, keep - 1), -math.inf)
-    if min_p and any(min_p):
+    if any(min_p):
         least = scaled.max(-1, keepdim=True).values + column(min_p).log().float()
         scaled = scaled.masked_fill(scaled < least, -math.inf)
     mass = scaled.softmax(-1).double().cumsum(-1)
     total = mass[:, -1:]
     point = torch.minimum(column(uniform) * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(mass, point, right=True)[:, 0]
-    greedy = torch.tensor([not t for t in temperature], device=logits.device)
-    return torch.where(greedy, logits.argmax(-1), drawn)
+    return torch.where(column(temperature)[:, 0] > 0, drawn, logits.argmax(-1))

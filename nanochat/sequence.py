@@ -1,5 +1,5 @@
 """
-One reply: what may be sampled next, when a tool is asked, when it ends, and its text as it comes. No tensor here.
+One reply: what may be sampled next, when a tool is asked, when it ends, and its text. No tensor here.
 """
 import codecs
 from dataclasses import dataclass, field
@@ -11,12 +11,11 @@ FREE, IN_CODE, NO_TOOLS = range(3)   # what a sequence may sample next; index in
 
 
 class Sequence:
-    """The state of one reply: its tokens so far, the tool machine, and whether it has ended.
+    """The state of one reply.
 
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0 where a
-    tool's output was forced; `logprobs[i]` is (log-probability, [(token, log-probability) of the likeliest]) or None.
-    `call` is the code that waits for a tool, until `resume` brings the result. `finish_reason` is None until it is
-    "stop" or "length". `index` tells apart the replies to one prompt and seed.
+    tool did; `logprobs[i]` is (log-probability, [(token, log-probability) of the likeliest]) or None. `call` is code
+    that waits for `resume`. `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
     """
 
     def __init__(self, tokenizer, prompt, sampling, index=0):
@@ -25,58 +24,54 @@ class Sequence:
         self.room = sampling.max_new_tokens   # lowered to what the cache can hold by Batcher.add
         self.cached_tokens = 0                # of the prompt, found in the prefix cache
         self.tool_calls, self.call, self._code = 0, None, None
-        self._reader = TextStream(tokenizer) if sampling.stop else None
-        special = tokenizer.special
-        self._stops = (special("<|assistant_end|>"), tokenizer.bos_id)
-        self._python = (special("<|python_start|>"), special("<|python_end|>"))
-        self._output = (special("<|output_start|>"), special("<|output_end|>"))
+        self._reader = TextStream(tokenizer)
 
     def __len__(self):
         return len(self.prompt) + len(self.ids)
 
     @property
     def state(self):
-        """FREE, IN_CODE or NO_TOOLS: which special tokens the model may choose next."""
+        """FREE, IN_CODE or NO_TOOLS."""
         if self._code is not None:
             return IN_CODE
         return FREE if self.sampling.use_tools and self.tool_calls < MAX_TOOL_CALLS else NO_TOOLS
 
     def uniform(self):
-        """The random number in [0, 1) of the next token: a function of seed, index and position alone."""
+        """The random number in [0, 1) of the next token, by seed, index and position alone."""
         return (mix_seed(self.sampling.seed, self.index, len(self.ids)) >> 10) / 2**53
 
     def tokens(self, start, stop):
-        """The tokens start..stop-1 of prompt and reply."""
+        """Those start..stop-1 of prompt and reply."""
         n = len(self.prompt)
         return self.prompt[start:stop] + self.ids[max(0, start - n): max(0, stop - n)]
 
     def accept(self, token, logprobs=None):
-        """Take the next token, which the model sampled."""
-        if token in self._stops:
+        """Take the next token, chosen by the model."""
+        special = self.tokenizer.special
+        if token in (special("<|assistant_end|>"), self.tokenizer.bos_id):
             self.finish_reason = "stop"
             return
         self._add([token], 1, logprobs)
-        start, end = self._python
-        if token == start:
+        if token == special("<|python_start|>"):
             self._code = []
-        elif token == end and self._code is not None:
+        elif self._code is not None and token == special("<|python_end|>"):
             self.call, self._code, self.tool_calls = self.tokenizer.decode(self._code), None, self.tool_calls + 1
         elif self._code is not None:
             self._code.append(token)
 
     def resume(self, result):
-        """Take the tool's `result` (text), whose tokens the model reads but did not choose."""
-        self.call = None
-        self._add([self._output[0], *self.tokenizer.encode(result), self._output[1]], 0)
+        """Take the tool's `result` (text), which the model reads but did not choose."""
+        self.call, special = None, self.tokenizer.special
+        self._add([special("<|output_start|>"), *self.tokenizer.encode(result), special("<|output_end|>")], 0)
 
     def _add(self, tokens, sampled, logprobs=None):
         tokens = tokens[: self.room - len(self.ids)]
         self.ids += tokens
         self.sampled += [sampled] * len(tokens)
         self.logprobs += [logprobs] * len(tokens)
-        if self._reader:
+        if self.sampling.stop:
             self._reader.take(self)
-        if self._reader and self._reader.stopped:
+        if self._reader.stopped:
             self.finish_reason = "stop"
         elif len(self.ids) >= self.room:
             self.finish_reason = "length"
@@ -84,11 +79,9 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Event:
-    """Something a reader of the stream sees: "text" comes in pieces, "python" and "python_output" come whole.
+    """What a reader sees: "text" in pieces, "python" and "python_output" whole, at last "end" with `usage`.
 
-    The last one is "end" with finish_reason "stop" or "length" and usage {"prompt_tokens", "completion_tokens",
-    "cached_tokens"}. When asked for, a "text" has for each of its tokens the `logprobs` {"token": str, "bytes": [int],
-    "logprob": float, "top": [the same without "top"]}.
+    When asked for, a "text" has for each token `logprobs` {"token", "bytes", "logprob", "top": [the same but "top"]}.
     """
 
     kind: str
@@ -101,34 +94,33 @@ class Event:
 class TextStream:
     """Turns a sequence's tokens into Events as they come: no half character, none dropped, no special token as text.
 
-    Text that may be the beginning of a stop string is held back until it is known; `stopped` says that one was found.
+    Text that may begin a stop string is held back; `stopped` says that one was found.
     """
 
     def __init__(self, tokenizer):
         special = tokenizer.special
         self.tokenizer, self.kind, self.stopped, self._taken = tokenizer, "text", False, 0
-        self._held, self._sent, self._scored, self._parts = "", 0, [], []    # _scored: (first character, logprobs)
-        self._begins = None     # whether the next blank is the format's, which begins every text part of a reply with one
-        self._reply = special("<|assistant_start|>")
+        self._held, self._scored = "", []       # text not sent; (first character in it, logprobs) of its tokens
+        self._begins = None     # whether the next blank is the format's, with which every text of a reply begins
         self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
                         special("<|python_end|>"): "text", special("<|output_end|>"): "text"}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def take(self, sequence):
-        """The events of the tokens that `sequence` gained since the last call; with "end" when it has finished."""
+        """The events of what `sequence` gained since the last call."""
         events, start, stops = [], self._taken, sequence.sampling.stop
         if self._begins is None:                             # what goes on with a plain text keeps its first blank
-            self._begins = sequence.prompt[-1] == self._reply
+            self._begins = sequence.prompt[-1] == self.tokenizer.special("<|assistant_start|>")
         self._taken = len(sequence.ids)
         for token, logprobs in zip(sequence.ids[start:], sequence.logprobs[start:]):
             if token in self._enters:
                 events += self._close()
                 self.kind, self._begins = self._enters[token], True
-            else:
-                if logprobs:
-                    entry = {**self._entry(token, logprobs[0]), "top": [self._entry(*pair) for pair in logprobs[1]]}
-                    self._scored.append((self._sent + len(self._held), entry))
-                events += self._piece(self._decoder.decode(self.tokenizer.decode_bytes([token])), stops)
+                continue
+            if logprobs:
+                entry = {**self._entry(token, logprobs[0]), "top": [self._entry(*pair) for pair in logprobs[1]]}
+                self._scored.append((len(self._held), entry))
+            events += self._piece(self._decoder.decode(self.tokenizer.decode_bytes([token])), stops)
         if sequence.finish_reason:
             usage = {"prompt_tokens": len(sequence.prompt), "completion_tokens": len(sequence.ids),
                      "cached_tokens": sequence.cached_tokens}
@@ -140,36 +132,32 @@ class TextStream:
         return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": logprob}
 
     def _piece(self, text, stops=()):
-        if self.kind != "text":
-            self._parts.append(text)
-            return []
         if self.stopped:
             return []
-        if text and self._begins:
+        if self.kind == "text" and text and self._begins:
             text, self._begins = text.removeprefix(" "), False
         self._held += text
-        found = [at for stop in stops if (at := self._held.find(stop)) >= 0]
-        if found:
-            self.stopped, self._held = True, self._held[:min(found)]
-        return self._send(0 if found else max((n for stop in stops for n in range(1, len(stop))
-                                               if self._held.endswith(stop[:n])), default=0))
+        if self.kind != "text":
+            return []
+        if found := [at for stop in stops if (at := self._held.find(stop)) >= 0]:
+            self.stopped, self._held, stops = True, self._held[:min(found)], ()
+        begun = [n for stop in stops for n in range(1, len(stop)) if self._held.endswith(stop[:n])]
+        return self._send(max(begun, default=0))
 
     def _send(self, keep):
-        """The held text but its last `keep` characters, with the logprobs of the tokens that began in it."""
+        """The held text but its last `keep` characters."""
         cut = len(self._held) - keep
         text, self._held = self._held[:cut], self._held[cut:]
-        if not text:
-            return []
-        self._sent += cut
-        known = [entry for start, entry in self._scored if start < self._sent]
-        self._scored = self._scored[len(known):]
-        return [Event("text", text, logprobs=known)]
+        known = [entry for at, entry in self._scored if at < cut]
+        self._scored = [(at - cut, entry) for at, entry in self._scored if at >= cut]
+        return [Event("text", text, logprobs=known)] if text else []
 
     def _close(self):
-        """End the current part: a character cut off in the middle becomes one replacement character."""
-        events = self._piece(self._decoder.decode(b"", final=True)) + self._send(0)
-        self._decoder.reset()
-        self._sent, self._scored = 0, []
-        if self.kind != "text":
-            events, self._parts = [Event(self.kind, "".join(self._parts))], []
+        """End the current part; half a character becomes a replacement character."""
+        events = self._piece(self._decoder.decode(b"", final=True))
+        if self.kind == "text":
+            events += self._send(0)
+        else:
+            events, self._held = [Event(self.kind, self._held)], ""
+        self._scored = []
         return events

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 import uvicorn
+from reference import StandIn
 
 from nanochat.engine import Engine
 from nanochat.gpt import GPTConfig
@@ -35,7 +36,7 @@ ANSWERS = {
 }
 
 
-class ByHeart:
+class ByHeart(StandIn):
     """A model that looks up the last question of its prompt and says the answer, one byte a token; one slot only."""
 
     pace_s = 0.002

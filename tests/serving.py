@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 import torch
+from reference import StandIn
 
 from nanochat import limits
 from nanochat.engine import Engine
@@ -19,7 +20,7 @@ LEN = 160
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-class Paced(GPT):
+class Paced(StandIn, GPT):
     """A tiny random model whose every step takes `pace_s` more, so that a test can act while it decodes."""
 
     pace_s = 0.0

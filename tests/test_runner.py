@@ -3,11 +3,12 @@ import random
 
 import pytest
 import torch
+from reference import Reference
 from tiny import tiny_model, tiny_tokenizer
 
 from nanochat.engine import Engine
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.runner import Fast, Piece, Reference
+from nanochat.runner import Fast, Piece
 from nanochat.sampling import Sampling
 from nanochat.sequence import Sequence
 

@@ -1,0 +1,71 @@
+"""
+The slow and plain way to run a model over a cache, by its own forward pass: what nanochat/runner.py must agree with.
+
+`StandIn` gives it to models that tests write in place of a GPT: anything with `hidden` and `logits` will do.
+"""
+import copy
+
+import torch
+
+from nanochat.common import UsageError
+from nanochat.gpt import GPT
+from nanochat.kv_cache import KVCache
+from nanochat.runner import runs
+
+
+class PlainCache(KVCache):
+    """A cache for `GPT.hidden`, which calls `update` once a layer; its owner calls `advance` once a step."""
+
+    def __init__(self, model, batch_size, capacity):
+        super().__init__(model, batch_size, capacity, model.dtype)
+        self.capacity = self.v.size(2)
+        self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
+
+    def rows(self, start, stop):
+        """The slots start..stop-1 over the same memory."""
+        part = copy.copy(self)
+        part.k, part.v, part.lengths = self.k[:, start:stop], self.v[:, start:stop], self.lengths[start:stop]
+        return part
+
+    def update(self, layer, k, v):
+        """Store k, v (B, T, n_kv_head, head_dim) at each row's positions lengths[b]..lengths[b]+T-1.
+
+        Returns that layer's k, v (B, max(lengths)+T, n_kv_head, head_dim). Raises UsageError past the capacity.
+        """
+        end = int(self.lengths.max()) + k.size(1)
+        if end > self.capacity:
+            raise UsageError(f"{end} tokens do not fit a KV cache of {self.capacity}. Shorten prompt or answer.")
+        row, here = torch.arange(len(self.lengths))[:, None], k.size(-1) - self.offset
+        at = self.lengths[:, None] + torch.arange(k.size(1))
+        self.k[layer][row, at, :, :here] = k[..., :here]
+        self.k[layer][row, at + 1, :, here:] = k[..., here:]
+        self.v[layer][row, at] = v
+        return self.k[layer][:, :end], self.v[layer][:, :end]
+
+    def advance(self, n):
+        """Count n more tokens a row as stored; n is an int or (B,) int64."""
+        self.lengths += n
+
+
+class Reference:
+    """A runner like `runner.Fast`, with the model's own `hidden` for each run of pieces."""
+
+    def __init__(self, model, batch_size, capacity):
+        self.model, self.cache, self.logits = model, PlainCache(model, batch_size, capacity), model.logits
+        self.any_start = isinstance(model, GPT)   # a stand-in may want its prompts whole
+
+    def forward(self, pieces):
+        return torch.cat([self._run(run) for run in runs(pieces)])
+
+    def _run(self, run):
+        slots = slice(run[0].slot, run[-1].slot + 1)
+        self.cache.lengths[slots] = torch.tensor([piece.start for piece in run])
+        idx = torch.tensor([piece.tokens for piece in run])
+        return self.model.hidden(idx, self.cache.rows(slots.start, slots.stop))[:, -1]
+
+
+class StandIn:
+    """Makes the engine run a model by its own `hidden` and `logits`."""
+
+    def runner(self, batch_size, capacity):
+        return Reference(self, batch_size, capacity)
