@@ -18,12 +18,12 @@ from pydantic.json_schema import models_json_schema
 
 from nanochat.chat_format import render_prompt
 from nanochat.common import DataError
+from nanochat.sequence import Event
 
-SCHEMAS = "#/components/schemas/{model}"
 MAX_MESSAGES = 1000
 
 
-# ------------------------------------------------------------------------------------------------------------- errors
+# ---- errors
 class ApiError(Exception):
     """An error as OpenAI's clients expect it, with a true HTTP status."""
 
@@ -38,7 +38,7 @@ def server_error(text):
     return ApiError(500, text, "server_error", code="engine_failed")
 
 
-# ------------------------------------------------------------------------------------------------------------ requests
+# ---- requests
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -185,10 +185,11 @@ def parse(kind, body):
 
 def schemas():
     """JSON schemas of the requests, by name, for an OpenAPI document."""
-    return models_json_schema([(ChatRequest, "validation"), (TextRequest, "validation")], ref_template=SCHEMAS)[1]["$defs"]
+    kinds = [(ChatRequest, "validation"), (TextRequest, "validation")]
+    return models_json_schema(kinds, ref_template="#/components/schemas/{model}")[1]["$defs"]
 
 
-# -------------------------------------------------------------------------------------------------------------- replies
+# ---- replies
 def usage(usages, n):
     """OpenAI's usage of all answers together; the n answers to one prompt have read it once."""
     prompt, new = sum(u["prompt_tokens"] for u in usages[::n]), sum(u["completion_tokens"] for u in usages)
@@ -218,8 +219,6 @@ class Writer:
         self._lengths = Counter()   # characters of each answer's tokens so far
 
     def _logprobs(self, index, tokens):
-        if self.wanted.alternatives is None:
-            return None
         if self.chat:
             return {"content": [{**{k: t[k] for k in ("token", "logprob", "bytes")}, "top_logprobs": t["top"]}
                                 for t in tokens], "refusal": None}
@@ -228,14 +227,14 @@ class Writer:
         return {"tokens": [t["token"] for t in tokens], "token_logprobs": [t["logprob"] for t in tokens],
                 "top_logprobs": [{x["token"]: x["logprob"] for x in t["top"][::-1]} for t in tokens], "text_offset": offsets}
 
-    def _choice(self, index, said, reason=None, tokens=()):
+    def _choice(self, index, said, tokens=(), reason=None):
         """One of "choices": `said` is {"delta": ..}, {"message": ..} or {"text": ..}."""
         return {"index": index, **said, "logprobs": self._logprobs(index, tokens) if tokens else None,
                 "finish_reason": reason}
 
-    def _chunk(self, index, delta, reason=None, tokens=()):
-        said = {"delta": delta} if self.chat else {"text": delta.get("content", "")}
-        return sse({**self.head, "choices": [self._choice(index, said, reason, tokens)]})
+    def _chunk(self, index, delta, event):
+        said = {"delta": delta} if self.chat else {"text": event.text}
+        return sse({**self.head, "choices": [self._choice(index, said, event.logprobs, event.finish_reason)]})
 
     async def chunks(self, arrivals, usages):
         """Server-sent events: the role first, then text, finish_reason only in the last, [DONE]. Tools are delta.parts.
@@ -243,24 +242,17 @@ class Writer:
         `arrivals` yields (index, events); `usages` is what it fills in with each answer's usage.
         """
         if self.chat:
-            yield "".join(self._chunk(i, {"role": "assistant", "content": ""}) for i in range(len(usages)))
+            role = {"role": "assistant", "content": ""}
+            yield "".join(self._chunk(index, role, Event("text")) for index in range(len(usages)))
         async for index, events in arrivals:
             if events[-1].kind == "error":
                 yield sse(server_error(events[-1].text).body)
                 break
-            yield "".join(self._event(index, event) for event in joined(events))
+            yield "".join(self._chunk(index, delta_of(event), event) for event in joined(events))
         else:
-            options = self.wanted.stream_options
-            if options and options.include_usage:
+            if self.wanted.stream_options and self.wanted.stream_options.include_usage:
                 yield sse({**self.head, "choices": [], "usage": usage(usages, self.wanted.n or 1)})
         yield sse("[DONE]")
-
-    def _event(self, index, event):
-        if event.kind == "text":
-            return self._chunk(index, {"content": event.text}, tokens=event.logprobs)
-        if event.kind == "end":
-            return self._chunk(index, {}, event.finish_reason)
-        return self._chunk(index, {"parts": [{"type": event.kind, "text": event.text}]})
 
     async def finished(self, arrivals, usages):
         """All answers, finished, as one JSON value. Raises ApiError 500 if the model fails."""
@@ -274,11 +266,17 @@ class Writer:
         *events, end = events
         if end.kind == "error":
             raise server_error(end.text)
-        texts = [event for event in events if event.kind == "text"]
-        text, tokens = "".join(event.text for event in texts), [t for event in texts for t in event.logprobs]
+        text = "".join(event.text for event in events if event.kind == "text")
         parts = [{"type": event.kind, "text": event.text} for event in events]
         said = {"message": {"role": "assistant", "content": text, "parts": parts}} if self.chat else {"text": text}
-        return self._choice(index, said, end.finish_reason, tokens)
+        return self._choice(index, said, [token for event in events for token in event.logprobs], end.finish_reason)
+
+
+def delta_of(event):
+    """What an event adds to a chat message."""
+    if event.kind == "text":
+        return {"content": event.text}
+    return {} if event.kind == "end" else {"parts": [{"type": event.kind, "text": event.text}]}
 
 
 def sse(value):
