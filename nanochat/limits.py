@@ -1,8 +1,7 @@
 """
 What keeps a server up when a client is careless or hostile: who may ask, how often, how much and how slowly.
 
-uvicorn bounds neither the time that a client takes to send a request nor the number of connections; `Connection` and
-read_body do. Everything here acts before a request is parsed.
+uvicorn bounds neither the time that a client takes to send a request nor the number of connections.
 """
 import asyncio
 import hmac
@@ -24,19 +23,17 @@ RECEIVE_S = 10.0          # for a request's headers, and again for its body
 DRAIN_S = 30              # for running answers when the server is told to stop
 
 
-async def _read(request):
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large")
-    return bytes(body)
-
-
 async def read_body(request) -> bytes:
     """The request's body. Raises ApiError 413 beyond MAX_BODY_BYTES, whatever Content-Length says, 408 when it is late."""
+    async def read():
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large")
+        return body
     try:
-        return await asyncio.wait_for(_read(request), RECEIVE_S)
+        return await asyncio.wait_for(read(), RECEIVE_S)
     except asyncio.TimeoutError:
         raise ApiError(408, f"The request took longer than {RECEIVE_S:g} seconds to arrive.", code="request_timeout",
                        headers={"Connection": "close"}) from None
@@ -60,13 +57,13 @@ class Rate:
 
 
 def client_of(request):
-    """The name of a client for its rate: the address, and of an IPv6 address the network that one customer gets."""
+    """The client's address, or the IPv6 network that one customer gets."""
     host = request.client.host if request.client else ""
     return str(ipaddress.ip_network((host, 64), strict=False)) if ":" in host else host
 
 
 class Guard:
-    """Who may ask: the right Host (against DNS rebinding), the page's own Origin, not too often, and with the API key."""
+    """Who may ask: the right Host (against DNS rebinding), the page's own Origin, not too often, with the API key."""
 
     def __init__(self, api_key, hosts, rate):
         self.api_key, self.hosts, self.rate = api_key, hosts, Rate(rate) if rate else None

@@ -15,15 +15,14 @@ class Metrics:
 
     def observe(self, name, seconds):
         """Count one duration in the histogram `name`."""
-        histogram = self.seconds[name]
-        histogram[0] += seconds
-        histogram[1][bisect_left(BUCKETS_S, seconds)] += 1
+        self.seconds[name][0] += seconds
+        self.seconds[name][1][bisect_left(BUCKETS_S, seconds)] += 1
 
     def text(self, **gauges):
         """Everything, with the present values of `gauges`."""
         lines = [f'nanochat_requests_total{{path="{path}",status="{status}"}} {n}'
-                 for (path, status), n in sorted(self.requests.items())]
-        lines += [f'nanochat_tokens_total{{kind="{kind}"}} {n}' for kind, n in sorted(self.tokens.items())]
+                 for (path, status), n in self.requests.items()]
+        lines += [f'nanochat_tokens_total{{kind="{kind}"}} {n}' for kind, n in self.tokens.items()]
         lines += [f"nanochat_{name} {value}" for name, value in gauges.items()]
         for name, (total, counts) in self.seconds.items():
             upto = list(accumulate(counts[i] for i in range(len(BUCKETS_S) + 1)))
@@ -31,4 +30,4 @@ class Metrics:
             lines += [f"nanochat_{name}_seconds_sum {total:.6f}", f"nanochat_{name}_seconds_count {upto[-1]}"]
         types = {"requests_total": "counter", "tokens_total": "counter", **dict.fromkeys(gauges, "gauge"),
                  **{f"{name}_seconds": "histogram" for name in self.seconds}}
-        return "".join(f"# TYPE nanochat_{name} {kind}\n" for name, kind in types.items()) + "\n".join(lines) + "\n"
+        return "\n".join([f"# TYPE nanochat_{name} {kind}" for name, kind in types.items()] + lines) + "\n"

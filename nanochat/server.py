@@ -29,6 +29,7 @@ from nanochat.sampling import Sampling
 from nanochat.worker import Worker
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 
 
 def reply_json(value, status=200, headers=None):
@@ -44,18 +45,17 @@ async def refuse(request, e):
 
 # ---- answers
 class Answers:
-    """The replies to one request, their events as they come, and what they cost."""
+    """The replies to one request, and their events as they come."""
 
     def __init__(self, worker, metrics):
         self.worker, self.metrics, self.sequences = worker, metrics, []
-        self.began, self.first, self.usages = time.monotonic(), {}, []
+        self.began, self.first = time.monotonic(), {}
         self._loop, self._arrived = asyncio.get_running_loop(), asyncio.Queue()
 
     def add(self, prompt, sampling, index):
         """Queue one reply; `index` tells apart those to one prompt."""
         post = functools.partial(self._post, len(self.sequences))
         self.sequences.append(self.worker.submit(prompt, sampling, index, post))
-        self.usages.append(None)
 
     def _post(self, index, events):
         """Called by the worker's thread."""
@@ -81,7 +81,6 @@ class Answers:
             self.first[index] = now
             self.metrics.observe("first_token", now - self.began)
         if event.kind == "end":
-            self.usages[index] = event.usage
             self.metrics.tokens.update(event.usage)
             self.metrics.observe("per_token", (now - self.first[index]) / max(event.usage["completion_tokens"] - 1, 1))
 
@@ -122,18 +121,13 @@ async def unless_gone(request, work):
             task.cancel()
 
 
-def _or(given, default):
-    return default if given is None else given
-
-
 class Api:
-    """What the endpoints do: from a request to a response."""
-
     def __init__(self, worker, model_id, temperature, top_k, metrics):
         self.worker, self.engine, self.metrics, self.reserved = worker, worker.engine, metrics, 0
+        self.defaults = {"temperature": temperature, "top_k": top_k}
         self.model = {"id": model_id, "object": "model", "created": int(time.time()), "owned_by": "nanochat",
-                      "max_model_len": self.engine.max_len, "defaults": {
-                          "temperature": temperature, "top_k": top_k, "max_tokens": self.engine.max_len // 4}}
+                      "max_model_len": self.engine.max_len,
+                      "defaults": {**self.defaults, "max_tokens": self.engine.max_len // 4}}
 
     def check_model(self, name):
         """Raise ApiError 404 unless `name` is the model served here, or nothing."""
@@ -143,21 +137,20 @@ class Api:
 
     def sampling(self, wanted, prompts):
         """The request's Sampling. Raises ApiError 400, saying by how much, when prompt and answer are too long."""
-        longest, limit, defaults = max(map(len, prompts)), self.engine.max_len, self.model["defaults"]
+        longest, limit = max(map(len, prompts)), self.engine.max_len
         over = longest + (wanted.limit or 1) - limit
         if over > 0:
             what = "messages" if wanted.chat else "prompt"
             raise ApiError(400, f"The model's context is {limit} tokens; the {what} take {longest} of them and the "
                                 f"answer may have {wanted.limit or 1}, which is {over} too many. Shorten either.",
                            param=what, code="context_length_exceeded")
-        return Sampling(wanted.limit or limit - longest, _or(wanted.temperature, defaults["temperature"]),
-                        _or(wanted.top_k, defaults["top_k"]), wanted.top_p, _or(wanted.seed, secrets.randbits(62)),
-                        wanted.chat, wanted.min_p, wanted.repetition_penalty, wanted.stops, wanted.alternatives)
+        given = {name: value for name in SETTINGS if (value := getattr(wanted, name)) is not None}
+        return Sampling(max_new_tokens=wanted.limit or limit - longest, use_tools=wanted.chat, stop=wanted.stops,
+                        logprobs=wanted.alternatives, **{"seed": secrets.randbits(62), **self.defaults, **given})
 
-    async def answers(self, wanted):
-        """The Answers to a request, queued; their places are reserved before it is tokenized off the event loop."""
-        n, answers = wanted.n or 1, Answers(self.worker, self.metrics)
-        total = n * wanted.n_prompts
+    async def answers(self, wanted, total):
+        """The `total` Answers to a request, queued; places are reserved before it is tokenized off the event loop."""
+        answers = Answers(self.worker, self.metrics)
         if total > self.worker.places:
             raise ApiError(400, f"This server has places for {self.worker.places} answers, the request wants {total}.",
                            param="n", code="invalid_value")
@@ -167,7 +160,7 @@ class Api:
             prompts = await asyncio.to_thread(wanted.prompts, self.engine.tokenizer)
             sampling = self.sampling(wanted, prompts)
             for prompt in prompts:
-                for index in range(n):
+                for index in range(wanted.n or 1):
                     answers.add(prompt, sampling, index)
         finally:
             self.reserved -= total
@@ -178,11 +171,12 @@ class Api:
         self.worker.check()   # before the work of reading and parsing
         wanted = parse(kind, await read_body(request))
         self.check_model(wanted.model)
-        answers, writer = await self.answers(wanted), Writer(wanted, self.model["id"])
+        writer = Writer(wanted, self.model["id"])
+        answers = await self.answers(wanted, writer.count)
         if wanted.stream:
-            return EventStream(writer.chunks(answers.arrive(), answers.usages), on_close=answers.close)
+            return EventStream(writer.chunks(answers.arrive()), on_close=answers.close)
         try:
-            return reply_json(await unless_gone(request, writer.finished(answers.arrive(), answers.usages)))
+            return reply_json(await unless_gone(request, writer.finished(answers.arrive())))
         finally:
             answers.close()
 
@@ -236,8 +230,8 @@ def add_state(app, worker, metrics, keyed):
 
     @app.get("/ready")
     async def ready():
-        worker.check()   # 429 or 503, unless a request would be taken now
-        return reply_json({"status": "ready"})
+        worker.check()
+        return {"status": "ready"}
 
     @app.get("/metrics", dependencies=keyed, response_class=PlainTextResponse)
     async def shown():
@@ -249,12 +243,12 @@ def add_api(app, api, keyed):
     """OpenAI's doors. FastAPI describes them; it is told of the bodies, which it does not read itself."""
     @app.get("/v1/models", dependencies=keyed)
     async def models():
-        return reply_json({"object": "list", "data": [api.model]})
+        return {"object": "list", "data": [api.model]}
 
     @app.get("/v1/models/{name:path}", dependencies=keyed)
     async def model(name: str):
         api.check_model(name)
-        return reply_json(api.model)
+        return api.model
 
     for path, kind in (("/chat/completions", ChatRequest), ("/v1/chat/completions", ChatRequest),
                        ("/v1/completions", TextRequest)):
@@ -268,7 +262,7 @@ def add_api(app, api, keyed):
     async def described():
         document = app.openapi()
         document.setdefault("components", {})["schemas"] = schemas()
-        return reply_json(document)
+        return document
 
 
 def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting=32, temperature=0.0, top_k=50, rate=0):

@@ -5,8 +5,7 @@ Talk to a model in the terminal.
     python -m scripts.chat_cli -p "What is 47 * 12?"        one answer, then exit
     python -m scripts.chat_cli -i mid --temperature=0.8
 
-In the conversation: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves. The base model has never seen a
-conversation; with -i base it just goes on with the text it is given.
+In it /help lists the commands. With -i base the model just goes on with the text it is given.
 """
 import contextlib
 import os
@@ -33,8 +32,7 @@ class Config:
     prompt: str = option("", "ask this, print the answer and exit", short="p")
     source: str | None = option(None, "which stage's model to talk to; by default the latest of rl, sft, mid",
                                 short="i", choices=list(checkpoint.SCRIPTS))
-    temperature: float = option(0.0, "0 is the most correct for small models, which lose facts at dice; 0.6 to 1 "
-                                     "brings variety", short="t")
+    temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety", short="t")
     top_k: int = option(50, "sample among this many likeliest tokens (0: all); no effect at temperature 0", short="k")
     max_tokens: int = option(256, "longest answer in tokens, but never more than a quarter of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
@@ -48,8 +46,10 @@ class Config:
         self.sampling()
 
     def sampling(self, turn=0):
-        """The Sampling of one turn. Raises UsageError for values out of range."""
-        return Sampling(self.max_tokens, self.temperature, self.top_k, seed=mix_seed(self.seed, turn))
+        """What `Sampling` takes for one turn. Raises UsageError for values out of range."""
+        values = {"temperature": self.temperature, "top_k": self.top_k, "seed": mix_seed(self.seed, turn)}
+        Sampling(**values)
+        return values
 
 
 def dim(text):
@@ -66,28 +66,27 @@ class Chat:
         self.room = min(config.max_tokens, engine.max_len // 4)
 
     def prompt(self):
-        """Token ids to answer to. Drops the oldest exchanges from `messages` until they leave room, with a note."""
+        """Token ids to answer to. Drops the oldest exchanges from `messages` to make room, with a note."""
         tokenizer, limit = self.engine.tokenizer, self.engine.max_len - self.room
         if self.base:
             return ([tokenizer.bos_id] + tokenizer.encode(self.messages.pop()["content"]))[:limit]
-        length = len(self.messages)
-        while len(self.messages) > 1 and len(render_prompt(tokenizer, self.messages)) > limit:
+        note = ""
+        while len(ids := render_prompt(tokenizer, self.messages)) > limit and len(self.messages) > 1:
             del self.messages[:2]
-        if len(self.messages) < length:
-            print(dim("(the oldest turns no longer fit into the model's memory and were left out)"))
-        ids = render_prompt(tokenizer, self.messages, limit)
-        if len(self.messages) == 1 and len(ids) < len(render_prompt(tokenizer, self.messages)):
-            print(dim("(the question is longer than the model's memory: its beginning was left out)"))
+            note = "(the oldest turns no longer fit into the model's memory and were left out)\n"
+        if len(ids) > limit:
+            note += "(the question is longer than the model's memory: its beginning was left out)\n"
+            ids = render_prompt(tokenizer, self.messages, limit)
+        print(dim(note) if note else "", end="")
         return ids
 
     def answer(self, question):
-        """Print the answer to `question` as it comes. Ctrl-C ends it early; what was said stays in the conversation."""
+        """Print the answer to `question` as it comes. Ctrl-C ends it early; what was said stays."""
         self.messages.append({"role": "user", "content": question})
         self.turn += 1
-        sampling, parts = self.config.sampling(self.turn), []
-        ids = self.prompt()
-        stream = self.engine.stream(ids, max_new_tokens=self.room, temperature=sampling.temperature,
-                                    top_k=sampling.top_k, seed=sampling.seed, use_tools=not self.base)
+        parts, ids = [], self.prompt()
+        stream = self.engine.stream(ids, max_new_tokens=self.room, use_tools=not self.base,
+                                    **self.config.sampling(self.turn))
         try:
             with contextlib.closing(stream):
                 for event in stream:
@@ -117,7 +116,7 @@ class Chat:
     def command(self, line):
         """Carry out a line that starts with '/'. Returns True when the user wants to leave."""
         name, _, value = line[1:].partition(" ")
-        settings = {"temperature": ("temperature", float), "topk": ("top_k", int), "top_k": ("top_k", int)}
+        settings = {"temperature": ("temperature", float), "topk": ("top_k", int)}
         if name in ("quit", "exit", "q"):
             return True
         if name == "clear":
@@ -140,41 +139,31 @@ class Chat:
             print(e if isinstance(e, UsageError) else f"{value!r} is not a number.")
         print(dim(f"({field} is {getattr(self.config, field)})"))
 
-    @staticmethod
-    def read():
-        """What the user types: a line, and the next ones as long as they end in a backslash."""
-        text = input("\n> ")
-        while text.endswith("\\"):
-            text = text[:-1] + "\n" + input(". ")
-        return text.strip()
-
     def loop(self):
-        """Read, answer, repeat, until /quit or the end of the input."""
+        """Read, answer, repeat, until /quit or the end of the input. What cannot be answered is said and forgotten."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (importing it gives input() its line editing and history)
         while True:
             try:
-                line = self.read()
+                line = input("\n> ")
+                while line.endswith("\\"):
+                    line = line[:-1] + "\n" + input(". ")
             except EOFError:
                 print()
                 return
             except KeyboardInterrupt:
                 print(dim("\n(Ctrl-D or /quit leaves)"))
                 continue
-            if line.startswith("/"):
-                if self.command(line):
-                    return
-            elif line:
-                self.say(line)
-
-    def say(self, line):
-        """Answer a line of the conversation; what cannot be answered is said in one line and forgotten."""
-        known = len(self.messages)
-        try:
-            self.answer(line)
-        except NanochatError as e:
-            del self.messages[known:]
-            print(f"error: {e}")
+            line, known = line.strip(), len(self.messages)
+            try:
+                if line.startswith("/"):
+                    if self.command(line):
+                        return
+                elif line:
+                    self.answer(line)
+            except NanochatError as e:
+                del self.messages[known:]
+                print(f"error: {e}")
 
 
 def main(argv=None):
@@ -187,8 +176,7 @@ def main(argv=None):
     if config.prompt:
         chat.answer(config.prompt)
         return 130 if chat.stopped else None
-    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. /help lists the "
-             "commands.")
+    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. /help lists commands.")
     chat.loop()
 
 

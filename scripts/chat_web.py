@@ -5,8 +5,7 @@ Serve the chat page and an OpenAI-compatible API.
     python -m scripts.chat_web -i sft --port=8080
     python -m scripts.chat_web --host=0.0.0.0 --api_key=SECRET        for others too, who then need the key
 
-It listens on this machine only, unless --host says otherwise; then it wants an API key, or --no_auth to say that
-everybody who can reach it may use it. Ctrl-C finishes the running answers and stops.
+It listens on this machine only, unless --host says otherwise. Ctrl-C finishes the running answers and stops.
 """
 import contextlib
 import ipaddress
@@ -30,8 +29,8 @@ class Config:
     no_auth: bool = option(False, "let everybody in who can reach --host")
     slots: int = option(8, "answers decoded at the same time; each holds a context's KV cache in memory")
     queue: int = option(32, "further requests that may wait; beyond, they get 429")
-    rate: int | None = option(None, "requests that one client may make in a minute, 0 for any number; by default 60, but "
-                                    "any number while only this machine can reach the server")
+    rate: int | None = option(None, "requests that one client may make in a minute, 0 for any number; by default 60, "
+                                    "and 0 while only this machine can reach the server")
     temperature: float = option(0.0, "for requests that name none; 0 is the most correct for small models")
     top_k: int = option(50, "for requests that name none; 0 is off")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
@@ -58,13 +57,12 @@ class Config:
 
 
 def listen(host, port):
-    """A listening socket, opened before the model is loaded. Raises UsageError naming the flag when it cannot be."""
+    """A listening socket, opened before the model is loaded. Raises UsageError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as e:
-        why = str(e.strerror or e).partition(" (")[0]   # Python adds the address, which is said already
-        raise UsageError(f"cannot listen on {host}:{port}: {why}. Choose another --port or --host.") from None
+        raise UsageError(f"cannot listen on {host}:{port}: {e.strerror.partition(' (')[0]}. Choose another --port or --host.") from None
 
 
 def main(argv=None):
