@@ -1,8 +1,4 @@
-"""
-What keeps a server up when a client is careless or hostile: who may ask, how often, how much and how slowly.
-
-uvicorn bounds neither the time that a client takes to send a request nor the number of connections.
-"""
+"""What keeps a server up when a client is careless or hostile: who may ask, how often, how much and how slowly."""
 import asyncio
 import hmac
 import ipaddress
@@ -24,7 +20,7 @@ DRAIN_S = 30              # for running answers when the server is told to stop
 
 
 async def read_body(request) -> bytes:
-    """The request's body. Raises ApiError 413 beyond MAX_BODY_BYTES, whatever Content-Length says, 408 when it is late."""
+    """The request's body. Raises ApiError 413, whatever Content-Length says, or 408."""
     async def read():
         body = bytearray()
         async for chunk in request.stream():
@@ -63,13 +59,12 @@ def client_of(request):
 
 
 class Guard:
-    """Who may ask: the right Host (against DNS rebinding), the page's own Origin, not too often, with the API key."""
+    """Who may ask. `hosts` is against DNS rebinding."""
 
     def __init__(self, api_key, hosts, rate):
         self.api_key, self.hosts, self.rate = api_key, hosts, Rate(rate) if rate else None
 
     async def origin(self, request: Request):
-        """Raise ApiError 403 for a foreign Host or Origin."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if self.hosts and re.sub(r":\d*$", "", host).strip("[]").lower() not in self.hosts:
             raise ApiError(403, "This server is not known by that name.", "permission_error", code="wrong_host")
@@ -77,10 +72,11 @@ class Guard:
             raise ApiError(403, "Another site may not use this server.", "permission_error", code="wrong_origin")
 
     async def client(self, request: Request):
-        """Raise ApiError 429 when the client asks too often, 401 without the API key, compared in constant time."""
+        """Raise ApiError 429 when the client asks too often, 401 without the API key."""
         if self.rate and (wait := self.rate.wait(client_of(request))):
-            raise ApiError(429, f"Too many requests. Try again in {math.ceil(wait)} seconds.", "rate_limit_error",
-                           code="rate_limit_exceeded", headers={"Retry-After": str(math.ceil(wait))})
+            wait = math.ceil(wait)
+            raise ApiError(429, f"Too many requests. Try again in {wait} seconds.", "rate_limit_error",
+                           code="rate_limit_exceeded", headers={"Retry-After": str(wait)})
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
         if self.api_key and not hmac.compare_digest(given.encode("latin-1"), self.api_key.encode()):
             raise ApiError(401, "A valid API key is needed: Authorization: Bearer <key>.", "authentication_error",
@@ -88,8 +84,8 @@ class Guard:
 
 
 class Connection(H11Protocol):
-    """One connection. It is closed when no request's headers are complete RECEIVE_S after it was opened or last answered
-    (slow loris), and earlier, the oldest first, when there are more than MAX_CONNECTIONS."""
+    """A connection that is closed when no request's headers are complete RECEIVE_S after it was opened or last answered
+    (slow loris), and earlier, the oldest first, when there are more than MAX_CONNECTIONS. uvicorn bounds neither."""
 
     def connection_made(self, transport):
         super().connection_made(transport)
@@ -101,7 +97,6 @@ class Connection(H11Protocol):
 
     @property
     def idle(self):
-        """True while no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _watch(self):
@@ -123,6 +118,6 @@ class Connection(H11Protocol):
 
 
 def server(app):
-    """A uvicorn.Server of `app` with these limits, that lets running answers end when it is told to stop."""
+    """A uvicorn.Server with these limits, that lets running answers end when it is told to stop."""
     return uvicorn.Server(uvicorn.Config(app, http=Connection, ws="none", log_level="warning", access_log=False,
                                          server_header=False, timeout_graceful_shutdown=DRAIN_S))

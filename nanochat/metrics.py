@@ -14,12 +14,10 @@ class Metrics:
         self.seconds = {name: [0.0, Counter()] for name in ("first_token", "per_token")}   # sum, {bucket: how many}
 
     def observe(self, name, seconds):
-        """Count one duration in the histogram `name`."""
         self.seconds[name][0] += seconds
         self.seconds[name][1][bisect_left(BUCKETS_S, seconds)] += 1
 
     def text(self, **gauges):
-        """Everything, with the present values of `gauges`."""
         lines = [f'nanochat_requests_total{{path="{path}",status="{status}"}} {n}'
                  for (path, status), n in self.requests.items()]
         lines += [f'nanochat_tokens_total{{kind="{kind}"}} {n}' for kind, n in self.tokens.items()]

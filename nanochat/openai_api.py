@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from itertools import accumulate
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import models_json_schema
@@ -24,7 +24,7 @@ MAX_MESSAGES = 1000
 
 # ---- errors
 class ApiError(Exception):
-    """An error as OpenAI's clients expect it, with a true HTTP status."""
+    """An error as OpenAI's clients expect it."""
 
     def __init__(self, status, message, type="invalid_request_error", param=None, code=None, headers=None):
         super().__init__(message)
@@ -55,7 +55,7 @@ class Message(_Strict):
     content: str | list[Part]
 
     def plain(self):
-        """As nanochat.chat_format wants it; only the assistant's content stays in parts."""
+        """As nanochat.chat_format wants it."""
         content = self.content
         if not isinstance(content, str) and self.role != "assistant":
             if any(part.type != "text" for part in content):
@@ -65,14 +65,14 @@ class Message(_Strict):
 
 
 def whole(low, high=None):
-    """An integer of JSON, which knows one kind of number: 12.0 is one, too."""
+    """An integer of JSON, where 12.0 is one, too."""
     return Annotated[int, Field(ge=low, le=high),
                      BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
 
 
 No = Annotated[Literal[False], BeforeValidator(lambda x: x if isinstance(x, bool) else "")]
-Texts = Annotated[list[str], Field(min_length=1, max_length=128)]
 Ids = Annotated[list[whole(0)], Field(min_length=1)]
+Many = Annotated[list[TypeVar("T")], Field(min_length=1, max_length=128)]
 
 
 class StreamOptions(_Strict):
@@ -120,7 +120,7 @@ class ChatRequest(_Request):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def prompts(self, tokenizer):
-        """Lists of token ids, each wanting n answers. Raises ApiError 400."""
+        """Lists of token ids, each wanting n answers."""
         try:
             return [render_prompt(tokenizer, [message.plain() for message in self.messages])]
         except DataError as e:
@@ -131,7 +131,7 @@ class TextRequest(_Request):
     """The continuation of plain text, or of token ids, as of a document that begins with it."""
 
     chat: ClassVar = False
-    prompt: str | Texts | Ids | Annotated[list[Ids], Field(min_length=1, max_length=128)]
+    prompt: str | Many[str] | Ids | Many[Ids]
     logprobs: whole(0, 20) | None = None
     echo: No | None = None
 
@@ -176,7 +176,7 @@ def parse(kind, body):
 
 
 def schemas():
-    """JSON schemas of the requests, by name, for an OpenAPI document."""
+    """JSON schemas by name, for an OpenAPI document."""
     kinds = [(ChatRequest, "validation"), (TextRequest, "validation")]
     return models_json_schema(kinds, ref_template="#/components/schemas/{model}")[1]["$defs"]
 
@@ -189,8 +189,12 @@ def usage(usages, n):
             "prompt_tokens_details": {"cached_tokens": sum(u["cached_tokens"] for u in usages[::n])}}
 
 
+def part(event):
+    return {"type": event.kind, "text": event.text}
+
+
 def joined(events):
-    """`events` with neighbouring pieces of text made one."""
+    """`events`, neighbouring pieces of text made one."""
     out = []
     for event in events:
         if event.kind == "text" and out and out[-1].kind == "text":
@@ -201,7 +205,7 @@ def joined(events):
 
 
 class Writer:
-    """Writes one request's answers in OpenAI's layout: chat completions, or text completions."""
+    """Writes one request's answers in OpenAI's layout; `arrivals` yields (index, the engine's events)."""
 
     def __init__(self, wanted, model):
         self.wanted, self.chat, self.n = wanted, wanted.chat, wanted.n or 1
@@ -225,32 +229,32 @@ class Writer:
         return {"index": index, **said, "logprobs": self._logprobs(index, tokens) if tokens else None,
                 "finish_reason": reason}
 
-    def _chunk(self, index, delta, event):
+    def _chunk(self, index, event, **delta):
+        if event.kind == "text":
+            delta["content"] = event.text
+        elif event.kind != "end":
+            delta["parts"] = [part(event)]
         said = {"delta": delta} if self.chat else {"text": event.text}
         return sse({**self.head, "choices": [self._choice(index, said, event.logprobs, event.finish_reason)]})
 
     async def chunks(self, arrivals):
-        """Server-sent events: the role first, then text, finish_reason only in the last, [DONE]. Tools are delta.parts.
-
-        `arrivals` yields (index, events).
-        """
+        """Server-sent events: the role first, then text, finish_reason only in the last, [DONE]. Tools are delta.parts."""
         usages = [None] * self.count
         if self.chat:
-            role = {"role": "assistant", "content": ""}
-            yield "".join(self._chunk(index, role, Event("text")) for index in range(self.count))
+            yield "".join(self._chunk(index, Event("text"), role="assistant") for index in range(self.count))
         async for index, events in arrivals:
             if events[-1].kind == "error":
                 yield sse(server_error(events[-1].text).body)
                 break
             usages[index] = events[-1].usage
-            yield "".join(self._chunk(index, delta_of(event), event) for event in joined(events))
+            yield "".join(self._chunk(index, event) for event in joined(events))
         else:
             if self.wanted.stream_options and self.wanted.stream_options.include_usage:
                 yield sse({**self.head, "choices": [], "usage": usage(usages, self.n)})
         yield sse("[DONE]")
 
     async def finished(self, arrivals):
-        """All answers, finished, as one JSON value. Raises ApiError 500 if the model fails."""
+        """All answers as one JSON value. Raises ApiError 500 if the model fails."""
         answers = [[] for _ in range(self.count)]
         async for index, events in arrivals:
             answers[index] += events
@@ -262,15 +266,9 @@ class Writer:
         if end.kind == "error":
             raise server_error(end.text)
         text = "".join(event.text for event in events if event.kind == "text")
-        parts = [{"type": event.kind, "text": event.text} for event in events]
-        said = {"message": {"role": "assistant", "content": text, "parts": parts}} if self.chat else {"text": text}
+        message = {"role": "assistant", "content": text, "parts": [part(event) for event in events]}
+        said = {"message": message} if self.chat else {"text": text}
         return self._choice(index, said, [token for event in events for token in event.logprobs], end.finish_reason)
-
-
-def delta_of(event):
-    if event.kind == "text":
-        return {"content": event.text}
-    return {} if event.kind == "end" else {"parts": [{"type": event.kind, "text": event.text}]}
 
 
 def sse(value):

@@ -1,9 +1,8 @@
 """
 The web server: an OpenAI-compatible API and the chat page, over one model on one worker thread.
 
-The event loop only moves bytes; nanochat.worker decodes. `create_app` takes an engine and loads nothing. What requests and
-answers look like is nanochat.openai_api's business, who may ask and how much is nanochat.limits'. A model in /v1/models
-also tells `max_model_len` and `defaults`. Errors carry no traceback, and no conversation is logged or kept.
+The event loop only moves bytes; nanochat.worker decodes, nanochat.openai_api reads and writes JSON, nanochat.limits
+guards. A model in /v1/models also tells `max_model_len` and `defaults`. No conversation is logged or kept.
 """
 import asyncio
 import base64
@@ -33,12 +32,12 @@ SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "see
 
 
 def reply_json(value, status=200, headers=None):
-    """`value` as an ASCII JSON response: a lone surrogate in an echoed name must not become a 500."""
+    """A response in ASCII: a lone surrogate in an echoed name must not become a 500."""
     return Response(json.dumps(value), status, headers, "application/json")
 
 
 async def refuse(request, e):
-    """The response to an ApiError, or to one of FastAPI's own."""
+    """The response to an ApiError, or to an error of FastAPI's."""
     e = e if isinstance(e, ApiError) else ApiError(e.status_code, e.detail, headers=e.headers)
     return reply_json(e.body, e.status, e.headers)
 
@@ -53,7 +52,6 @@ class Answers:
         self._loop, self._arrived = asyncio.get_running_loop(), asyncio.Queue()
 
     def add(self, prompt, sampling, index):
-        """Queue one reply; `index` tells apart those to one prompt."""
         post = functools.partial(self._post, len(self.sequences))
         self.sequences.append(self.worker.submit(prompt, sampling, index, post))
 
@@ -63,7 +61,7 @@ class Answers:
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, (index, events))
 
     async def arrive(self):
-        """(index, events) of the answers, all that has come since the last time at once, until each has ended."""
+        """(index, events) of the answers, all new ones at once, until each has ended."""
         running = len(self.sequences)
         while running:
             batch, item = {}, await self._arrived.get()
@@ -85,17 +83,17 @@ class Answers:
             self.metrics.observe("per_token", (now - self.first[index]) / max(event.usage["completion_tokens"] - 1, 1))
 
     def close(self):
-        """Give the places back that are still held."""
+        """Give back the places still held."""
         for sequence in self.sequences:
             self.worker.cancel(sequence)
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. `on_close` runs however the response ends, also when not one byte of it was sent."""
+    """Server-sent events. `on_close` runs however the response ends, even before its first byte."""
 
     def __init__(self, chunks, on_close):
-        super().__init__(chunks, media_type="text/event-stream",
-                         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(chunks, headers=headers, media_type="text/event-stream")
         self.on_close = on_close
 
     async def __call__(self, scope, receive, send):
@@ -111,7 +109,7 @@ async def _gone(request):
 
 
 async def unless_gone(request, work):
-    """The result of coroutine `work`, or None as soon as the client has disconnected."""
+    """The result of `work`, or None as soon as the client has disconnected."""
     tasks = [asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -130,13 +128,12 @@ class Api:
                       "defaults": {**self.defaults, "max_tokens": self.engine.max_len // 4}}
 
     def check_model(self, name):
-        """Raise ApiError 404 unless `name` is the model served here, or nothing."""
         if name not in (None, "", self.model["id"]):
             raise ApiError(404, f"No model {name[:100]!r} here, only {self.model['id']!r}.", param="model",
                            code="model_not_found")
 
     def sampling(self, wanted, prompts):
-        """The request's Sampling. Raises ApiError 400, saying by how much, when prompt and answer are too long."""
+        """The request's Sampling. Raises ApiError 400 when prompt and answer are too long."""
         longest, limit = max(map(len, prompts)), self.engine.max_len
         over = longest + (wanted.limit or 1) - limit
         if over > 0:
@@ -167,7 +164,6 @@ class Api:
         return answers
 
     async def answer(self, kind, request: Request):
-        """The response to a request of `kind`, whole or as a stream."""
         self.worker.check()   # before the work of reading and parsing
         wanted = parse(kind, await read_body(request))
         self.check_model(wanted.model)
@@ -221,8 +217,17 @@ class Counted:
             await response(scope, receive, counting)
 
 
-def add_state(app, worker, metrics, keyed):
-    """The doors through which a server is watched."""
+def add_doors(app, api, keyed):
+    """FastAPI describes them, and is told of the requests' bodies, which it does not read itself."""
+    worker = api.worker
+
+    @app.get("/", response_class=HTMLResponse)
+    async def chat_page():
+        html, policy = page()
+        return HTMLResponse(html, headers={
+            "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-cache"})
+
     @app.get("/health")
     async def health():
         state = {"status": "failed" if worker.failed else "ok", "busy": worker.busy, "places": worker.places}
@@ -236,11 +241,8 @@ def add_state(app, worker, metrics, keyed):
     @app.get("/metrics", dependencies=keyed, response_class=PlainTextResponse)
     async def shown():
         running = min(worker.busy, worker.slots)
-        return PlainTextResponse(metrics.text(running=running, waiting=worker.busy - running))
+        return api.metrics.text(running=running, waiting=worker.busy - running)
 
-
-def add_api(app, api, keyed):
-    """OpenAI's doors. FastAPI describes them; it is told of the bodies, which it does not read itself."""
     @app.get("/v1/models", dependencies=keyed)
     async def models():
         return {"object": "list", "data": [api.model]}
@@ -268,9 +270,8 @@ def add_api(app, api, keyed):
 def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting=32, temperature=0.0, top_k=50, rate=0):
     """The ASGI application. It owns a Worker, started and stopped with it.
 
-    `hosts` are the names under which it may be asked (empty: any); `slots` answers are decoded together, `max_waiting`
-    more may wait; `temperature` and `top_k` are for requests that name none; `rate` is how many requests a client may
-    make in a minute (0: any).
+    `hosts` are the names under which it may be asked (empty: any); `temperature` and `top_k` are for requests that name
+    none; `rate` is how many requests a client may make in a minute (0: any).
     """
     worker, metrics, guard = Worker(engine, slots, max_waiting), Metrics(), Guard(api_key, hosts, rate)
 
@@ -287,13 +288,5 @@ def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting
     app.state.worker = worker
     app.add_middleware(Counted, metrics=metrics)
     keyed = [Depends(guard.client)] + ([Depends(HTTPBearer(auto_error=False))] if api_key else [])   # that only tells of it
-    add_state(app, worker, metrics, keyed)
-    add_api(app, Api(worker, model_id, temperature, top_k, metrics), keyed)
-
-    @app.get("/", response_class=HTMLResponse)
-    async def chat_page():
-        html, policy = page()
-        return HTMLResponse(html, headers={
-            "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-cache"})
+    add_doors(app, Api(worker, model_id, temperature, top_k, metrics), keyed)
     return app

@@ -1,8 +1,7 @@
 """
 The thread that owns a model and serves many conversations at once, between an asyncio event loop and the engine.
 
-It drives one Batcher, in which all running replies are decoded together. Places are bounded, and `cancel` gives one back
-at any time. If the thread crashes, every open reply gets an "error" event and `failed` is set; it never goes on half broken.
+If it crashes, every open reply gets an "error" event and `failed` is set; it never goes on half broken.
 """
 import threading
 
@@ -15,7 +14,7 @@ RETRY_AFTER_S = 2
 
 
 class Worker:
-    """The thread that owns the model. `slots` requests are decoded together and `max_waiting` more may wait."""
+    """`slots` requests are decoded together and `max_waiting` more may wait."""
 
     def __init__(self, engine, slots=8, max_waiting=32):
         self.engine, self.slots, self.places = engine, slots, slots + max_waiting
@@ -26,7 +25,6 @@ class Worker:
 
     @property
     def busy(self):
-        """Requests running or waiting."""
         return len(self._jobs)
 
     @property
@@ -44,10 +42,9 @@ class Worker:
         self._thread.join()
 
     def submit(self, prompt, sampling, index, post):
-        """Queue a reply to `prompt` (token ids) that fits the engine's max_len; returns its Sequence. Raises as `check`.
+        """Queue a reply to `prompt` (token ids, below the engine's max_len); returns its Sequence. Raises as `check`.
 
-        `index` tells apart the replies to one prompt and seed. The thread calls `post` with lists of the engine's Events,
-        the last of kind "end" or "error".
+        The thread calls `post` with lists of the engine's Events, the last of kind "end" or "error".
         """
         sequence = Sequence(self.engine.tokenizer, prompt, sampling, index)
         with self._changed:
@@ -66,7 +63,7 @@ class Worker:
                            code="queue_full", headers={"Retry-After": str(RETRY_AFTER_S)})
 
     def cancel(self, sequence):
-        """Give a reply's place back, whatever its state. Idempotent."""
+        """Give a reply's place back, whatever its state."""
         with self._changed:
             if self._jobs.pop(sequence, None):
                 self._gone.append(sequence)
@@ -87,7 +84,7 @@ class Worker:
                 post([Event("error", "The model has stopped before the answer was complete.")])
 
     def _update(self, batcher):
-        """Take in what changed since the last step, sleeping while there is nothing to do. False: time to stop."""
+        """Take in the news, sleeping while there is nothing to do. False: time to stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._new or self._gone or not batcher.idle)
             new, self._new, gone, self._gone = self._new, [], self._gone, []

@@ -10,17 +10,18 @@ In it /help lists the commands. With -i base the model just goes on with the tex
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanochat import checkpoint, runtime
 from nanochat.chat_format import render_prompt
 from nanochat.cli import option, parse
 from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup_logging
 from nanochat.engine import Engine
+from nanochat.openai_api import joined, part
 from nanochat.sampling import Sampling
 
 HELP = """/clear             forget the conversation
-/temperature X     0 always takes the likeliest word, 1 follows the model's own distribution
+/temperature X     0 always takes the likeliest word, 1 follows the model
 /topk N            sample among the N likeliest tokens only (0: all)
 /help              this list
 /quit              leave (or Ctrl-D); Ctrl-C stops an answer
@@ -33,7 +34,7 @@ class Config:
     source: str | None = option(None, "which stage's model to talk to; by default the latest of rl, sft, mid",
                                 short="i", choices=list(checkpoint.SCRIPTS))
     temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety", short="t")
-    top_k: int = option(50, "sample among this many likeliest tokens (0: all); no effect at temperature 0", short="k")
+    top_k: int = option(50, "sample among this many likeliest tokens (0: all)", short="k")
     max_tokens: int = option(256, "longest answer in tokens, but never more than a quarter of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
@@ -46,27 +47,24 @@ class Config:
         self.sampling()
 
     def sampling(self, turn=0):
-        """What `Sampling` takes for one turn. Raises UsageError for values out of range."""
+        """What `Sampling` takes. Raises UsageError."""
         values = {"temperature": self.temperature, "top_k": self.top_k, "seed": mix_seed(self.seed, turn)}
         Sampling(**values)
         return values
 
 
 def dim(text):
-    """`text` in a fainter colour, on a terminal that has colours."""
     return f"\033[2m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
 
 class Chat:
-    """One conversation: what was said so far, and how the next answer is made and shown."""
-
     def __init__(self, engine, config, base=False):
         self.engine, self.config, self.base = engine, config, base
         self.messages, self.turn, self.stopped = [], 0, False
         self.room = min(config.max_tokens, engine.max_len // 4)
 
     def prompt(self):
-        """Token ids to answer to. Drops the oldest exchanges from `messages` to make room, with a note."""
+        """Token ids to answer to. Drops the oldest exchanges to make room, with a note."""
         tokenizer, limit = self.engine.tokenizer, self.engine.max_len - self.room
         if self.base:
             return ([tokenizer.bos_id] + tokenizer.encode(self.messages.pop()["content"]))[:limit]
@@ -81,66 +79,60 @@ class Chat:
         return ids
 
     def answer(self, question):
-        """Print the answer to `question` as it comes. Ctrl-C ends it early; what was said stays."""
+        """Print the answer as it comes. Ctrl-C ends it early; what was said stays."""
         self.messages.append({"role": "user", "content": question})
         self.turn += 1
-        parts, ids = [], self.prompt()
+        events, ids = [], self.prompt()
         stream = self.engine.stream(ids, max_new_tokens=self.room, use_tools=not self.base,
                                     **self.config.sampling(self.turn))
         try:
             with contextlib.closing(stream):
                 for event in stream:
-                    self.show(event, parts)
+                    self.show(event, events)
+                    events.append(event)
         except KeyboardInterrupt:
             self.stopped = True
             print(dim(" (stopped)"), end="")
         print()
         if not self.base:
+            parts = [part(event) for event in joined(events) if event.kind != "end"]
             self.messages.append({"role": "assistant", "content": parts})
 
-    def show(self, event, parts):
-        """Print one Event and add it to the `parts` of the answer. A tool call is shown once its result is there."""
-        if event.kind == "end":
-            if event.finish_reason == "length":
-                print(dim(" (cut at the longest answer allowed)"), end="")
-            return
-        if event.kind == "text" and parts and parts[-1]["type"] == "text":
-            parts[-1]["text"] += event.text
-        else:
-            parts.append({"type": event.kind, "text": event.text})
+    @staticmethod
+    def show(event, before):
+        """Print one Event. A tool call is shown once its result is there."""
         if event.kind == "text":
             print(event.text, end="", flush=True)
         elif event.kind == "python_output":
-            print(dim(f"[{parts[-2]['text']} = {event.text}]"), end=" ", flush=True)
+            print(dim(f"[{before[-1].text} = {event.text}]"), end=" ", flush=True)
+        elif event.finish_reason == "length":
+            print(dim(" (cut at the longest answer allowed)"), end="")
 
     def command(self, line):
-        """Carry out a line that starts with '/'. Returns True when the user wants to leave."""
+        """Carry out a line that starts with '/'. True: leave."""
         name, _, value = line[1:].partition(" ")
-        settings = {"temperature": ("temperature", float), "topk": ("top_k", int)}
-        if name in ("quit", "exit", "q"):
-            return True
         if name == "clear":
             self.messages.clear()
             print(dim("(a new conversation)"))
-        elif name in settings:
-            self.change(*settings[name], value.strip())
-        else:
+        elif name == "temperature":
+            self.change(name, float, value.strip())
+        elif name == "topk":
+            self.change("top_k", int, value.strip())
+        elif name != "quit":
             print(HELP if name == "help" else f"There is no /{name}.\n{HELP}")
-        return False
+        return name == "quit"
 
     def change(self, field, kind, value):
-        """Set a sampling field to `value`, or say why not."""
-        before = getattr(self.config, field)
         try:
-            setattr(self.config, field, kind(value) if value else before)
-            self.config.sampling()
-        except (ValueError, UsageError) as e:
-            setattr(self.config, field, before)
-            print(e if isinstance(e, UsageError) else f"{value!r} is not a number.")
+            self.config = replace(self.config, **{field: kind(value)} if value else {})
+        except UsageError as e:
+            print(e)
+        except ValueError:
+            print(f"{value!r} is not a number.")
         print(dim(f"({field} is {getattr(self.config, field)})"))
 
     def loop(self):
-        """Read, answer, repeat, until /quit or the end of the input. What cannot be answered is said and forgotten."""
+        """Read and answer until /quit or the end of the input. What cannot be answered is said and forgotten."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (importing it gives input() its line editing and history)
         while True:
@@ -176,7 +168,7 @@ def main(argv=None):
     if config.prompt:
         chat.answer(config.prompt)
         return 130 if chat.stopped else None
-    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. /help lists commands.")
+    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Try /help.")
     chat.loop()
 
 

@@ -27,7 +27,7 @@ class Config:
     port: int = option(8000, "port to listen on; 0 takes a free one")
     api_key: str = option("", "key that a request must send as 'Authorization: Bearer <key>'")
     no_auth: bool = option(False, "let everybody in who can reach --host")
-    slots: int = option(8, "answers decoded at the same time; each holds a context's KV cache in memory")
+    slots: int = option(8, "answers decoded together; each holds a context's KV cache")
     queue: int = option(32, "further requests that may wait; beyond, they get 429")
     rate: int | None = option(None, "requests that one client may make in a minute, 0 for any number; by default 60, "
                                     "and 0 while only this machine can reach the server")
@@ -49,7 +49,6 @@ class Config:
 
     @property
     def local(self):
-        """True when only this machine can reach the server."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
