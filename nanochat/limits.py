@@ -16,7 +16,7 @@ MAX_BODY_BYTES = 1 << 20
 MAX_CONNECTIONS = 500
 MAX_CLIENTS = 10_000      # whose rate is remembered
 RECEIVE_S = 10.0          # for a request's headers, and again for its body
-DRAIN_S = 30              # for running answers when the server is told to stop
+DRAIN_S = 30              # for running answers at the end
 
 
 async def read_body(request) -> bytes:
@@ -42,7 +42,7 @@ class Rate:
         self.step, self.due = 60 / per_minute, {}   # seconds a request costs; when a client will have paid, oldest first
 
     def wait(self, client):
-        """Seconds until the client may ask; 0 when it may now, which is then counted."""
+        """Seconds until the client may ask; 0 counts it."""
         now = time.monotonic()
         due = max(now, self.due.pop(client, 0.0)) + self.step
         late = max(0.0, due - now - 60 - 1e-6)
@@ -84,8 +84,8 @@ class Guard:
 
 
 class Connection(H11Protocol):
-    """A connection that is closed when no request's headers are complete RECEIVE_S after it was opened or last answered
-    (slow loris), and earlier, the oldest first, when there are more than MAX_CONNECTIONS. uvicorn bounds neither."""
+    """Closed when no request's headers are complete RECEIVE_S after it was opened or last answered (slow loris), and the
+    oldest earlier when there are more than MAX_CONNECTIONS. uvicorn bounds neither."""
 
     def connection_made(self, transport):
         super().connection_made(transport)
@@ -118,6 +118,5 @@ class Connection(H11Protocol):
 
 
 def server(app):
-    """A uvicorn.Server with these limits, that lets running answers end when it is told to stop."""
     return uvicorn.Server(uvicorn.Config(app, http=Connection, ws="none", log_level="warning", access_log=False,
                                          server_header=False, timeout_graceful_shutdown=DRAIN_S))

@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from nanochat.common import log
 from nanochat.limits import Guard, read_body
 from nanochat.metrics import Metrics
-from nanochat.openai_api import ApiError, ChatRequest, TextRequest, Writer, parse, schemas, server_error
+from nanochat.openai_api import ApiError, ChatRequest, TextRequest, Writer, invalid, parse, schemas, server_error
 from nanochat.sampling import Sampling
 from nanochat.worker import Worker
 
@@ -77,10 +77,11 @@ class Answers:
         now = time.monotonic()
         if index not in self.first:
             self.first[index] = now
-            self.metrics.observe("first_token", now - self.began)
+            self.metrics.observe("first_token_seconds", now - self.began)
         if event.kind == "end":
-            self.metrics.tokens.update(event.usage)
-            self.metrics.observe("per_token", (now - self.first[index]) / max(event.usage["completion_tokens"] - 1, 1))
+            self.metrics.update({f'tokens_total{{kind="{kind}"}}': n for kind, n in event.usage.items()})
+            steps = max(event.usage["completion_tokens"] - 1, 1)
+            self.metrics.observe("per_token_seconds", (now - self.first[index]) / steps)
 
     def close(self):
         """Give back the places still held."""
@@ -89,7 +90,7 @@ class Answers:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. `on_close` runs however the response ends, even before its first byte."""
+    """Server-sent events. `on_close` runs however they end, even before the first byte."""
 
     def __init__(self, chunks, on_close):
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -129,8 +130,8 @@ class Api:
 
     def check_model(self, name):
         if name not in (None, "", self.model["id"]):
-            raise ApiError(404, f"No model {name[:100]!r} here, only {self.model['id']!r}.", param="model",
-                           code="model_not_found")
+            message = f"No model {name[:100]!r} here, only {self.model['id']!r}."
+            raise ApiError(404, message, param="model", code="model_not_found")
 
     def sampling(self, wanted, prompts):
         """The request's Sampling. Raises ApiError 400 when prompt and answer are too long."""
@@ -138,19 +139,18 @@ class Api:
         over = longest + (wanted.limit or 1) - limit
         if over > 0:
             what = "messages" if wanted.chat else "prompt"
-            raise ApiError(400, f"The model's context is {limit} tokens; the {what} take {longest} of them and the "
-                                f"answer may have {wanted.limit or 1}, which is {over} too many. Shorten either.",
+            raise ApiError(400, f"The model's context is {limit} tokens; the {what} take {longest} and the answer may "
+                                f"have {wanted.limit or 1}, which is {over} too many. Shorten either.",
                            param=what, code="context_length_exceeded")
         given = {name: value for name in SETTINGS if (value := getattr(wanted, name)) is not None}
         return Sampling(max_new_tokens=wanted.limit or limit - longest, use_tools=wanted.chat, stop=wanted.stops,
                         logprobs=wanted.alternatives, **{"seed": secrets.randbits(62), **self.defaults, **given})
 
     async def answers(self, wanted, total):
-        """The `total` Answers to a request, queued; places are reserved before it is tokenized off the event loop."""
+        """The `total` Answers, queued; places are reserved before the request is tokenized off the event loop."""
         answers = Answers(self.worker, self.metrics)
         if total > self.worker.places:
-            raise ApiError(400, f"This server has places for {self.worker.places} answers, the request wants {total}.",
-                           param="n", code="invalid_value")
+            raise invalid(f"This server has places for {self.worker.places} answers, the request wants {total}.", "n")
         self.worker.check(self.reserved + total)
         self.reserved += total
         try:
@@ -203,7 +203,8 @@ class Counted:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self.metrics.requests[getattr(scope.get("route"), "path", "other"), status] += 1
+                path = getattr(scope.get("route"), "path", "other")
+                self.metrics[f'requests_total{{path="{path}",status="{status}"}}'] += 1
             await send(message)
         try:
             await self.app(scope, receive, counting)
@@ -270,8 +271,8 @@ def add_doors(app, api, keyed):
 def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting=32, temperature=0.0, top_k=50, rate=0):
     """The ASGI application. It owns a Worker, started and stopped with it.
 
-    `hosts` are the names under which it may be asked (empty: any); `temperature` and `top_k` are for requests that name
-    none; `rate` is how many requests a client may make in a minute (0: any).
+    `hosts` are its names (empty: any); `temperature` and `top_k` are for requests that name none; `rate` is how many
+    requests a client may make in a minute (0: any).
     """
     worker, metrics, guard = Worker(engine, slots, max_waiting), Metrics(), Guard(api_key, hosts, rate)
 

@@ -1,5 +1,5 @@
 """
-The thread that owns a model and serves many conversations at once, between an asyncio event loop and the engine.
+The thread that owns a model and serves many conversations at once.
 
 If it crashes, every open reply gets an "error" event and `failed` is set; it never goes on half broken.
 """

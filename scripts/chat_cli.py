@@ -31,15 +31,15 @@ A line that ends in \\ goes on in the next one."""
 @dataclass
 class Config:
     prompt: str = option("", "ask this, print the answer and exit", short="p")
-    source: str | None = option(None, "which stage's model to talk to; by default the latest of rl, sft, mid",
-                                short="i", choices=list(checkpoint.SCRIPTS))
+    source: str | None = option(None, "stage to talk to; by default the latest of rl, sft, mid", short="i",
+                                choices=list(checkpoint.SCRIPTS))
     temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety", short="t")
     top_k: int = option(50, "sample among this many likeliest tokens (0: all)", short="k")
-    max_tokens: int = option(256, "longest answer in tokens, but never more than a quarter of the context")
+    max_tokens: int = option(256, "longest answer in tokens, at most a quarter of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
     tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
-    step: int | None = option(None, "checkpoint step; the newest if not given")
+    step: int | None = option(None, "checkpoint step; by default the newest")
 
     def __post_init__(self):
         if self.max_tokens < 1:
@@ -71,9 +71,9 @@ class Chat:
         note = ""
         while len(ids := render_prompt(tokenizer, self.messages)) > limit and len(self.messages) > 1:
             del self.messages[:2]
-            note = "(the oldest turns no longer fit into the model's memory and were left out)\n"
+            note = "(the oldest turns no longer fit and were left out)\n"
         if len(ids) > limit:
-            note += "(the question is longer than the model's memory: its beginning was left out)\n"
+            note += "(the question is too long: its beginning was left out)\n"
             ids = render_prompt(tokenizer, self.messages, limit)
         print(dim(note) if note else "", end="")
         return ids
@@ -134,7 +134,7 @@ class Chat:
     def loop(self):
         """Read and answer until /quit or the end of the input. What cannot be answered is said and forgotten."""
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  (importing it gives input() its line editing and history)
+            import readline  # noqa: F401  (gives input() line editing and history)
         while True:
             try:
                 line = input("\n> ")

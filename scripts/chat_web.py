@@ -21,21 +21,21 @@ from nanochat.server import LOOPBACK, create_app
 
 @dataclass
 class Config:
-    source: str | None = option(None, "which stage's model to serve; by default the latest of rl, sft, mid",
-                                short="i", choices=list(checkpoint.SCRIPTS))
+    source: str | None = option(None, "stage to serve; by default the latest of rl, sft, mid", short="i",
+                                choices=list(checkpoint.SCRIPTS))
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 is every network this machine is in")
     port: int = option(8000, "port to listen on; 0 takes a free one")
     api_key: str = option("", "key that a request must send as 'Authorization: Bearer <key>'")
     no_auth: bool = option(False, "let everybody in who can reach --host")
     slots: int = option(8, "answers decoded together; each holds a context's KV cache")
-    queue: int = option(32, "further requests that may wait; beyond, they get 429")
-    rate: int | None = option(None, "requests that one client may make in a minute, 0 for any number; by default 60, "
-                                    "and 0 while only this machine can reach the server")
+    queue: int = option(32, "requests that may wait; more get 429")
+    rate: int | None = option(None, "requests a minute that one client may make, 0 for any number; by default 60, "
+                                    "on this machine alone 0")
     temperature: float = option(0.0, "for requests that name none; 0 is the most correct for small models")
     top_k: int = option(50, "for requests that name none; 0 is off")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
     tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
-    step: int | None = option(None, "checkpoint step; the newest if not given")
+    step: int | None = option(None, "checkpoint step; by default the newest")
 
     def __post_init__(self):
         if not self.local and not self.api_key and not self.no_auth:
