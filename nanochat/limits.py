@@ -92,7 +92,7 @@ class Connection(H11Protocol):
         self._watch()
         if len(self.connections) > MAX_CONNECTIONS:
             oldest = min((c for c in self.connections if c.idle), key=lambda c: c.since)
-            self.connections.discard(oldest)   # now, for the transport reports its end only later
+            self.connections.discard(oldest)   # the transport reports its end only later
             oldest.transport.abort()
 
     @property

@@ -1,5 +1,5 @@
 """
-OpenAI's API in bytes: what a request may say, and how answers, chunks and errors are written. Knows no HTTP server.
+OpenAI's API: what a request may say, and how answers, chunks and errors are written. Knows no HTTP server.
 
 Beyond OpenAI's fields: `top_k`, `min_p` and `repetition_penalty` in a request, and `parts` in a reply (tool calls, in
 nanochat's own format). Unknown fields are ignored; `tools` and `echo` are refused when they would change the answer.
@@ -111,12 +111,12 @@ class ChatRequest(_Request):
 
     @property
     def limit(self):
-        """Tokens of the longest answer wanted; None: as many as the context has room for."""
+        """Tokens of the longest answer; None: what the context has room for."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def alternatives(self):
-        """How many likeliest tokens to tell with each one; None for no log-probabilities at all."""
+        """How many likeliest tokens to tell with each; None: no log-probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def prompts(self, tokenizer):
@@ -128,7 +128,7 @@ class ChatRequest(_Request):
 
 
 class TextRequest(_Request):
-    """The continuation of plain text, or of token ids, as of a document that begins with it."""
+    """The continuation of a document that begins with a text, or with token ids."""
 
     chat: ClassVar = False
     prompt: str | Many[str] | Ids | Many[Ids]
@@ -183,7 +183,7 @@ def schemas():
 
 # ---- replies
 def usage(usages, n):
-    """OpenAI's usage of all answers together; the n answers to one prompt have read it once."""
+    """OpenAI's usage of all answers; the n answers to one prompt have read it once."""
     prompt, new = sum(u["prompt_tokens"] for u in usages[::n]), sum(u["completion_tokens"] for u in usages)
     return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,
             "prompt_tokens_details": {"cached_tokens": sum(u["cached_tokens"] for u in usages[::n])}}
@@ -225,7 +225,6 @@ class Writer:
                 "top_logprobs": [{x["token"]: x["logprob"] for x in t["top"][::-1]} for t in tokens], "text_offset": offsets}
 
     def _choice(self, index, said, tokens=(), reason=None):
-        """One of "choices": `said` is {"delta": ..}, {"message": ..} or {"text": ..}."""
         return {"index": index, **said, "logprobs": self._logprobs(index, tokens) if tokens else None,
                 "finish_reason": reason}
 

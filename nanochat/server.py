@@ -111,13 +111,13 @@ async def _gone(request):
 
 async def unless_gone(request, work):
     """The result of `work`, or None as soon as the client has disconnected."""
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))]
+    work, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[0].result() if tasks[0].done() else None
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
     finally:
-        for task in tasks:
-            task.cancel()
+        work.cancel()
+        gone.cancel()
 
 
 class Api:
@@ -180,18 +180,19 @@ class Api:
 # ---- app
 @functools.cache
 def page():
-    """(html, Content-Security-Policy): only the page's own inline style and script, known by their hashes, may run."""
+    """(html, Content-Security-Policy): only the page's own style and script, known by their hashes, may run."""
     html = (Path(__file__).parent / "ui.html").read_text(encoding="utf-8")
 
     def source(tag):
         inline = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(x.encode()).digest()).decode()}'" for x in inline)
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline]
+        return " ".join(f"'sha256-{digest}'" for digest in digests)
     return html, (f"default-src 'none'; script-src {source('script')}; style-src {source('style')}; "
                   "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 
 
 class Counted:
-    """ASGI middleware: counts responses, and turns what nobody foresaw into a 500 that tells nothing."""
+    """Counts responses, and turns what nobody foresaw into a 500 that tells nothing."""
 
     def __init__(self, app, metrics):
         self.app, self.metrics = app, metrics
@@ -277,7 +278,7 @@ def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting
     worker, metrics, guard = Worker(engine, slots, max_waiting), Metrics(), Guard(api_key, hosts, rate)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app):
+    async def lifespan(_):
         worker.start()
         yield
         await asyncio.to_thread(worker.stop)

@@ -27,10 +27,6 @@ class Worker:
     def busy(self):
         return len(self._jobs)
 
-    @property
-    def full(self):
-        return self.busy >= self.places
-
     def start(self):
         self._thread.start()
 

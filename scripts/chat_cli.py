@@ -44,13 +44,7 @@ class Config:
     def __post_init__(self):
         if self.max_tokens < 1:
             raise UsageError(f"--max_tokens must be at least 1, got {self.max_tokens}.")
-        self.sampling()
-
-    def sampling(self, turn=0):
-        """What `Sampling` takes. Raises UsageError."""
-        values = {"temperature": self.temperature, "top_k": self.top_k, "seed": mix_seed(self.seed, turn)}
-        Sampling(**values)
-        return values
+        Sampling(temperature=self.temperature, top_k=self.top_k)   # raises UsageError
 
 
 def dim(text):
@@ -82,9 +76,9 @@ class Chat:
         """Print the answer as it comes. Ctrl-C ends it early; what was said stays."""
         self.messages.append({"role": "user", "content": question})
         self.turn += 1
-        events, ids = [], self.prompt()
-        stream = self.engine.stream(ids, max_new_tokens=self.room, use_tools=not self.base,
-                                    **self.config.sampling(self.turn))
+        events, config = [], self.config
+        stream = self.engine.stream(self.prompt(), max_new_tokens=self.room, temperature=config.temperature,
+                                    top_k=config.top_k, seed=mix_seed(config.seed, self.turn), use_tools=not self.base)
         try:
             with contextlib.closing(stream):
                 for event in stream:

@@ -23,9 +23,9 @@ from nanochat.server import LOOPBACK, create_app
 class Config:
     source: str | None = option(None, "stage to serve; by default the latest of rl, sft, mid", short="i",
                                 choices=list(checkpoint.SCRIPTS))
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 is every network this machine is in")
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 is every network")
     port: int = option(8000, "port to listen on; 0 takes a free one")
-    api_key: str = option("", "key that a request must send as 'Authorization: Bearer <key>'")
+    api_key: str = option("", "what requests must send as 'Authorization: Bearer <key>'")
     no_auth: bool = option(False, "let everybody in who can reach --host")
     slots: int = option(8, "answers decoded together; each holds a context's KV cache")
     queue: int = option(32, "requests that may wait; more get 429")
@@ -77,7 +77,7 @@ def main(argv=None):
         shown = "localhost" if config.local else socket.getfqdn()
         log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")
-        with contextlib.suppress(KeyboardInterrupt):   # uvicorn has shut down in order before it passes Ctrl-C on
+        with contextlib.suppress(KeyboardInterrupt):   # uvicorn passes Ctrl-C on when it has shut down
             limits.server(app).run(sockets=[sock])
 
 
