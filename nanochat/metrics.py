@@ -10,7 +10,6 @@ class Metrics(Counter):
     """Counts by name and labels. Not thread-safe: the event loop owns it."""
 
     def observe(self, name, seconds):
-        """Count one duration in the histogram `name`."""
         for le in BUCKETS_S:
             self[f'{name}_bucket{{le="{le}"}}'] += seconds <= float(le)
         self[f"{name}_sum"] += seconds

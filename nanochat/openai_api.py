@@ -176,7 +176,6 @@ def parse(kind, body):
 
 
 def schemas():
-    """JSON schemas by name, for an OpenAPI document."""
     kinds = [(ChatRequest, "validation"), (TextRequest, "validation")]
     return models_json_schema(kinds, ref_template="#/components/schemas/{model}")[1]["$defs"]
 
@@ -194,7 +193,7 @@ def part(event):
 
 
 def joined(events):
-    """`events`, neighbouring pieces of text made one."""
+    """`events`, neighbouring texts made one."""
     out = []
     for event in events:
         if event.kind == "text" and out and out[-1].kind == "text":
@@ -250,7 +249,7 @@ class Writer:
         else:
             if self.wanted.stream_options and self.wanted.stream_options.include_usage:
                 yield sse({**self.head, "choices": [], "usage": usage(usages, self.n)})
-        yield sse("[DONE]")
+        yield "data: [DONE]\n\n"
 
     async def finished(self, arrivals):
         """All answers as one JSON value. Raises ApiError 500 if the model fails."""
@@ -271,4 +270,4 @@ class Writer:
 
 
 def sse(value):
-    return f"data: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

@@ -27,7 +27,6 @@ from nanochat.openai_api import ApiError, ChatRequest, TextRequest, Writer, inva
 from nanochat.sampling import Sampling
 from nanochat.worker import Worker
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 
 
@@ -44,8 +43,6 @@ async def refuse(request, e):
 
 # ---- answers
 class Answers:
-    """The replies to one request, and their events as they come."""
-
     def __init__(self, worker, metrics):
         self.worker, self.metrics, self.sequences = worker, metrics, []
         self.began, self.first = time.monotonic(), {}
@@ -84,7 +81,6 @@ class Answers:
             self.metrics.observe("per_token_seconds", (now - self.first[index]) / steps)
 
     def close(self):
-        """Give back the places still held."""
         for sequence in self.sequences:
             self.worker.cancel(sequence)
 
@@ -270,7 +266,7 @@ def add_doors(app, api, keyed):
 
 
 def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting=32, temperature=0.0, top_k=50, rate=0):
-    """The ASGI application. It owns a Worker, started and stopped with it.
+    """The ASGI application, which starts and stops a Worker.
 
     `hosts` are its names (empty: any); `temperature` and `top_k` are for requests that name none; `rate` is how many
     requests a client may make in a minute (0: any).

@@ -10,32 +10,28 @@ from nanochat.openai_api import ApiError
 from nanochat.sequence import Event, Sequence, TextStream
 
 BESIDE = 128      # prompt tokens read in one step while others decode: what they wait for at most
-RETRY_AFTER_S = 2
 
 
-class Worker:
+class Worker(threading.Thread):
     """`slots` requests are decoded together and `max_waiting` more may wait."""
 
     def __init__(self, engine, slots=8, max_waiting=32):
+        super().__init__(name="nanochat-decode", daemon=True)
         self.engine, self.slots, self.places = engine, slots, slots + max_waiting
         self.failed = False
         self._jobs, self._new, self._gone = {}, [], []   # sequence: (text, post); news for the thread; under _changed
         self._changed, self._stopping = threading.Condition(), False
-        self._thread = threading.Thread(target=self._run, name="nanochat-decode", daemon=True)
 
     @property
     def busy(self):
         return len(self._jobs)
-
-    def start(self):
-        self._thread.start()
 
     def stop(self):
         """Stop after the current step; requests still open get an error event."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        self.join()
 
     def submit(self, prompt, sampling, index, post):
         """Queue a reply to `prompt` (token ids, below the engine's max_len); returns its Sequence. Raises as `check`.
@@ -56,7 +52,7 @@ class Worker:
             raise ApiError(503, "The model has stopped. Restart the server.", "server_error", code="unavailable")
         if self.busy + n > self.places:
             raise ApiError(429, f"The server is busy with {self.busy} requests. Try again in a moment.", "rate_limit_error",
-                           code="queue_full", headers={"Retry-After": str(RETRY_AFTER_S)})
+                           code="queue_full", headers={"Retry-After": "2"})
 
     def cancel(self, sequence):
         """Give a reply's place back, whatever its state."""
@@ -65,7 +61,7 @@ class Worker:
                 self._gone.append(sequence)
                 self._changed.notify()
 
-    def _run(self):
+    def run(self):
         try:
             batcher = self.engine.batcher(self.slots, beside=BESIDE)
             while self._update(batcher):

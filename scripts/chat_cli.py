@@ -82,7 +82,12 @@ class Chat:
         try:
             with contextlib.closing(stream):
                 for event in stream:
-                    self.show(event, events)
+                    if event.kind == "text":
+                        print(event.text, end="", flush=True)
+                    elif event.kind == "python_output":   # a call is shown once its result is there
+                        print(dim(f"[{events[-1].text} = {event.text}]"), end=" ", flush=True)
+                    elif event.finish_reason == "length":
+                        print(dim(" (cut at the longest answer allowed)"), end="")
                     events.append(event)
         except KeyboardInterrupt:
             self.stopped = True
@@ -91,16 +96,6 @@ class Chat:
         if not self.base:
             parts = [part(event) for event in joined(events) if event.kind != "end"]
             self.messages.append({"role": "assistant", "content": parts})
-
-    @staticmethod
-    def show(event, before):
-        """Print one Event. A tool call is shown once its result is there."""
-        if event.kind == "text":
-            print(event.text, end="", flush=True)
-        elif event.kind == "python_output":
-            print(dim(f"[{before[-1].text} = {event.text}]"), end=" ", flush=True)
-        elif event.finish_reason == "length":
-            print(dim(" (cut at the longest answer allowed)"), end="")
 
     def command(self, line):
         """Carry out a line that starts with '/'. True: leave."""
@@ -126,7 +121,7 @@ class Chat:
         print(dim(f"({field} is {getattr(self.config, field)})"))
 
     def loop(self):
-        """Read and answer until /quit or the end of the input. What cannot be answered is said and forgotten."""
+        """Read and answer until /quit or the end of the input."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() line editing and history)
         while True:

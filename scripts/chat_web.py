@@ -16,7 +16,7 @@ from nanochat import checkpoint, limits, runtime
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, log, run, setup_logging
 from nanochat.engine import Engine
-from nanochat.server import LOOPBACK, create_app
+from nanochat.server import create_app
 
 
 @dataclass
@@ -71,9 +71,10 @@ def main(argv=None):
         setup_logging(rt.rank)
         source = config.source or checkpoint.newest_chat_stage()
         model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
-        app = create_app(Engine(model, tokenizer), model_id=f"nanochat-{source}", api_key=config.api_key or None,
-                         hosts=(*LOOPBACK, config.host) if config.local else (), slots=config.slots,
-                         max_waiting=config.queue, temperature=config.temperature, top_k=config.top_k, rate=config.rate)
+        hosts = ("127.0.0.1", "localhost", "::1", config.host) if config.local else ()
+        app = create_app(Engine(model, tokenizer), model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,
+                         slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
+                         top_k=config.top_k, rate=config.rate)
         shown = "localhost" if config.local else socket.getfqdn()
         log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")
