@@ -285,6 +285,6 @@ def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting
                   exception_handlers=dict.fromkeys((ApiError, 404, 405), refuse))
     app.state.worker = worker
     app.add_middleware(Counted, metrics=metrics)
-    keyed = [Depends(guard.client)] + ([Depends(HTTPBearer(auto_error=False))] if api_key else [])   # that only tells of it
+    keyed = [Depends(guard.client)] + ([Depends(HTTPBearer(auto_error=False))] if api_key else [])
     add_doors(app, Api(worker, model_id, temperature, top_k, metrics), keyed)
     return app

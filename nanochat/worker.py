@@ -51,7 +51,7 @@ class Worker(threading.Thread):
         if self.failed or self._stopping:
             raise ApiError(503, "The model has stopped. Restart the server.", "server_error", code="unavailable")
         if self.busy + n > self.places:
-            raise ApiError(429, f"The server is busy with {self.busy} requests. Try again in a moment.", "rate_limit_error",
+            raise ApiError(429, f"The server is busy with {self.busy} requests. Try again soon.", "rate_limit_error",
                            code="queue_full", headers={"Retry-After": "2"})
 
     def cancel(self, sequence):

@@ -61,7 +61,8 @@ def listen(host, port):
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as e:
-        raise UsageError(f"cannot listen on {host}:{port}: {e.strerror.partition(' (')[0]}. Choose another --port or --host.") from None
+        why = e.strerror.partition(" (")[0]
+        raise UsageError(f"cannot listen on {host}:{port}: {why}. Choose another --port or --host.") from None
 
 
 def main(argv=None):
