@@ -36,7 +36,7 @@ def reply_json(value, status=200, headers=None):
 
 
 async def refuse(request, e):
-    """The response to an ApiError, or to an error of FastAPI's."""
+    """The response to an ApiError or to FastAPI's own."""
     e = e if isinstance(e, ApiError) else ApiError(e.status_code, e.detail, headers=e.headers)
     return reply_json(e.body, e.status, e.headers)
 
@@ -136,7 +136,7 @@ class Api:
         if over > 0:
             what = "messages" if wanted.chat else "prompt"
             raise ApiError(400, f"The model's context is {limit} tokens; the {what} take {longest} and the answer may "
-                                f"have {wanted.limit or 1}, which is {over} too many. Shorten either.",
+                                f"have {wanted.limit or 1}, which is {over} too many.",
                            param=what, code="context_length_exceeded")
         given = {name: value for name in SETTINGS if (value := getattr(wanted, name)) is not None}
         return Sampling(max_new_tokens=wanted.limit or limit - longest, use_tools=wanted.chat, stop=wanted.stops,
