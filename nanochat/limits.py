@@ -1,9 +1,4 @@
-"""
-What keeps a server up when a client is careless or hostile: who may ask, how often, how much and how slowly.
-
-uvicorn bounds neither the time that a client takes to send a request nor the number of connections; `Connection` and
-read_body do. Everything here acts before a request is parsed.
-"""
+"""What keeps a server up when a client is careless or hostile: who may ask, how often, how much and how slowly."""
 import asyncio
 import hmac
 import ipaddress
@@ -21,22 +16,20 @@ MAX_BODY_BYTES = 1 << 20
 MAX_CONNECTIONS = 500
 MAX_CLIENTS = 10_000      # whose rate is remembered
 RECEIVE_S = 10.0          # for a request's headers, and again for its body
-DRAIN_S = 30              # for running answers when the server is told to stop
-
-
-async def _read(request):
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large")
-    return bytes(body)
+DRAIN_S = 30              # for running answers at the end
 
 
 async def read_body(request) -> bytes:
-    """The request's body. Raises ApiError 413 beyond MAX_BODY_BYTES, whatever Content-Length says, 408 when it is late."""
+    """The request's body. Raises ApiError 413, whatever Content-Length says, or 408."""
+    async def read():
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large")
+        return body
     try:
-        return await asyncio.wait_for(_read(request), RECEIVE_S)
+        return await asyncio.wait_for(read(), RECEIVE_S)
     except asyncio.TimeoutError:
         raise ApiError(408, f"The request took longer than {RECEIVE_S:g} seconds to arrive.", code="request_timeout",
                        headers={"Connection": "close"}) from None
@@ -49,7 +42,7 @@ class Rate:
         self.step, self.due = 60 / per_minute, {}   # seconds a request costs; when a client will have paid, oldest first
 
     def wait(self, client):
-        """Seconds until the client may ask; 0 when it may now, which is then counted."""
+        """Seconds until the client may ask; 0 counts it."""
         now = time.monotonic()
         due = max(now, self.due.pop(client, 0.0)) + self.step
         late = max(0.0, due - now - 60 - 1e-6)
@@ -60,19 +53,18 @@ class Rate:
 
 
 def client_of(request):
-    """The name of a client for its rate: the address, and of an IPv6 address the network that one customer gets."""
+    """The client's address, or the IPv6 network that one customer gets."""
     host = request.client.host if request.client else ""
     return str(ipaddress.ip_network((host, 64), strict=False)) if ":" in host else host
 
 
 class Guard:
-    """Who may ask: the right Host (against DNS rebinding), the page's own Origin, not too often, and with the API key."""
+    """Who may ask. `hosts` is against DNS rebinding."""
 
     def __init__(self, api_key, hosts, rate):
         self.api_key, self.hosts, self.rate = api_key, hosts, Rate(rate) if rate else None
 
     async def origin(self, request: Request):
-        """Raise ApiError 403 for a foreign Host or Origin."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if self.hosts and re.sub(r":\d*$", "", host).strip("[]").lower() not in self.hosts:
             raise ApiError(403, "This server is not known by that name.", "permission_error", code="wrong_host")
@@ -80,10 +72,11 @@ class Guard:
             raise ApiError(403, "Another site may not use this server.", "permission_error", code="wrong_origin")
 
     async def client(self, request: Request):
-        """Raise ApiError 429 when the client asks too often, 401 without the API key, compared in constant time."""
+        """Raise ApiError 429 when the client asks too often, 401 without the API key."""
         if self.rate and (wait := self.rate.wait(client_of(request))):
-            raise ApiError(429, f"Too many requests. Try again in {math.ceil(wait)} seconds.", "rate_limit_error",
-                           code="rate_limit_exceeded", headers={"Retry-After": str(math.ceil(wait))})
+            wait = math.ceil(wait)
+            raise ApiError(429, f"Too many requests. Try again in {wait} seconds.", "rate_limit_error",
+                           code="rate_limit_exceeded", headers={"Retry-After": str(wait)})
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
         if self.api_key and not hmac.compare_digest(given.encode("latin-1"), self.api_key.encode()):
             raise ApiError(401, "A valid API key is needed: Authorization: Bearer <key>.", "authentication_error",
@@ -91,20 +84,19 @@ class Guard:
 
 
 class Connection(H11Protocol):
-    """One connection. It is closed when no request's headers are complete RECEIVE_S after it was opened or last answered
-    (slow loris), and earlier, the oldest first, when there are more than MAX_CONNECTIONS."""
+    """Closed when no request's headers are complete RECEIVE_S after it was opened or last answered (slow loris), and the
+    oldest earlier when there are more than MAX_CONNECTIONS. uvicorn bounds neither."""
 
     def connection_made(self, transport):
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > MAX_CONNECTIONS:
             oldest = min((c for c in self.connections if c.idle), key=lambda c: c.since)
-            self.connections.discard(oldest)   # now, for the transport reports its end only later
+            self.connections.discard(oldest)   # the transport reports its end only later
             oldest.transport.abort()
 
     @property
     def idle(self):
-        """True while no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _watch(self):
@@ -126,6 +118,5 @@ class Connection(H11Protocol):
 
 
 def server(app):
-    """A uvicorn.Server of `app` with these limits, that lets running answers end when it is told to stop."""
     return uvicorn.Server(uvicorn.Config(app, http=Connection, ws="none", log_level="warning", access_log=False,
                                          server_header=False, timeout_graceful_shutdown=DRAIN_S))

@@ -1,9 +1,8 @@
 """
-OpenAI's API in bytes: what a request may say, and how answers, chunks and errors are written. Knows no HTTP server.
+OpenAI's API: what a request may say, and how answers, chunks and errors are written. Knows no HTTP server.
 
 Beyond OpenAI's fields: `top_k`, `min_p` and `repetition_penalty` in a request, and `parts` in a reply (tool calls, in
-nanochat's own conversation format). Fields that are not known are ignored; `tools`, `echo` and the like, which are known
-but not built, are refused when they would change the answer.
+nanochat's own format). Unknown fields are ignored; `tools` and `echo` are refused when they would change the answer.
 """
 import json
 import secrets
@@ -11,21 +10,21 @@ import time
 from collections import Counter
 from dataclasses import replace
 from itertools import accumulate
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from nanochat.chat_format import render_prompt
 from nanochat.common import DataError
+from nanochat.sequence import Event
 
-SCHEMAS = "#/components/schemas/{model}"
 MAX_MESSAGES = 1000
 
 
-# ------------------------------------------------------------------------------------------------------------- errors
+# ---- errors
 class ApiError(Exception):
-    """An error as OpenAI's clients expect it, with a true HTTP status."""
+    """An error as OpenAI's clients expect it."""
 
     def __init__(self, status, message, type="invalid_request_error", param=None, code=None, headers=None):
         super().__init__(message)
@@ -33,12 +32,15 @@ class ApiError(Exception):
         self.body = {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
-def server_error(text):
-    """The ApiError for what is not the client's fault."""
-    return ApiError(500, text, "server_error", code="engine_failed")
+def invalid(message, param):
+    return ApiError(400, message, param=param, code="invalid_value")
 
 
-# ------------------------------------------------------------------------------------------------------------ requests
+def server_error(message):
+    return ApiError(500, message, "server_error", code="engine_failed")
+
+
+# ---- requests
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -53,27 +55,24 @@ class Message(_Strict):
     content: str | list[Part]
 
     def plain(self):
-        """As nanochat.chat_format wants it; only the assistant's content stays in parts."""
+        """As nanochat.chat_format wants it."""
         content = self.content
-        if not isinstance(content, str):
-            if self.role != "assistant" and any(part.type != "text" for part in content):
+        if not isinstance(content, str) and self.role != "assistant":
+            if any(part.type != "text" for part in content):
                 raise DataError(f"only the assistant can use tools, not the {self.role}")
-            content = [part.model_dump() for part in content]
-            content = content if self.role == "assistant" else "".join(part["text"] for part in content)
-        return {"role": self.role, "content": content}
-
+            content = "".join(part.text for part in content)
+        return {"role": self.role, "content": content if isinstance(content, str) else [p.model_dump() for p in content]}
 
 
 def whole(low, high=None):
-    """An integer of JSON, which knows one kind of number: 12.0 is one, too."""
+    """An integer of JSON, where 12.0 is one, too."""
     return Annotated[int, Field(ge=low, le=high),
                      BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)]
 
 
 No = Annotated[Literal[False], BeforeValidator(lambda x: x if isinstance(x, bool) else "")]
-NoneOf = Annotated[list, Field(max_length=0)]
-Texts = Annotated[list[str], Field(min_length=1, max_length=128)]
 Ids = Annotated[list[whole(0)], Field(min_length=1)]
+Many = Annotated[list[TypeVar("T")], Field(min_length=1, max_length=128)]
 
 
 class StreamOptions(_Strict):
@@ -81,8 +80,6 @@ class StreamOptions(_Strict):
 
 
 class _Request(_Strict):
-    """What both endpoints understand."""
-
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -98,45 +95,43 @@ class _Request(_Strict):
 
     @property
     def stops(self):
-        """The stop strings as a tuple, without empty ones."""
         return tuple(text for text in ([self.stop] if isinstance(self.stop, str) else self.stop or []) if text)
 
 
 class ChatRequest(_Request):
-    """POST /v1/chat/completions."""
+    """The next message of a conversation."""
 
     chat: ClassVar = True
+    n_prompts: ClassVar = 1
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: whole(1) | None = None
     logprobs: bool | None = None
     top_logprobs: whole(0, 20) | None = None
-    tools: NoneOf | None = None
+    tools: Annotated[list, Field(max_length=0)] | None = None
 
     @property
     def limit(self):
-        """The longest answer asked for, in tokens; None when the context is to be the limit."""
+        """Tokens of the longest answer; None: what the context has room for."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def alternatives(self):
-        """How many likeliest tokens to tell with each one; None for no log probabilities at all."""
+        """How many likeliest tokens to tell with each; None: no log-probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    n_prompts: ClassVar = 1
-
     def prompts(self, tokenizer):
-        """Lists of token ids, each wanting n answers. Raises ApiError 400."""
+        """Lists of token ids, each wanting n answers."""
         try:
             return [render_prompt(tokenizer, [message.plain() for message in self.messages])]
         except DataError as e:
-            raise ApiError(400, str(e), param="messages", code="invalid_value") from None
+            raise invalid(str(e), "messages") from None
 
 
 class TextRequest(_Request):
-    """POST /v1/completions: the continuation of plain text, or of token ids, as of a document that begins with it."""
+    """The continuation of a document that begins with a text, or with token ids."""
 
     chat: ClassVar = False
-    prompt: str | Texts | Ids | Annotated[list[Ids], Field(min_length=1, max_length=128)]
+    prompt: str | Many[str] | Ids | Many[Ids]
     logprobs: whole(0, 20) | None = None
     echo: No | None = None
 
@@ -157,14 +152,11 @@ class TextRequest(_Request):
         return len(self._prompts)
 
     def prompts(self, tokenizer):
-        return [self._ids(tokenizer, prompt) for prompt in self._prompts]
-
-    @staticmethod
-    def _ids(tokenizer, prompt):
-        """Special tokens are no text, so they are refused among ids, too."""
-        if not isinstance(prompt, str) and max(prompt) >= len(tokenizer.tokens):
-            raise ApiError(400, f"Token ids must be below {len(tokenizer.tokens)}.", param="prompt", code="invalid_value")
-        return [tokenizer.bos_id, *(tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)]
+        ids = [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in self._prompts]
+        limit = len(tokenizer.tokens)   # the special tokens, which begin here, are no text
+        if any(i >= limit for prompt in ids for i in prompt):
+            raise invalid(f"Token ids must be below {limit}.", "prompt")
+        return [[tokenizer.bos_id, *prompt] for prompt in ids]
 
 
 def _no_constant(name):
@@ -172,54 +164,57 @@ def _no_constant(name):
 
 
 def parse(kind, body):
-    """The `kind` of request in a JSON body. Raises ApiError 400 that names the field."""
+    """The `kind` of request in a JSON body. Raises ApiError 400 with the field."""
     try:
         return kind.model_validate(json.loads(body.decode("utf-8"), parse_constant=_no_constant))
     except ValidationError as e:
         first = e.errors(include_url=False, include_context=False)[0]
         param = ".".join(str(x) for x in first["loc"]) or None
-        raise ApiError(400, f"{param or 'the body'}: {first['msg']}", param=param, code="invalid_value") from None
+        raise invalid(f"{param or 'the body'}: {first['msg']}", param) from None
     except (ValueError, RecursionError):
         raise ApiError(400, "The body is not valid JSON in UTF-8.", code="invalid_json") from None
 
 
 def schemas():
-    """JSON schemas of the requests, by name, for an OpenAPI document."""
-    return models_json_schema([(ChatRequest, "validation"), (TextRequest, "validation")], ref_template=SCHEMAS)[1]["$defs"]
+    kinds = [(ChatRequest, "validation"), (TextRequest, "validation")]
+    return models_json_schema(kinds, ref_template="#/components/schemas/{model}")[1]["$defs"]
 
 
-# -------------------------------------------------------------------------------------------------------------- replies
+# ---- replies
 def usage(usages, n):
-    """OpenAI's usage of all answers together; the n answers to one prompt have read it once."""
+    """OpenAI's usage of all answers; the n answers to one prompt have read it once."""
     prompt, new = sum(u["prompt_tokens"] for u in usages[::n]), sum(u["completion_tokens"] for u in usages)
     return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,
-            "prompt_tokens_details": {"cached_tokens": sum(u.get("cached_tokens", 0) for u in usages[::n])}}
+            "prompt_tokens_details": {"cached_tokens": sum(u["cached_tokens"] for u in usages[::n])}}
+
+
+def part(event):
+    return {"type": event.kind, "text": event.text}
 
 
 def joined(events):
-    """`events` with neighbouring pieces of text made one."""
+    """`events`, neighbouring texts made one."""
     out = []
     for event in events:
         if event.kind == "text" and out and out[-1].kind == "text":
-            event = replace(event, text=out[-1].text + event.text, logprobs=out[-1].logprobs + event.logprobs)
-            out.pop()
+            last = out.pop()
+            event = replace(event, text=last.text + event.text, logprobs=last.logprobs + event.logprobs)
         out.append(event)
     return out
 
 
 class Writer:
-    """Writes one request's answers in OpenAI's layout: chat completions, or text completions."""
+    """Writes one request's answers in OpenAI's layout; `arrivals` yields (index, the engine's events)."""
 
     def __init__(self, wanted, model):
-        self.wanted, self.chat = wanted, wanted.chat
+        self.wanted, self.chat, self.n = wanted, wanted.chat, wanted.n or 1
+        self.count = self.n * wanted.n_prompts
         kind = "text_completion" if not self.chat else "chat.completion.chunk" if wanted.stream else "chat.completion"
         self.head = {"id": f"{'chatcmpl' if self.chat else 'cmpl'}-{secrets.token_hex(12)}", "object": kind,
                      "created": int(time.time()), "model": model}
         self._lengths = Counter()   # characters of each answer's tokens so far
 
     def _logprobs(self, index, tokens):
-        if self.wanted.alternatives is None:
-            return None
         if self.chat:
             return {"content": [{**{k: t[k] for k in ("token", "logprob", "bytes")}, "top_logprobs": t["top"]}
                                 for t in tokens], "refusal": None}
@@ -228,59 +223,51 @@ class Writer:
         return {"tokens": [t["token"] for t in tokens], "token_logprobs": [t["logprob"] for t in tokens],
                 "top_logprobs": [{x["token"]: x["logprob"] for x in t["top"][::-1]} for t in tokens], "text_offset": offsets}
 
-    def _choice(self, index, said, reason=None, tokens=()):
-        """One of "choices": `said` is {"delta": ..}, {"message": ..} or {"text": ..}."""
+    def _choice(self, index, said, tokens=(), reason=None):
         return {"index": index, **said, "logprobs": self._logprobs(index, tokens) if tokens else None,
                 "finish_reason": reason}
 
-    def _chunk(self, index, delta, reason=None, tokens=()):
-        said = {"delta": delta} if self.chat else {"text": delta.get("content", "")}
-        return sse({**self.head, "choices": [self._choice(index, said, reason, tokens)]})
+    def _chunk(self, index, event, **delta):
+        if event.kind == "text":
+            delta["content"] = event.text
+        elif event.kind != "end":
+            delta["parts"] = [part(event)]
+        said = {"delta": delta} if self.chat else {"text": event.text}
+        return sse({**self.head, "choices": [self._choice(index, said, event.logprobs, event.finish_reason)]})
 
-    async def chunks(self, arrivals, usages):
-        """Server-sent events: the role first, then text, finish_reason only in the last, [DONE]. Tools are delta.parts.
-
-        `arrivals` yields (index, events); `usages` is what it fills in with each answer's usage.
-        """
+    async def chunks(self, arrivals):
+        """Server-sent events: the role first, then text, finish_reason only in the last, [DONE]. Tools are delta.parts."""
+        usages = [None] * self.count
         if self.chat:
-            yield "".join(self._chunk(i, {"role": "assistant", "content": ""}) for i in range(len(usages)))
+            yield "".join(self._chunk(index, Event("text"), role="assistant") for index in range(self.count))
         async for index, events in arrivals:
             if events[-1].kind == "error":
                 yield sse(server_error(events[-1].text).body)
                 break
-            yield "".join(self._event(index, event) for event in joined(events))
+            usages[index] = events[-1].usage
+            yield "".join(self._chunk(index, event) for event in joined(events))
         else:
-            options = self.wanted.stream_options
-            if options and options.include_usage:
-                yield sse({**self.head, "choices": [], "usage": usage(usages, self.wanted.n or 1)})
-        yield sse("[DONE]")
+            if self.wanted.stream_options and self.wanted.stream_options.include_usage:
+                yield sse({**self.head, "choices": [], "usage": usage(usages, self.n)})
+        yield "data: [DONE]\n\n"
 
-    def _event(self, index, event):
-        if event.kind == "text":
-            return self._chunk(index, {"content": event.text}, tokens=event.logprobs)
-        if event.kind == "end":
-            return self._chunk(index, {}, event.finish_reason)
-        return self._chunk(index, {"parts": [{"type": event.kind, "text": event.text}]})
-
-    async def finished(self, arrivals, usages):
-        """All answers, finished, as one JSON value. Raises ApiError 500 if the model fails."""
-        answers = [[] for _ in usages]
+    async def finished(self, arrivals):
+        """All answers as one JSON value. Raises ApiError 500 if the model fails."""
+        answers = [[] for _ in range(self.count)]
         async for index, events in arrivals:
             answers[index] += events
         return {**self.head, "choices": [self._answer(i, joined(events)) for i, events in enumerate(answers)],
-                "usage": usage(usages, self.wanted.n or 1)}
+                "usage": usage([events[-1].usage for events in answers], self.n)}
 
     def _answer(self, index, events):
         *events, end = events
         if end.kind == "error":
             raise server_error(end.text)
-        texts = [event for event in events if event.kind == "text"]
-        text, tokens = "".join(event.text for event in texts), [t for event in texts for t in event.logprobs]
-        parts = [{"type": event.kind, "text": event.text} for event in events]
-        said = {"message": {"role": "assistant", "content": text, "parts": parts}} if self.chat else {"text": text}
-        return self._choice(index, said, end.finish_reason, tokens)
+        text = "".join(event.text for event in events if event.kind == "text")
+        message = {"role": "assistant", "content": text, "parts": [part(event) for event in events]}
+        said = {"message": message} if self.chat else {"text": text}
+        return self._choice(index, said, [token for event in events for token in event.logprobs], end.finish_reason)
 
 
 def sse(value):
-    """One server-sent event."""
-    return f"data: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

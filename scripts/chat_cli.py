@@ -5,23 +5,23 @@ Talk to a model in the terminal.
     python -m scripts.chat_cli -p "What is 47 * 12?"        one answer, then exit
     python -m scripts.chat_cli -i mid --temperature=0.8
 
-In the conversation: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves. The base model has never seen a
-conversation; with -i base it just goes on with the text it is given.
+In it /help lists the commands. With -i base the model just goes on with the text it is given.
 """
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanochat import checkpoint, runtime
 from nanochat.chat_format import render_prompt
 from nanochat.cli import option, parse
 from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup_logging
 from nanochat.engine import Engine
+from nanochat.openai_api import joined, part
 from nanochat.sampling import Sampling
 
 HELP = """/clear             forget the conversation
-/temperature X     0 always takes the likeliest word, 1 follows the model's own distribution
+/temperature X     0 always takes the likeliest word, 1 follows the model
 /topk N            sample among the N likeliest tokens only (0: all)
 /help              this list
 /quit              leave (or Ctrl-D); Ctrl-C stops an answer
@@ -31,150 +31,120 @@ A line that ends in \\ goes on in the next one."""
 @dataclass
 class Config:
     prompt: str = option("", "ask this, print the answer and exit", short="p")
-    source: str | None = option(None, "which stage's model to talk to; by default the latest of rl, sft, mid",
-                                short="i", choices=list(checkpoint.SCRIPTS))
-    temperature: float = option(0.0, "0 is the most correct for small models, which lose facts at dice; 0.6 to 1 "
-                                     "brings variety", short="t")
-    top_k: int = option(50, "sample among this many likeliest tokens (0: all); no effect at temperature 0", short="k")
-    max_tokens: int = option(256, "longest answer in tokens, but never more than a quarter of the context")
+    source: str | None = option(None, "stage to talk to; by default the latest of rl, sft, mid", short="i",
+                                choices=list(checkpoint.SCRIPTS))
+    temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety", short="t")
+    top_k: int = option(50, "sample among this many likeliest tokens (0: all)", short="k")
+    max_tokens: int = option(256, "longest answer in tokens, at most a quarter of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
     tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
-    step: int | None = option(None, "checkpoint step; the newest if not given")
+    step: int | None = option(None, "checkpoint step; by default the newest")
 
     def __post_init__(self):
         if self.max_tokens < 1:
             raise UsageError(f"--max_tokens must be at least 1, got {self.max_tokens}.")
-        self.sampling()
-
-    def sampling(self, turn=0):
-        """The Sampling of one turn. Raises UsageError for values out of range."""
-        return Sampling(self.max_tokens, self.temperature, self.top_k, seed=mix_seed(self.seed, turn))
+        Sampling(temperature=self.temperature, top_k=self.top_k)   # raises UsageError
 
 
 def dim(text):
-    """`text` in a fainter colour, on a terminal that has colours."""
     return f"\033[2m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
 
 class Chat:
-    """One conversation: what was said so far, and how the next answer is made and shown."""
-
     def __init__(self, engine, config, base=False):
         self.engine, self.config, self.base = engine, config, base
         self.messages, self.turn, self.stopped = [], 0, False
         self.room = min(config.max_tokens, engine.max_len // 4)
 
     def prompt(self):
-        """Token ids to answer to. Drops the oldest exchanges from `messages` until they leave room, with a note."""
+        """Token ids to answer to. Drops the oldest exchanges to make room, with a note."""
         tokenizer, limit = self.engine.tokenizer, self.engine.max_len - self.room
         if self.base:
             return ([tokenizer.bos_id] + tokenizer.encode(self.messages.pop()["content"]))[:limit]
-        length = len(self.messages)
-        while len(self.messages) > 1 and len(render_prompt(tokenizer, self.messages)) > limit:
+        note = ""
+        while len(ids := render_prompt(tokenizer, self.messages)) > limit and len(self.messages) > 1:
             del self.messages[:2]
-        if len(self.messages) < length:
-            print(dim("(the oldest turns no longer fit into the model's memory and were left out)"))
-        ids = render_prompt(tokenizer, self.messages, limit)
-        if len(self.messages) == 1 and len(ids) < len(render_prompt(tokenizer, self.messages)):
-            print(dim("(the question is longer than the model's memory: its beginning was left out)"))
+            note = "(the oldest turns no longer fit and were left out)\n"
+        if len(ids) > limit:
+            note += "(the question is too long: its beginning was left out)\n"
+            ids = render_prompt(tokenizer, self.messages, limit)
+        print(dim(note) if note else "", end="")
         return ids
 
     def answer(self, question):
-        """Print the answer to `question` as it comes. Ctrl-C ends it early; what was said stays in the conversation."""
+        """Print the answer as it comes. Ctrl-C ends it early; what was said stays."""
         self.messages.append({"role": "user", "content": question})
         self.turn += 1
-        sampling, parts = self.config.sampling(self.turn), []
-        ids = self.prompt()
-        stream = self.engine.stream(ids, max_new_tokens=self.room, temperature=sampling.temperature,
-                                    top_k=sampling.top_k, seed=sampling.seed, use_tools=not self.base)
+        events, config = [], self.config
+        stream = self.engine.stream(self.prompt(), max_new_tokens=self.room, temperature=config.temperature,
+                                    top_k=config.top_k, seed=mix_seed(config.seed, self.turn), use_tools=not self.base)
         try:
             with contextlib.closing(stream):
                 for event in stream:
-                    self.show(event, parts)
+                    if event.kind == "text":
+                        print(event.text, end="", flush=True)
+                    elif event.kind == "python_output":   # a call is shown once its result is there
+                        print(dim(f"[{events[-1].text} = {event.text}]"), end=" ", flush=True)
+                    elif event.finish_reason == "length":
+                        print(dim(" (cut at the longest answer allowed)"), end="")
+                    events.append(event)
         except KeyboardInterrupt:
             self.stopped = True
             print(dim(" (stopped)"), end="")
         print()
         if not self.base:
+            parts = [part(event) for event in joined(events) if event.kind != "end"]
             self.messages.append({"role": "assistant", "content": parts})
 
-    def show(self, event, parts):
-        """Print one Event and add it to the `parts` of the answer. A tool call is shown once its result is there."""
-        if event.kind == "end":
-            if event.finish_reason == "length":
-                print(dim(" (cut at the longest answer allowed)"), end="")
-            return
-        if event.kind == "text" and parts and parts[-1]["type"] == "text":
-            parts[-1]["text"] += event.text
-        else:
-            parts.append({"type": event.kind, "text": event.text})
-        if event.kind == "text":
-            print(event.text, end="", flush=True)
-        elif event.kind == "python_output":
-            print(dim(f"[{parts[-2]['text']} = {event.text}]"), end=" ", flush=True)
-
     def command(self, line):
-        """Carry out a line that starts with '/'. Returns True when the user wants to leave."""
+        """Carry out a line that starts with '/'. True: leave."""
         name, _, value = line[1:].partition(" ")
-        settings = {"temperature": ("temperature", float), "topk": ("top_k", int), "top_k": ("top_k", int)}
-        if name in ("quit", "exit", "q"):
-            return True
         if name == "clear":
             self.messages.clear()
             print(dim("(a new conversation)"))
-        elif name in settings:
-            self.change(*settings[name], value.strip())
-        else:
+        elif name == "temperature":
+            self.change(name, float, value.strip())
+        elif name == "topk":
+            self.change("top_k", int, value.strip())
+        elif name != "quit":
             print(HELP if name == "help" else f"There is no /{name}.\n{HELP}")
-        return False
+        return name == "quit"
 
     def change(self, field, kind, value):
-        """Set a sampling field to `value`, or say why not."""
-        before = getattr(self.config, field)
         try:
-            setattr(self.config, field, kind(value) if value else before)
-            self.config.sampling()
-        except (ValueError, UsageError) as e:
-            setattr(self.config, field, before)
-            print(e if isinstance(e, UsageError) else f"{value!r} is not a number.")
+            self.config = replace(self.config, **{field: kind(value)} if value else {})
+        except UsageError as e:
+            print(e)
+        except ValueError:
+            print(f"{value!r} is not a number.")
         print(dim(f"({field} is {getattr(self.config, field)})"))
 
-    @staticmethod
-    def read():
-        """What the user types: a line, and the next ones as long as they end in a backslash."""
-        text = input("\n> ")
-        while text.endswith("\\"):
-            text = text[:-1] + "\n" + input(". ")
-        return text.strip()
-
     def loop(self):
-        """Read, answer, repeat, until /quit or the end of the input."""
+        """Read and answer until /quit or the end of the input."""
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  (importing it gives input() its line editing and history)
+            import readline  # noqa: F401  (gives input() line editing and history)
         while True:
             try:
-                line = self.read()
+                line = input("\n> ")
+                while line.endswith("\\"):
+                    line = line[:-1] + "\n" + input(". ")
             except EOFError:
                 print()
                 return
             except KeyboardInterrupt:
                 print(dim("\n(Ctrl-D or /quit leaves)"))
                 continue
-            if line.startswith("/"):
-                if self.command(line):
-                    return
-            elif line:
-                self.say(line)
-
-    def say(self, line):
-        """Answer a line of the conversation; what cannot be answered is said in one line and forgotten."""
-        known = len(self.messages)
-        try:
-            self.answer(line)
-        except NanochatError as e:
-            del self.messages[known:]
-            print(f"error: {e}")
+            line, known = line.strip(), len(self.messages)
+            try:
+                if line.startswith("/"):
+                    if self.command(line):
+                        return
+                elif line:
+                    self.answer(line)
+            except NanochatError as e:
+                del self.messages[known:]
+                print(f"error: {e}")
 
 
 def main(argv=None):
@@ -187,8 +157,7 @@ def main(argv=None):
     if config.prompt:
         chat.answer(config.prompt)
         return 130 if chat.stopped else None
-    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. /help lists the "
-             "commands.")
+    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Try /help.")
     chat.loop()
 
 

@@ -5,8 +5,7 @@ Serve the chat page and an OpenAI-compatible API.
     python -m scripts.chat_web -i sft --port=8080
     python -m scripts.chat_web --host=0.0.0.0 --api_key=SECRET        for others too, who then need the key
 
-It listens on this machine only, unless --host says otherwise; then it wants an API key, or --no_auth to say that
-everybody who can reach it may use it. Ctrl-C finishes the running answers and stops.
+It listens on this machine only, unless --host says otherwise. Ctrl-C finishes the running answers and stops.
 """
 import contextlib
 import ipaddress
@@ -17,26 +16,26 @@ from nanochat import checkpoint, limits, runtime
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, log, run, setup_logging
 from nanochat.engine import Engine
-from nanochat.server import LOOPBACK, create_app
+from nanochat.server import create_app
 
 
 @dataclass
 class Config:
-    source: str | None = option(None, "which stage's model to serve; by default the latest of rl, sft, mid",
-                                short="i", choices=list(checkpoint.SCRIPTS))
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 is every network this machine is in")
+    source: str | None = option(None, "stage to serve; by default the latest of rl, sft, mid", short="i",
+                                choices=list(checkpoint.SCRIPTS))
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 is every network")
     port: int = option(8000, "port to listen on; 0 takes a free one")
-    api_key: str = option("", "key that a request must send as 'Authorization: Bearer <key>'")
+    api_key: str = option("", "what requests must send as 'Authorization: Bearer <key>'")
     no_auth: bool = option(False, "let everybody in who can reach --host")
-    slots: int = option(8, "answers decoded at the same time; each holds a context's KV cache in memory")
-    queue: int = option(32, "further requests that may wait; beyond, they get 429")
-    rate: int | None = option(None, "requests that one client may make in a minute, 0 for any number; by default 60, but "
-                                    "any number while only this machine can reach the server")
+    slots: int = option(8, "answers decoded together; each holds a context's KV cache")
+    queue: int = option(32, "requests that may wait; more get 429")
+    rate: int | None = option(None, "requests a minute that one client may make, 0 for any number; by default 60, "
+                                    "on this machine alone 0")
     temperature: float = option(0.0, "for requests that name none; 0 is the most correct for small models")
     top_k: int = option(50, "for requests that name none; 0 is off")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
     tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
-    step: int | None = option(None, "checkpoint step; the newest if not given")
+    step: int | None = option(None, "checkpoint step; by default the newest")
 
     def __post_init__(self):
         if not self.local and not self.api_key and not self.no_auth:
@@ -50,7 +49,6 @@ class Config:
 
     @property
     def local(self):
-        """True when only this machine can reach the server."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -58,12 +56,12 @@ class Config:
 
 
 def listen(host, port):
-    """A listening socket, opened before the model is loaded. Raises UsageError naming the flag when it cannot be."""
+    """A listening socket, opened before the model is loaded. Raises UsageError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as e:
-        why = str(e.strerror or e).partition(" (")[0]   # Python adds the address, which is said already
+        why = e.strerror.partition(" (")[0]
         raise UsageError(f"cannot listen on {host}:{port}: {why}. Choose another --port or --host.") from None
 
 
@@ -74,13 +72,14 @@ def main(argv=None):
         setup_logging(rt.rank)
         source = config.source or checkpoint.newest_chat_stage()
         model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
-        app = create_app(Engine(model, tokenizer), model_id=f"nanochat-{source}", api_key=config.api_key or None,
-                         hosts=(*LOOPBACK, config.host) if config.local else (), slots=config.slots,
-                         max_waiting=config.queue, temperature=config.temperature, top_k=config.top_k, rate=config.rate)
+        hosts = ("127.0.0.1", "localhost", "::1", config.host) if config.local else ()
+        app = create_app(Engine(model, tokenizer), model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,
+                         slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
+                         top_k=config.top_k, rate=config.rate)
         shown = "localhost" if config.local else socket.getfqdn()
         log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")
-        with contextlib.suppress(KeyboardInterrupt):   # uvicorn has shut down in order before it passes Ctrl-C on
+        with contextlib.suppress(KeyboardInterrupt):   # uvicorn passes Ctrl-C on when it has shut down
             limits.server(app).run(sockets=[sock])
 
 

@@ -194,7 +194,7 @@ def test_full_queue_is_429_and_the_waiting_are_served(client, served, engine):
     codes = []
     threads = [threading.Thread(target=lambda: codes.append(ask(client, max_tokens=40).status_code)) for _ in range(4)]
     [t.start() for t in threads]
-    settles(lambda: worker.full)
+    settles(lambda: worker.busy == worker.places)
     refused = ask(client)
     assert refused.status_code == 429 and refused.json()["error"]["code"] == "queue_full"
     assert int(refused.headers["retry-after"]) >= 1

@@ -31,7 +31,7 @@ PEERS = {
     ("engine", "sequence"), ("engine", "tools"), ("finetune", "train"), ("gpt", "attention"),
     ("gpt", "elementwise"), ("gpt", "loss"), ("limits", "openai_api"), ("loss_eval", "dataloader"),
     ("optim", "runtime"), ("runtime", "scaling"), ("server", "limits"), ("server", "openai_api"),
-    ("server", "worker"), ("tasks", "chat_format"), ("token_shards", "dataset")}
+    ("server", "worker"), ("tasks", "chat_format"), ("token_shards", "dataset"), ("worker", "openai_api")}
 NO_TORCH = ["common", "cli", "scaling", "kindergarten", "report", "inventory", "markdown", "plots"]
 SCRIPTS = ["tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval",
            "chat_cli", "chat_web", "plan", "export"]
