@@ -9,7 +9,7 @@
 set -euo pipefail
 here=$PWD
 : "${NANOCHAT_BASE_DIR:?name a folder of its own: the tokenizer there is replaced}"
-export NANOCHAT_BASE_DIR OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+export NANOCHAT_BASE_DIR GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-20000}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 tier=real_text fresh=''
