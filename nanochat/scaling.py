@@ -177,6 +177,6 @@ def device_batch_size(depth, vocab_size, sequence_len, gib, world=1) -> int:
 
 
 def rows_at_a_time(device_type, sequence_len, rows) -> int:
-    """A divisor of a device's `rows` a step: up to 32, on a CPU 2,048 tokens, for its caches (dev/LOG.md)."""
+    """A divisor of a device's `rows` a step: up to 32, on a CPU 2,048 tokens: a third of the memory (dev/LOG.md)."""
     most = max(1, 2048 // sequence_len) if device_type == "cpu" else 32
     return max(n for n in range(1, max(1, min(rows, most)) + 1) if max(rows, 1) % n == 0)
