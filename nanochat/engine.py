@@ -55,8 +55,7 @@ class Batcher:
 
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
-        own = getattr(model, "runner", None)                  # tests' stand-ins for a GPT bring one
-        self.runner = own(batch_size, capacity) if own else Fast(model, batch_size, capacity, **options)
+        self.runner = Fast(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
         self.free = [Slot(i) for i in range(batch_size)]      # in order of leaving
         self.running, self.waiting = [], deque()
@@ -102,14 +101,12 @@ class Batcher:
     # ---- join and leave
     def _join(self, sequence):
         """Give a sequence a slot that knows its beginning; False: another is reading that just now."""
-        prompt, source, n = sequence.prompt, self.free[0], 0
-        if self.runner.any_start:
-            known = {slot: common_prefix(slot.tokens, prompt[:-1]) for slot in self.free + self.running}
-            source = max(known, key=known.get)
-            n = known[source]
-            if any(common_prefix(slot.sequence.prompt, prompt[:-1]) >= n + WORTH_WAITING for slot in self.running):
-                return False
-        target = source
+        prompt = sequence.prompt
+        known = {slot: common_prefix(slot.tokens, prompt[:-1]) for slot in self.free + self.running}
+        target = source = max(known, key=known.get)
+        n = known[source]
+        if any(common_prefix(slot.sequence.prompt, prompt[:-1]) >= n + WORTH_WAITING for slot in self.running):
+            return False
         if source.sequence or 4 * n < 3 * len(source.tokens):      # to share, not to spoil
             target = self.free[0]
             if n >= WORTH_COPYING and target is not source:
@@ -135,8 +132,6 @@ class Batcher:
         budget, work = self.beside if any(n == 1 for _, n in todo) else PREFILL_TOKENS, []
         for slot, n in todo:
             start = len(slot.tokens)
-            if start and not self.runner.any_start:
-                n = 1
             if n > 1:
                 n = min(n, budget)
                 budget -= n

@@ -88,8 +88,6 @@ class Fast:
     product has TILE rows and every attention one query and whole blocks of keys.
     """
 
-    any_start = True
-
     @torch.inference_mode()
     def __init__(self, model, batch_size, capacity, deterministic=False, int8=False):
         c, self.pack = model.config, pack_int8 if int8 else pack_plain

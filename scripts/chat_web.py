@@ -33,6 +33,8 @@ class Config:
                                     "on this machine alone 0")
     temperature: float = option(0.0, "for requests that name none; 0 is the most correct for small models")
     top_k: int = option(50, "for requests that name none; 0 is off")
+    deterministic: bool = option(False, "the same seed gives the same answer bit for bit, whoever else asks; slower (CPU)")
+    int8: bool = option(False, "weights and activations in 8 bits: faster, a little less exact (CPU)")
     device: str = option("", "cpu, cuda or mps; empty takes the best there is")
     tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
     step: int | None = option(None, "checkpoint step; by default the newest")
@@ -70,10 +72,13 @@ def main(argv=None):
     with listen(config.host, config.port) as sock:
         rt = runtime.init(config.device)
         setup_logging(rt.rank)
+        if (config.deterministic or config.int8) and rt.device.type != "cpu":
+            raise UsageError("--deterministic and --int8 are for a CPU: --device=cpu.")
         source = config.source or checkpoint.newest_chat_stage()
         model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
+        engine = Engine(model, tokenizer, deterministic=config.deterministic, int8=config.int8)
         hosts = ("127.0.0.1", "localhost", "::1", config.host) if config.local else ()
-        app = create_app(Engine(model, tokenizer), model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,
+        app = create_app(engine, model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,
                          slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
                          top_k=config.top_k, rate=config.rate)
         shown = "localhost" if config.local else socket.getfqdn()

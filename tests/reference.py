@@ -1,16 +1,16 @@
 """
 The slow and plain way to run a model over a cache, by its own forward pass: what nanochat/runner.py must agree with.
 
-`StandIn` gives it to models that tests write in place of a GPT: anything with `hidden` and `logits` will do.
+`StandIn` makes the engine give it to models that tests write in place of a GPT: anything with `hidden` and `logits` will do.
 """
 import copy
 
 import torch
 
+from nanochat import engine
 from nanochat.common import UsageError
-from nanochat.gpt import GPT
 from nanochat.kv_cache import KVCache
-from nanochat.runner import runs
+from nanochat.runner import Piece, runs
 
 
 class PlainCache(KVCache):
@@ -52,7 +52,6 @@ class Reference:
 
     def __init__(self, model, batch_size, capacity):
         self.model, self.cache, self.logits = model, PlainCache(model, batch_size, capacity), model.logits
-        self.any_start = isinstance(model, GPT)   # a stand-in may want its prompts whole
 
     def forward(self, pieces):
         return torch.cat([self._run(run) for run in runs(pieces)])
@@ -64,8 +63,32 @@ class Reference:
         return self.model.hidden(idx, self.cache.rows(slots.start, slots.stop))[:, -1]
 
 
+class WholePrompts(Reference):
+    """The runner of a stand-in that wants to see prompts whole, as if nothing were cached, and all else one by one."""
+
+    def __init__(self, model, batch_size, capacity):
+        super().__init__(model, batch_size, capacity)
+        self.read, self.begin = [[] for _ in range(batch_size)], model.tokenizer.special("<|assistant_start|>")
+        self.cache.copy = lambda source, target, n: self.read.__setitem__(target, self.read[source][:n])
+
+    def forward(self, pieces):
+        return torch.cat([self._read(piece) for piece in pieces])
+
+    def _read(self, piece):
+        tokens = self.read[piece.slot] = self.read[piece.slot][:piece.start] + piece.tokens
+        if tokens[-1] == self.begin:
+            return self._run([Piece(piece.slot, 0, tokens)])
+        return [self._run([Piece(piece.slot, piece.start + i, [token])]) for i, token in enumerate(piece.tokens)][-1]
+
+
 class StandIn:
     """Makes the engine run a model by its own `hidden` and `logits`."""
 
-    def runner(self, batch_size, capacity):
-        return Reference(self, batch_size, capacity)
+    runner = Reference
+
+
+def _runner(model, *args, fast=engine.Fast, **options):
+    return model.runner(model, *args) if isinstance(model, StandIn) else fast(model, *args, **options)
+
+
+engine.Fast = _runner

@@ -1,7 +1,9 @@
 """The doors to a conversation: scripts/chat_cli.py and the refusals of scripts/chat_web.py."""
+from types import SimpleNamespace
+
 import pytest
 import torch
-from reference import StandIn
+from reference import StandIn, WholePrompts
 
 from nanochat import checkpoint
 from nanochat.common import UsageError
@@ -13,7 +15,7 @@ from scripts import chat_cli, chat_web
 class Answering(StandIn):
     """A model that answers every prompt with a tool call and "It is 564.", or presses Ctrl-C in the middle of it."""
 
-    interrupt_at = None
+    runner, interrupt_at = WholePrompts, None
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -124,3 +126,24 @@ def test_a_public_address_wants_a_key_or_no_auth(argv):
 def test_a_port_in_use_is_said():
     with chat_web.listen("127.0.0.1", 0) as sock, pytest.raises(UsageError, match="another --port"):
         chat_web.listen("127.0.0.1", sock.getsockname()[1])
+
+
+@pytest.mark.parametrize("flag", ["deterministic", "int8"])
+def test_the_page_passes_on_how_to_decode_and_refuses_it_off_the_cpu(model, monkeypatch, flag):
+    apps = []
+
+    class Server:
+        def __init__(self, app):
+            apps.append(app)
+
+        def run(self, sockets):
+            pass
+
+    monkeypatch.setattr(chat_web.limits, "server", Server)
+    argv = ["-i", "sft", "--port=0", f"--{flag}"]
+    chat_web.main([*argv, "--device=cpu"])
+    options = apps[0].state.worker.engine.options
+    assert [name for name, on in options.items() if on] == [flag]
+    monkeypatch.setattr(chat_web.runtime, "init", lambda _: SimpleNamespace(rank=0, device=torch.device("cuda")))
+    with pytest.raises(UsageError, match=flag):
+        chat_web.main(argv)
