@@ -146,6 +146,7 @@ def save(stage, optimizer, state, rt, writer, val, wait):
 def resume(stage, optimizer, rt):
     """The TrainState of the newest whole checkpoint in stage.folder, or a new one."""
     found = checkpoint.newest_whole(stage.folder, with_optim=True)
+    runtime.agree(rt, dtype=str(rt.dtype), checkpoint=found and found[2]["step"], **stage.identity)
     if found is None:
         return TrainState()
     masters, optim_state, meta = found
@@ -282,7 +283,7 @@ def run_locked(stage, model, optimizer, rt, config, result, more=dict):
         if config.fresh and rt.rank == 0:
             shutil.rmtree(stage.folder, ignore_errors=True)
         runtime.barrier(rt)
-        with runtime.lost_ranks_named(rt):
+        with runtime.watched(rt):
             before, state = run(stage, model, optimizer, rt)
         if rt.rank == 0:
             wall_s = before + time.monotonic() - rt.started  # of earlier sittings the steps alone
