@@ -16,12 +16,10 @@ import random
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,15 +30,13 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from damage import Row, test_damage, test_pickle  # noqa: E402
+from ranks import test_folders, test_hung, test_ranks  # noqa: E402
+from sitting import STEPS, Sitting, leftovers, make_toy, whole_steps  # noqa: E402
 
-from nanochat import checkpoint, common, dataset, runtime  # noqa: E402
+from nanochat import checkpoint, common, runtime  # noqa: E402
 from nanochat.cli import option, parse  # noqa: E402
-from nanochat.common import NanochatError, UsageError, write_json  # noqa: E402
-from scripts import base_train, tok_train  # noqa: E402
+from nanochat.common import UsageError, write_json  # noqa: E402
 
-STEPS = 40
-FLAGS = ["--dataset=kindergarten", "--depth=1", "--sequence_len=64", "--total_batch_size=256", "--device_batch_size=2",
-         f"--num_iterations={STEPS}", "--eval_every=4", "--eval_tokens=256", "--save_every=2", "--device=cpu"]
 
 
 @dataclass
@@ -49,7 +45,8 @@ class Config:
     in_save: int = option(15, "of them, at least so many while a checkpoint is being written")
     offsets: int = option(20, "places in every file at which a bit is flipped, and at which it is cut off")
     seed: int = option(0, "of the moments and places")
-    only: str = option("", "tests joined by commas, of kills, damage, disk, signals, ranks, pickle, lock, stall")
+    only: str = option("", "tests joined by commas, of kills, damage, disk, signals, ranks, hung, "
+                           "folders, pickle, lock, stall")
     json: str = option("", "write the rows to this file, too")
 
     def __post_init__(self):
@@ -58,117 +55,6 @@ class Config:
                 raise UsageError(f"--{name} must be at least {least}, got {getattr(self, name)}.")
         if unknown := set(filter(None, self.only.split(","))) - set(TESTS):
             raise UsageError(f"--only wants some of {', '.join(TESTS)}, got {', '.join(sorted(unknown))}.")
-
-
-# ------------------------------------------------------------------------------------------------- one sitting of a run
-class Sitting:
-    """A forked process that runs `main` (by default the training) with `base` as its base directory."""
-
-    def __init__(self, base, main=lambda: base_train.main(FLAGS), before=None, **env):
-        self.folder, self.log, self.code = base / "base_checkpoints" / "d1", base / "logs" / "base_d1.jsonl", None
-        self.out = base / f"out{env.get('RANK', '')}.txt"
-        sys.stdout.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._be(main, before, {"NANOCHAT_BASE_DIR": str(base), **env})
-
-    def _be(self, main, before, env):
-        code = 70
-        try:
-            fd = os.open(self.out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(fd, 1)
-            os.dup2(fd, 2)
-            os.environ.update(env)
-            if before:
-                before(self)
-            common.run(main)
-        except SystemExit as e:
-            code = e.code or 0
-        except BaseException:
-            code = 1
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-
-    def poll(self):
-        """Its exit code, negative for a signal; None while it runs."""
-        if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if pid else None
-        return self.code
-
-    def wait(self, timeout_s=120):
-        """Its exit code. After `timeout_s` it is killed and the code says so (-9)."""
-        end = time.monotonic() + timeout_s
-        while self.poll() is None:
-            if time.monotonic() > end:
-                self.kill()
-            time.sleep(0.002)
-        return self.code
-
-    def kill(self, number=signal.SIGKILL):
-        os.kill(self.pid, number)
-
-    def wait_for_steps(self, n):
-        """Return when n steps are logged, or when it has ended."""
-        while self.poll() is None and not (self.log.exists() and self.log.read_bytes().count(b"\n") >= n):
-            time.sleep(0.002)
-        return self
-
-    def text(self):
-        return self.out.read_text(encoding="utf-8", errors="replace")
-
-
-@dataclass
-class Toy:
-    """The base directory of a finished run that nobody disturbed, and what to compare with it."""
-
-    base: Path
-    seconds: float = 0.0
-
-    def model(self, base):
-        path = base / "base_checkpoints" / "d1" / f"{STEPS:06d}" / "model.safetensors"
-        return path.read_bytes() if path.exists() else b"no model"
-
-    def same(self, base):
-        return self.model(base) == self.model(self.base)
-
-    def copy(self, to):
-        """Tokenizer and data of this one, nothing trained."""
-        trained = shutil.ignore_patterns("base_checkpoints", "logs", "report", "*.txt")
-        return Path(shutil.copytree(self.base, to, ignore=trained))
-
-
-def make_toy(base):
-    """Documents, tokenizer and an undisturbed run."""
-    def prepare():
-        dataset.KINDERGARTEN_SHARD, dataset.KINDERGARTEN_VAL = 60, 20
-        dataset.generate(dataset.DATASETS["kindergarten"], 1)
-        tok_train.main(["--dataset=kindergarten", "--vocab_size=400"])
-    base.mkdir(parents=True)
-    for main in (prepare, lambda: base_train.main(FLAGS)):
-        start, sitting = time.monotonic(), Sitting(base, main)
-        assert sitting.wait() == 0, sitting.text()
-    return Toy(base, time.monotonic() - start)
-
-
-def whole_steps(folder):
-    """(steps that load, steps that stand under their name and do not)."""
-    good, bad = [], []
-    for step in checkpoint.steps_in(folder):
-        try:
-            checkpoint.load(folder / f"{step:06d}", with_optim=True)
-            good.append(step)
-        except NanochatError:
-            bad.append(step)
-    return good, bad
-
-
-def leftovers(folder):
-    """Halves of checkpoints."""
-    return [path for path in folder.glob(".*") if (path / "model.safetensors").exists()]
 
 
 # ---------------------------------------------------------------------------------------------------------------- kills
@@ -266,7 +152,7 @@ def test_disk(config, toy, tmp):
                       f"then {'bitwise equal' if ended else 'DIFFERENT'}", code == 1 and len(said) == 1 and kept and ended)
 
 
-# ------------------------------------------------------------------------------------------------ signals, ranks, locks
+# ------------------------------------------------------------------------------------------------ signals, locks
 def test_signals(config, toy, tmp):
     """Ctrl-C and what a scheduler sends."""
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -279,30 +165,6 @@ def test_signals(config, toy, tmp):
         ended = Sitting(tmp / number.name).wait() == 0 and toy.same(tmp / number.name)
         yield Row(number.name, "saved within 10 s, exit 130; goes on bitwise", f"{seconds:.2f} s, exit {code}, says "
                   f"'{said}'; then {'bitwise equal' if ended else 'DIFFERENT'}", ok and ended)
-
-
-def test_ranks(config, toy, tmp):
-    """One of two gloo processes dies."""
-    for victim in (1, 0):
-        base = toy.copy(tmp / f"ranks{victim}")
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(s.getsockname()[1]),
-                   "GLOO_SOCKET_IFNAME": "lo"}
-        ranks = [Sitting(base, RANK=str(rank), LOCAL_RANK=str(rank), **env) for rank in range(2)]
-        ranks[0].wait_for_steps(9)
-        ranks[victim].kill()
-        start, code = time.monotonic(), ranks[1 - victim].wait(60)
-        seconds, (good, bad) = time.monotonic() - start, whole_steps(ranks[0].folder)
-        said = ranks[1 - victim].text()
-        named = "Traceback" not in said and f"error: rank {1 - victim} of 2 has lost another one" in said
-        ended = Sitting(base).wait() == 0
-        yield Row(f"rank {victim} of 2 killed", "the other says so in one line and exits within 60 s; one rank goes on",
-                  f"{'one line' if named else 'A TRACEBACK'}, exit {code} after {seconds:.2f} s; checkpoints {good}; "
-                  f"{'goes on' if ended else 'DOES NOT GO ON'}",
-                  code == 1 and named and seconds < 60 and bool(good) and not bad and ended)
-        for sitting in ranks:
-            sitting.wait(1)
 
 
 def test_lock(config, toy, tmp):
@@ -334,8 +196,9 @@ def test_stall(config, toy, tmp):
               f"{whole:.2f} s, of which the loop waits {stall:.2f} s", stall < whole / 2)
 
 
-TESTS = {"kills": test_kills, "disk": test_disk, "signals": test_signals, "ranks": test_ranks, "lock": test_lock,
-         "damage": test_damage, "pickle": test_pickle, "stall": test_stall}      # those that fork come first
+TESTS = {"kills": test_kills, "disk": test_disk, "signals": test_signals, "ranks": test_ranks, "hung": test_hung,
+         "folders": test_folders, "lock": test_lock, "damage": test_damage, "pickle": test_pickle,
+         "stall": test_stall}                                 # those that fork come first
 
 
 def measure(config, tmp):

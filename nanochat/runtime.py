@@ -4,12 +4,9 @@ Where the computation runs: rank, device, dtype, and the few collectives the pro
 The only reader of RANK, WORLD_SIZE, LOCAL_RANK (set by torchrun) and NANOCHAT_DTYPE. On one process every collective is
 the identity, so the callers have no special case.
 """
-import collections
 import contextlib
 import ctypes
-import itertools
 import os
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -22,10 +19,7 @@ from nanochat import scaling
 from nanochat.common import NanochatError, UsageError
 
 DTYPES = {"bfloat16": torch.bfloat16, "bf16": torch.bfloat16, "float32": torch.float32, "fp32": torch.float32}
-
-HANG_S = 600  # that ranks wait for one before they give up
-ANSWER_S = 10
-GO_ON = "then the same command goes on from the newest checkpoint."
+HANG_S, ANSWER_S = 600, 10
 
 
 @dataclass(frozen=True)
@@ -40,8 +34,7 @@ class Runtime:
     device_name: str = "cpu"
     peak_flops: float | None = None  # of one device in bf16; None when unknown
     started: float = field(default_factory=time.monotonic)
-    store: dist.Store | None = None  # which the ranks share
-    reached: collections.Counter = field(default_factory=collections.Counter, compare=False)  # by name, how many
+    sums: list = field(default_factory=lambda: [0], compare=False)  # how many this rank has come to
 
     def __str__(self):
         return f"{self.world_size} x {self.device_name}, {str(self.dtype).removeprefix('torch.')}"
@@ -106,21 +99,15 @@ def init(device="") -> Runtime:
         name = _cpu_name() if found.type == "cpu" else found.type
         _keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=timedelta(seconds=1.1 * HANG_S))
-    store = _connect(timedelta(hours=6)) if world_size > 1 else None  # rank_zero_first may tokenize for so long
-    return Runtime(rank, local_rank, world_size, found, _pick_dtype(found), name, peak, store=store)
-
-
-def _connect(timeout):
-    """The store of torchrun's agent, or of rank 0. A wait holds up all others on its connection."""
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timeout)
-    return dist.PrefixStore(f"nanochat{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        # rank 0 may tokenize for that long; a step is watched
+        dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=timedelta(hours=1))
+    return Runtime(rank, local_rank, world_size, found, _pick_dtype(found), name, peak)
 
 
 def all_reduce_sum(rt, tensor):
     """In place; every rank must call."""
     if rt.world_size > 1:
-        rt.reached["sum"] += 1
+        rt.sums[0] += 1
         dist.all_reduce(tensor)
     return tensor
 
@@ -149,8 +136,7 @@ def all_gather_object(rt, value) -> list:
     if rt.world_size == 1:
         return [value]
     values = [None] * rt.world_size
-    with lost_ranks_named(rt):
-        dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value)
     return values
 
 
@@ -158,7 +144,8 @@ def broadcast_object(rt, value):
     if rt.world_size == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box)
+    with lost_ranks_named(rt):
+        dist.broadcast_object_list(box)
     return box[0]
 
 
@@ -170,64 +157,46 @@ def lost_ranks_named(rt):
         if rt.world_size == 1 or not ("gloo" in str(e) or isinstance(e, dist.DistError)):
             raise
         why = str(e).splitlines()[0][-200:]
-        raise NanochatError(f"rank {rt.rank} of {rt.world_size} has lost another one ({why}). Look at that one's last lines; "
-                            f"{GO_ON}") from None
+        raise NanochatError(f"rank {rt.rank} of {rt.world_size} has lost another one ({why}). Look at that one's last "
+                            "lines, then run the same command.") from None
 
 
 @contextlib.contextmanager
 def watched(rt):
-    """lost_ranks_named; and when a rank hangs, the process ends and names it. Every rank must enter."""
+    """lost_ranks_named, and the process ends when another rank hangs."""
     ended = threading.Event()
-    with lost_ranks_named(rt):
-        if rt.world_size > 1:
-            store = _connect(timedelta(seconds=ANSWER_S))
-            store.set(f"beat{rt.rank}", "0")
-            names = all_gather_object(rt, f"process {os.getpid()} on {os.uname().nodename}")
-            threading.Thread(target=_watch, args=(rt, store, names, ended), daemon=True).start()
-        try:
+    try:
+        with lost_ranks_named(rt):
+            nodes = all_gather_object(rt, os.uname().nodename)
+            if rt.world_size > 1:
+                threading.Thread(target=_watch, args=(rt, nodes, ended), daemon=True).start()
             yield
-        finally:
-            ended.set()
+    finally:
+        ended.set()
 
 
-def _watch(rt, store, names, ended):
-    """Gloo and NCCL see that somebody is late, not who: so every rank tells the store each second how many sums it reached.
-
-    Time is counted in naps, so that a whole run may be suspended.
-    """
-    def end(rank, why):
-        print(f"error: rank {rt.rank} of {rt.world_size} has waited for {HANG_S} s; rank {rank} ({names[rank]}) {why}. End it; "
-              f"{GO_ON}", file=sys.stderr, flush=True)
+def _watch(rt, nodes, ended):
+    """Gloo and NCCL see that one is late, not who: so each rank tells the store every second how far it came."""
+    def end(rank):
+        os.write(2, f"error: rank {rt.rank} has waited {HANG_S} s for rank {rank} of {rt.world_size}, on {nodes[rank]}. End it, "
+                    "then run the same command.\n".encode())
         os._exit(1)
 
-    idle, seen, beats, keys = 0, -1, [], [f"beat{rank}" for rank in range(rt.world_size)]
-    with contextlib.suppress(RuntimeError):  # the store is gone, so the next collective fails
-        for nap in itertools.count():
-            if ended.wait(1):
-                return
-            store.set(keys[rt.rank], f"{rt.reached['sum']} {nap}")
-            idle, seen = idle + 1 if rt.reached["sum"] == seen else 0, rt.reached["sum"]
+    idle, seen, beats = 0, 0, []  # idle counts naps, so that a whole run may be suspended
+    with contextlib.suppress(RuntimeError):  # without the store the next collective fails
+        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        while not ended.wait(1):
+            idle, seen = idle + 1 if rt.sums == [seen] else 0, rt.sums[0]
+            store.set(f"beat{rt.rank}", f"{seen} {time.monotonic()}")
             if idle < HANG_S or idle % ANSWER_S:
                 continue
-            silence = threading.Timer(ANSWER_S, end, (0, "or its node does not answer"))  # the store is there
+            silence = threading.Timer(ANSWER_S, end, [0])  # the store is there
             silence.start()
-            before, beats = beats, store.multi_get(keys)
+            before, beats = beats, store.multi_get([f"beat{rank}" for rank in range(rt.world_size)])
             silence.cancel()
             for rank, (old, new) in enumerate(zip(before, beats)):
-                if rank != rt.rank and old == new:
-                    end(rank, "does not answer")
-                if int(new.split()[0]) < seen:
-                    end(rank, "is busy with something else")
-
-
-def agree(rt, **mine):
-    """Raises NanochatError on every rank where these plain values are not the same on all."""
-    first, *others = all_gather_object(rt, mine)
-    for rank, theirs in enumerate(others, 1):
-        for key, value in theirs.items():
-            if value != first[key]:
-                raise NanochatError(f"rank {rank} has {key}={value}, rank 0 has {first[key]}. Give every node the same base "
-                                    "directory, or copy rank 0's to it.")
+                if old == new or int(new.split()[0]) < seen:
+                    end(rank)
 
 
 def barrier(rt):
@@ -237,23 +206,18 @@ def barrier(rt):
 
 @contextlib.contextmanager
 def rank_zero_first(rt):
-    """Rank 0 runs the block alone, then the first rank of every other node, then the rest; who fails is named to the next."""
-    rt.reached["block"] += 1
-    key, first = f"block{rt.reached['block']}/", rt.rank - rt.local_rank
-    for other in sorted({0, first} - {rt.rank}):
-        with lost_ranks_named(rt):
-            error = rt.store.get(f"{key}{other}").decode()
-        if error:
-            raise NanochatError(f"rank {other} failed: {error}")
-    error = ""
+    """Rank 0 runs the block alone, then the others; if it fails, they do not wait."""
+    if rt.rank and (error := broadcast_object(rt, None)):
+        raise NanochatError(f"rank 0 failed: {error}")
+    error = None
     try:
         yield
     except BaseException as e:
         error = str(e) or type(e).__name__
         raise
     finally:
-        if rt.store:
-            rt.store.set(f"{key}{rt.rank}", error)
+        if rt.rank == 0:
+            broadcast_object(rt, error)
 
 
 def close(rt):

@@ -146,7 +146,10 @@ def save(stage, optimizer, state, rt, writer, val, wait):
 def resume(stage, optimizer, rt):
     """The TrainState of the newest whole checkpoint in stage.folder, or a new one."""
     found = checkpoint.newest_whole(stage.folder, with_optim=True)
-    runtime.agree(rt, dtype=str(rt.dtype), checkpoint=found and found[2]["step"], **stage.identity)
+    mine = {"checkpoint": found and found[2]["step"], **stage.identity}
+    for rank, theirs in enumerate(runtime.all_gather_object(rt, mine)):
+        if wrong := [f"{key}={theirs[key]}, not {mine[key]}" for key in mine if theirs[key] != mine[key]]:
+            raise CheckpointError(f"rank {rank} has {wrong[0]}. Let all share one base directory.")
     if found is None:
         return TrainState()
     masters, optim_state, meta = found

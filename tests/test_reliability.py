@@ -56,6 +56,14 @@ def test_a_dead_rank_does_not_leave_the_other_hanging(rows):
     holds(rows, "rank 0 of 2 killed", "rank 1 of 2 killed")
 
 
+def test_a_hung_rank_is_named_and_ends_the_run(rows):
+    holds(rows, *("rank 1 of 2 stopped", "rank 0 of 2 stopped", "rank 1 of 2 astray"))
+
+
+def test_nodes_with_folders_of_their_own_train_but_do_not_go_on_from_different_checkpoints(rows):
+    holds(rows, "a base directory for each node", "going on where one node has no checkpoint")
+
+
 def test_a_second_run_in_one_folder_is_refused(rows):
     holds(rows, "two runs in one folder")
 
