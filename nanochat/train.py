@@ -149,7 +149,7 @@ def resume(stage, optimizer, rt):
     mine = {"checkpoint": found and found[2]["step"], **stage.identity}
     for rank, theirs in enumerate(runtime.all_gather_object(rt, mine)):
         if wrong := [f"{key}={theirs[key]}, not {mine[key]}" for key in mine if theirs[key] != mine[key]]:
-            raise CheckpointError(f"rank {rank} has {wrong[0]}. Let all share one base directory.")
+            raise CheckpointError(f"rank {rank} has {wrong[0]}. Let all share one NANOCHAT_BASE_DIR.")
     if found is None:
         return TrainState()
     masters, optim_state, meta = found
