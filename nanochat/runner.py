@@ -16,7 +16,7 @@ from nanochat.kv_cache import KVCache
 
 TILE = 16           # rows of every matrix product when deterministic
 KEY_BLOCK = 512     # and keys of every attention in multiples: what the CPU's kernel takes at a time
-QUERIES = 8         # and copies of its query: with fewer the buffers of the kernel's threads are aligned unlike
+QUERIES = 8         # and queries: with fewer the buffers of the kernel's threads are aligned unlike
 
 
 class Piece(NamedTuple):
@@ -61,9 +61,10 @@ class _Run:
             hidden = torch.arange(seen, device=device) > last[:, None, :, None]
             self.mask = torch.zeros(hidden.shape, dtype=v.dtype, device=device).masked_fill_(hidden, -torch.inf)
         self.causal = n > 1 and self.mask is None
-        if exact and n > 1:                        # each token by itself, as when it is decoded
-            self.shape, self.mask = (n, 1), self.mask.transpose(1, 2).reshape(n, 1, 1, seen)
-            self.keys, self.values = ([x.expand(n, -1, -1, -1) for x in part] for part in (self.keys, self.values))
+        if exact:                                  # QUERIES at a time: the tokens, and the last one again to fill up
+            self.fill = torch.arange(-(-n // QUERIES) * QUERIES, device=device).clamp_(max=n - 1)
+            self.mask = self.mask[:, :, self.fill].reshape(-1, 1, QUERIES, seen)
+            self.keys, self.values = ([x.expand(len(self.mask), -1, -1, -1) for x in part] for part in (self.keys, self.values))
 
     def attend(self, layer, q, k, v):
         """Store k, v (rows, H, D) and let q attend to all that is stored: (rows, H * D)."""
@@ -73,19 +74,21 @@ class _Run:
             else:
                 into[layer].index_put_(self.index, x)
         keys, values = self.keys[layer], self.values[layer]
-        q = q.view(*self.shape, *q.shape[1:]).transpose(1, 2)
+        q = q.view(*self.shape, *q.shape[1:])
         if self.exact:
-            q = q.expand(-1, -1, QUERIES, -1)
-        y = F.scaled_dot_product_attention(q, keys, values, self.mask, 0.0, self.causal, scale=self.scale,
-                                           enable_gqa=q.size(1) != keys.size(1))
-        return (y[:, :, :1] if self.exact else y).transpose(1, 2).reshape(-1, q.size(1) * q.size(3))
+            q = q[:, self.fill].view(-1, QUERIES, *q.shape[2:])
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, self.mask, 0.0, self.causal, scale=self.scale,
+                                           enable_gqa=q.size(2) != keys.size(1)).transpose(1, 2)
+        if self.exact:
+            y = y.reshape(self.shape[0], -1, *y.shape[2:])[:, :self.shape[1]]
+        return y.reshape(-1, q.size(2) * q.size(3))
 
 
 class Fast:
     """The forward pass of a GPT for inference, with weights as they are now.
 
     `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since every matrix
-    product has TILE rows and every attention one query and whole blocks of keys.
+    product has TILE rows and every attention QUERIES queries and whole blocks of keys.
     """
 
     @torch.inference_mode()
