@@ -64,7 +64,8 @@ class _Run:
         if exact:                                  # QUERIES at a time: the tokens, and the last one again to fill up
             self.fill = torch.arange(-(-n // QUERIES) * QUERIES, device=device).clamp_(max=n - 1)
             self.mask = self.mask[:, :, self.fill].reshape(-1, 1, QUERIES, seen)
-            self.keys, self.values = ([x.expand(len(self.mask), -1, -1, -1) for x in part] for part in (self.keys, self.values))
+            self.keys, self.values = ([x.expand(len(self.mask), -1, -1, -1) for x in part]
+                                      for part in (self.keys, self.values))
 
     def attend(self, layer, q, k, v):
         """Store k, v (rows, H, D) and let q attend to all that is stored: (rows, H * D)."""
@@ -77,8 +78,8 @@ class _Run:
         q = q.view(*self.shape, *q.shape[1:])
         if self.exact:
             q = q[:, self.fill].view(-1, QUERIES, *q.shape[2:])
-        y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, self.mask, 0.0, self.causal, scale=self.scale,
-                                           enable_gqa=q.size(2) != keys.size(1)).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, self.mask, 0.0, self.causal,
+                                           scale=self.scale, enable_gqa=q.size(2) != keys.size(1)).transpose(1, 2)
         if self.exact:
             y = y.reshape(self.shape[0], -1, *y.shape[2:])[:, :self.shape[1]]
         return y.reshape(-1, q.size(2) * q.size(3))
