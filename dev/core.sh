@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Does CORE tell models apart at a size that two cores train? A d4 in a quarter of an hour and a d6 in an hour, on the same web
-# text with the same tokenizer, both evaluated whole and compared question by question; then the d6 with exchanged questions.
+# Does CORE tell models apart at a size that two cores train? A d4 and a d6 of half an hour each or less, on the same web
+# text with the same tokenizer, both evaluated on 500 questions a task and compared question by question; then the d6 with exchanged questions.
 #
 #   NANOCHAT_BASE_DIR=~/.cache/nanochat-core bash dev/core.sh
 #
@@ -20,9 +20,8 @@ stage report_reset   python -m nanochat.report reset
 stage dataset        python -m nanochat.dataset --dataset=climbmix -n 2
 stage tok_train      python -m scripts.tok_train --dataset=climbmix --vocab_size=4096 --max_chars=50000000
 stage base_train_d4  python -m scripts.base_train --depth=4 --tag=core_d4 --num_iterations=800 $text
-stage base_train_d6  python -m scripts.base_train --depth=6 --tag=core_d6 --num_iterations=1100 $text
-stage base_eval_d4   python -m scripts.base_eval --download --tag=core_d4
-stage base_eval_d6   python -m scripts.base_eval --download --tag=core_d6
+stage base_train_d6  python -m scripts.base_train --depth=6 --tag=core_d6 --num_iterations=700 $text
+stage base_eval_d4   python -m scripts.base_eval --max_per_task=500 --download --tag=core_d4
+stage base_eval_d6   python -m scripts.base_eval --max_per_task=500 --download --tag=core_d6
 stage compare        python -m scripts.chat_eval --compare=core@core_d4,core@core_d6
-stage control_d4     python -m scripts.base_eval --control --tag=core_d4
-stage control_d6     python -m scripts.base_eval --control --tag=core_d6
+stage control_d6     python -m scripts.base_eval --max_per_task=500 --control --tag=core_d6

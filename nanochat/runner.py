@@ -16,7 +16,7 @@ from nanochat.kv_cache import KVCache
 
 TILE = 16           # rows of every matrix product when deterministic
 KEY_BLOCK = 512     # and keys of every attention in multiples: what the CPU's kernel takes at a time
-QUERIES = 8         # and copies of its query: with fewer the buffers of the kernel's threads are aligned unlike
+QUERIES = 8         # and queries: with fewer the buffers of the kernel's threads are aligned unlike
 
 
 class Piece(NamedTuple):
@@ -40,30 +40,33 @@ def runs(pieces):
 
 
 class _Run:
-    """The part of a step whose attention is one call."""
+    """The part of a step whose attention is one call: rows `first` and on, n tokens for each of `slots`, from `starts`.
 
-    def __init__(self, run, first, cache, scale, exact):
+    With `starts` a tensor nothing depends on its values but the result, as a captured graph wants it.
+    """
+
+    def __init__(self, slots, starts, n, seen, first, cache, scale, exact=False):
         self.scale, self.exact, self.index, self.mask = scale, exact, None, None
-        n, device, starts = len(run[0].tokens), cache.v.device, [piece.start for piece in run]
-        slots, at, end = slice(run[0].slot, run[-1].slot + 1), starts[0], max(starts) + n
-        seen = -(-end // KEY_BLOCK) * KEY_BLOCK if exact else end
+        device, rows, at = cache.v.device, slots.stop - slots.start, starts[0]
         k, v, here = cache.k[:, slots], cache.v[:, slots], cache.k.size(-1) - cache.offset     # (n_layer, B, S, H, D)
-        self.split, self.shape, self.rows = (here, cache.offset), (len(run), n), slice(first, first + len(run) * n)
+        self.split, self.shape, self.rows = (here, cache.offset), (rows, n), slice(first, first + rows * n)
         self.keys, self.values = (x[:, :, :seen].transpose(2, 3).unbind(0) for x in (k, v))
-        into = k[..., :here], k[:, :, 1:, :, here:], v
-        if len(run) == 1:
-            into = [x[:, 0, at:end] for x in into]
+        into, fixed = (k[..., :here], k[:, :, 1:, :, here:], v), torch.is_tensor(starts)
+        if rows == 1 and not fixed:
+            into = [x[:, 0, at:at + n] for x in into]
         else:
-            self.index = torch.arange(len(run), device=device), torch.tensor(starts, device=device)
+            self.index = torch.arange(rows, device=device), torch.as_tensor(starts, device=device)
         self.into = [x.unbind(0) for x in into]
-        if exact or n > 1 and starts[0] or len(set(starts)) > 1:
-            last = torch.tensor(starts, device=device)[:, None] + torch.arange(n, device=device)
+        if fixed or exact or n > 1 and at or len(set(starts)) > 1:
+            last = torch.as_tensor(starts, device=device)[:, None] + torch.arange(n, device=device)
             hidden = torch.arange(seen, device=device) > last[:, None, :, None]
             self.mask = torch.zeros(hidden.shape, dtype=v.dtype, device=device).masked_fill_(hidden, -torch.inf)
         self.causal = n > 1 and self.mask is None
-        if exact and n > 1:                        # each token by itself, as when it is decoded
-            self.shape, self.mask = (n, 1), self.mask.transpose(1, 2).reshape(n, 1, 1, seen)
-            self.keys, self.values = ([x.expand(n, -1, -1, -1) for x in part] for part in (self.keys, self.values))
+        if exact:                                  # QUERIES at a time: the tokens, and the last one again to fill up
+            self.fill = torch.arange(-(-n // QUERIES) * QUERIES, device=device).clamp_(max=n - 1)
+            self.mask = self.mask[:, :, self.fill].reshape(-1, 1, QUERIES, seen)
+            self.keys, self.values = ([x.expand(len(self.mask), -1, -1, -1) for x in part]
+                                      for part in (self.keys, self.values))
 
     def attend(self, layer, q, k, v):
         """Store k, v (rows, H, D) and let q attend to all that is stored: (rows, H * D)."""
@@ -73,27 +76,73 @@ class _Run:
             else:
                 into[layer].index_put_(self.index, x)
         keys, values = self.keys[layer], self.values[layer]
-        q = q.view(*self.shape, *q.shape[1:]).transpose(1, 2)
+        q = q.view(*self.shape, *q.shape[1:])
         if self.exact:
-            q = q.expand(-1, -1, QUERIES, -1)
-        y = F.scaled_dot_product_attention(q, keys, values, self.mask, 0.0, self.causal, scale=self.scale,
-                                           enable_gqa=q.size(1) != keys.size(1))
-        return (y[:, :, :1] if self.exact else y).transpose(1, 2).reshape(-1, q.size(1) * q.size(3))
+            q = q[:, self.fill].view(-1, QUERIES, *q.shape[2:])
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, self.mask, 0.0, self.causal,
+                                           scale=self.scale, enable_gqa=q.size(2) != keys.size(1)).transpose(1, 2)
+        if self.exact:
+            y = y.reshape(self.shape[0], -1, *y.shape[2:])[:, :self.shape[1]]
+        return y.reshape(-1, q.size(2) * q.size(3))
+
+
+class _Graphs:
+    """Decoding steps of all slots in fixed shapes, each launched whole as a CUDA graph; 64, 128, 256... keys have their own.
+
+    A slot that sits out computes too and stores what comes of it at the last position, which nobody reads.
+    """
+
+    def __init__(self, decode, batch_size, idle, device):
+        self.decode, self.idle, self.made = decode, idle, {}
+        self.idx, self.at = (torch.zeros(batch_size, dtype=torch.long, device=device) for _ in range(2))
+
+    def __call__(self, pieces):
+        idx, at = [0] * len(self.idx), [self.idle] * len(self.idx)
+        for slot, start, (token,) in pieces:
+            idx[slot], at[slot] = token, start
+        self.idx.copy_(torch.tensor(idx)), self.at.copy_(torch.tensor(at))
+        seen = min(1 << max(6, max(piece.start for piece in pieces).bit_length()), self.idle)
+        if seen not in self.made:
+            self.made[seen] = self._capture(seen)
+        return self.made[seen]()[[piece.slot for piece in pieces]]
+
+    def _capture(self, seen):
+        def step():
+            return self.decode(self.idx, self.at, seen)
+        if self.idx.device.type != "cuda":
+            return step
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):            # libraries set themselves up outside of the graph
+            step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = step()
+
+        def replay():
+            graph.replay()
+            return out
+        return replay
 
 
 class Fast:
     """The forward pass of a GPT for inference, with weights as they are now.
 
     `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since every matrix
-    product has TILE rows and every attention one query and whole blocks of keys.
+    product has TILE rows and every attention QUERIES queries and whole blocks of keys. `graphs`: see `_Graphs`; by
+    default on CUDA (a CPU runs the same step without capturing it).
     """
 
     @torch.inference_mode()
-    def __init__(self, model, batch_size, capacity, deterministic=False, int8=False):
+    def __init__(self, model, batch_size, capacity, deterministic=False, int8=False, graphs=None):
         c, self.pack = model.config, pack_int8 if int8 else pack_plain
         self.model, self.config, self.exact = model, c, deterministic
         capacity = -(-capacity // KEY_BLOCK) * KEY_BLOCK if deterministic else capacity
+        graphs = model.device.type == "cuda" and not deterministic if graphs is None else graphs
         self.inner = torch.float32 if model.device.type == "cpu" else model.dtype
+        self.graphs = _Graphs(self._decode, batch_size, capacity, model.device) if graphs else None
+        capacity += bool(graphs)
         self.cache = KVCache(model, batch_size, capacity, self.inner)
         n = c.head_dim - c.offset_channels                           # channels that rotate, in pairs
         order = torch.cat((torch.arange(n).view(2, n // 2).T.flatten(), torch.arange(n, c.head_dim)))
@@ -113,24 +162,42 @@ class Fast:
 
     def forward(self, pieces):
         """The last hidden state of each piece: (len(pieces), C)."""
+        if self.graphs and all(len(piece.tokens) == 1 for piece in pieces):
+            return self.graphs(pieces)
         if not self.exact:
             return self._forward(pieces)
         last = {piece.slot: x for group in tiles(pieces) for piece, x in zip(group, self._forward(group))}
         return torch.stack([last[piece.slot] for piece in pieces])
 
     def _forward(self, pieces):
-        device, n_q, n_kv = self.model.device, self.config.n_head, self.config.n_kv_head
+        device = self.model.device
         idx = torch.tensor([token for piece in pieces for token in piece.tokens], device=device)
         at = [i for piece in pieces for i in range(piece.start, piece.start + len(piece.tokens))]
         n, parts, first = len(at), [], 0
         if self.exact:
             idx, at = F.pad(idx, (0, TILE - n)), at + [0] * (TILE - n)
-        turn, rest = self.turn[at], torch.zeros(len(at) - n, self.config.n_embd, dtype=self.inner, device=device)
+        rest = torch.zeros(len(at) - n, self.config.n_embd, dtype=self.inner, device=device)
         for run in runs(pieces):
-            parts.append(_Run(run, first, self.cache, self.scale, self.exact))
+            starts, length = [piece.start for piece in run], len(run[0].tokens)
+            seen = max(starts) + length
+            parts.append(_Run(slice(run[0].slot, run[-1].slot + 1), starts, length,
+                              -(-seen // KEY_BLOCK) * KEY_BLOCK if self.exact else seen, first, self.cache, self.scale,
+                              self.exact))
             first = parts[-1].rows.stop
+        x = self._layers(idx, self.turn[at], parts, rest)
+        if len(x) == len(pieces):
+            return x
+        return x[torch.tensor([len(piece.tokens) for piece in pieces], device=device).cumsum(0) - 1]
+
+    def _decode(self, idx, at, seen):
+        """One token for every slot, with positions `at` (B,): its hidden states (B, C)."""
+        return self._layers(idx, self.turn[at], [_Run(slice(0, len(idx)), at, 1, seen, 0, self.cache, self.scale)], ())
+
+    def _layers(self, idx, turn, parts, rest):
+        """Tokens (n,), their turns, who attends how, and zeros for rows in nobody's part: hidden states (n, C)."""
+        n_q, n_kv = self.config.n_head, self.config.n_kv_head
         root, head_root = self.config.n_embd ** 0.5, self.config.head_dim ** 0.5
-        shape, half = (len(at), n_q + 2 * n_kv, -1), (len(at), n_q + n_kv, -1, 2)
+        shape, half = (len(idx), n_q + 2 * n_kv, -1), (len(idx), n_q + n_kv, -1, 2)
         x = unit(F.embedding(idx, self.model.wte.weight).float(), root)
         for layer, (qkv, proj, fc, out) in enumerate(self.layers):
             qk, v = qkv(unit(x, root)).float().view(shape).split((n_q + n_kv, n_kv), 1)
@@ -143,10 +210,7 @@ class Fast:
             x = proj(y.float(), x)
             y = fc(unit(x, root))
             x = out(y * y, x)
-        x = unit(x, root)
-        if len(x) == len(pieces):
-            return x
-        return x[torch.tensor([len(piece.tokens) for piece in pieces], device=device).cumsum(0) - 1]
+        return unit(x, root)
 
     def logits(self, hidden):
         """hidden (n, C) -> float32 (n, vocab_size)."""

@@ -34,7 +34,7 @@ class Runtime:
     device_name: str = "cpu"
     peak_flops: float | None = None  # of one device in bf16; None when unknown
     started: float = field(default_factory=time.monotonic)
-    sums: list = field(default_factory=lambda: [0], compare=False)  # how many this rank has come to
+    sums: list = field(default_factory=lambda: [0], compare=False)  # how many were begun
 
     def __str__(self):
         return f"{self.world_size} x {self.device_name}, {str(self.dtype).removeprefix('torch.')}"
@@ -99,7 +99,7 @@ def init(device="") -> Runtime:
         name = _cpu_name() if found.type == "cpu" else found.type
         _keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
-        # rank 0 may tokenize for that long; a step is watched
+        # rank 0 may tokenize so long
         dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=timedelta(hours=1))
     return Runtime(rank, local_rank, world_size, found, _pick_dtype(found), name, peak)
 
@@ -176,21 +176,21 @@ def watched(rt):
 
 
 def _watch(rt, nodes, ended):
-    """Gloo and NCCL see that one is late, not who: so each rank tells the store every second how far it came."""
+    """Gloo and NCCL do not say who is late, so each rank tells the store, which is with rank 0, how far it came."""
     def end(rank):
-        os.write(2, f"error: rank {rt.rank} has waited {HANG_S} s for rank {rank} of {rt.world_size}, on {nodes[rank]}. End it, "
-                    "then run the same command.\n".encode())
+        os.write(2, f"error: rank {rt.rank} has waited {HANG_S} s for rank {rank} of {rt.world_size}, on {nodes[rank]}. "
+                    "End it, then run the same command.\n".encode())
         os._exit(1)
 
-    idle, seen, beats = 0, 0, []  # idle counts naps, so that a whole run may be suspended
-    with contextlib.suppress(RuntimeError):  # without the store the next collective fails
+    idle, seen, beats = 0, 0, []  # idle: in naps, as the whole run may be suspended
+    with contextlib.suppress(RuntimeError):  # no store: the next collective fails
         store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         while not ended.wait(1):
             idle, seen = idle + 1 if rt.sums == [seen] else 0, rt.sums[0]
             store.set(f"beat{rt.rank}", f"{seen} {time.monotonic()}")
             if idle < HANG_S or idle % ANSWER_S:
                 continue
-            silence = threading.Timer(ANSWER_S, end, [0])  # the store is there
+            silence = threading.Timer(ANSWER_S, end, [0])
             silence.start()
             before, beats = beats, store.multi_get([f"beat{rank}" for rank in range(rt.world_size)])
             silence.cancel()

@@ -5,10 +5,13 @@ If it crashes, every open reply gets an "error" event and `failed` is set; it ne
 """
 import threading
 
+import torch
+
 from nanochat.common import log
 from nanochat.openai_api import ApiError
 from nanochat.sequence import Event, Sequence, TextStream
 
+PER_THREAD = 10_000_000   # parameters; with fewer a second CPU thread waits for the event loop's core more than it helps
 BESIDE = 128      # prompt tokens read in one step while others decode: what they wait for at most
 
 
@@ -62,6 +65,7 @@ class Worker(threading.Thread):
                 self._changed.notify()
 
     def run(self):
+        torch.set_num_threads(min(torch.get_num_threads(), 1 + self.engine.model.num_params() // PER_THREAD))
         try:
             batcher = self.engine.batcher(self.slots, beside=BESIDE)
             while self._update(batcher):

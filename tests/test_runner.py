@@ -38,11 +38,11 @@ def finish(batcher, tokenizer, prompt, n, index=0, **how):
     return sequence
 
 
-def random_work(rng, cursors, capacity, vocab_size):
+def random_work(rng, cursors, capacity, vocab_size, longest=20):
     """Pieces for some slots: single tokens and chunks, from where each slot stands."""
     work = []
     for slot in range(len(cursors)):
-        n = rng.choice([0, 1, 1, 1, rng.randrange(1, 20)])
+        n = rng.choice([0, 1, 1, 1, rng.randrange(1, longest)])
         if n and cursors[slot] + n <= capacity:
             work.append(Piece(slot, cursors[slot], [rng.randrange(vocab_size) for _ in range(n)]))
             cursors[slot] += n
@@ -51,19 +51,21 @@ def random_work(rng, cursors, capacity, vocab_size):
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.15)], ids=str)
 @pytest.mark.parametrize("key_offset, n_kv_head", [(0.0, 2), (0.5, 4), (1.0, 1)])
-def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dtype, tolerance):
+@pytest.mark.parametrize("graphs", [False, True])
+def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dtype, tolerance, graphs):
     config = GPTConfig(sequence_len=LEN, vocab_size=340, n_layer=3, n_head=4, n_kv_head=n_kv_head, n_embd=64,
                        key_offset=key_offset)
     model, generator = GPT(config, dtype).eval(), torch.Generator().manual_seed(0)
     for p in model.parameters():
         p.data.normal_(0, 0.15, generator=generator)
     rng, cursors = random.Random(3), [0] * 5
-    fast, slow = Fast(model, 5, LEN), Reference(model, 5, LEN)
+    fast, slow = Fast(model, 5, LEN, graphs=graphs), Reference(model, 5, LEN)
     with torch.inference_mode():
-        for _ in range(14):
-            if work := random_work(rng, cursors, LEN, 340):
+        for i in range(40):         # every other step holds single tokens only
+            if work := random_work(rng, cursors, LEN, 340, 20 if i % 2 else 2):
                 found, expected = (r.logits(r.forward(work)) for r in (fast, slow))
                 torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    assert not graphs or {64, LEN} == set(fast.graphs.made)
 
 
 def test_int8_weights_say_nearly_the_same(model, tokenizer):

@@ -6,11 +6,13 @@ import time
 
 import httpx
 import pytest
+import torch
 from serving import (HELLO, LEN, ask, client, engine, events_of, make_engine, served, serving, settles,  # noqa: F401
                      tokenizer)
 
 from nanochat.chat_format import parse_reply, render_prompt
 from nanochat.limits import MAX_BODY_BYTES
+from nanochat.worker import Worker
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -187,6 +189,18 @@ def test_a_client_that_leaves_gives_its_place_back(client, served, engine, strea
         if stream:
             sock.recv(10)
     settles(lambda: worker.busy == 0, within_s=1.0)   # the whole answer would take 2.8 s
+
+
+@pytest.mark.parametrize("params, threads", [(4_000_000, 1), (10_000_000, 2), (10**9, 6)])
+def test_a_small_model_decodes_in_few_threads(tokenizer, monkeypatch, params, threads):
+    asked, engine = [], make_engine(tokenizer)
+    monkeypatch.setattr(engine.model, "num_params", lambda: params)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    worker = Worker(engine, 1)
+    worker.start()
+    worker.stop()
+    assert asked == [threads]
 
 
 def test_full_queue_is_429_and_the_waiting_are_served(client, served, engine):
