@@ -13,6 +13,9 @@ import torch
 from nanochat.common import UsageError
 
 
+LARGEST, COLDEST, HOTTEST = 1e6, 1e-30, 1e30     # beyond, a logit over its temperature could be infinite or no number
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a reply is sampled. temperature 0 is greedy; top_k 0, top_p 1 and every None is off.
@@ -49,8 +52,9 @@ class Sampling:
 def penalise(logits, ids, penalty):
     """Make tokens `ids` less likely in one row of logits (V,), in place (CTRL, arXiv 1909.05858)."""
     ids = torch.tensor(ids, dtype=torch.int64, device=logits.device)
-    seen = logits[ids]
-    logits[ids] = torch.where(seen > 0, seen / penalty, seen * penalty)
+    seen = logits[ids].double()
+    changed = torch.where(seen > 0, seen / penalty, seen * penalty).clamp_(-LARGEST, LARGEST)
+    logits[ids] = torch.where(seen > -math.inf, changed, seen).float()
 
 
 def likeliest(logits, tokens, counts):
@@ -74,7 +78,7 @@ def sample(logits, temperature, top_k, top_p, uniform, min_p=(0.0,)):
 
     def column(values, dtype=torch.float64):
         return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
-    scaled = logits / column([t or 1.0 for t in temperature]).float()
+    scaled = logits / column([min(max(t, COLDEST), HOTTEST) if t else 1.0 for t in temperature]).float()
     k = [min(k, V) or V for k in top_k]
     if min(k) < V:
         best = scaled.topk(max(n for n in k if n < V)).values
