@@ -1,6 +1,9 @@
 """The chat page in a real browser, against a real server: talking to the model."""
 import pytest
-from chatpage import IN_A_BROWSER, XSS, Page, browser, model, page, screen, serving, tokenizer, url  # noqa: F401
+from chatpage import IN_A_BROWSER, XSS, Page, browser, model, page, screen, tokenizer, url  # noqa: F401
+from serving import serving
+
+from nanochat.engine import Engine
 
 pytestmark = IN_A_BROWSER
 
@@ -97,7 +100,7 @@ def test_errors_are_said_and_nothing_written_is_lost(page):
 
 
 def test_api_key_can_be_entered(browser, model, tokenizer):
-    with serving(model, tokenizer, api_key="sesame") as url:
+    with serving(Engine(model, tokenizer), "nanochat-sft", slots=1, api_key="sesame") as (url, _):
         browser.get(url)
         page = Page.__new__(Page)
         page.browser, page.url = browser, url
