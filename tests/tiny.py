@@ -35,11 +35,11 @@ def prompts_of(tokenizer, lengths):
     return [[tokenizer.bos_id] + [rng.randrange(256) for _ in range(n - 1)] for n in lengths]
 
 
-def save_tiny_checkpoint(stage, dataset, sequence_len=64, tag="tiny"):
+def save_tiny_checkpoint(stage, dataset, sequence_len=64, tag="tiny", tokenizer=None, model=None):
     """Tokenizer and checkpoint under base_dir(), as training leaves them; returns (model, tokenizer)."""
-    tokenizer = tiny_tokenizer()
+    tokenizer = tokenizer or tiny_tokenizer()
     tokenizer.save()
-    model = tiny_model(tokenizer.vocab_size, sequence_len)
+    model = model or tiny_model(tokenizer.vocab_size, sequence_len)
     checkpoint.save(checkpoint.stage_dir(stage) / tag, 5, model.state_dict(), None,
                     {"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": dataset})
     return model, tokenizer
