@@ -74,6 +74,10 @@ class Page:
     def type(self, text):
         self.all("#draft")[0].send_keys(text)
 
+    def paste(self, text):
+        self.browser.execute_script("document.getElementById('draft').focus(); document.execCommand('insertText', false, "
+                                    "arguments[0])", text)
+
     def click(self, text):
         named = lambda: [b for b in self.all("button") if text in (b.text, b.get_attribute("aria-label"))]  # noqa: E731
         self.until(named)[-1].click()
@@ -108,7 +112,8 @@ class Page:
 
     def ask(self, text):
         n = len(self.all(".turn"))
-        self.type(text + "\n")
+        self.paste(text)
+        self.type("\n")
         self.until(lambda: len(self.all(".turn")) == n + 2 and self.idle())
 
     def idle(self):

@@ -75,13 +75,13 @@ def served(engine):
 @pytest.fixture
 def client(served, engine):
     engine.model.pace_s = 0.0
-    with httpx.Client(base_url=served[0], timeout=20) as client:
+    with httpx.Client(base_url=served[0], timeout=60) as client:
         yield client
     engine.model.pace_s = 0.0
     settles(lambda: served[1].busy == 0)
 
 
-def settles(claim, within_s=5.0):
+def settles(claim, within_s=20.0):
     """Wait until `claim()` holds."""
     end = time.monotonic() + within_s
     while not claim():

@@ -75,7 +75,8 @@ def test_edit_regenerate_and_history(page, model):
 def test_a_conversation_beyond_the_context_offers_to_be_trimmed_and_then_is_with_a_note(page, model):
     for i in range(3):
         page.ask(f"message {i} " + "abcdefgh " * 7)
-    page.type("message 3 " + "abcdefgh " * 7 + "\n")
+    page.paste("message 3 " + "abcdefgh " * 7)
+    page.type("\n")
     page.until(lambda: "too many" in page.texts(".error")[0])
     assert page.texts()[-1].startswith("message 3") and not page.all(".cut")
     page.click("Leave out the oldest messages")
