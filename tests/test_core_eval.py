@@ -266,13 +266,6 @@ def test_gpt2_for_scale_has_every_task_and_its_core():
 
 
 # --------------------------------------------------------------------------------------------------------- the control
-class Reader:
-    """Stands in for a model; what it answers is said by the test."""
-
-    def __init__(self, tokenizer):
-        self.config, self.device, self.tokenizer = tiny_model(64).config, torch.device("cpu"), tokenizer
-
-
 @pytest.mark.parametrize("kind", core_eval.KINDS)
 def test_with_exchanged_questions_a_model_that_knows_falls_to_chance(tokenizer, tmp_path, monkeypatch, kind):
     rng, names = random.Random(5), [f"{a}{b}" for a in "bcdfghjklm" for b in "aeiou"]
@@ -294,12 +287,12 @@ def test_with_exchanged_questions_a_model_that_knows_falls_to_chance(tokenizer, 
         return found
     monkeypatch.setattr(core_eval, "score_items", knows)
     chance = 0.0 if kind == "language_modeling" else 0.25
-    some = task(kind, chance=chance, path=path)
-    true, _ = core_eval.run_core_task(some, Reader(tokenizer), tokenizer, Runtime())
-    control, records = core_eval.run_core_task(some, Reader(tokenizer), tokenizer, Runtime(), control=True)
+    some, model = task(kind, chance=chance, path=path), tiny_model(64)      # asked for its size alone
+    true, _ = core_eval.run_core_task(some, model, tokenizer, Runtime())
+    control, records = core_eval.run_core_task(some, model, tokenizer, Runtime(), control=True)
     assert true["accuracy"] == 1.0 and true["ci95"][0] > chance
     assert control["n"] == 200 and control["ci95"][0] <= chance + 0.02 and control["accuracy"] < chance + 0.1
-    assert (control, records) == core_eval.run_core_task(some, Reader(tokenizer), tokenizer, Runtime(), control=True)
+    assert (control, records) == core_eval.run_core_task(some, model, tokenizer, Runtime(), control=True)
 
 
 def test_graded_items_say_what_was_asked_answered_and_right(tokenizer, tmp_path):
