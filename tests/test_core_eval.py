@@ -315,10 +315,10 @@ def test_subset_is_fixed_distinct_and_not_just_the_first_ones():
 
 # ----------------------------------------------------------------------------------------------------------- the script
 @pytest.fixture
-def base(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+def base(base, monkeypatch):
     monkeypatch.setenv("NANOCHAT_DTYPE", "fp32")
-    return tmp_path
+    base.mkdir()
+    return base
 
 
 def test_without_the_bundle_core_is_null_and_the_note_says_how_to_get_it(base):
