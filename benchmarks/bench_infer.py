@@ -13,10 +13,7 @@ first token of a conversation whose history is in the prefix cache, over that of
 transformers' NanoChatForCausalLM, the same architecture; `pip install transformers` into the same environment first.
 """
 import itertools
-import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -26,6 +23,8 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+import candidates  # noqa: E402
 
 from nanochat import scaling  # noqa: E402
 from nanochat.cli import option, parse  # noqa: E402
@@ -101,13 +100,8 @@ class Ours:
 
 class Transformers:
     def __init__(self, shape, dtype):
-        from transformers import NanoChatConfig, NanoChatForCausalLM
-        depth, T, V = shape
-        s = scaling.model_shape(depth)
-        config = NanoChatConfig(vocab_size=V, hidden_size=s.n_embd, intermediate_size=4 * s.n_embd, num_hidden_layers=depth,
-                                num_attention_heads=s.n_head, num_key_value_heads=s.n_kv_head, max_position_embeddings=T,
-                                bos_token_id=0, eos_token_id=None, pad_token_id=0)
-        self.model, self.vocab_size = NanoChatForCausalLM(config).to(dtype).eval(), V
+        model = candidates.transformers_model(shape, bos_token_id=0, eos_token_id=None, pad_token_id=0)
+        self.model, self.vocab_size = model.to(dtype).eval(), shape[2]
         self.bytes = sum(p.numel() * p.element_size() for n, p in self.model.named_parameters() if "embed" not in n)
 
     def prepare(self, batch_size):
@@ -167,17 +161,6 @@ def second_turn(ours, length, runs, seeds):
 
 
 # -------------------------------------------------------------------------------------------------------------- report
-def launch(config, shape, candidate):
-    """The figures of one candidate from a process of its own, or None with a line that says why."""
-    command = [sys.executable, __file__, f"--one={candidate}", f"--shapes={shape}", f"--batches={config.batches}",
-               f"--runs={config.runs}", f"--threads={config.threads}"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TOKENIZERS_PARALLELISM": "false"})
-    if done.returncode:
-        print(f"| {candidate} | failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:200]} |", flush=True)
-        return None
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def compare(config, shape):
     """Measure every candidate at one shape and print a table with a line for each."""
     depth, T, V = SHAPES[shape]
@@ -188,7 +171,10 @@ def compare(config, shape):
           "at batch 1 | read GB/s | first token of a second turn: cold, cached, share |")
     print("| --- |" + " ---: |" * (len(batches) + 4), flush=True)
     for candidate in [f"nanochat {name}" for name in OURS] + PEERS * config.peers:
-        found = launch(config, shape, candidate) if config.only in candidate else None
+        if config.only not in candidate:
+            continue
+        found = candidates.launch(__file__, candidate, shapes=shape, batches=config.batches, runs=config.runs,
+                                  threads=config.threads)
         if not found:
             continue
         speeds = "".join(f" {found['decode'][n]:,.0f} |" for n in batches)
@@ -200,12 +186,7 @@ def compare(config, shape):
 
 
 def main(argv=None):
-    config = parse(Config, argv, __doc__)
-    if config.one:
-        print(json.dumps(measure(config)))
-        return
-    for shape in config.shapes.split(","):
-        compare(config, shape)
+    candidates.main(parse(Config, argv, __doc__), measure, compare)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,8 @@ the quartiles beside it. Peers: transformers' NanoChatForCausalLM, the same arch
 installed, both with torch.optim.AdamW (fused), and where they are compiled by torch.compile with its defaults.
 `pip install transformers litgpt` into the same environment first.
 """
-import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -27,6 +24,8 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+import candidates  # noqa: E402
 
 from nanochat import runtime, scaling, train  # noqa: E402
 from nanochat.cli import option, parse  # noqa: E402
@@ -150,13 +149,7 @@ def peer(name, how, shape, tokens, dtype, device):
 
 
 def _transformers(shape):
-    from transformers import NanoChatConfig, NanoChatForCausalLM
-    depth, T, V = shape
-    s = scaling.model_shape(depth)
-    config = NanoChatConfig(vocab_size=V, hidden_size=s.n_embd, intermediate_size=4 * s.n_embd, num_hidden_layers=depth,
-                            num_attention_heads=s.n_head, num_key_value_heads=s.n_kv_head, max_position_embeddings=T,
-                            use_cache=False)
-    return NanoChatForCausalLM(config), lambda model, x: model(x[:, :-1], labels=x[:, :-1],
+    return candidates.transformers_model(shape, use_cache=False), lambda model, x: model(x[:, :-1], labels=x[:, :-1],
                                                                shift_labels=x[:, 1:].contiguous()).loss
 
 
@@ -208,17 +201,6 @@ def quartiles(values):
     return middle, low, high
 
 
-def launch(config, shape, candidate):
-    """The figures of one candidate from a process of its own, or None with a line that says why."""
-    command = [sys.executable, __file__, f"--one={candidate}", f"--shapes={shape}", f"--tokens={config.tokens}",
-               f"--runs={config.runs}", f"--device={config.device}"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TOKENIZERS_PARALLELISM": "false"})
-    if done.returncode:
-        print(f"| {candidate} | failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:100]} |", flush=True)
-        return None
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def compare(config, shape):
     """Measure every candidate at one shape and print a table with a line for each."""
     depth, T, V = SHAPES[shape]
@@ -228,8 +210,10 @@ def compare(config, shape):
     print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
     base = None
     for candidate in OURS + PEERS * config.peers:
-        wanted = any(name in candidate for name in config.only.split(","))
-        found = launch(config, shape, candidate) if wanted else None
+        if not any(name in candidate for name in config.only.split(",")):
+            continue
+        found = candidates.launch(__file__, candidate, shapes=shape, tokens=config.tokens, runs=config.runs,
+                                  device=config.device)
         if not found:
             continue
         middle, low, high = quartiles(found["tok_per_s"])
@@ -242,12 +226,7 @@ def compare(config, shape):
 
 
 def main(argv=None):
-    config = parse(Config, argv, __doc__)
-    if config.one:
-        print(json.dumps(measure(config)))
-        return
-    for shape in config.shapes.split(","):
-        compare(config, shape)
+    candidates.main(parse(Config, argv, __doc__), measure, compare)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,14 @@
 import importlib.util
 import json
 import shutil
-import socket
-import threading
 import time
 from contextlib import contextmanager
 
 import pytest
-import torch
-import uvicorn
-from reference import StandIn, WholePrompts
+from serving import serving
+from standin import ByHeart
 
 from nanochat.engine import Engine
-from nanochat.gpt import GPTConfig
-from nanochat.server import create_app
 from nanochat.tokenizer import Tokenizer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -34,68 +29,6 @@ ANSWERS = {
     "long": ["word " * 400],
     "xss": [XSS],
 }
-
-
-class ByHeart(StandIn):
-    """A model that looks up the last question of its prompt and says the answer, one byte a token; one slot only."""
-
-    runner, pace_s = WholePrompts, 0.002
-    broken = False
-
-    def __init__(self, tokenizer, answers, sequence_len=700):
-        self.tokenizer, self.answers = tokenizer, answers
-        self.config = GPTConfig(sequence_len=sequence_len, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=1,
-                                n_kv_head=1, n_embd=2)
-        self.dtype, self.device = torch.float32, torch.device("cpu")
-        self.asked = []   # decoded prompts, oldest first
-
-    def hidden(self, idx, cache):
-        time.sleep(self.pace_s)
-        k = torch.zeros(*idx.shape, 1, 2)
-        cache.update(0, k, k)
-        if idx.size(1) > 1:
-            self._look_up(idx[0].tolist())
-        return (cache.lengths[:, None] + torch.arange(idx.size(1)))[..., None].float().expand(-1, -1, 2)
-
-    def _look_up(self, prompt):
-        start, end = (self.tokenizer.special(f"<|user_{edge}|>") for edge in ("start", "end"))
-        at = len(prompt) - prompt[::-1].index(start)
-        question = self.tokenizer.decode(prompt[at: prompt.index(end, at)])
-        self.asked.append(self.tokenizer.decode(prompt))
-        answer = next((a for key, a in self.answers.items() if key in question), [f"You said: {question}"])
-        self.script, self.begin = [i for piece in answer for i in self._ids(piece)], len(prompt)
-
-    def _ids(self, piece):
-        kind, _, text = piece.partition(":")
-        special = self.tokenizer.special
-        if kind == "\0python":
-            return [special("<|python_start|>"), *self.tokenizer.encode(text), special("<|python_end|>")]
-        if kind == "\0output":   # the engine forces these; only their number matters
-            return [0] * (len(self.tokenizer.encode(text)) + 2)
-        return self.tokenizer.encode(piece)
-
-    def logits(self, hidden):
-        logits = torch.zeros(hidden.size(0), self.config.vocab_size)
-        at = int(hidden[0, 0]) - self.begin + 1
-        logits[:, self.script[at] if at < len(self.script) else self.tokenizer.special("<|assistant_end|>")] = 50.0
-        return logits
-
-
-@contextmanager
-def serving(model, tokenizer, **settings):
-    """The URL of a server for this model on 127.0.0.1."""
-    app = create_app(Engine(model, tokenizer), model_id="nanochat-sft", slots=1, **settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @contextmanager
@@ -141,6 +74,10 @@ class Page:
     def type(self, text):
         self.all("#draft")[0].send_keys(text)
 
+    def paste(self, text):
+        self.browser.execute_script("document.getElementById('draft').focus(); document.execCommand('insertText', false, "
+                                    "arguments[0])", text)
+
     def click(self, text):
         named = lambda: [b for b in self.all("button") if text in (b.text, b.get_attribute("aria-label"))]  # noqa: E731
         self.until(named)[-1].click()
@@ -175,7 +112,8 @@ class Page:
 
     def ask(self, text):
         n = len(self.all(".turn"))
-        self.type(text + "\n")
+        self.paste(text)
+        self.type("\n")
         self.until(lambda: len(self.all(".turn")) == n + 2 and self.idle())
 
     def idle(self):
@@ -223,7 +161,7 @@ def model(tokenizer):
 
 @pytest.fixture(scope="module")
 def url(model, tokenizer):
-    with serving(model, tokenizer, max_waiting=1) as url:
+    with serving(Engine(model, tokenizer), "nanochat-sft", slots=1, max_waiting=1) as (url, _):
         yield url
 
 

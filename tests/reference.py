@@ -1,16 +1,11 @@
-"""
-The slow and plain way to run a model over a cache, by its own forward pass: what nanochat/runner.py must agree with.
-
-`StandIn` makes the engine give it to models that tests write in place of a GPT: anything with `hidden` and `logits` will do.
-"""
+"""The plain way to run a model over a cache, by its own forward pass: what nanochat/runner.py must agree with."""
 import copy
 
 import torch
 
-from nanochat import engine
 from nanochat.common import UsageError
 from nanochat.kv_cache import KVCache
-from nanochat.runner import Piece, runs
+from nanochat.runner import runs
 
 
 class PlainCache(KVCache):
@@ -61,37 +56,3 @@ class Reference:
         self.cache.lengths[slots] = torch.tensor([piece.start for piece in run])
         idx = torch.tensor([piece.tokens for piece in run])
         return self.model.hidden(idx, self.cache.rows(slots.start, slots.stop))[:, -1]
-
-
-class WholePrompts(Reference):
-    """The runner of a stand-in that wants to see prompts whole, as if nothing were cached, and all else one by one."""
-
-    def __init__(self, model, batch_size, capacity):
-        super().__init__(model, batch_size, capacity)
-        self.read, self.begin = [[] for _ in range(batch_size)], model.tokenizer.special("<|assistant_start|>")
-        self.cache.copy = lambda source, target, n: self.read.__setitem__(target, self.read[source][:n])
-
-    def forward(self, pieces):
-        return torch.cat([self._read(piece) for piece in pieces])
-
-    def _read(self, piece):
-        tokens = self.read[piece.slot] = self.read[piece.slot][:piece.start] + piece.tokens
-        if tokens[-1] == self.begin:
-            return self._run([Piece(piece.slot, 0, tokens)])
-        return [self._run([Piece(piece.slot, piece.start + i, [token])]) for i, token in enumerate(piece.tokens)][-1]
-
-
-class StandIn:
-    """Makes the engine run a model by its own `hidden` and `logits`."""
-
-    runner = Reference
-
-    def num_params(self):
-        return 0
-
-
-def _runner(model, *args, fast=engine.Fast, **options):
-    return model.runner(model, *args) if isinstance(model, StandIn) else fast(model, *args, **options)
-
-
-engine.Fast = _runner

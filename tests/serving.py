@@ -1,5 +1,4 @@
 """A tiny model behind a real server on a free port, for the tests that ask one."""
-import json
 import socket
 import threading
 import time
@@ -7,52 +6,47 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-import torch
-from reference import StandIn
+import standin  # noqa: F401    for Paced.runner
+from tiny import tiny_model, tiny_tokenizer
 
 from nanochat import limits
 from nanochat.engine import Engine
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
+from nanochat.runner import Fast
 from nanochat.server import create_app
-from nanochat.tokenizer import Tokenizer
 
 LEN = 160
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-class Paced(StandIn, GPT):
+class Paced(GPT):
     """A tiny random model whose every step takes `pace_s` more, so that a test can act while it decodes."""
 
-    pace_s = 0.0
-    broken = False
+    pace_s, broken = 0.0, False
 
-    def hidden(self, idx, cache=None):
-        time.sleep(self.pace_s)
-        assert not self.broken, "broken on purpose"
-        return super().hidden(idx, cache)
+    class runner(Fast):    # noqa: N801    the name by which standin.py looks for it
+        def forward(self, pieces):
+            time.sleep(self.model.pace_s)
+            assert not self.model.broken, "broken on purpose"
+            return super().forward(pieces)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    texts = ["the cat sat on the mat. 47 * 12 = 564.", "Zoë eats a crème brûlée in 東京 😀😀", "hello there, how are you?"]
-    return Tokenizer.train(texts * 20, 340)
+    return tiny_tokenizer()
 
 
 def make_engine(tokenizer):
-    config = GPTConfig(sequence_len=LEN, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_kv_head=1, n_embd=16)
-    model = Paced(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    for p in model.parameters():
-        p.data.normal_(0, 0.3, generator=generator)
+    model = tiny_model(tokenizer.vocab_size, LEN, Paced, n_layer=1, n_embd=16)
     for name in ("assistant_end", "bos"):   # it never ends by itself
         model.lm_head.weight.data[tokenizer.special(f"<|{name}|>")] = 0
     return Engine(model, tokenizer)
 
 
 @contextmanager
-def serving(engine, **settings):
+def serving(engine, model_id="tiny", **settings):
     """The base URL of a server on a free port of 127.0.0.1, and its application."""
-    app = create_app(engine, model_id="tiny", **settings)
+    app = create_app(engine, model_id=model_id, **settings)
     server = limits.server(app)
     server.config.timeout_graceful_shutdown, app.state.server = 1, server
     with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -81,13 +75,13 @@ def served(engine):
 @pytest.fixture
 def client(served, engine):
     engine.model.pace_s = 0.0
-    with httpx.Client(base_url=served[0], timeout=20) as client:
+    with httpx.Client(base_url=served[0], timeout=60) as client:
         yield client
     engine.model.pace_s = 0.0
     settles(lambda: served[1].busy == 0)
 
 
-def settles(claim, within_s=5.0):
+def settles(claim, within_s=20.0):
     """Wait until `claim()` holds."""
     end = time.monotonic() + within_s
     while not claim():

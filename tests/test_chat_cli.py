@@ -3,52 +3,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from reference import StandIn, WholePrompts
+from standin import ByHeart, pieces
 
 from nanochat import checkpoint
 from nanochat.common import UsageError
-from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
 from scripts import chat_cli, chat_web
 
 
-class Answering(StandIn):
-    """A model that answers every prompt with a tool call and "It is 564.", or presses Ctrl-C in the middle of it."""
-
-    runner, interrupt_at = WholePrompts, None
-
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
-        self.config = GPTConfig(sequence_len=120, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=1, n_kv_head=1,
-                                n_embd=2)
-        self.dtype, self.device, self.prompts = torch.float32, torch.device("cpu"), []
-        special = tokenizer.special
-        self.script = [special("<|python_start|>"), *tokenizer.encode("47*12"), special("<|python_end|>"),
-                       *[0] * (len(tokenizer.encode("564")) + 2), *tokenizer.encode("It is 564.")]
-
-    def hidden(self, idx, cache):
-        k = torch.zeros(*idx.shape, 1, 2)
-        cache.update(0, k, k)
-        if idx.size(1) > 1:
-            self.begin = idx.size(1)
-            self.prompts.append(self.tokenizer.decode(idx[0].tolist()))
-        self.at = int(cache.lengths[0]) + idx.size(1) - self.begin
-        if self.at == self.interrupt_at:
-            self.interrupt_at = None
-            raise KeyboardInterrupt
-        return torch.zeros(*idx.shape, 2)
-
-    def logits(self, hidden):
-        logits = torch.zeros(1, self.config.vocab_size)
-        end = self.tokenizer.special("<|assistant_end|>")
-        logits[0, self.script[self.at] if self.at < len(self.script) else end] = 9.0
-        return logits
-
-
 @pytest.fixture
 def model(monkeypatch):
+    """It answers every prompt with a tool call and "It is 564."."""
     tokenizer = Tokenizer.train(["hello there 47 * 12 = 564 " * 9], 300)
-    model = Answering(tokenizer)
+    model = ByHeart(tokenizer, {"": ["\0python:47*12", "\0output:564", "It is 564."]}, sequence_len=120)
     monkeypatch.setattr(checkpoint, "load_model", lambda *_: (model, tokenizer, {"step": 7}))
     return model
 
@@ -75,35 +42,35 @@ def test_one_question_prints_the_call_and_the_answer(model, capsys):
 def test_a_conversation_is_remembered_until_clear(model, monkeypatch, capsys):
     out = talk(monkeypatch, capsys, ["one", "", "two", "/clear", "three"])
     assert out.count("It is 564.") == 3
-    assert "one" in model.prompts[1] and "It is 564." in model.prompts[1]
-    assert "two" not in model.prompts[2] and "three" in model.prompts[2]
+    assert "one" in model.asked[1] and "It is 564." in model.asked[1]
+    assert "two" not in model.asked[2] and "three" in model.asked[2]
 
 
 def test_a_backslash_continues_a_line(model, monkeypatch, capsys):
     talk(monkeypatch, capsys, ["one\\", "two \\", "three", "four\\", KeyboardInterrupt(), "five"])
-    assert "one\ntwo \nthree" in model.prompts[0] and len(model.prompts) == 2
-    assert "four" not in model.prompts[1] and "five" in model.prompts[1]
+    assert "one\ntwo \nthree" in model.asked[0] and len(model.asked) == 2
+    assert "four" not in model.asked[1] and "five" in model.asked[1]
 
 
 def test_commands(model, monkeypatch, capsys):
     lines = ["/help", "/temperature 0.5", "/temperature -1", "/topk x", "/nonsense", "/quit", "unread"]
     out = talk(monkeypatch, capsys, lines)
     assert "(temperature is 0.5)" in out and "temperature must be 0 or more" in out and "'x' is not a number" in out
-    assert "There is no /nonsense" in out and not model.prompts
+    assert "There is no /nonsense" in out and not model.asked
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(model, monkeypatch, capsys):
-    model.interrupt_at = len(model.script) - 3
+    model.interrupt_at = len(pieces(model.tokenizer, *model.answers[""])) - 3
     out = talk(monkeypatch, capsys, ["one", KeyboardInterrupt(), "two"])
     assert "(stopped)" in out and "Ctrl-D" in out and out.count("[47*12 = 564]") == 2 and out.count("It is 564.") == 1
-    assert "It is" in model.prompts[1]
+    assert "It is" in model.asked[1]
 
 
 def test_a_long_conversation_is_trimmed_with_a_note(model, monkeypatch, capsys):
     out = talk(monkeypatch, capsys, [f"question {i}" for i in range(5)], ["--max_tokens=40"])
-    assert "were left out" in out and "question 0" not in model.prompts[-1] and "question 4" in model.prompts[-1]
+    assert "were left out" in out and "question 0" not in model.asked[-1] and "question 4" in model.asked[-1]
     out = talk(monkeypatch, capsys, ["x y " * 100 + "end"], ["--max_tokens=40"])
-    assert "its beginning was left out" in out and "end" in model.prompts[-1]
+    assert "its beginning was left out" in out and "end" in model.asked[-1]
 
 
 @pytest.mark.parametrize("argv", [["--temperature=-1"], ["--top_k=-3"], ["--max_tokens=0"], ["-i", "nobody"]])

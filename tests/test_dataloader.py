@@ -28,9 +28,9 @@ class ByteTokenizer:
         return [list(text.encode("utf-8")) for text in texts]
 
 
-@pytest.fixture(autouse=True)
-def base(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "base"))
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
 
 
 def write(path, texts, **columns):
@@ -190,8 +190,7 @@ def test_a_large_vocabulary_takes_32_bits(tmp_path):
     assert shard.tokens.dtype == np.uint32 and shard.tokens.tolist() == [70_000, *b"ab"]
 
 
-def test_worker_processes_make_the_same_token_shards(tmp_path, monkeypatch, texts):
-    tokenizer = tiny_tokenizer()
+def test_worker_processes_make_the_same_token_shards(tmp_path, monkeypatch, texts, tokenizer):
     paths = [write(tmp_path / f"{i}.parquet", texts[i::2]) for i in range(2)]
     here = [shard.sha256 for shard in prepare_tokens(tokenizer, paths, "here")]
     monkeypatch.setattr(token_shards, "IN_PROCESS_BYTES", 0)
@@ -201,8 +200,7 @@ def test_worker_processes_make_the_same_token_shards(tmp_path, monkeypatch, text
         prepare_tokens(tokenizer, paths, "there")
 
 
-def test_an_error_of_a_worker_process_names_the_shard(tmp_path):
-    tokenizer = tiny_tokenizer()
+def test_an_error_of_a_worker_process_names_the_shard(tmp_path, tokenizer):
     good, bad = write(tmp_path / "good.parquet", ["a"]), write(tmp_path / "bad.parquet", ["b" * 9000])
     bad.write_bytes(bad.read_bytes()[:40] + bytes(40) + bad.read_bytes()[80:])     # the footer is whole, the page not
     tokenizer.save(tmp_path)
@@ -215,8 +213,7 @@ def talk(question, answer):
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-def test_chat_weight_belongs_to_the_target():
-    tokenizer = tiny_tokenizer()
+def test_chat_weight_belongs_to_the_target(tokenizer):
     special = tokenizer.special
     rows = ChatRows([talk("a", "b")], tokenizer, 12)
     tokens, weight = rows.row(0)
@@ -229,8 +226,7 @@ def test_chat_weight_belongs_to_the_target():
     assert rows.counts.tolist() == [1.0 + len(b)] and rows.cut == 0
 
 
-def test_conversations_are_never_split_and_none_is_lost():
-    tokenizer = tiny_tokenizer()
+def test_conversations_are_never_split_and_none_is_lost(tokenizer):
     talks = [talk("q" * (1 + i % 7) + str(i), "r" * (1 + i % 5)) for i in range(50)]
     rows = ChatRows(talks, tokenizer, 48, seed=3)
     found = []
@@ -243,16 +239,15 @@ def test_conversations_are_never_split_and_none_is_lost():
     assert rows.counts.sum() == sum(sum(render(tokenizer, t)[1]) for t in talks)
 
 
-def test_a_conversation_longer_than_a_row_is_cut_on_the_right_and_counted(caplog):
-    tokenizer, long = tiny_tokenizer(), talk("hi", "xyz" * 40)
+def test_a_conversation_longer_than_a_row_is_cut_on_the_right_and_counted(caplog, tokenizer):
+    long = talk("hi", "xyz" * 40)
     with caplog.at_level("INFO", "nanochat"):
         rows = ChatRows([long, talk("a", "b")], tokenizer, 31)
     assert rows.cut == 1 and "1 of 2 conversations" in caplog.text
     assert render(tokenizer, long)[0][:32] in [rows.row(i)[0].tolist() for i in range(len(rows))]
 
 
-def test_a_step_without_any_supervised_token_has_count_one():
-    tokenizer = tiny_tokenizer()
+def test_a_step_without_any_supervised_token_has_count_one(tokenizer):
     batches = StepBatches(ChatRows([talk("q" * 60, "a")], tokenizer, 16), 2, 1)
     batch = batches.load(0)[0]
     assert batch.weight.sum() == 0 and batch.count == 1

@@ -14,12 +14,6 @@ CLIMBMIX = dataset.DATASETS["climbmix"]
 REAL_TEXT = Path(__file__).parents[2] / "shared/data/hub/datasets/karpathy/climbmix-400b-shuffle"
 
 
-@pytest.fixture(autouse=True)
-def base(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "base"))
-    return tmp_path / "base"
-
-
 @pytest.fixture
 def kindergarten(monkeypatch):
     """A stand-in that says which documents were asked for; the real one has its own tests."""

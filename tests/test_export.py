@@ -1,5 +1,4 @@
 """An exported model and its tokenizer are the same to transformers: python -m pytest tests/test_export.py"""
-import dataclasses
 import json
 import random
 
@@ -7,14 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nanochat import checkpoint
 from nanochat.chat_format import render, render_prompt
 from nanochat.common import NanochatError, base_dir
-from nanochat.gpt import GPT, GPTConfig
 from nanochat.kindergarten import documents
 from nanochat.tokenizer import Tokenizer
 from scripts import export
-from tiny import tiny_tokenizer
+from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a cat?\nSay it."},
             {"role": "assistant", "content": "An animal, 12 of them."}, {"role": "user", "content": "And a dog?"}]
@@ -22,16 +19,10 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 
 def save(tokenizer, **shape):
     """A checkpoint of a model in which every matrix counts; returns the model."""
-    config = GPTConfig(**{"sequence_len": 64, "vocab_size": tokenizer.vocab_size, "n_layer": 2, "n_head": 2, "n_kv_head": 1,
-                          "n_embd": 64, **shape})
-    model, generator = GPT(config), torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) * (1.0 if p.size(0) > 256 else 1.5 / p.size(1) ** 0.5))
-    tokenizer.save()
-    checkpoint.save(checkpoint.stage_dir("sft") / "tiny", 5, model.state_dict(), None,
-                    {"model": dataclasses.asdict(config), "tokenizer": tokenizer.hash, "dataset": "kindergarten"})
-    return model.requires_grad_(False).eval()
+    model = tiny_model(tokenizer.vocab_size, **{"n_embd": 64, **shape})
+    for p in model.parameters():
+        p.mul_((1.0 if p.size(0) > 256 else 1.5 / p.size(1) ** 0.5) / 0.15)
+    return save_tiny_checkpoint("sft", "kindergarten", tokenizer=tokenizer, model=model)[0]
 
 
 @pytest.fixture(scope="module")

@@ -86,8 +86,8 @@ def test_a_client_is_an_address_or_an_ipv6_network():
 # ------------------------------------------------------------------------------------------------------ slow and many
 @pytest.fixture
 def hasty(engine, monkeypatch):
-    """A server that waits half a second for a request and takes few connections."""
-    monkeypatch.setattr(limits, "RECEIVE_S", 0.5)
+    """A server that waits a second for a request."""
+    monkeypatch.setattr(limits, "RECEIVE_S", 1.0)
     with serving(engine) as (url, app):
         yield url, app
 
@@ -135,7 +135,7 @@ def test_a_slow_body_gets_a_408_and_a_slow_second_request_is_cut_off(hasty):
 
 
 def test_an_answer_may_take_longer_than_a_request(hasty, engine):
-    engine.model.pace_s = 0.03
+    engine.model.pace_s = 0.05
     try:
         status, body = talk(hasty[0], HEAD % len(BODY) + BODY)
     finally:
@@ -146,7 +146,7 @@ def test_an_answer_may_take_longer_than_a_request(hasty, engine):
 def test_too_many_connections_cost_the_oldest_idle_ones(engine, monkeypatch):
     monkeypatch.setattr(limits, "MAX_CONNECTIONS", 5)
     with serving(engine) as (url, app):
-        engine.model.pace_s = 0.02
+        engine.model.pace_s = 0.1
         with connect(url) as busy:
             busy.sendall(HEAD % len(BODY) + BODY)
             settles(lambda: app.state.worker.busy == 1)
@@ -207,7 +207,7 @@ def test_clients_that_leave_leave_nothing_behind(engine):
         state = app.state.server.server_state
         settles(lambda: not state.connections)
         files, threads = me.num_fds(), me.num_threads()
-        engine.model.pace_s = 0.01
+        engine.model.pace_s = 0.05      # 20 answers, 4 at a time, would take 10 s
         moments = ["before headers", "before the body", "before the first token", "in the stream", "abruptly"]
         with ThreadPoolExecutor(10) as pool:
             list(pool.map(lambda i: leave(url, app.state.worker, moments[i % 5]), range(100)))
@@ -268,7 +268,7 @@ def test_metrics_are_prometheus_text(client):
 def test_ready_says_no_while_full_and_after_a_crash(client, served, tokenizer):
     assert client.get("/ready").json() == {"status": "ready"}
     engine = make_engine(tokenizer)
-    engine.model.pace_s = 0.02
+    engine.model.pace_s = 0.1
     with serving(engine, slots=1, max_waiting=0) as (url, app):
         with httpx.stream("POST", f"{url}/chat/completions", json={"messages": HELLO, "stream": True}):
             settles(lambda: app.state.worker.busy == 1)

@@ -93,7 +93,6 @@ def test_rows_without_text_have_no_bits_per_byte(model):
 
 
 def test_base_loss_reports_both_splits_and_continues_the_prompts(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "base"))
     monkeypatch.setenv("NANOCHAT_DTYPE", "fp32")
     text = tmp_path / "text"
     text.mkdir()

@@ -158,7 +158,7 @@ def test_errors_are_the_clients_own(openai_client):
 
 def test_an_error_after_the_first_byte_is_raised_by_the_client(tokenizer):
     engine = make_engine(tokenizer)
-    engine.model.pace_s = 0.01
+    engine.model.pace_s = 0.1
     with serving(engine) as (url, _), openai.OpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as made:
         stream = chat(made, stream=True, max_tokens=100)
         next(stream)

@@ -3,39 +3,14 @@ import random
 
 import pytest
 import torch
-from reference import Reference
-from tiny import tiny_model, tiny_tokenizer
+from engines import LEN, ask, drain, finish, model, tokenizer  # noqa: F401
+from reference import PlainCache, Reference
+from tiny import drawn, prompts_of, tiny_model
 
+from nanochat.common import UsageError
 from nanochat.engine import Engine
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runner import Fast, Piece
-from nanochat.sampling import Sampling
-from nanochat.sequence import Sequence
-
-LEN = 96
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    return tiny_model(tokenizer.vocab_size, LEN)
-
-
-def prompts_of(tokenizer, lengths):
-    rng = random.Random(1)
-    return [[tokenizer.bos_id] + [rng.randrange(256) for _ in range(n - 1)] for n in lengths]
-
-
-def finish(batcher, tokenizer, prompt, n, index=0, **how):
-    sequence = Sequence(tokenizer, list(prompt), Sampling(n, use_tools=False, **how), index)
-    batcher.add(sequence)
-    while not batcher.idle:
-        batcher.step()
-    return sequence
 
 
 def random_work(rng, cursors, capacity, vocab_size, longest=20):
@@ -49,15 +24,50 @@ def random_work(rng, cursors, capacity, vocab_size, longest=20):
     return work
 
 
+# -------------------------------------------------------------------------------------------------------- the reference
+def test_kv_cache_matches_full_forward(model):
+    torch.manual_seed(0)
+    idx, lengths = torch.randint(0, 256, (3, 20)), torch.tensor([5, 12, 9])
+    full = model(idx)
+    cache = PlainCache(model, 3, 20)
+    padded = idx[:, :12].clone()
+    for row, n in enumerate(lengths):
+        padded[row, n:] = 7    # padding, which must leave no trace
+    logits = model(padded, cache)
+    cache.advance(lengths)
+    for row, n in enumerate(lengths):
+        torch.testing.assert_close(logits[row, :n], full[row, :n], atol=1e-5, rtol=1e-5)
+    for _ in range(8):
+        at = cache.lengths.clone()
+        step = model(idx.gather(1, at[:, None]), cache)
+        cache.advance(1)
+        torch.testing.assert_close(step[:, 0], full[torch.arange(3), at], atol=1e-5, rtol=1e-5)
+
+
+def test_chunked_prefill_matches_full_prefill(model):
+    idx = torch.randint(0, 256, (2, 17), generator=torch.Generator().manual_seed(3))
+    cache, pieces = PlainCache(model, 2, 17), []
+    for chunk in idx.split([1, 5, 11], dim=1):
+        pieces.append(model(chunk, cache))
+        cache.advance(chunk.size(1))
+    torch.testing.assert_close(torch.cat(pieces, 1), model(idx), atol=1e-5, rtol=1e-5)
+
+
+def test_the_cache_refuses_to_grow(model):
+    cache = PlainCache(model, 1, 8)
+    with pytest.raises(UsageError, match="9 tokens do not fit a KV cache of 8"):
+        model(torch.zeros(1, 9, dtype=torch.int64), cache)
+    assert cache.v.size(2) == cache.capacity == 8
+
+
+# ----------------------------------------------------------------------------------------------------- as the reference
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.15)], ids=str)
 @pytest.mark.parametrize("key_offset, n_kv_head", [(0.0, 2), (0.5, 4), (1.0, 1)])
 @pytest.mark.parametrize("graphs", [False, True])
 def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dtype, tolerance, graphs):
     config = GPTConfig(sequence_len=LEN, vocab_size=340, n_layer=3, n_head=4, n_kv_head=n_kv_head, n_embd=64,
                        key_offset=key_offset)
-    model, generator = GPT(config, dtype).eval(), torch.Generator().manual_seed(0)
-    for p in model.parameters():
-        p.data.normal_(0, 0.15, generator=generator)
+    model = drawn(GPT(config, dtype))
     rng, cursors = random.Random(3), [0] * 5
     fast, slow = Fast(model, 5, LEN, graphs=graphs), Reference(model, 5, LEN)
     with torch.inference_mode():
@@ -68,7 +78,8 @@ def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dty
     assert not graphs or {64, LEN} == set(fast.graphs.made)
 
 
-def test_int8_weights_say_nearly_the_same(model, tokenizer):
+def test_int8_weights_say_nearly_the_same():
+    model = tiny_model(340, LEN)
     work = [Piece(0, 0, list(range(1, 40))), Piece(1, 0, [7]), Piece(2, 0, [300])]
     with torch.inference_mode():
         slow, fast, alone = Reference(model, 3, LEN), Fast(model, 3, LEN, int8=True), Fast(model, 3, LEN, int8=True)
@@ -84,9 +95,7 @@ def test_int8_weights_say_nearly_the_same(model, tokenizer):
 def test_deterministic_logits_are_the_same_bits_in_any_company(options, width):
     options = dict(options)
     config = GPTConfig(600, 340, n_layer=2, n_head=width // 32, n_kv_head=width // 64, n_embd=width, key_offset=0.5)
-    model, generator = GPT(config, options.pop("dtype")).eval(), torch.Generator().manual_seed(0)
-    for p in model.parameters():
-        p.data.normal_(0, width ** -0.5, generator=generator)
+    model = drawn(GPT(config, options.pop("dtype")), width ** -0.5)
     rng = random.Random(2)
     with torch.inference_mode():
         for n in (5, 37, 520):
@@ -99,7 +108,7 @@ def test_deterministic_logits_are_the_same_bits_in_any_company(options, width):
                 company = Fast(model, 10, 600, deterministic=True, **options)
                 cursors, at = [0] * 10, 0
                 while at < n:
-                    step = min(rng.choice([1, 1, 3, 16, 29, 100]), n - at)
+                    step = min(rng.choice([1, 1, 3, 16, 29, 100] if at < 40 else [16, 29, 100]), n - at)
                     others = [p for p in random_work(rng, cursors, 600, 340) if p.slot != slot]
                     work = sorted([*others, Piece(slot, at, ids[at:at + step])], key=lambda piece: piece.slot)
                     found = company.logits(company.forward(work))[[p.slot for p in work].index(slot)]
@@ -114,17 +123,16 @@ def test_deterministic_replies_do_not_depend_on_company_slot_chunks_or_cache(mod
     copy.load_state_dict(model.state_dict())
     engine = Engine(copy, tokenizer, deterministic=True)
     texts, how = prompts_of(tokenizer, [5, 22, 40, 9, 31]), dict(temperature=1.0, top_p=0.95, seed=4)
-    expected = [finish(engine.batcher(1), tokenizer, p, 20, i, **how) for i, p in enumerate(texts)]
+    expected = [finish(engine.batcher(1), p, 20, i, **how) for i, p in enumerate(texts)]
     crowd = engine.batcher(5, beside=7)
     for turn in range(2):           # the second time from the cache
-        found = [Sequence(tokenizer, p, Sampling(20, use_tools=False, **how), i) for i, p in enumerate(texts)]
-        for sequence in found:
-            crowd.add(sequence)
+        found = []
+        for i, prompt in enumerate(texts):
+            found.append(ask(crowd, prompt, 20, i, **how))
             crowd.step()
-        while not crowd.idle:
-            crowd.step()
+        drain(crowd)
         assert [s.ids for s in found] == [s.ids for s in expected]
     assert sum(s.cached_tokens for s in found) > 20
     history = texts[1] + expected[1].ids + texts[0][1:]      # what was decoded before is read from the cache, or anew
-    cached, fresh = (finish(b, tokenizer, history, 12, **how) for b in (crowd, engine.batcher(1)))
+    cached, fresh = (finish(b, history, 12, **how) for b in (crowd, engine.batcher(1)))
     assert cached.ids == fresh.ids and cached.cached_tokens > 0 == fresh.cached_tokens

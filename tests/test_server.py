@@ -166,7 +166,7 @@ def test_api_key(engine):
 
 # ---------------------------------------------------------------------------------------------- nobody waits for nobody
 def test_the_event_loop_answers_while_the_model_decodes(client, engine):
-    engine.model.pace_s = 0.02
+    engine.model.pace_s = 0.1
     body = {"messages": HELLO, "max_tokens": 60, "stream": True}
     with client.stream("POST", "/chat/completions", json=body) as response:
         lines, times = response.iter_lines(), []
@@ -180,7 +180,7 @@ def test_the_event_loop_answers_while_the_model_decodes(client, engine):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_gives_its_place_back(client, served, engine, stream):
-    worker, engine.model.pace_s = served[1], 0.02
+    worker, engine.model.pace_s = served[1], 0.1
     body = json.dumps({"messages": HELLO, "max_tokens": 140, "stream": stream}).encode()
     with socket.create_connection((client.base_url.host, client.base_url.port)) as sock:
         head = f"POST /chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -188,7 +188,7 @@ def test_a_client_that_leaves_gives_its_place_back(client, served, engine, strea
         settles(lambda: worker.busy == 1)
         if stream:
             sock.recv(10)
-    settles(lambda: worker.busy == 0, within_s=1.0)   # the whole answer would take 2.8 s
+    settles(lambda: worker.busy == 0, within_s=5.0)   # the whole answer would take 14 s
 
 
 @pytest.mark.parametrize("params, threads", [(4_000_000, 1), (10_000_000, 2), (10**9, 6)])
@@ -204,12 +204,13 @@ def test_a_small_model_decodes_in_few_threads(tokenizer, monkeypatch, params, th
 
 
 def test_full_queue_is_429_and_the_waiting_are_served(client, served, engine):
-    worker, engine.model.pace_s = served[1], 0.01
+    worker, engine.model.pace_s = served[1], 0.1
     codes = []
     threads = [threading.Thread(target=lambda: codes.append(ask(client, max_tokens=40).status_code)) for _ in range(4)]
     [t.start() for t in threads]
     settles(lambda: worker.busy == worker.places)
     refused = ask(client)
+    engine.model.pace_s = 0.0
     assert refused.status_code == 429 and refused.json()["error"]["code"] == "queue_full"
     assert int(refused.headers["retry-after"]) >= 1
     [t.join() for t in threads]
@@ -218,7 +219,7 @@ def test_full_queue_is_429_and_the_waiting_are_served(client, served, engine):
 
 def test_a_crashed_model_is_an_error_event_and_503(tokenizer):
     engine = make_engine(tokenizer)
-    engine.model.pace_s = 0.01
+    engine.model.pace_s = 0.1
     with serving(engine) as (url, _), httpx.Client(base_url=url, timeout=20) as client:
         with client.stream("POST", "/chat/completions", json={"messages": HELLO, "stream": True}) as response:
             lines = response.iter_lines()

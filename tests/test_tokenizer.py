@@ -123,8 +123,7 @@ def test_a_pickle_is_never_read_or_written():
         assert "import pickle" not in f.read()
 
 
-def test_missing_names_the_command(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+def test_missing_names_the_command():
     with pytest.raises(MissingArtifact, match="python -m scripts.tok_train"):
         Tokenizer.load()
 

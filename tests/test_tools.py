@@ -50,9 +50,9 @@ def test_errors_are_visible(code, says):
     "(" * 500 + "1" + ")" * 490, "1" + "+1" * 450, "'a'" + ".upper()" * 100, "'a'" + "[0]" * 200, "9" * 999,
 ])
 def test_bombs_are_refused_at_once(code):
-    start = time.monotonic()
+    start = time.process_time()      # not by the clock on the wall: others may be at work
     assert run_tool(code).startswith("error: ")
-    assert time.monotonic() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 NUMBERS = st.integers(-10**9, 10**9) | st.floats(-1e9, 1e9)
@@ -96,8 +96,9 @@ ALPHABET = st.sampled_from([*"0123456789+-*/%().,'\"<>= []:xnot", "**", "//", "'
                             "round(", "max(", " in ", " and ", "1e9", "True", "99999"])
 
 
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(ALPHABET, max_size=25).map("".join) | st.text(max_size=60))
 def test_anything_gives_a_short_text_soon(code):
+    start = time.process_time()
     answer = run_tool(code)
-    assert isinstance(answer, str) and len(answer) <= MAX_STR
+    assert isinstance(answer, str) and len(answer) <= MAX_STR and time.process_time() - start < 1

@@ -1,6 +1,9 @@
 """The chat page in a real browser, against a real server: talking to the model."""
 import pytest
-from chatpage import IN_A_BROWSER, XSS, Page, browser, model, page, screen, serving, tokenizer, url  # noqa: F401
+from chatpage import IN_A_BROWSER, XSS, Page, browser, model, page, screen, tokenizer, url  # noqa: F401
+from serving import serving
+
+from nanochat.engine import Engine
 
 pytestmark = IN_A_BROWSER
 
@@ -72,7 +75,8 @@ def test_edit_regenerate_and_history(page, model):
 def test_a_conversation_beyond_the_context_offers_to_be_trimmed_and_then_is_with_a_note(page, model):
     for i in range(3):
         page.ask(f"message {i} " + "abcdefgh " * 7)
-    page.type("message 3 " + "abcdefgh " * 7 + "\n")
+    page.paste("message 3 " + "abcdefgh " * 7)
+    page.type("\n")
     page.until(lambda: "too many" in page.texts(".error")[0])
     assert page.texts()[-1].startswith("message 3") and not page.all(".cut")
     page.click("Leave out the oldest messages")
@@ -97,7 +101,7 @@ def test_errors_are_said_and_nothing_written_is_lost(page):
 
 
 def test_api_key_can_be_entered(browser, model, tokenizer):
-    with serving(model, tokenizer, api_key="sesame") as url:
+    with serving(Engine(model, tokenizer), "nanochat-sft", slots=1, api_key="sesame") as (url, _):
         browser.get(url)
         page = Page.__new__(Page)
         page.browser, page.url = browser, url

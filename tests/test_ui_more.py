@@ -176,9 +176,9 @@ def test_speed_and_context_are_shown(page):
 
 
 def test_a_busy_server_is_asked_again_when_it_said(page):
-    page.fake(refused(429, {"Retry-After": "1"}), said("at last"))
+    page.fake(refused(429, {"Retry-After": "2"}), said("at last"))
     page.type("patience\n")
-    page.until(lambda: "goes out again in 1 s" in page.texts(".notice")[0])
+    page.until(lambda: "goes out again in 2 s" in page.texts(".notice")[0])
     page.until(lambda: page.idle() and page.texts() == ["patience", "at last"] and not page.all(".notice"))
     page.fake(refused(429, {"Retry-After": "50"}))
     page.type("no patience\n")
@@ -203,7 +203,8 @@ def test_a_stream_that_breaks_off_keeps_what_came_and_can_be_tried_again(page):
 
 
 def test_a_message_longer_than_the_context_can_be_edited(page):
-    page.type("far too long " * 60 + "\n")
+    page.paste("far too long " * 60)
+    page.type("\n")
     page.until(lambda: "too many" in page.texts(".error")[0])
     page.click("Edit it")
     area = page.until(lambda: page.all(".edit textarea"))[0]

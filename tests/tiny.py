@@ -1,4 +1,5 @@
 """Small real things for tests: a tokenizer with a few merges, a model that is not all zeros, a checkpoint of it."""
+import random
 from dataclasses import asdict
 
 import torch
@@ -7,28 +8,38 @@ from nanochat import checkpoint
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.tokenizer import Tokenizer
 
-TEXT = ["Question: what is the colour of the sky? Answer: blue. The cat sat on the mat and the dog ran to the river."]
+TEXT = ["Question: what is the colour of the sky? Answer: blue. The cat sat on the mat and the dog ran to the river.",
+        "Zoë eats a crème brûlée in 東京 😀😀", "hello there, how are you? 47 * 12 = 564."]
 
 
 def tiny_tokenizer():
-    return Tokenizer.train(TEXT * 4, 300)
+    return Tokenizer.train(TEXT * 4, 340)
 
 
-def tiny_model(vocab_size, sequence_len=64):
-    model = GPT(GPTConfig(sequence_len, vocab_size, n_layer=2, n_head=2, n_kv_head=1, n_embd=32))
-    model.init_weights(1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for p in model.parameters():      # some matrices start at zero: make every part count
-            p.add_(torch.randn(p.shape, generator=generator) * 0.1)
+def drawn(model, std=0.15):
+    """The model for evaluation, with every part drawn anew: some begin at zero, and would be tested by nothing."""
+    generator = torch.Generator().manual_seed(2)       # with which greedy replies go on
+    for p in model.parameters():
+        p.data.normal_(0, std, generator=generator)
     return model.requires_grad_(False).eval()
 
 
-def save_tiny_checkpoint(stage, dataset, sequence_len=64, tag="tiny"):
+def tiny_model(vocab_size, sequence_len=64, kind=GPT, **shape):
+    shape = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32, **shape}
+    return drawn(kind(GPTConfig(sequence_len, vocab_size, **shape)))
+
+
+def prompts_of(tokenizer, lengths):
+    """Prompts of bytes, of these lengths."""
+    rng = random.Random(1)
+    return [[tokenizer.bos_id] + [rng.randrange(256) for _ in range(n - 1)] for n in lengths]
+
+
+def save_tiny_checkpoint(stage, dataset, sequence_len=64, tag="tiny", tokenizer=None, model=None):
     """Tokenizer and checkpoint under base_dir(), as training leaves them; returns (model, tokenizer)."""
-    tokenizer = tiny_tokenizer()
+    tokenizer = tokenizer or tiny_tokenizer()
     tokenizer.save()
-    model = tiny_model(tokenizer.vocab_size, sequence_len)
+    model = model or tiny_model(tokenizer.vocab_size, sequence_len)
     checkpoint.save(checkpoint.stage_dir(stage) / tag, 5, model.state_dict(), None,
                     {"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": dataset})
     return model, tokenizer
