@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat import hub
-from nanochat.cli import option, parse
+from nanochat.cli import at_least, option, parse
 from nanochat.common import (DataError, MissingArtifact, Progress, UsageError, atomic_file, base_dir, log, mix_seed,
                              run, setup_logging)
 
@@ -199,8 +199,7 @@ class Config:
         self.num_shards = row.default_n if self.num_shards is None else self.num_shards
         if not 0 <= self.num_shards <= row.n_train:
             raise UsageError(f"-n wants 0 to {row.n_train} shards of {self.dataset}, got {self.num_shards}.")
-        if self.num_workers < 1:
-            raise UsageError(f"--num_workers wants 1 or more, got {self.num_workers}.")
+        at_least(self, num_workers=1)
 
 
 def main(argv=None):

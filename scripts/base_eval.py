@@ -20,9 +20,9 @@ import zipfile
 from dataclasses import asdict, dataclass
 
 from nanochat import chat_eval, core_eval, overlap, runtime
-from nanochat.checkpoint import find, load_model
-from nanochat.cli import option, parse
-from nanochat.common import DataError, Progress, UsageError, atomic_dir, base_dir, log, run, save_result, setup_logging
+from nanochat.checkpoint import ModelFlags, find, load_model
+from nanochat.cli import at_least, option, parse
+from nanochat.common import DataError, Progress, atomic_dir, base_dir, log, run, save_result, setup_logging
 from nanochat.dataset import DATASETS, iter_texts, shards
 from nanochat.tasks import TASKS, training_conversations
 from nanochat.tasks.base import message_parts
@@ -31,19 +31,15 @@ URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 
 
 @dataclass
-class Config:
+class Config(ModelFlags):
     max_per_task: int = option(0, "examples a task, a fixed random sample; 0 for all")
     batch_tokens: int = option(0, "computed in a batch, lower it when memory runs out; 0: 1,024 on a CPU, else 16,384")
     control: bool = option(False, "put another question before each answer; the scores must fall to chance")
     overlap: str = option("", "training texts to look for test questions in: data sets, folders, tasks, joined by '|'")
     download: bool = option(False, "fetch the evaluation bundle when it is not here")
-    device: str = option("", "cuda, mps or cpu; empty: the best there is")
-    tag: str | None = option(None, "model tag; empty: the newest")
-    step: int | None = option(None, "checkpoint step; empty: the newest")
 
     def __post_init__(self):
-        if self.max_per_task < 0 or self.batch_tokens < 0:
-            raise UsageError("--max_per_task and --batch_tokens want 0 or more.")
+        at_least(self, max_per_task=0, batch_tokens=0)
 
 
 def bundle_dir():

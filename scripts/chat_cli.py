@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from nanochat import checkpoint, runtime
 from nanochat.chat_format import render_prompt
-from nanochat.cli import option, parse
+from nanochat.cli import at_least, option, parse
 from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup_logging
 from nanochat.engine import Engine
 from nanochat.openai_api import joined, part
@@ -29,21 +29,16 @@ A line that ends in \\ goes on in the next one."""
 
 
 @dataclass
-class Config:
+class Config(checkpoint.ModelFlags):
     prompt: str = option("", "ask this, print the answer and exit", short="p")
-    source: str | None = option(None, "stage to talk to; by default the latest of rl, sft, mid", short="i",
-                                choices=list(checkpoint.SCRIPTS))
+    source: str = checkpoint.source_flag()
     temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety", short="t")
     top_k: int = option(50, "sample among this many likeliest tokens (0: all)", short="k")
     max_tokens: int = option(256, "longest answer in tokens, at most a quarter of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
-    device: str = option("", "cpu, cuda or mps; empty takes the best there is")
-    tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
-    step: int | None = option(None, "checkpoint step; by default the newest")
 
     def __post_init__(self):
-        if self.max_tokens < 1:
-            raise UsageError(f"--max_tokens must be at least 1, got {self.max_tokens}.")
+        at_least(self, max_tokens=1)
         Sampling(temperature=self.temperature, top_k=self.top_k)   # raises UsageError
 
 
@@ -152,7 +147,7 @@ def main(argv=None):
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = config.source or checkpoint.newest_chat_stage()
-    model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
+    model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag, config.step)
     chat = Chat(Engine(model, tokenizer), config, base=source == "base")
     if config.prompt:
         chat.answer(config.prompt)

@@ -27,8 +27,7 @@ CHAT_TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>{%
 
 @dataclass
 class Config:
-    source: str = option("", "base, mid, sft or rl (default: the latest that one can talk to)", short="i",
-                         choices=("", *checkpoint.SCRIPTS))
+    source: str = checkpoint.source_flag()
     tag: str = option("", "tag of the model (default: the newest)")
     out: str = option("", "folder to write (default: hf/<stage>_<tag> under the base directory)")
 
@@ -96,7 +95,7 @@ def main(argv=None):
     config = parse(Config, argv, __doc__)
     setup_logging()
     stage = config.source or checkpoint.newest_chat_stage()
-    path = checkpoint.find(stage, config.tag or None)
+    path = checkpoint.find(stage, config.tag)
     model, tokenizer, _ = checkpoint.load_model(stage, Runtime(), path.parent.name)
     for name, value in asdict(model.config).items():
         if name not in EXPRESSED and value:
