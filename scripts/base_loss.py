@@ -36,11 +36,9 @@ class Config(ModelFlags):
 
 def rows_of(split, name, tokenizer, sequence_len, rt):
     """TextRows of the first shard of a split; rank 0 tokenizes it if pretraining has not."""
-    def prepare():
-        return prepare_tokens(tokenizer, shards(name, split)[:1], name.rstrip("/").rpartition("/")[2])
-    found = prepare() if rt.rank == 0 else None
-    runtime.barrier(rt)
-    return TextRows(found or prepare(), sequence_len)
+    with runtime.rank_zero_first(rt):
+        tokens = prepare_tokens(tokenizer, shards(name, split)[:1], name.rstrip("/").rpartition("/")[2])
+    return TextRows(tokens, sequence_len)
 
 
 def sample(model, tokenizer, dataset, max_new_tokens):

@@ -42,6 +42,9 @@ class Config(checkpoint.ModelFlags):
         Sampling(temperature=self.temperature, top_k=self.top_k)   # raises UsageError
 
 
+SETTINGS = {"temperature": ("temperature", float), "topk": ("top_k", int)}
+
+
 def dim(text):
     return f"\033[2m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
@@ -53,19 +56,15 @@ class Chat:
         self.room = min(config.max_tokens, engine.max_len // 4)
 
     def prompt(self):
-        """Token ids to answer to. Drops the oldest exchanges to make room, with a note."""
+        """Token ids to answer to, with a note where not all that was said has room."""
         tokenizer, limit = self.engine.tokenizer, self.engine.max_len - self.room
         if self.base:
             return ([tokenizer.bos_id] + tokenizer.encode(self.messages.pop()["content"]))[:limit]
-        note = ""
-        while len(ids := render_prompt(tokenizer, self.messages)) > limit and len(self.messages) > 1:
-            del self.messages[:2]
-            note = "(the oldest turns no longer fit and were left out)\n"
-        if len(ids) > limit:
-            note += "(the question is too long: its beginning was left out)\n"
-            ids = render_prompt(tokenizer, self.messages, limit)
-        print(dim(note) if note else "", end="")
-        return ids
+        if len(render_prompt(tokenizer, self.messages[-1:])) > limit:
+            print(dim("(the question is too long: its beginning was left out)"))
+        elif len(render_prompt(tokenizer, self.messages)) > limit:
+            print(dim("(the oldest turns no longer fit and were left out)"))
+        return render_prompt(tokenizer, self.messages, limit)
 
     def answer(self, question):
         """Print the answer as it comes. Ctrl-C ends it early; what was said stays."""
@@ -98,10 +97,8 @@ class Chat:
         if name == "clear":
             self.messages.clear()
             print(dim("(a new conversation)"))
-        elif name == "temperature":
-            self.change(name, float, value.strip())
-        elif name == "topk":
-            self.change("top_k", int, value.strip())
+        elif name in SETTINGS:
+            self.change(*SETTINGS[name], value.strip())
         elif name != "quit":
             print(HELP if name == "help" else f"There is no /{name}.\n{HELP}")
         return name == "quit"
