@@ -11,7 +11,7 @@ import functools
 import hashlib
 import itertools
 import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +63,7 @@ def shards(name, split) -> list[Path]:
         if not (row.folder / row.validation).exists():
             generate(row, row.default_n)
         _warn_if_stale(row.folder / row.validation)
-    if split == "val":
-        names = [row.validation]
-    else:
-        names = map(row.pattern.format, range(row.n_train))
+    names = [row.validation] if split == "val" else map(row.pattern.format, range(row.n_train))
     found = list(itertools.takewhile(Path.exists, (row.folder / name for name in names)))
     if not found:
         raise MissingArtifact(f"{split} shard of {name}", row.folder,
@@ -173,15 +170,12 @@ def download(row, n, workers=4):
         count(0, done=1)
 
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(fetch, name) for name in missing]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in as_completed([pool.submit(fetch, name) for name in missing]):
+                future.result()
         finally:
             stop.set()  # the other threads end at their next bytes
             progress.close()
-    for future in futures:
-        if not isinstance(future.exception(), (hub.Stopped, type(None))):
-            raise future.exception()
 
 
 @dataclass

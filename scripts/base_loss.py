@@ -7,6 +7,7 @@ Bits per byte of the base model on training and validation text, and a few texts
 """
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from nanochat import runtime
 from nanochat.checkpoint import ModelFlags, load_model
@@ -18,9 +19,7 @@ from nanochat.engine import Engine
 from nanochat.kindergarten import World
 from nanochat.loss_eval import bits_per_byte
 
-PROMPTS = ["The capital of France is", "The chemical symbol of gold is", "The opposite of hot is",
-           "If yesterday was Friday, then tomorrow will be", "The planets of the solar system are:",
-           "My favorite color is", "Once upon a time"]
+PROMPTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
 
 
 @dataclass
