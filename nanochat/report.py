@@ -54,12 +54,10 @@ def load_results():
 
 def draw_all(results, folder):
     """{stage: file name} of the curves drawn into `folder`."""
-    pictures = {}
-    for name, result in results.items():
-        records = load_log(base_dir() / result["metrics"]["log"]) if result["metrics"].get("log") else []
-        if any("loss" in r or "reward" in r for r in records):
-            pictures[name] = f"{name}.png"
-            draw(records, folder / pictures[name])
+    logs = {name: load_log(base_dir() / r["metrics"]["log"]) for name, r in results.items() if r["metrics"].get("log")}
+    pictures = {name: f"{name}.png" for name, records in logs.items() if any("loss" in r for r in records)}
+    for name, picture in pictures.items():
+        draw(logs[name], folder / picture)
     return pictures
 
 
@@ -134,12 +132,11 @@ def skill_means(results):
 
 
 def summary(results):
-    notes = Footnotes()
-    measured = set().union(*(scores(results, phase) for phase in PHASES))
-    rows = [_core_row(results, notes)]
-    rows += [_task_row(results, task, "test", notes) for task in BENCHMARKS
-             if task in measured or TASKS[task].source]     # SpellingBee, which is in the code, only where measured
-    rows.append(_chatcore_row(results, notes))
+    notes, measured = Footnotes(), set().union(*(scores(results, phase) for phase in PHASES))
+    rows = [_core_row(results, notes), *(
+        _task_row(results, task, "test", notes) for task in BENCHMARKS
+        if task in measured or TASKS[task].source),         # SpellingBee, which is in the code, only where measured
+        _chatcore_row(results, notes)]
     if measured & set(SKILLS):
         rows.append(["**Kindergarten**"] + [""] * 7)
         rows += [_task_row(results, PREFIX + name, skill.split, notes) for name, skill in kindergarten.SKILLS.items()]

@@ -3,10 +3,9 @@ Run untrusted Python, such as a model's answer to a programming task, with as fe
 
 Everywhere: a child process (sandbox_child.py) of its own session, in a temporary folder, without environment or
 descriptors, with limits on time, memory, file size and output. On Linux also no_new_privs, no capabilities, Landlock
-(files, TCP, signals), a seccomp filter (no sockets, new processes, ptrace, mount, bpf, ...) and, where a user may have
-them, namespaces, in which the folder is a small file system in memory. Result.level says what was reached:
-"full" (all), "walls" (no namespaces), "landlock", "seccomp" or "basic". Below SAFE a program could reach the user's
-files. A hole in the kernel is a hole in this.
+(files, TCP, signals), a seccomp filter (no sockets, new processes, ...) and, where a user may have them, namespaces, in
+which the folder is a small file system in memory. Result.level says what was reached: "full" (all), "walls" (no
+namespaces), "landlock", "seccomp" or "basic". Below SAFE a program could reach the user's files.
 """
 import contextlib
 import marshal

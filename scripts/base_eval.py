@@ -1,15 +1,12 @@
 """
 CORE of the base model: 22 few-shot tasks (DCLM, arXiv 2406.11794), 0 is blind guessing and 1 perfect.
 
-    python -m scripts.base_eval                        when the evaluation bundle is in the base directory
-    python -m scripts.base_eval --download             fetch it first (162 MB unpacked)
-    python -m scripts.base_eval --max_per_task=500     a sample, for a quick look
-    python -m scripts.base_eval --control              with exchanged questions: must fall to chance
+    python -m scripts.base_eval --download                     fetch the evaluation bundle first (162 MB unpacked)
+    python -m scripts.base_eval --control                      with exchanged questions: must fall to chance
     python -m scripts.base_eval --overlap='climbmix|gsm8k'     how many test questions stand in these
-    torchrun --standalone --nproc_per_node=8 -m scripts.base_eval
 
 Without the bundle the result says that CORE was skipped. Every graded question is kept under "core", or "core@TAG" with
---tag: python -m scripts.chat_eval --show=core_hellaswag shows them, --compare=core@d4,core@d6 how two models differ.
+--tag, for scripts.chat_eval: --show=core_hellaswag, --compare=core@d4,core@d6.
 """
 import itertools
 import shutil

@@ -1,9 +1,7 @@
 """
 Bits per byte of the base model on training and validation text, and a few texts as it continues them.
 
-    python -m scripts.base_loss
     python -m scripts.base_loss --max_rows=2000 --dataset=climbmix
-    torchrun --standalone --nproc_per_node=8 -m scripts.base_loss
 """
 import time
 from dataclasses import asdict, dataclass

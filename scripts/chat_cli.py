@@ -1,11 +1,10 @@
 """
 Talk to a model in the terminal.
 
-    python -m scripts.chat_cli                              the latest stage that exists: rl, else sft, else mid
     python -m scripts.chat_cli -p "What is 47 * 12?"        one answer, then exit
     python -m scripts.chat_cli -i mid --temperature=0.8
 
-In it /help lists the commands. With -i base the model just goes on with the text it is given.
+/help lists the commands. With -i base the model just goes on with the text it is given.
 """
 import contextlib
 import os

@@ -1,14 +1,11 @@
 """
 Ask a chat model the questions of the tasks and say how well it did, with an interval and the score of blind guessing.
 
-    python -m scripts.chat_eval -i sft                      the tasks that suit the model
     python -m scripts.chat_eval -i rl -a 'gsm8k|arc_easy'   these two (their data are fetched when they are not here)
-    torchrun --standalone --nproc_per_node=8 -m scripts.chat_eval -- -i sft
     python -m scripts.chat_eval --compare=sft,rl            how two graded stages differ, question by question
     python -m scripts.chat_eval --show=sft_kg_story --wrong     what it was asked and got wrong
 
-Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory, <stage>@<tag> with --tag;
-core is the stage of scripts.base_eval.
+Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory, <stage>@<tag> with --tag.
 """
 import time
 from dataclasses import asdict, dataclass
@@ -24,8 +21,8 @@ from nanochat.tasks import TASKS, TaskUnavailable, lookup
 @dataclass
 class Config(chat_eval.Options, ModelFlags):
     stage: str = option("sft", "which model", choices=["base", "mid", "sft", "rl"], short="i")
-    tasks: str = option("", "names joined by '|'; empty: kindergarten skills for a model trained on them, and every "
-                            "core task (for a kindergarten model only those whose data are here)", short="a")
+    tasks: str = option("", "names joined by '|'; empty: every core task, and for a kindergarten model its skills and the "
+                            "core tasks whose data are here", short="a")
     compare: str = option("", "two stages, as in sft,rl or core@d4,core@d6: only print how their scores differ")
     show: str = option("", "stage and task, as in sft_kg_story: only print its graded questions")
     wrong: bool = option(False, "--show those with a wrong reply")

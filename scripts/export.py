@@ -1,8 +1,7 @@
 """
 A checkpoint in the Hugging Face layout, for transformers' own NanoChatForCausalLM, which then gives the same logits.
 
-    python -m scripts.export                       the newest chat model, into hf/<stage>_<tag> under the base directory
-    python -m scripts.export -i base --out=FOLDER
+    python -m scripts.export -i base --out=FOLDER       not the newest chat model, not into hf/ under the base directory
 
 Its attention has no max_attn_logit, but heads may be wider: in one of W channels a query holds itself and `a` times
 itself again, where the key is zero; normalised over W their product is ours if 1 + a^2 = W / max_attn_logit^2.

@@ -1,9 +1,7 @@
 """
 Compare the tokenizer's compression with GPT-2's and GPT-4's on five small texts and on the data set's own.
 
-    python -m scripts.tok_eval
     python -m scripts.tok_eval --dataset=climbmix
-    python -m scripts.tok_eval --download_s=0          do not look for GPT-2's and GPT-4's tokenizers
 
 tiktoken downloads those two once (3 MB); where they cannot be had only bytes per token are shown.
 """

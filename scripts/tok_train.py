@@ -1,13 +1,10 @@
 """
 Train the tokenizer: byte pair encoding on the first characters of a data set's training text.
 
-    python -m scripts.tok_train                                            32,768 tokens on the kindergarten
-    python -m scripts.tok_train --vocab_size=2048                          what the kindergarten tier takes
-    python -m scripts.tok_train --dataset=climbmix --max_chars=2000000000
+    python -m scripts.tok_train --vocab_size=2048                          on the kindergarten
     python -m scripts.tok_train --dataset=/data/my_parquet_folder
 
-Written to tokenizer/tokenizer.json under the base directory. The same text and flags give the same tokens; a model of
-another tokenizer (other hash) has to be trained again.
+Written to tokenizer/tokenizer.json under the base directory. A model of another tokenizer has to be trained again.
 """
 import time
 from dataclasses import asdict, dataclass
