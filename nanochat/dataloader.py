@@ -7,20 +7,17 @@ hence exact resume, also on another number of GPUs.
 import functools
 import hashlib
 import itertools
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from nanochat.chat_format import render
-from nanochat.common import Progress, UsageError, atomic_file, log, mix_seed
+from nanochat.common import Progress, UsageError, log, mix_seed
 from nanochat.token_shards import TokenShard, prepare_tokens  # noqa: F401 (for whoever wants rows)
 
 FORMAT = 1  # of packing
-PLAN_CACHE_DOCUMENTS = 20_000  # from here on a shard's plan is kept on disk
 
 
 # ---- packing
@@ -124,30 +121,13 @@ class TextRows(_Rows):
 
     def __init__(self, shards, sequence_len):
         shards = list(shards)
-        super().__init__(shards, [_plan(shard, sequence_len) for shard in shards], sequence_len)
+        super().__init__(shards, [pack(s.offsets, sequence_len + 1, crop=True) for s in shards], sequence_len)
         self.counts = np.concatenate([np.zeros(0), *(plan.row_lengths() - 1.0 for plan in self.plans)])
         self.hash = _digest(FORMAT, sequence_len, [shard.sha256 for shard in shards])
 
 
 def _digest(*parts):
     return hashlib.sha256(repr(parts).encode("utf-8")).hexdigest()[:16]
-
-
-def _plan(shard, sequence_len):
-    path = Path(f"{shard.path}.rows{sequence_len}.npz")
-    stamp = np.array([FORMAT, *bytes.fromhex(shard.sha256)])
-    if path.exists():
-        try:
-            with np.load(path) as saved:
-                if np.array_equal(saved["stamp"], stamp):
-                    return Plan(saved["first"], saved["start"], saved["length"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            log.warning(f"{path} is damaged: planning its rows again")
-    plan = pack(shard.offsets, sequence_len + 1, crop=True)
-    if shard.documents >= PLAN_CACHE_DOCUMENTS:
-        with atomic_file(path) as tmp, open(tmp, "wb") as f:
-            np.savez(f, stamp=stamp, first=plan.first, start=plan.start, length=plan.length)
-    return plan
 
 
 class ChatRows(_Rows):

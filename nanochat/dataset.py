@@ -1,8 +1,7 @@
 """
 Pretraining text: which data sets there are, how their shards get onto the disk, and how they are read.
 
-    python -m nanochat.dataset -n 450                       450 training shards of ClimbMix and the validation shard
-    python -m nanochat.dataset --dataset=kindergarten -n 4  generated here, nothing to download
+    python -m nanochat.dataset -n 450           450 training shards of ClimbMix and the validation shard
 
 A shard is a parquet file with a column `text`. Every script also takes a folder of such files instead of a data set;
 the one that sorts last is then for validation.
@@ -116,10 +115,7 @@ def iter_texts(paths):
 
 
 def generate(row, n):
-    """Write those of the first n training shards and the validation shard that are missing.
-
-    Each has its own seed: shard i is the same however many are made. Small row groups keep readers small.
-    """
+    """Write those of the first n training shards and the validation shard that are missing, each from its own seed."""
     from nanochat.kindergarten import documents  # reading other data sets needs none
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
     wanted = [(name, count) for name, count in wanted if not (row.folder / name).exists()]
@@ -150,7 +146,7 @@ def _warn_if_stale(path):
 
 
 def download(row, n, workers=4):
-    """Fetch those of the first n training shards and the validation shard that are missing. Raises hub.HubError."""
+    """Fetch what is missing of the first n training shards and the validation shard. Raises hub.HubError."""
     names = [row.validation] + [row.pattern.format(i) for i in range(n)]
     missing = [name for name in names if not (row.folder / name).exists()]
     progress = Progress(len(missing), f"downloading {row.name}: shards")

@@ -4,8 +4,8 @@ The report card: report/results/*.json and logs/*.jsonl in, report.md with curve
     python -m nanochat.report reset         forget earlier results and start the clock
     python -m nanochat.report generate      write report/report.md, and a copy into this folder (--out)
 
-A number that was not measured is a dash with a footnote that says why. Errors are 95 % intervals: Wilson's for one
-score, Newcombe's for the difference of two (1998, method 10), which holds near 0 and 100 % too.
+A dash's footnote says why a number was not measured. Errors are 95 % intervals: Wilson's for one score, Newcombe's for
+the difference of two (1998, method 10), which holds near 0 and 100 % too.
 """
 import collections
 import datetime
@@ -120,9 +120,9 @@ def _task_row(results, task, split, notes):
     found = [record for record in records if record]
     sizes = sorted({record["n"] for record in found})
     size = " to ".join(f"{n:,}" for n in sizes[:1] + sizes[1:][-1:])    # stages may differ
-    return [title(task), split, size, percent(found[0]["chance"]) if found else "",
-            *(percent(record["score"], record.get("ci95")) if record
-              else notes.dash(why_missing(results, phase, task)) for phase, record in zip(PHASES, records))]
+    cells = [percent(record["score"], record.get("ci95")) if record else notes.dash(why_missing(results, phase, task))
+             for phase, record in zip(PHASES, records)]
+    return [title(task), split, size, percent(found[0]["chance"]) if found else "", *cells]
 
 
 def skill_means(results):
@@ -210,9 +210,8 @@ def _core_table(metrics):
 
 
 def _chat_section(metrics):
-    tasks, chatcore = metrics.get("tasks") or {}, metrics.get("chatcore")
-    return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary."
-            + (f" ChatCORE {chatcore:.4f}." if chatcore is not None else ""), ""]
+    tasks = metrics.get("tasks") or {}
+    return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary.", ""]
 
 
 def difference(before, after):
@@ -244,7 +243,8 @@ def rl_change(results):
 
 def section(name, results, pictures):
     result, metrics = results[name], results[name]["metrics"]
-    lines = [f"### {STAGES.get(name, name)}", ""]
+    label = STAGES.get(name, name)
+    lines = [f"### {label}", ""]
     if rows := metric_rows(name, metrics):
         lines += table(["", ""], rows, left=2)
     lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
@@ -255,7 +255,7 @@ def section(name, results, pictures):
     elif metrics.get("tasks"):
         lines += _core_table(metrics)
     lines += rl_change(results) if name == "chat_rl" else []
-    lines += [f"![{STAGES.get(name, name)}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
+    lines += [f"![{label}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
     if told := [f"- {note}" for note in result["notes"] if not re.match(r"skipped:? \w+: ", note)]:
         lines += [*told, ""]
     return lines + [f"<details><summary>{duration(result['wall_s'])} on {result['device']}, commit {result['commit']}"

@@ -1,10 +1,8 @@
 """
 Parquet shards of text -> memory-mapped shards of token ids, made once for each tokenizer and kept on disk.
 
-    python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet    one shard: how prepare_tokens starts a worker
-
 Three files: ids (uint16, or uint32), document offsets, and a manifest of sources, lengths and hashes; used only if all
-that still holds. Free of torch, so that workers start fast.
+that still holds. Run as a module it tokenizes one shard: how prepare_tokens starts a worker, without torch.
 """
 import functools
 import hashlib

@@ -82,7 +82,7 @@ class Tokenizer:
 
     def save(self, dir=None) -> Path:
         path = _path(dir)
-        atomic_write(path, json.dumps({**json.loads(self._json), "hash": self.hash}, indent=0) + "\n")
+        atomic_write(path, json.dumps({**self._kept, "hash": self.hash}, indent=0) + "\n")
         return path
 
     @classmethod
@@ -110,16 +110,15 @@ class Tokenizer:
         assert kept.get("hash", made.hash) == made.hash, "its contents do not match its own hash"
         return made
 
-    @functools.cached_property
-    def _json(self) -> str:
+    @property
+    def _kept(self):
         tokens = [base64.b64encode(token).decode("ascii") for token in self.tokens]
-        kept = {"format": FORMAT, "pattern": self.pattern, "special": list(self._special), "tokens": tokens}
-        return json.dumps(kept, indent=0) + "\n"
+        return {"format": FORMAT, "pattern": self.pattern, "special": list(self._special), "tokens": tokens}
 
     @functools.cached_property
     def hash(self) -> str:
         """16 hex digits that name this vocabulary."""
-        return hashlib.sha256(self._json.encode("utf-8")).hexdigest()[:16]
+        return hashlib.sha256((json.dumps(self._kept, indent=0) + "\n").encode("utf-8")).hexdigest()[:16]
 
     # ---- encode, decode
     def encode(self, text) -> list[int]:

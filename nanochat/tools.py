@@ -1,9 +1,8 @@
 """
 The tools a chat model may call. There is one: a calculator for numbers and for short strings.
 
-It walks the syntax tree of one expression and knows every operation by name; nothing is handed to eval. Lengths are
-checked before an operation is done, so none takes long. An error is a visible result ("error: ...") that the model can
-read, never an exception.
+It walks the syntax tree of one expression and knows every operation by name. Lengths are checked before an operation is
+done, so none takes long. An error is a visible result ("error: ...") that the model can read.
 """
 import ast
 import math
