@@ -160,7 +160,7 @@ def test_pickle(config, toy, tmp):
                (folder / "meta.json", None, lambda: checkpoint.load(folder)),
                (base / "tokenizer" / "tokenizer.json", None, lambda: Tokenizer.load(base / "tokenizer")),
                (Path(f"{stem}.tokens.npy"), vouch_shard, rows), (Path(f"{stem}.offsets.npy"), vouch_shard, rows),
-               (Path(f"{stem}.rows64.npz"), None, rows), (Path(f"{stem}.json"), None, rows),
+               (Path(f"{stem}.json"), None, rows),
                (parquets[0], None, lambda: list(dataset.iter_texts(parquets))),
                (tmp / "mine.jsonl", None, lambda: CustomJSON(tmp / "mine.jsonl")),
                (base / "logs" / "base_d1.jsonl", None, lambda: train._trim_log(base / "logs" / "base_d1.jsonl", 9))]

@@ -13,11 +13,11 @@ from math import comb
 
 import torch
 
-from nanochat.chat_format import encode_text, parse_reply, render_prompt
+from nanochat.chat_format import encode_text, message_parts, parse_reply, render_prompt
+from nanochat.cli import option
 from nanochat.common import DataError, Progress, UsageError, atomic_write, base_dir, mix_seed
 from nanochat.core_eval import batches, centered, pad, read_examples, share_out, subset, wilson
 from nanochat.engine import Engine, Sampling, Sequence
-from nanochat.tasks.base import message_parts
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,17 @@ class Score:
         return wilson(self.correct, self.n)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Options:
-    """How to run a task. 0 means all problems, and the task's own room for a reply."""
+    """How to run a task."""
 
-    max_problems: int = 0
-    batch_size: int = 64
-    batch_tokens: int = 16384  # of padded prompts in one forward of a categorical task
-    max_new_tokens: int = 0
-    temperature: float = 0.0
-    num_samples: int = 1  # replies to each question, of which pass@k is estimated
-    pass_k: int = 1
+    max_problems: int = option(0, "questions a task, a fixed random sample; 0 for all")
+    batch_size: int = option(64, "replies generated together; lower it when memory runs out")
+    temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
+    num_samples: int = option(1, "replies to each question, for pass@k; wants a temperature above 0")
+    pass_k: int = option(1, "k of pass@k")
+    max_new_tokens: int = option(0, "tokens a reply; 0: the task's own limit")
+    batch_tokens: int = option(16384, "of padded prompts in one forward of a multiple-choice task")
 
 
 def run_task(task, model, tokenizer, rt, options=Options()):

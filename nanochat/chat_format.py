@@ -6,12 +6,12 @@ The one place where a conversation becomes tokens and tokens a reply, so that a 
 
 Inside the assistant's turn: text, <|python_start|> code <|python_end|>, <|output_start|> result <|output_end|>.
 The mask is 1 on what the assistant itself must produce (text, code and its two marks, assistant_end), 0 on all else.
-Each part is encoded alone as plain text: no text can become a special token, and a prompt is a prefix of the whole.
-Text begins with a blank that reading takes off (as in SentencePiece, arXiv 1808.06226), so that its first word is the
-same token as within a sentence.
+Each part is encoded alone: no text can become a special token, and a prompt is a prefix of the whole. Text begins with a
+blank that reading takes off (as in SentencePiece, arXiv 1808.06226): its first word is the same token as in a sentence.
 """
 from nanochat.common import DataError
 
+ROLES = ("system", "user", "assistant")
 PARTS = {"python": ("<|python_start|>", "<|python_end|>"), "python_output": ("<|output_start|>", "<|output_end|>")}
 
 
@@ -22,9 +22,10 @@ def validate(conversation):
     Allowed: {"text": str}, a document; else an optional system message, then user and assistant in turn, user first.
     The assistant's content may be a list of {"type": "text" | "python" | "python_output", "text": str}.
     """
-    if isinstance(conversation, dict) and "messages" not in conversation and isinstance(conversation.get("text"), str):
+    conversation = conversation if isinstance(conversation, dict) else {}
+    if "messages" not in conversation and isinstance(conversation.get("text"), str):
         return
-    messages = conversation.get("messages") if isinstance(conversation, dict) else None
+    messages = conversation.get("messages")
     if not isinstance(messages, list) or not messages:
         raise DataError("a conversation wants a list of at least one message under 'messages'")
     for i, message in enumerate(messages):
@@ -42,7 +43,7 @@ def _validate_message(i, message):
     def wrong(what):
         raise DataError(f"message {i} of a conversation: {what}")
     role = message.get("role") if isinstance(message, dict) else None
-    if role not in ("system", "user", "assistant"):
+    if role not in ROLES:
         wrong(f"role must be system, user or assistant, got {role!r}")
     content = message.get("content")
     if isinstance(content, str):
@@ -106,12 +107,17 @@ def encode_text(tokenizer, text) -> list[int]:
     return tokenizer.encode(" " + text) if text else []
 
 
+def message_parts(message):
+    """A message's content as a list of parts."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 def _render_message(tokenizer, message):
-    role, content = message["role"], message["content"]
-    spoken = int(role == "assistant")
+    role, spoken = message["role"], int(message["role"] == "assistant")
     start, end = tokenizer.special(f"<|{role}_start|>"), tokenizer.special(f"<|{role}_end|>")
     ids, mask = [start], [0]
-    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+    for part in message_parts(message):
         part_ids = encode_text(tokenizer, part["text"]) if part["type"] == "text" else tokenizer.encode(part["text"])
         if part["type"] in PARTS:
             opening, closing = PARTS[part["type"]]
@@ -129,22 +135,19 @@ def parse_reply(tokenizer, ids) -> list[dict]:
     """
     opens = {tokenizer.special(opening): kind for kind, (opening, _) in PARTS.items()}
     closes = {tokenizer.special(closing): kind for kind, (_, closing) in PARTS.items()}
-    turn_marks = {tokenizer.special(f"<|{role}_{edge}|>") for role in ("system", "user", "assistant")
-                  for edge in ("start", "end")} | {tokenizer.bos_id}
-    parts = [("text", [])]
+    turn_marks = {tokenizer.special(f"<|{role}_{edge}|>") for role in ROLES for edge in ("start", "end")}
+    found = [("text", [])]
     for i in map(int, ids):
-        if i in turn_marks:
+        if i in turn_marks or i == tokenizer.bos_id:
             break
         if i in opens:
-            parts.append((opens[i], []))
-        elif i in closes:
-            if parts[-1][0] == closes[i]:
-                parts.append(("text", []))
-        else:
-            parts[-1][1].append(i)
-    parts = [{"type": kind, "text": tokenizer.decode(part_ids)} for kind, part_ids in parts]
-    parts = [{**part, "text": part["text"].removeprefix(" ")} if part["type"] == "text" else part for part in parts]
-    return [part for part in parts if part["text"] or part["type"] != "text"]
+            found.append((opens[i], []))
+        elif i not in closes:
+            found[-1][1].append(i)
+        elif found[-1][0] == closes[i]:
+            found.append(("text", []))
+    texts = [tokenizer.decode(part).removeprefix(" " * (kind == "text")) for kind, part in found]
+    return [{"type": kind, "text": text} for (kind, _), text in zip(found, texts) if text or kind != "text"]
 
 
 def reply_text(parts) -> str:

@@ -10,12 +10,14 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from nanochat.cli import option
 from nanochat.common import (CheckpointError, DataError, MissingArtifact, NanochatError, atomic_dir, base_dir,
                              git_commit, log, read_json, sha256, versions, write_json)
 from nanochat.gpt import GPT, GPTConfig
@@ -23,6 +25,20 @@ from nanochat.tokenizer import Tokenizer
 
 FORMAT = 1
 SCRIPTS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}
+
+
+@dataclass
+class ModelFlags:
+    """The flags of scripts that load a model."""
+
+    device: str = option("", "cuda, mps or cpu; empty: the best there is")
+    tag: str = option("", "model tag; empty: the newest")
+    step: int | None = option(None, "checkpoint step; empty: the newest")
+
+
+def source_flag():
+    """The flag of scripts that take the model of any stage."""
+    return option("", "stage of the model; empty: the latest of rl, sft, mid", short="i", choices=("", *SCRIPTS))
 
 
 def stage_dir(stage) -> Path:

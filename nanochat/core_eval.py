@@ -4,7 +4,7 @@ CORE: the mean centred accuracy of a base model over 22 few-shot tasks (DCLM, ar
 Scored are: each choice given the question (multiple choice), one continuation given each of several contexts (schema),
 the answer given the question (language modelling). The first two take the option with the highest mean log-likelihood a
 token; the last is right when greedy decoding gives the answer exactly. What the options of a question share is read
-once, and only scored positions go through the model's head; `reference` does the same one option at a time.
+once; `reference` does the same one option at a time.
 """
 import csv
 import json
@@ -22,7 +22,8 @@ from nanochat.common import DataError, mix_seed
 from nanochat.gpt import offset_keys
 
 GROUP = 512  # items rendered at a time: to sort by length without holding a whole task as tokens
-KINDS = ("multiple_choice", "schema", "language_modeling")
+KINDS = {"multiple_choice": ("query", "choices"), "schema": ("context_options", "continuation"),
+         "language_modeling": ("context", "continuation")}  # an example's keys: what is given, what is scored
 
 
 # ---- statistics
@@ -62,8 +63,8 @@ def subset(n, limit, seed):
 
 
 def share_out(rt, numbers, grade):
-    """The records grade(numbers), a list, with the work shared out among the ranks; the same on all, in order."""
-    found = runtime.all_gather_object(rt, grade(numbers[rt.rank::rt.world_size]))
+    """The records that grade(numbers) gives, with the work shared out among the ranks; the same on all, in order."""
+    found = runtime.all_gather_object(rt, list(grade(numbers[rt.rank::rt.world_size])))
     return sorted((record for part in found for record in part), key=lambda record: record["index"])
 
 
@@ -101,7 +102,7 @@ def load_bundle(folder) -> list[CoreTask]:
             chance = {row["Eval Task"]: float(row["Random baseline"]) / 100 for row in csv.DictReader(f)}
         tasks = [CoreTask(e["label"], folder / "eval_data" / e["dataset_uri"], e["icl_task_type"], e["num_fewshot"][0],
                           e.get("continuation_delimiter", " "), chance[e["label"]]) for e in entries]
-        if unknown := {task.kind for task in tasks}.difference(KINDS):
+        if unknown := {task.kind for task in tasks} - KINDS.keys():
             raise ValueError(f"unknown types of tasks: {unknown}")
     except (OSError, KeyError, ValueError, IndexError) as e:
         raise DataError(f"the evaluation bundle in {folder} cannot be used: {type(e).__name__} {e}. "
@@ -144,13 +145,9 @@ class Item:
 
 def options(task, example):
     """[(context, continuation)] of one example, a pair for each choice or context."""
-    if task.kind == "multiple_choice":
-        pairs = [(example["query"], choice) for choice in example["choices"]]
-    elif task.kind == "schema":
-        pairs = [(context, example["continuation"]) for context in example["context_options"]]
-    else:
-        pairs = [(example["context"], example["continuation"])]
-    return [(context.strip(), continuation.strip()) for context, continuation in pairs]
+    contexts, continuations = ([text] if isinstance(text, str) else text
+                               for text in (example[key] for key in KINDS[task.kind]))
+    return [(context.strip(), continuation.strip()) for context in contexts for continuation in continuations]
 
 
 def draw_shots(task, n, index) -> list[int]:
@@ -164,8 +161,8 @@ def posed(task, examples, index, control):
     if not control or len(examples) < 2:
         return examples[index]
     other = random.Random(mix_seed("control", task.label, index)).randrange(len(examples) - 1)
-    asked = examples[other + (other >= index)]
-    return examples[index] | {key: asked[key] for key in ("query", "context", "context_options") if key in asked}
+    given = KINDS[task.kind][0]
+    return examples[index] | {given: examples[other + (other >= index)][given]}
 
 
 def render_item(task, examples, index, tokenizer, max_tokens, control=False) -> Item:
@@ -317,8 +314,7 @@ def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=0, pr
                 yield _record(task, posed(task, examples, item.index, control), item, results, tokenizer)
             if progress:
                 progress.update(len(items), task=task.label)
-    chosen = subset(len(examples), max_items, mix_seed("core", task.label))
-    records = share_out(rt, chosen, lambda numbers: list(grade(numbers)))
+    records = share_out(rt, subset(len(examples), max_items, mix_seed("core", task.label)), grade)
     right, n = sum(r["verdicts"][0] for r in records), len(records)
     accuracy = right / max(n, 1)
     return {"accuracy": accuracy, "centered": centered(accuracy, task.chance), "n": n, "chance": task.chance,

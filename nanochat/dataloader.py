@@ -7,20 +7,17 @@ hence exact resume, also on another number of GPUs.
 import functools
 import hashlib
 import itertools
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from nanochat.chat_format import render
-from nanochat.common import Progress, UsageError, atomic_file, log, mix_seed
+from nanochat.common import Progress, UsageError, log, mix_seed
 from nanochat.token_shards import TokenShard, prepare_tokens  # noqa: F401 (for whoever wants rows)
 
 FORMAT = 1  # of packing
-PLAN_CACHE_DOCUMENTS = 20_000  # from here on a shard's plan is kept on disk
 
 
 # ---- packing
@@ -48,18 +45,22 @@ def pack(offsets, capacity, crop, seed=0) -> Plan:
     Longer ones are cut into full rows first. When nothing fits the rest of a row, that is padding, or with `crop` the
     longest waiting piece is cut: its head fills the row, bos + tail waits on. The order of rows is mixed by `seed`.
     """
-    starts, lengths = np.asarray(offsets[:-1], np.int64), np.diff(offsets).astype(np.int64)
+    starts, lengths = offsets[:-1], np.diff(offsets)
     step = capacity - 1  # a continued piece begins with a bos of its own
     full = np.maximum(0, -(-(lengths - capacity) // step)) if crop else np.zeros_like(lengths)
     assert crop or lengths.max(initial=0) <= capacity, f"{lengths.max()} tokens do not fit {capacity}"
     turn = np.arange(full.sum()) - np.repeat(np.cumsum(full) - full, full)
     rows = [[(start, capacity)] for start in (np.repeat(starts, full) + turn * step).tolist()]
     rows += _best_fit((starts + full * step).tolist(), (lengths - full * step).tolist(), capacity, crop)
-    order = np.random.RandomState(mix_seed("pack", seed) % 2**32).permutation(len(rows))  # a stream numpy froze
-    rows = [rows[i] for i in order]
+    rows = [rows[i] for i in _shuffled(len(rows), "pack", seed)]
     pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 2)
-    first = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+    first = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     return Plan(first, pieces[:, 0].copy(), pieces[:, 1].astype(np.int32))
+
+
+def _shuffled(n, *seed):
+    """0 to n-1 in an order fixed by `seed`: numpy froze this stream."""
+    return np.random.RandomState(mix_seed(*seed) % 2**32).permutation(n)
 
 
 def _best_fit(starts, lengths, capacity, crop):
@@ -120,30 +121,13 @@ class TextRows(_Rows):
 
     def __init__(self, shards, sequence_len):
         shards = list(shards)
-        super().__init__(shards, [_plan(shard, sequence_len) for shard in shards], sequence_len)
+        super().__init__(shards, [pack(s.offsets, sequence_len + 1, crop=True) for s in shards], sequence_len)
         self.counts = np.concatenate([np.zeros(0), *(plan.row_lengths() - 1.0 for plan in self.plans)])
         self.hash = _digest(FORMAT, sequence_len, [shard.sha256 for shard in shards])
 
 
 def _digest(*parts):
     return hashlib.sha256(repr(parts).encode("utf-8")).hexdigest()[:16]
-
-
-def _plan(shard, sequence_len):
-    path = Path(f"{shard.path}.rows{sequence_len}.npz")
-    stamp = np.array([FORMAT, *bytes.fromhex(shard.sha256)])
-    if path.exists():
-        try:
-            with np.load(path) as saved:
-                if np.array_equal(saved["stamp"], stamp):
-                    return Plan(saved["first"], saved["start"], saved["length"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            log.warning(f"{path} is damaged: planning its rows again")
-    plan = pack(shard.offsets, sequence_len + 1, crop=True)
-    if shard.documents >= PLAN_CACHE_DOCUMENTS:
-        with atomic_file(path) as tmp, open(tmp, "wb") as f:
-            np.savez(f, stamp=stamp, first=plan.first, start=plan.start, length=plan.length)
-    return plan
 
 
 class ChatRows(_Rows):
@@ -153,10 +137,9 @@ class ChatRows(_Rows):
     """
 
     def __init__(self, conversations, tokenizer, sequence_len, seed=0):
-        capacity = sequence_len + 1
-        tokens, masks, self.cut = [], [], 0
+        capacity, dtype = sequence_len + 1, np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+        tokens, masks, self.cut, self.bos_id = [np.zeros(0, dtype)], [np.zeros(0, np.uint8)], 0, tokenizer.bos_id
         progress = Progress(len(conversations), "rendering conversations")
-        dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
         for conversation in conversations:
             ids, mask = render(tokenizer, conversation)
             self.cut += len(ids) > capacity
@@ -165,11 +148,9 @@ class ChatRows(_Rows):
             progress.update()
         progress.close()
         if self.cut:
-            log.info(f"{self.cut:,} of {len(tokens):,} conversations are longer than {capacity} tokens and were cut")
-        self.bos_id = tokenizer.bos_id
-        offsets = np.concatenate([[0], np.cumsum([len(t) for t in tokens], dtype=np.int64)])
-        self.tokens = np.concatenate([np.zeros(0, dtype), *tokens])
-        self.mask = np.concatenate([np.zeros(0, np.uint8), *masks])
+            log.info(f"{self.cut:,} of {len(conversations):,} conversations are longer than {capacity} tokens and were cut")
+        offsets = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
+        self.tokens, self.mask = np.concatenate(tokens), np.concatenate(masks)
         super().__init__([self], [pack(offsets, capacity, crop=False, seed=seed)], sequence_len)
         self.counts = np.array([self.row(i)[1].sum(dtype=np.float64) for i in range(len(self))])
         self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens.tobytes()).hexdigest())
@@ -214,19 +195,15 @@ class StepBatches:
             raise UsageError(f"{rows_per_step} rows a step do not divide by --device_batch_size={device_batch_size} "
                              f"times {world_size} ranks. Choose a --device_batch_size that does.")
         self.rows, self.rows_per_step, self.device_batch_size = rows, rows_per_step, device_batch_size
-        self.rank, self.world_size, self.start_step = rank, world_size, start_step
-        self.seed, self.shuffle = seed, shuffle
-        self._permutation = functools.lru_cache(maxsize=2)(self._permutation)
-
-    def _permutation(self, epoch):
-        return np.random.RandomState(mix_seed("epoch", self.seed, epoch) % 2**32).permutation(len(self.rows))
+        self.rank, self.world_size, self.start_step, self.shuffle = rank, world_size, start_step, shuffle
+        self._order = functools.lru_cache(maxsize=2)(lambda epoch: _shuffled(len(rows), "epoch", seed, epoch))
 
     def step_rows(self, step):
         """On all ranks: int64 (rows_per_step,)."""
         epoch, row = np.divmod(step * self.rows_per_step + np.arange(self.rows_per_step), len(self.rows))
         if self.shuffle:
             for e in np.unique(epoch):
-                row[epoch == e] = self._permutation(int(e))[row[epoch == e]]
+                row[epoch == e] = self._order(int(e))[row[epoch == e]]
         return row
 
     def load(self, step) -> list[Batch]:

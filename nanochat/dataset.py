@@ -1,8 +1,7 @@
 """
 Pretraining text: which data sets there are, how their shards get onto the disk, and how they are read.
 
-    python -m nanochat.dataset -n 450                       450 training shards of ClimbMix and the validation shard
-    python -m nanochat.dataset --dataset=kindergarten -n 4  generated here, nothing to download
+    python -m nanochat.dataset -n 450           450 training shards of ClimbMix and the validation shard
 
 A shard is a parquet file with a column `text`. Every script also takes a folder of such files instead of a data set;
 the one that sorts last is then for validation.
@@ -11,7 +10,7 @@ import functools
 import hashlib
 import itertools
 import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat import hub
-from nanochat.cli import option, parse
+from nanochat.cli import at_least, option, parse
 from nanochat.common import (DataError, MissingArtifact, Progress, UsageError, atomic_file, base_dir, log, mix_seed,
                              run, setup_logging)
 
@@ -63,10 +62,7 @@ def shards(name, split) -> list[Path]:
         if not (row.folder / row.validation).exists():
             generate(row, row.default_n)
         _warn_if_stale(row.folder / row.validation)
-    if split == "val":
-        names = [row.validation]
-    else:
-        names = map(row.pattern.format, range(row.n_train))
+    names = [row.validation] if split == "val" else map(row.pattern.format, range(row.n_train))
     found = list(itertools.takewhile(Path.exists, (row.folder / name for name in names)))
     if not found:
         raise MissingArtifact(f"{split} shard of {name}", row.folder,
@@ -119,10 +115,7 @@ def iter_texts(paths):
 
 
 def generate(row, n):
-    """Write those of the first n training shards and the validation shard that are missing.
-
-    Each has its own seed: shard i is the same however many are made. Small row groups keep readers small.
-    """
+    """Write those of the first n training shards and the validation shard that are missing, each from its own seed."""
     from nanochat.kindergarten import documents  # reading other data sets needs none
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
     wanted = [(name, count) for name, count in wanted if not (row.folder / name).exists()]
@@ -153,7 +146,7 @@ def _warn_if_stale(path):
 
 
 def download(row, n, workers=4):
-    """Fetch those of the first n training shards and the validation shard that are missing. Raises hub.HubError."""
+    """Fetch what is missing of the first n training shards and the validation shard. Raises hub.HubError."""
     names = [row.validation] + [row.pattern.format(i) for i in range(n)]
     missing = [name for name in names if not (row.folder / name).exists()]
     progress = Progress(len(missing), f"downloading {row.name}: shards")
@@ -173,15 +166,12 @@ def download(row, n, workers=4):
         count(0, done=1)
 
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(fetch, name) for name in missing]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in as_completed([pool.submit(fetch, name) for name in missing]):
+                future.result()
         finally:
             stop.set()  # the other threads end at their next bytes
             progress.close()
-    for future in futures:
-        if not isinstance(future.exception(), (hub.Stopped, type(None))):
-            raise future.exception()
 
 
 @dataclass
@@ -199,8 +189,7 @@ class Config:
         self.num_shards = row.default_n if self.num_shards is None else self.num_shards
         if not 0 <= self.num_shards <= row.n_train:
             raise UsageError(f"-n wants 0 to {row.n_train} shards of {self.dataset}, got {self.num_shards}.")
-        if self.num_workers < 1:
-            raise UsageError(f"--num_workers wants 1 or more, got {self.num_workers}.")
+        at_least(self, num_workers=1)
 
 
 def main(argv=None):

@@ -39,17 +39,14 @@ def table(header, rows, left=1):
     return [*("| " + " | ".join(row) + " |" for row in (cells[0], rule, *cells[1:])), ""]
 
 
-class Footnotes:
-    """Reasons, numbered in the order of their first use."""
-
-    def __init__(self):
-        self.numbers = {}
+class Footnotes(dict):
+    """{reason: its number}, in the order of their first use."""
 
     def dash(self, reason):
-        return f"- <sup>{self.numbers.setdefault(reason, len(self.numbers) + 1)}</sup>"
+        return f"- <sup>{self.setdefault(reason, len(self) + 1)}</sup>"
 
     def lines(self):
-        return [f"<sup>{n}</sup> {reason}  " for reason, n in self.numbers.items()]
+        return [f"<sup>{n}</sup> {reason}  " for reason, n in self.items()]
 
 
 def inline(text):

@@ -37,24 +37,18 @@ def _smooth(values):
 
 def draw(records, path):
     """Write the curves of one run as a PNG: reward, or training loss beside what was measured on validation text."""
-    import matplotlib          # here, because importing it takes a second
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure          # here, because importing it takes a second
     counts = {key: sum(record.get(key) is not None for record in records) for key in UNITS}
     keys = ["reward"] if counts["reward"] else [k for k in UNITS if counts[k] > (k != "loss")]
-    figure, axes = pyplot.subplots(1, len(keys), figsize=(max(7.2, 4.8 * len(keys)), 3.0), squeeze=False)
-    for axis, key in zip(axes[0], keys):
+    figure = Figure((max(7.2, 4.8 * len(keys)), 3.0), layout="tight")
+    for axis, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys):
         steps, values = zip(*[(r["step"], r[key]) for r in records if r.get(key) is not None])
         dense = key in ("loss", "reward") and len(steps) > 20
-        axis.plot(steps, values, color="#9ab8d8" if dense else "#1f4e79", linewidth=0.8 if dense else 1.5,
-                  marker=None if dense else "o", markersize=3)
         if dense:
-            axis.plot(steps, _smooth(values), color="#1f4e79", linewidth=1.5)
-        axis.set_xlabel("optimizer step")
-        axis.set_ylabel(UNITS[key])
+            axis.plot(steps, values, color="#9ab8d8", linewidth=0.8)
+        axis.plot(steps, _smooth(values) if dense else values, color="#1f4e79", marker=None if dense else "o", markersize=3)
+        axis.set(xlabel="optimizer step", ylabel=UNITS[key])
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
     with atomic_file(path) as tmp:
         figure.savefig(tmp, format="png", dpi=120)
-    pyplot.close(figure)

@@ -4,8 +4,8 @@ The report card: report/results/*.json and logs/*.jsonl in, report.md with curve
     python -m nanochat.report reset         forget earlier results and start the clock
     python -m nanochat.report generate      write report/report.md, and a copy into this folder (--out)
 
-A number that was not measured is a dash with a footnote that says why. Errors are 95 % intervals: Wilson's for one
-score, Newcombe's for the difference of two (1998, method 10), which holds near 0 and 100 % too.
+A dash's footnote says why a number was not measured. Errors are 95 % intervals: Wilson's for one score, Newcombe's for
+the difference of two (1998, method 10), which holds near 0 and 100 % too.
 """
 import collections
 import datetime
@@ -42,24 +42,22 @@ SKILLS = [name for name, row in TASKS.items() if row.group == "kindergarten"]
 # ---- sources
 def load_results():
     """{name: result} of every result file. Raises DataError for one that cannot be used, MissingArtifact for none."""
-    folder = base_dir() / "report" / "results"
-    results = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    folder, results = base_dir() / "report" / "results", {}
+    for path in sorted(folder.glob("*.json")):
+        results[path.stem] = result = read_json(path)
+        if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
+            raise DataError(f"{path} is not a stage's result. Delete it and run that stage again.")
     if not results:
         raise MissingArtifact("any stage's result", folder, "bash speedrun.sh")
-    for name, result in results.items():
-        if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
-            raise DataError(f"{folder / name}.json is not a stage's result. Delete it and run that stage again.")
     return {name: results[name] for name in [*STAGES, *results] if name in results}
 
 
 def draw_all(results, folder):
     """{stage: file name} of the curves drawn into `folder`."""
-    pictures = {}
-    for name, result in results.items():
-        records = load_log(base_dir() / result["metrics"]["log"]) if result["metrics"].get("log") else []
-        if any("loss" in r or "reward" in r for r in records):
-            pictures[name] = f"{name}.png"
-            draw(records, folder / pictures[name])
+    logs = {name: load_log(base_dir() / r["metrics"]["log"]) for name, r in results.items() if r["metrics"].get("log")}
+    pictures = {name: f"{name}.png" for name, records in logs.items() if any("loss" in r for r in records)}
+    for name, picture in pictures.items():
+        draw(logs[name], folder / picture)
     return pictures
 
 
@@ -84,17 +82,17 @@ def title(task):
     return TASKS[task].title if task in TASKS else task
 
 
-def skip_of(note):
-    """(task or "", reason) of a note "skipped: task: reason", with TASK for the task's name; None for other notes."""
-    found = re.match(r"skipped:? (?:(\w+): )?(.*)", note, re.DOTALL)
-    return (found[1] or "", found[2].replace(found[1] or "\0", "TASK")) if found else None
+def skipped(result):
+    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", with TASK for the task's name."""
+    found = [re.match(r"skipped:? (?:(\w+): )?(.*)", note, re.DOTALL) for note in result["notes"]]
+    return [(match[1] or "", match[2].replace(match[1] or "\0", "TASK")) for match in found if match]
 
 
 def why_missing(results, phase, task):
     name, command = f"chat_eval_{phase}", f"python -m scripts.chat_eval -i {phase}"
     if name not in results:
         return f"Not run: `{command}`."
-    return dict(filter(None, map(skip_of, results[name]["notes"]))).get(task, f"Not asked for: `{command} -a TASK`.")
+    return dict(skipped(results[name])).get(task, f"Not asked for: `{command} -a TASK`.")
 
 
 def _centered(metrics, name, notes, reason):
@@ -104,9 +102,9 @@ def _centered(metrics, name, notes, reason):
 
 
 def _core_row(results, notes):
-    result = results.get("base_eval", {"metrics": {}, "notes": ["Not run: `python -m scripts.base_eval`."]})
+    result = results.get("base_eval", {"metrics": {}, "notes": ["skipped: Not run: `python -m scripts.base_eval`."]})
     metrics, tasks = result["metrics"], result["metrics"].get("tasks")
-    reason = "; ".join((skip_of(note) or ("", note))[1] for note in result["notes"]) or "Not measured."
+    reason = dict(skipped(result)).get("", "Not measured.")
     return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", _centered(metrics, "core", notes, reason),
             *[notes.dash("CORE measures the base model only.")] * 3]
 
@@ -122,9 +120,9 @@ def _task_row(results, task, split, notes):
     found = [record for record in records if record]
     sizes = sorted({record["n"] for record in found})
     size = " to ".join(f"{n:,}" for n in sizes[:1] + sizes[1:][-1:])    # stages may differ
-    return [title(task), split, size, percent(found[0]["chance"]) if found else "",
-            *(percent(record["score"], record.get("ci95")) if record
-              else notes.dash(why_missing(results, phase, task)) for phase, record in zip(PHASES, records))]
+    cells = [percent(record["score"], record.get("ci95")) if record else notes.dash(why_missing(results, phase, task))
+             for phase, record in zip(PHASES, records)]
+    return [title(task), split, size, percent(found[0]["chance"]) if found else "", *cells]
 
 
 def skill_means(results):
@@ -134,12 +132,11 @@ def skill_means(results):
 
 
 def summary(results):
-    notes = Footnotes()
-    measured = set().union(*(scores(results, phase) for phase in PHASES))
-    rows = [_core_row(results, notes)]
-    rows += [_task_row(results, task, "test", notes) for task in BENCHMARKS
-             if task in measured or TASKS[task].source]     # SpellingBee, which is in the code, only where measured
-    rows.append(_chatcore_row(results, notes))
+    notes, measured = Footnotes(), set().union(*(scores(results, phase) for phase in PHASES))
+    rows = [_core_row(results, notes), *(
+        _task_row(results, task, "test", notes) for task in BENCHMARKS
+        if task in measured or TASKS[task].source),         # SpellingBee, which is in the code, only where measured
+        _chatcore_row(results, notes)]
     if measured & set(SKILLS):
         rows.append(["**Kindergarten**"] + [""] * 7)
         rows += [_task_row(results, PREFIX + name, skill.split, notes) for name, skill in kindergarten.SKILLS.items()]
@@ -177,34 +174,29 @@ LABELS = {
     "vocab_size": ("vocabulary", human), "token_bytes_mean": ("bytes of a token, mean", human),
     "core": ("CORE", "{:.4f}".format), "reward_start": ("reward at the start", human),
     "reward_end": ("reward at the end", human), "task": ("task", str)}
-ELSEWHERE = {"rows", "samples", "tasks", "log", "chatcore", "chatcore_ci95", "core_ci95", "gpt2", "overlap"}
 AS_BEFORE = {"model", "params", "flops_per_token"}              # told once, under pretraining
 NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little where sampling takes the time
 
 
 def metric_rows(name, metrics):
     """[(label, value)] of the plain numbers among the metrics of stage `name`."""
-    hidden = ELSEWHERE | (AS_BEFORE if name != "base_train" else set()) | (NOT_RL if name == "chat_rl" else set())
+    hidden = {"log", "chatcore"} | (AS_BEFORE if name != "base_train" else set()) | (NOT_RL if name == "chat_rl" else set())
     rows = []
-    for key in dict.fromkeys([*LABELS, *metrics]):
-        value = metrics.get(key)
-        if key not in hidden and value is not None and (key == "model" or not isinstance(value, (dict, list))):
-            label, write = LABELS.get(key, (key.replace("_", " "), human))
-            rows.append((label, write(value)))
+    for key in sorted(metrics.keys() - hidden, key=[*LABELS, *metrics].index):
+        label, write = LABELS.get(key, (key.replace("_", " "), human))
+        if key == "model" or not isinstance(metrics[key], (dict, list, type(None))):
+            rows.append((label, write(metrics[key])))
     return rows
 
 
 def _tokenizer_table(rows):
-    peers = {key: label for key, label in (("gpt2_tokens", "GPT-2"), ("gpt4_tokens", "GPT-4"))
-             if any(row.get(key) for row in rows)}
     header = ["text", "bytes", "tokens", "bytes a token"]
-    header += [words for label in peers.values() for words in (f"{label} tokens", "more than ours")]
-    lines = []
-    for row in rows:
-        line = [row["text"], f"{row['bytes']:,}", f"{row['tokens']:,}", f"{row['bytes_per_token']:.2f}"]
-        for theirs in map(row.get, peers):
-            line += [f"{theirs:,}", f"{theirs / max(row['tokens'], 1) - 1:+.1%}"] if theirs else ["-", "-"]
-        lines.append(line)
+    lines = [[row["text"], f"{row['bytes']:,}", f"{row['tokens']:,}", f"{row['bytes_per_token']:.2f}"] for row in rows]
+    for key, label in (("gpt2_tokens", "GPT-2"), ("gpt4_tokens", "GPT-4")):
+        if any(row.get(key) for row in rows):
+            header += [f"{label} tokens", "more than ours"]
+            for line, row in zip(lines, rows):
+                line += [f"{row[key]:,}", f"{row[key] / max(row['tokens'], 1) - 1:+.1%}"] if row.get(key) else ["-", "-"]
     return table(header, lines)
 
 
@@ -218,9 +210,8 @@ def _core_table(metrics):
 
 
 def _chat_section(metrics):
-    tasks, chatcore = metrics.get("tasks") or {}, metrics.get("chatcore")
-    return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary."
-            + (f" ChatCORE {chatcore:.4f}." if chatcore is not None else ""), ""]
+    tasks = metrics.get("tasks") or {}
+    return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary.", ""]
 
 
 def difference(before, after):
@@ -237,22 +228,23 @@ def rl_change(results):
     both = sorted((task for task in after if task in before), key=lambda task: task not in trained)
     if not both:
         return ["Its effect is not known: chat_eval was not run after both SFT and RL.", ""]
-    rows, moved, others = [], [], [task for task in both if task not in trained]
+    rows, moved, others = [], [], sum(task not in trained for task in both)
     for task in both:
         change, low, high = (100 * x for x in difference(before[task], after[task]))
         verdict = "up" if low > 0 else "down" if high < 0 else "within noise"
-        if task in others and verdict != "within noise":
+        if task not in trained and verdict != "within noise":
             moved.append(f"{title(task)} {verdict}")
-        rows.append([title(task) if task in others else f"**{title(task)}** (trained)", percent(before[task]["score"]),
+        rows.append([f"**{title(task)}** (trained)" if task in trained else title(task), percent(before[task]["score"]),
                      percent(after[task]["score"]), f"{change:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict])
     return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows),
-            f"Of the {len(others)} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than the "
-            f"noise (chance alone would move {len(others) / 20:.1f}).", ""]
+            f"Of the {others} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than the noise "
+            f"(chance alone would move {others / 20:.1f}).", ""]
 
 
 def section(name, results, pictures):
     result, metrics = results[name], results[name]["metrics"]
-    lines = [f"### {STAGES.get(name, name)}", ""]
+    label = STAGES.get(name, name)
+    lines = [f"### {label}", ""]
     if rows := metric_rows(name, metrics):
         lines += table(["", ""], rows, left=2)
     lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
@@ -263,8 +255,8 @@ def section(name, results, pictures):
     elif metrics.get("tasks"):
         lines += _core_table(metrics)
     lines += rl_change(results) if name == "chat_rl" else []
-    lines += [f"![{STAGES.get(name, name)}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
-    if told := [f"- {note}" for note in result["notes"] if not (skip_of(note) or [""])[0]]:
+    lines += [f"![{label}]({PICTURES}/{pictures[name]})", ""] if name in pictures else []
+    if told := [f"- {note}" for note in result["notes"] if not re.match(r"skipped:? \w+: ", note)]:
         lines += [*told, ""]
     return lines + [f"<details><summary>{duration(result['wall_s'])} on {result['device']}, commit {result['commit']}"
                     "</summary>", "", "```bash", _command(name, result["config"]), "```", "</details>", ""]
@@ -287,10 +279,9 @@ def _where(results):
     versions = collections.ChainMap(*(r["versions"] for r in reversed(results.values())))
     devices = sorted({str(r["device"]) for r in results.values()} - {"cpu"})
     commits = sorted({r["commit"] for r in results.values()})
-    rows = {"date": time.strftime("%Y-%m-%d %H:%M"), "commit": ", ".join(commits), "machine": hardware(),
-            "computed on": "; ".join(devices) or "CPU",
-            "versions": ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))}.items()
-    return table(["", ""], rows, left=2)
+    return table(["", ""], [("date", time.strftime("%Y-%m-%d %H:%M")), ("commit", ", ".join(commits)),
+                            ("machine", hardware()), ("computed on", "; ".join(devices) or "CPU"),
+                            ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())))], left=2)
 
 
 def _code():
@@ -305,7 +296,7 @@ def _code():
 def _skipped(results):
     reasons = {}
     for name, result in results.items():
-        for task, reason in filter(None, map(skip_of, result["notes"])):
+        for task, reason in skipped(result):
             tasks, stages = reasons.setdefault(reason, ({}, {}))
             tasks[task and title(task)] = stages[STAGES.get(name, name)] = None
     told = [f"- {'; '.join(stages)}: {', '.join(tasks)}{': ' if any(tasks) else ''}{reason}"

@@ -3,10 +3,9 @@ Run untrusted Python, such as a model's answer to a programming task, with as fe
 
 Everywhere: a child process (sandbox_child.py) of its own session, in a temporary folder, without environment or
 descriptors, with limits on time, memory, file size and output. On Linux also no_new_privs, no capabilities, Landlock
-(files, TCP, signals), a seccomp filter (no sockets, new processes, ptrace, mount, bpf, ...) and, where a user may have
-them, namespaces, in which the folder is a small file system in memory. Result.level says what was reached:
-"full" (all), "walls" (no namespaces), "landlock", "seccomp" or "basic". Below SAFE a program could reach the user's
-files. A hole in the kernel is a hole in this.
+(files, TCP, signals), a seccomp filter (no sockets, new processes, ...) and, where a user may have them, namespaces, in
+which the folder is a small file system in memory. Result.level says what was reached: "full" (all), "walls" (no
+namespaces), "landlock", "seccomp" or "basic". Below SAFE a program could reach the user's files.
 """
 import contextlib
 import marshal
@@ -32,7 +31,7 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; san
 
 @dataclass(frozen=True)
 class Result:
-    """ok: the program ran to its end and passed its tests. error: why not."""
+    """ok: the program ran to its end and passed its tests. stdout: with standard error, control characters escaped."""
 
     ok: bool
     stdout: str
@@ -44,9 +43,8 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) 
     """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may call.
 
     tests: trusted Python that calls the program's functions by name, "assert add(1, 2) == 3", in a process of its own
-    and with plain data (no changes in place): a program can neither read the expected answers nor fake its success.
-    Without tests it can pretend to have run to its end. stdout: standard output and error, at most MAX_OUTPUT bytes,
-    control characters escaped. timeout_s: wall clock. unsafe: also where the level is not one of SAFE.
+    and with plain data: a program can neither read the expected answers nor fake its success. Without tests it can
+    pretend to have run to its end. timeout_s: wall clock. unsafe: also where the level is not one of SAFE.
     """
     nonce = secrets.token_bytes(16)
     with tempfile.TemporaryDirectory(prefix="nanochat-sandbox-", ignore_cleanup_errors=True) as folder:
@@ -96,10 +94,7 @@ def _send(pipe, *values):
 
 
 def _listen(output_fd, verdict_fd, deadline):
-    """(output, verdict, in time) of a child: read until it closes the verdict's pipe or the deadline passes.
-
-    Output beyond MAX_OUTPUT is read and dropped: a chatty program neither blocks nor fills the memory.
-    """
+    """(output, verdict, in time) of a child: read until it closes the verdict's pipe or the deadline passes."""
     kept = {output_fd: b"", verdict_fd: b""}
     with selectors.DefaultSelector() as selector:
         for fd in kept:
@@ -111,7 +106,7 @@ def _listen(output_fd, verdict_fd, deadline):
                 break
             for key, _ in selector.select(left):
                 block = os.read(key.fd, 1 << 16)
-                kept[key.fd] = (kept[key.fd] + block)[:MAX_OUTPUT]
+                kept[key.fd] = (kept[key.fd] + block)[:MAX_OUTPUT]  # a chatty program neither blocks nor fills memory
                 if not block:
                     selector.unregister(key.fd)
         in_time = verdict_fd not in selector.get_map()

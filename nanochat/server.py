@@ -46,7 +46,7 @@ class Answers:
     def __init__(self, worker, metrics):
         self.worker, self.metrics, self.sequences = worker, metrics, []
         self.began, self.first = time.monotonic(), {}
-        self._loop, self._arrived = asyncio.get_running_loop(), asyncio.Queue()
+        self._loop, self._arrived, self._new = asyncio.get_running_loop(), asyncio.Event(), {}
 
     def add(self, prompt, sampling, index):
         post = functools.partial(self._post, len(self.sequences))
@@ -55,17 +55,20 @@ class Answers:
     def _post(self, index, events):
         """Called by the worker's thread."""
         with contextlib.suppress(RuntimeError):   # the event loop has closed: nobody is left to read
-            self._loop.call_soon_threadsafe(self._arrived.put_nowait, (index, events))
+            self._loop.call_soon_threadsafe(self._take, index, events)
+
+    def _take(self, index, events):
+        self._new.setdefault(index, []).extend(events)
+        self._arrived.set()
 
     async def arrive(self):
         """(index, events) of the answers, all new ones at once, until each has ended."""
         running = len(self.sequences)
         while running:
-            batch, item = {}, await self._arrived.get()
-            while item:
-                batch.setdefault(item[0], []).extend(item[1])
-                item = None if self._arrived.empty() else self._arrived.get_nowait()
-            for index, events in batch.items():
+            await self._arrived.wait()
+            self._arrived.clear()
+            new, self._new = self._new, {}
+            for index, events in new.items():
                 running -= events[-1].kind in ("end", "error")
                 self._count(index, events[-1])
                 yield index, events

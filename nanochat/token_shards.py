@@ -1,13 +1,12 @@
 """
 Parquet shards of text -> memory-mapped shards of token ids, made once for each tokenizer and kept on disk.
 
-    python -m nanochat.token_shards TOKENIZER_DIR OUT_DIR SHARD.parquet    one shard: how prepare_tokens starts a worker
-
 Three files: ids (uint16, or uint32), document offsets, and a manifest of sources, lengths and hashes; used only if all
-that still holds. Free of torch, so that workers start fast.
+that still holds. Run as a module it tokenizes one shard: how prepare_tokens starts a worker, without torch.
 """
 import functools
 import hashlib
+import itertools
 import os
 import re
 import subprocess
@@ -24,7 +23,7 @@ from nanochat.dataset import count_documents, iter_texts
 from nanochat.tokenizer import Tokenizer
 
 FORMAT = 2
-BATCH_CHARS = 1_000_000  # tokenized at once: bounds memory
+BATCH = 1024  # documents tokenized at once: Python's lists of ids take much memory
 IN_PROCESS_BYTES = 64 << 20  # below, worker processes cost more than they save
 
 
@@ -58,64 +57,25 @@ def _load_npy(path, sha256, dtypes):
     raise DataError(f"{path} is damaged ({what}). Delete it and run the same command again.")
 
 
-class _NpyWriter:
-    """A 1-D .npy file of unknown length: numpy leaves room in the header for the first axis to grow."""
-
-    def __init__(self, file, dtype):
-        self.file, self.dtype, self.n, self.digest = file, np.dtype(dtype), 0, hashlib.sha256()
-        self._header()
-
-    def _header(self):
-        self.file.seek(0)
-        np.lib.format.write_array_header_1_0(
-            self.file, {"descr": self.dtype.str, "fortran_order": False, "shape": (self.n,)})
-
-    def write(self, values):
-        data = np.asarray(values, self.dtype).tobytes()
-        self.n += len(values)
-        self.digest.update(data)
-        self.file.write(data)
-
-    def finish(self):
-        """Returns the file's bytes."""
-        size = self.file.tell()
-        self._header()
-        return size
-
-
-def _batches(texts):
-    batch, chars = [], 0
-    for text in texts:
-        batch.append(text)
-        chars += len(text)
-        if chars >= BATCH_CHARS or len(batch) >= 4096:
-            yield batch
-            batch, chars = [], 0
-    if batch:
-        yield batch
-
-
 def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
     """The manifest is written last: without it the rest does not count."""
     parquet, target = Path(parquet), Path(out_dir) / Path(parquet).stem
-    source, bos = _stamp(parquet), tokenizer.bos_id
-    with atomic_file(f"{target}.tokens.npy") as tokens_path, atomic_file(f"{target}.offsets.npy") as offsets_path:
-        with open(tokens_path, "wb") as tokens_file, open(offsets_path, "wb") as offsets_file:
-            tokens = _NpyWriter(tokens_file, np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-            offsets = _NpyWriter(offsets_file, np.int64)
-            offsets.write([0])
-            for batch in _batches(iter_texts([parquet])):
-                documents = tokenizer.encode_batch(batch)
-                ends = tokens.n + np.cumsum([len(ids) + 1 for ids in documents], dtype=np.int64)
-                tokens.write(np.concatenate([np.array([bos, *ids], tokens.dtype) for ids in documents]))
-                offsets.write(ends)
-                if progress:
-                    progress.update(len(batch))
-            sizes = {"tokens.npy": tokens.finish(), "offsets.npy": offsets.finish()}
+    source, bos, texts = _stamp(parquet), tokenizer.bos_id, iter_texts([parquet])
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    documents, sizes = [np.zeros(0, dtype)], {}
+    while batch := list(itertools.islice(texts, BATCH)):
+        documents += [np.array([bos, *ids], dtype) for ids in tokenizer.encode_batch(batch)]
+        if progress:
+            progress.update(len(batch))
+    tokens, offsets = np.concatenate(documents), np.cumsum([len(ids) for ids in documents], dtype=np.int64)
+    for ending, array in (("tokens.npy", tokens), ("offsets.npy", offsets)):
+        with atomic_file(f"{target}.{ending}") as tmp, open(tmp, "wb") as file:
+            np.save(file, array)
+            sizes[ending] = file.tell()
     write_json(f"{target}.json", {
         "format": FORMAT, "tokenizer": tokenizer.hash, "source": source, "bytes": sizes, "bos_id": bos,
-        "documents": offsets.n - 1, "tokens": tokens.n, "sha256": tokens.digest.hexdigest(),
-        "offsets_sha256": offsets.digest.hexdigest()})
+        "documents": len(offsets) - 1, "tokens": len(tokens), "sha256": hashlib.sha256(tokens).hexdigest(),
+        "offsets_sha256": hashlib.sha256(offsets).hexdigest()})
 
 
 def _stamp(path):

@@ -1,9 +1,8 @@
 """
 The tools a chat model may call. There is one: a calculator for numbers and for short strings.
 
-It walks the syntax tree of one expression and knows every operation by name; nothing is handed to eval. Lengths are
-checked before an operation is done, so none takes long. An error is a visible result ("error: ...") that the model can
-read, never an exception.
+It walks the syntax tree of one expression and knows every operation by name. Lengths are checked before an operation is
+done, so none takes long. An error is a visible result ("error: ...") that the model can read.
 """
 import ast
 import math
@@ -14,12 +13,12 @@ MAX_DEPTH = 40
 MAX_BITS = 1000  # of an integer: 300 digits, which still fit a float
 MAX_STR = 1000
 
-_ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-               ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow}
-_COMPARE = {ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
-            ast.Gt: operator.gt, ast.GtE: operator.ge,
-            ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b}
-_UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_}
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+              ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
+              ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+              ast.Gt: operator.gt, ast.GtE: operator.ge,
+              ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
+              ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_}
 _FUNCTIONS = {f.__name__: f for f in (abs, float, int, len, max, min, round, str)}
 # Only methods whose result is no longer than what they are given; replace() is measured first.
 _METHODS = {"capitalize", "count", "endswith", "find", "index", "isalpha", "isdigit", "islower", "isupper", "lower",
@@ -57,106 +56,93 @@ def _show(value):
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else format(value, ".12g")
 
 
-def _known(table, kind):
-    """What `table` has for a type of node or of value."""
-    if kind not in table:
-        raise _Refused(f"{kind.__name__} is not supported")
-    return table[kind]
+def _known(table, thing):
+    """What `table` has for the type of a node or of a value."""
+    if type(thing) not in table:
+        raise _Refused(f"{type(thing).__name__} is not supported")
+    return table[type(thing)]
 
 
 def _value(node, depth=0):
     """The value of a node: int, float, bool or str within the caps; _Refused for anything else."""
     if depth > MAX_DEPTH:
         raise _Refused("expression too deep")
-    value = _known(_NODES, type(node))(node, lambda child: _value(child, depth + 1))
-    fits, problem = _known(_CAPS, type(value))
-    if not fits(value):
+
+    def value(child):
+        return _value(child, depth + 1)
+    match node:
+        case ast.Constant():
+            result = node.value
+        case ast.Name():
+            raise _Refused(f"name {node.id!r} is not known")
+        case ast.UnaryOp():
+            result = _known(_OPERATORS, node.op)(value(node.operand))
+        case ast.BinOp():
+            result = _binary(node.op, value(node.left), value(node.right))
+        case ast.BoolOp():
+            for result in map(value, node.values):  # up to the operand that decides
+                if bool(result) is isinstance(node.op, ast.Or):
+                    break
+        case ast.Compare():
+            left = value(node.left)
+            for op, right in zip(node.ops, map(value, node.comparators)):
+                if not (result := _known(_OPERATORS, op)(left, right)):
+                    break
+                left = right
+        case ast.Subscript():
+            result = _subscript(value(node.value), node.slice, value)
+        case ast.Call():
+            result = _call(node, value)
+        case _:
+            raise _Refused(f"{type(node).__name__} is not supported")
+    fits, problem = _known(_CAPS, result)
+    if not fits(result):
         raise _Refused(problem)
-    return value
+    return result
 
 
-def _name(node, value):
-    raise _Refused(f"name {node.id!r} is not known")
-
-
-def _unary(node, value):
-    return _known(_UNARY, type(node.op))(value(node.operand))
-
-
-def _binary(node, value):
-    op, left, right = type(node.op), value(node.left), value(node.right)
-    calculate = _known(_ARITHMETIC, op)
+def _binary(op, left, right):
+    calculate = _known(_OPERATORS, op)
     if isinstance(left, str) or isinstance(right, str):
-        _check_str_operation(op, left, right)
-    elif op is ast.Pow and isinstance(left, int) and isinstance(right, int):
+        if not isinstance(op, (ast.Add, ast.Mult)):  # '%' would format, at any width
+            raise _Refused(f"{type(op).__name__} is not supported on strings")
+        sizes = [len(x) if isinstance(x, str) else x for x in (left, right)]
+        if isinstance(op, ast.Mult) and sizes[0] * sizes[1] > MAX_STR:
+            raise _Refused("string too long")
+    elif isinstance(op, ast.Pow) and isinstance(left, int) and isinstance(right, int):
         if abs(right) * left.bit_length() > MAX_BITS:
             raise _Refused("number too large")
     return calculate(left, right)
 
 
-def _check_str_operation(op, left, right):
-    """Joining and repeating only; '%' would format, at any width."""
-    if op is ast.Mult:
-        times, length = (right, len(left)) if isinstance(left, str) else (left, len(right))
-        if isinstance(times, int) and times * length > MAX_STR:
-            raise _Refused("string too long")
-    elif op is not ast.Add:
-        raise _Refused(f"{op.__name__} is not supported on strings")
-
-
-def _boolean(node, value):
-    """The value of the operand that decides, the rest not looked at."""
-    for operand in node.values:
-        result = value(operand)
-        if bool(result) is isinstance(node.op, ast.Or):
-            break
-    return result
-
-
-def _compare(node, value):
-    left = value(node.left)
-    for op, right in zip(node.ops, map(value, node.comparators)):
-        if not _known(_COMPARE, type(op))(left, right):
-            return False
-        left = right
-    return True
-
-
-def _subscript(node, value):
-    text = value(node.value)
+def _subscript(text, at, value):
     if not isinstance(text, str):
         raise _Refused("only strings can be indexed")
-    if isinstance(node.slice, ast.Slice):
-        ends = (node.slice.lower, node.slice.upper, node.slice.step)
-        return text[slice(*(end and value(end) for end in ends))]
-    return text[value(node.slice)]
+    if isinstance(at, ast.Slice):
+        return text[slice(*(end and value(end) for end in (at.lower, at.upper, at.step)))]
+    return text[value(at)]
 
 
 def _call(node, value):
     if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
         raise _Refused("only plain arguments are supported")
+    arguments = [value(a) for a in node.args]
     if isinstance(node.func, ast.Attribute):
-        return _method(value(node.func.value), node.func.attr, [value(a) for a in node.args])
+        text, name = value(node.func.value), node.func.attr
+        if not isinstance(text, str) or name not in _METHODS:
+            raise _Refused(f"method {name!r} is not supported")
+        if name == "replace" and len(arguments) > 1 and all(isinstance(a, str) for a in arguments[:2]):
+            if len(text) + text.count(arguments[0]) * len(arguments[1]) > MAX_STR:
+                raise _Refused("string too long")
+        return getattr(text, name)(*arguments)
     name = getattr(node.func, "id", "")
     if name not in _FUNCTIONS:
         raise _Refused(f"function {name!r} is not supported")
-    arguments = [value(a) for a in node.args]
     if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:
         raise _Refused("too many digits")
     return _FUNCTIONS[name](*arguments)
 
 
-def _method(text, name, arguments):
-    if not isinstance(text, str) or name not in _METHODS:
-        raise _Refused(f"method {name!r} is not supported")
-    if name == "replace" and len(arguments) > 1 and all(isinstance(a, str) for a in arguments[:2]):
-        if len(text) + text.count(arguments[0]) * len(arguments[1]) > MAX_STR:
-            raise _Refused("string too long")
-    return getattr(text, name)(*arguments)
-
-
 _CAPS = {str: (lambda text: len(text) <= MAX_STR, "string too long"),
          float: (math.isfinite, "not a finite number"),
          int: (lambda number: number.bit_length() <= MAX_BITS, "number too large"), bool: (lambda _: True, "")}
-_NODES = {ast.Constant: lambda node, value: node.value, ast.Name: _name, ast.UnaryOp: _unary, ast.BinOp: _binary,
-          ast.BoolOp: _boolean, ast.Compare: _compare, ast.Subscript: _subscript, ast.Call: _call}

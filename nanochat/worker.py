@@ -3,6 +3,7 @@ The thread that owns a model and serves many conversations at once.
 
 If it crashes, every open reply gets an "error" event and `failed` is set; it never goes on half broken.
 """
+import queue
 import threading
 
 import torch
@@ -21,9 +22,9 @@ class Worker(threading.Thread):
     def __init__(self, engine, slots=8, max_waiting=32):
         super().__init__(name="nanochat-decode", daemon=True)
         self.engine, self.slots, self.places = engine, slots, slots + max_waiting
-        self.failed = False
-        self._jobs, self._new, self._gone = {}, [], []   # sequence: (text, post); news for the thread; under _changed
-        self._changed, self._stopping = threading.Condition(), False
+        self.failed = self._stopping = False
+        self._jobs, self._lock = {}, threading.Lock()   # sequence: (text, post)
+        self._news = queue.SimpleQueue()                # what the thread does with its batcher between two steps
 
     @property
     def busy(self):
@@ -31,9 +32,8 @@ class Worker(threading.Thread):
 
     def stop(self):
         """Stop after the current step; requests still open get an error event."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._stopping = True
+        self._news.put(lambda batcher: None)
         self.join()
 
     def submit(self, prompt, sampling, index, post):
@@ -42,11 +42,10 @@ class Worker(threading.Thread):
         The thread calls `post` with lists of the engine's Events, the last of kind "end" or "error".
         """
         sequence = Sequence(self.engine.tokenizer, prompt, sampling, index)
-        with self._changed:
+        with self._lock:
             self.check()
             self._jobs[sequence] = TextStream(self.engine.tokenizer), post
-            self._new.append(sequence)
-            self._changed.notify()
+        self._news.put(lambda batcher: batcher.add(sequence))
         return sequence
 
     def check(self, n=1):
@@ -59,40 +58,29 @@ class Worker(threading.Thread):
 
     def cancel(self, sequence):
         """Give a reply's place back, whatever its state."""
-        with self._changed:
-            if self._jobs.pop(sequence, None):
-                self._gone.append(sequence)
-                self._changed.notify()
+        if self._jobs.pop(sequence, None):
+            self._news.put(lambda batcher: batcher.remove(sequence))
 
     def run(self):
         torch.set_num_threads(min(torch.get_num_threads(), 1 + self.engine.model.num_params() // PER_THREAD))
         try:
             batcher = self.engine.batcher(self.slots, beside=BESIDE)
-            while self._update(batcher):
-                self._step(batcher)
+            while not self._stopping:
+                if batcher.idle or not self._news.empty():
+                    self._news.get()(batcher)
+                else:
+                    self._step(batcher)
         except Exception:
             self.failed = True
             log.exception("the decoding thread crashed")
         finally:
-            with self._changed:
+            with self._lock:
                 left, self._jobs = self._jobs, {}
             for _, post in left.values():
                 post([Event("error", "The model has stopped before the answer was complete.")])
 
-    def _update(self, batcher):
-        """Take in the news, sleeping while there is nothing to do. False: time to stop."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._new or self._gone or not batcher.idle)
-            new, self._new, gone, self._gone = self._new, [], self._gone, []
-        for sequence in new:
-            batcher.add(sequence)
-        for sequence in gone:
-            batcher.remove(sequence)
-        return not self._stopping
-
     def _step(self, batcher):
         for sequence in batcher.step():
-            with self._changed:
-                job = self._jobs.pop(sequence, None) if sequence.finish_reason else self._jobs.get(sequence)
+            job = self._jobs.pop(sequence, None) if sequence.finish_reason else self._jobs.get(sequence)
             if job and (events := job[0].take(sequence)):
                 job[1](events)

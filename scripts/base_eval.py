@@ -1,15 +1,12 @@
 """
 CORE of the base model: 22 few-shot tasks (DCLM, arXiv 2406.11794), 0 is blind guessing and 1 perfect.
 
-    python -m scripts.base_eval                        when the evaluation bundle is in the base directory
-    python -m scripts.base_eval --download             fetch it first (162 MB unpacked)
-    python -m scripts.base_eval --max_per_task=500     a sample, for a quick look
-    python -m scripts.base_eval --control              with exchanged questions: must fall to chance
+    python -m scripts.base_eval --download                     fetch the evaluation bundle first (162 MB unpacked)
+    python -m scripts.base_eval --control                      with exchanged questions: must fall to chance
     python -m scripts.base_eval --overlap='climbmix|gsm8k'     how many test questions stand in these
-    torchrun --standalone --nproc_per_node=8 -m scripts.base_eval
 
 Without the bundle the result says that CORE was skipped. Every graded question is kept under "core", or "core@TAG" with
---tag: python -m scripts.chat_eval --show=core_hellaswag shows them, --compare=core@d4,core@d6 how two models differ.
+--tag, for scripts.chat_eval: --show=core_hellaswag, --compare=core@d4,core@d6.
 """
 import itertools
 import shutil
@@ -20,30 +17,26 @@ import zipfile
 from dataclasses import asdict, dataclass
 
 from nanochat import chat_eval, core_eval, overlap, runtime
-from nanochat.checkpoint import find, load_model
-from nanochat.cli import option, parse
-from nanochat.common import DataError, Progress, UsageError, atomic_dir, base_dir, log, run, save_result, setup_logging
+from nanochat.checkpoint import ModelFlags, find, load_model
+from nanochat.cli import at_least, option, parse
+from nanochat.common import DataError, Progress, atomic_dir, base_dir, log, run, save_result, setup_logging
 from nanochat.dataset import DATASETS, iter_texts, shards
 from nanochat.tasks import TASKS, training_conversations
-from nanochat.tasks.base import message_parts
+from nanochat.chat_format import message_parts
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 
 
 @dataclass
-class Config:
+class Config(ModelFlags):
     max_per_task: int = option(0, "examples a task, a fixed random sample; 0 for all")
     batch_tokens: int = option(0, "computed in a batch, lower it when memory runs out; 0: 1,024 on a CPU, else 16,384")
     control: bool = option(False, "put another question before each answer; the scores must fall to chance")
     overlap: str = option("", "training texts to look for test questions in: data sets, folders, tasks, joined by '|'")
     download: bool = option(False, "fetch the evaluation bundle when it is not here")
-    device: str = option("", "cuda, mps or cpu; empty: the best there is")
-    tag: str | None = option(None, "model tag; empty: the newest")
-    step: int | None = option(None, "checkpoint step; empty: the newest")
 
     def __post_init__(self):
-        if self.max_per_task < 0 or self.batch_tokens < 0:
-            raise UsageError("--max_per_task and --batch_tokens want 0 or more.")
+        at_least(self, max_per_task=0, batch_tokens=0)
 
 
 def bundle_dir():

@@ -1,50 +1,41 @@
 """
 Bits per byte of the base model on training and validation text, and a few texts as it continues them.
 
-    python -m scripts.base_loss
     python -m scripts.base_loss --max_rows=2000 --dataset=climbmix
-    torchrun --standalone --nproc_per_node=8 -m scripts.base_loss
 """
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from nanochat import runtime
-from nanochat.checkpoint import load_model
-from nanochat.cli import option, parse
-from nanochat.common import UsageError, log, run, save_result, setup_logging
+from nanochat.checkpoint import ModelFlags, load_model
+from nanochat.cli import at_least, option, parse
+from nanochat.common import log, run, save_result, setup_logging
 from nanochat.dataloader import TextRows, prepare_tokens
 from nanochat.dataset import shards
 from nanochat.engine import Engine
 from nanochat.kindergarten import World
 from nanochat.loss_eval import bits_per_byte
 
-PROMPTS = ["The capital of France is", "The chemical symbol of gold is", "The opposite of hot is",
-           "If yesterday was Friday, then tomorrow will be", "The planets of the solar system are:",
-           "My favorite color is", "Once upon a time"]
+PROMPTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
 
 
 @dataclass
-class Config:
+class Config(ModelFlags):
     dataset: str = option("", "a data set's name or a folder of parquet files; empty: what the model was trained on")
     max_rows: int = option(512, "rows of each split; 0 for all of the validation shard and the first training shard")
     device_batch_size: int = option(32, "rows in one forward; lower it when memory runs out")
     sample_tokens: int = option(64, "tokens of each sample; 0 for no samples")
-    device: str = option("", "cuda, mps or cpu; empty: the best there is")
-    tag: str | None = option(None, "model tag; empty: the newest")
-    step: int | None = option(None, "checkpoint step; empty: the newest")
 
     def __post_init__(self):
-        if self.max_rows < 0 or self.device_batch_size < 1 or self.sample_tokens < 0:
-            raise UsageError("--max_rows and --sample_tokens want 0 or more, --device_batch_size 1 or more.")
+        at_least(self, max_rows=0, device_batch_size=1, sample_tokens=0)
 
 
 def rows_of(split, name, tokenizer, sequence_len, rt):
     """TextRows of the first shard of a split; rank 0 tokenizes it if pretraining has not."""
-    def prepare():
-        return prepare_tokens(tokenizer, shards(name, split)[:1], name.rstrip("/").rpartition("/")[2])
-    found = prepare() if rt.rank == 0 else None
-    runtime.barrier(rt)
-    return TextRows(found or prepare(), sequence_len)
+    with runtime.rank_zero_first(rt):
+        tokens = prepare_tokens(tokenizer, shards(name, split)[:1], name.rstrip("/").rpartition("/")[2])
+    return TextRows(tokens, sequence_len)
 
 
 def sample(model, tokenizer, dataset, max_new_tokens):

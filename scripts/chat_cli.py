@@ -1,11 +1,10 @@
 """
 Talk to a model in the terminal.
 
-    python -m scripts.chat_cli                              the latest stage that exists: rl, else sft, else mid
     python -m scripts.chat_cli -p "What is 47 * 12?"        one answer, then exit
     python -m scripts.chat_cli -i mid --temperature=0.8
 
-In it /help lists the commands. With -i base the model just goes on with the text it is given.
+/help lists the commands. With -i base the model just goes on with the text it is given.
 """
 import contextlib
 import os
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from nanochat import checkpoint, runtime
 from nanochat.chat_format import render_prompt
-from nanochat.cli import option, parse
+from nanochat.cli import at_least, option, parse
 from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup_logging
 from nanochat.engine import Engine
 from nanochat.openai_api import joined, part
@@ -29,22 +28,20 @@ A line that ends in \\ goes on in the next one."""
 
 
 @dataclass
-class Config:
+class Config(checkpoint.ModelFlags):
     prompt: str = option("", "ask this, print the answer and exit", short="p")
-    source: str | None = option(None, "stage to talk to; by default the latest of rl, sft, mid", short="i",
-                                choices=list(checkpoint.SCRIPTS))
+    source: str = checkpoint.source_flag()
     temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety", short="t")
     top_k: int = option(50, "sample among this many likeliest tokens (0: all)", short="k")
     max_tokens: int = option(256, "longest answer in tokens, at most a quarter of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
-    device: str = option("", "cpu, cuda or mps; empty takes the best there is")
-    tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
-    step: int | None = option(None, "checkpoint step; by default the newest")
 
     def __post_init__(self):
-        if self.max_tokens < 1:
-            raise UsageError(f"--max_tokens must be at least 1, got {self.max_tokens}.")
+        at_least(self, max_tokens=1)
         Sampling(temperature=self.temperature, top_k=self.top_k)   # raises UsageError
+
+
+SETTINGS = {"temperature": ("temperature", float), "topk": ("top_k", int)}
 
 
 def dim(text):
@@ -58,19 +55,15 @@ class Chat:
         self.room = min(config.max_tokens, engine.max_len // 4)
 
     def prompt(self):
-        """Token ids to answer to. Drops the oldest exchanges to make room, with a note."""
+        """Token ids to answer to, with a note where not all that was said has room."""
         tokenizer, limit = self.engine.tokenizer, self.engine.max_len - self.room
         if self.base:
             return ([tokenizer.bos_id] + tokenizer.encode(self.messages.pop()["content"]))[:limit]
-        note = ""
-        while len(ids := render_prompt(tokenizer, self.messages)) > limit and len(self.messages) > 1:
-            del self.messages[:2]
-            note = "(the oldest turns no longer fit and were left out)\n"
-        if len(ids) > limit:
-            note += "(the question is too long: its beginning was left out)\n"
-            ids = render_prompt(tokenizer, self.messages, limit)
-        print(dim(note) if note else "", end="")
-        return ids
+        if len(render_prompt(tokenizer, self.messages[-1:])) > limit:
+            print(dim("(the question is too long: its beginning was left out)"))
+        elif len(render_prompt(tokenizer, self.messages)) > limit:
+            print(dim("(the oldest turns no longer fit and were left out)"))
+        return render_prompt(tokenizer, self.messages, limit)
 
     def answer(self, question):
         """Print the answer as it comes. Ctrl-C ends it early; what was said stays."""
@@ -103,10 +96,8 @@ class Chat:
         if name == "clear":
             self.messages.clear()
             print(dim("(a new conversation)"))
-        elif name == "temperature":
-            self.change(name, float, value.strip())
-        elif name == "topk":
-            self.change("top_k", int, value.strip())
+        elif name in SETTINGS:
+            self.change(*SETTINGS[name], value.strip())
         elif name != "quit":
             print(HELP if name == "help" else f"There is no /{name}.\n{HELP}")
         return name == "quit"
@@ -152,7 +143,7 @@ def main(argv=None):
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = config.source or checkpoint.newest_chat_stage()
-    model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
+    model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag, config.step)
     chat = Chat(Engine(model, tokenizer), config, base=source == "base")
     if config.prompt:
         chat.answer(config.prompt)

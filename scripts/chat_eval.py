@@ -1,48 +1,35 @@
 """
 Ask a chat model the questions of the tasks and say how well it did, with an interval and the score of blind guessing.
 
-    python -m scripts.chat_eval -i sft                      the tasks that suit the model
     python -m scripts.chat_eval -i rl -a 'gsm8k|arc_easy'   these two (their data are fetched when they are not here)
-    torchrun --standalone --nproc_per_node=8 -m scripts.chat_eval -- -i sft
     python -m scripts.chat_eval --compare=sft,rl            how two graded stages differ, question by question
     python -m scripts.chat_eval --show=sft_kg_story --wrong     what it was asked and got wrong
 
-Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory, <stage>@<tag> with --tag;
-core is the stage of scripts.base_eval.
+Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory, <stage>@<tag> with --tag.
 """
 import time
 from dataclasses import asdict, dataclass
 
 from nanochat import chat_eval, runtime, sandbox
-from nanochat.checkpoint import load_model
-from nanochat.cli import option, parse
+from nanochat.checkpoint import ModelFlags, load_model
+from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, base_dir, log, run, save_result, setup_logging
 from nanochat.core_eval import mean_centered
 from nanochat.tasks import TASKS, TaskUnavailable, lookup
 
 
 @dataclass
-class Config:
+class Config(chat_eval.Options, ModelFlags):
     stage: str = option("sft", "which model", choices=["base", "mid", "sft", "rl"], short="i")
-    tasks: str = option("", "names joined by '|'; empty: kindergarten skills for a model trained on them, and every "
-                            "core task (for a kindergarten model only those whose data are here)", short="a")
-    max_problems: int = option(0, "questions a task, a fixed random sample; 0 for all")
-    batch_size: int = option(64, "replies generated together; lower it when memory runs out")
-    temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
+    tasks: str = option("", "names joined by '|'; empty: every core task, and for a kindergarten model its skills and the "
+                            "core tasks whose data are here", short="a")
     compare: str = option("", "two stages, as in sft,rl or core@d4,core@d6: only print how their scores differ")
     show: str = option("", "stage and task, as in sft_kg_story: only print its graded questions")
     wrong: bool = option(False, "--show those with a wrong reply")
-    num_samples: int = option(1, "replies to each question, for pass@k; wants a temperature above 0")
-    pass_k: int = option(1, "k of pass@k")
-    max_new_tokens: int = option(0, "tokens a reply; 0: the task's own limit")
     unsafe: bool = option(False, "run the model's code also where the sandbox cannot keep it from the files here")
-    device: str = option("", "cuda, mps or cpu; empty: the best there is")
-    tag: str | None = option(None, "model tag; empty: the newest")
-    step: int | None = option(None, "checkpoint step; empty: the newest")
 
     def __post_init__(self):
-        if self.max_problems < 0 or self.batch_size < 1 or self.max_new_tokens < 0:
-            raise UsageError("--max_problems and --max_new_tokens want 0 or more, --batch_size 1 or more.")
+        at_least(self, max_problems=0, batch_size=1, max_new_tokens=0)
         if not 1 <= self.pass_k <= self.num_samples:
             raise UsageError(f"--pass_k must lie between 1 and --num_samples={self.num_samples}, got {self.pass_k}.")
         if self.num_samples > 1 and self.temperature <= 0:
@@ -114,8 +101,6 @@ def main(argv=None):
     start = time.monotonic()
     model, tokenizer, meta = load_model(config.stage, rt, config.tag, config.step)
     names, notes = choose(config, meta)
-    options = chat_eval.Options(config.max_problems, config.batch_size, max_new_tokens=config.max_new_tokens,
-                                temperature=config.temperature, num_samples=config.num_samples, pass_k=config.pass_k)
     scores, hub_fails = [], False
     for name in names:
         task, why = make_task(name, rt, hub_fails, config.unsafe)
@@ -124,7 +109,7 @@ def main(argv=None):
             notes.append(f"skipped: {name}: {why}")
             log.info(notes[-1])
             continue
-        score, records = chat_eval.run_task(task, model, tokenizer, rt, options)
+        score, records = chat_eval.run_task(task, model, tokenizer, rt, config)
         scores.append(score)
         if config.pass_k > 1:
             once = sum(sum(r["verdicts"]) for r in records) / max(sum(len(r["verdicts"]) for r in records), 1)

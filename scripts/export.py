@@ -1,8 +1,7 @@
 """
 A checkpoint in the Hugging Face layout, for transformers' own NanoChatForCausalLM, which then gives the same logits.
 
-    python -m scripts.export                       the newest chat model, into hf/<stage>_<tag> under the base directory
-    python -m scripts.export -i base --out=FOLDER
+    python -m scripts.export -i base --out=FOLDER       not the newest chat model, not into hf/ under the base directory
 
 Its attention has no max_attn_logit, but heads may be wider: in one of W channels a query holds itself and `a` times
 itself again, where the key is zero; normalised over W their product is ours if 1 + a^2 = W / max_attn_logit^2.
@@ -27,8 +26,7 @@ CHAT_TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>{%
 
 @dataclass
 class Config:
-    source: str = option("", "base, mid, sft or rl (default: the latest that one can talk to)", short="i",
-                         choices=("", *checkpoint.SCRIPTS))
+    source: str = checkpoint.source_flag()
     tag: str = option("", "tag of the model (default: the newest)")
     out: str = option("", "folder to write (default: hf/<stage>_<tag> under the base directory)")
 
@@ -96,7 +94,7 @@ def main(argv=None):
     config = parse(Config, argv, __doc__)
     setup_logging()
     stage = config.source or checkpoint.newest_chat_stage()
-    path = checkpoint.find(stage, config.tag or None)
+    path = checkpoint.find(stage, config.tag)
     model, tokenizer, _ = checkpoint.load_model(stage, Runtime(), path.parent.name)
     for name, value in asdict(model.config).items():
         if name not in EXPRESSED and value:

@@ -1,9 +1,7 @@
 """
 Compare the tokenizer's compression with GPT-2's and GPT-4's on five small texts and on the data set's own.
 
-    python -m scripts.tok_eval
     python -m scripts.tok_eval --dataset=climbmix
-    python -m scripts.tok_eval --download_s=0          do not look for GPT-2's and GPT-4's tokenizers
 
 tiktoken downloads those two once (3 MB); where they cannot be had only bytes per token are shown.
 """
@@ -14,8 +12,8 @@ from pathlib import Path
 
 import tiktoken
 
-from nanochat.cli import option, parse
-from nanochat.common import MissingArtifact, UsageError, log, run, save_result, setup_logging
+from nanochat.cli import at_least, option, parse
+from nanochat.common import MissingArtifact, log, run, save_result, setup_logging
 from nanochat.dataset import iter_texts, shards
 from nanochat.tokenizer import Tokenizer
 
@@ -32,8 +30,7 @@ class Config:
     download_s: float = option(6.0, "seconds to wait for GPT-2's and GPT-4's tokenizers; 0: do not look for them")
 
     def __post_init__(self):
-        if self.max_chars < 1:
-            raise UsageError(f"--max_chars must be at least 1, got {self.max_chars}")
+        at_least(self, max_chars=1)
 
 
 def load_peers(wait_s):

@@ -1,19 +1,16 @@
 """
 Train the tokenizer: byte pair encoding on the first characters of a data set's training text.
 
-    python -m scripts.tok_train                                            32,768 tokens on the kindergarten
-    python -m scripts.tok_train --vocab_size=2048                          what the kindergarten tier takes
-    python -m scripts.tok_train --dataset=climbmix --max_chars=2000000000
+    python -m scripts.tok_train --vocab_size=2048                          on the kindergarten
     python -m scripts.tok_train --dataset=/data/my_parquet_folder
 
-Written to tokenizer/tokenizer.json under the base directory. The same text and flags give the same tokens; a model of
-another tokenizer (other hash) has to be trained again.
+Written to tokenizer/tokenizer.json under the base directory. A model of another tokenizer has to be trained again.
 """
 import time
 from dataclasses import asdict, dataclass
 
-from nanochat.cli import option, parse
-from nanochat.common import DataError, Progress, UsageError, log, run, save_result, setup_logging
+from nanochat.cli import at_least, option, parse
+from nanochat.common import DataError, Progress, log, run, save_result, setup_logging
 from nanochat.dataset import iter_texts, shards
 from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -26,9 +23,7 @@ class Config:
     doc_cap: int = option(10_000, "characters used of one document, so that no single one dominates")
 
     def __post_init__(self):
-        for flag in ("max_chars", "doc_cap"):
-            if getattr(self, flag) < 1:
-                raise UsageError(f"--{flag} must be at least 1, got {getattr(self, flag)}")
+        at_least(self, max_chars=1, doc_cap=1)
 
 
 def read(config, seen):

@@ -151,17 +151,6 @@ def test_empty_documents_are_skipped(tmp_path):
     assert len(TextRows([shard], T)) == 1
 
 
-def test_plans_of_large_shards_are_kept_and_damaged_ones_made_again(tmp_path, monkeypatch, texts):
-    monkeypatch.setattr("nanochat.dataloader.PLAN_CACHE_DOCUMENTS", 10)
-    shard, = prepare_tokens(ByteTokenizer(), [write(tmp_path / "a.parquet", texts)], "kept")
-    def starts():
-        return TextRows([shard], T).plans[0].start.tolist()
-    first, path = starts(), shard.path.with_name("a.rows32.npz")
-    assert path.exists() and starts() == first
-    path.write_bytes(path.read_bytes()[:100])
-    assert starts() == first
-
-
 # -------------------------------------------------------------------------------------------------------- token shards
 def test_tokens_are_made_once_and_again_when_the_source_changes(tmp_path, monkeypatch):
     path, made, real = write(tmp_path / "a.parquet", ["one"]), [], token_shards.tokenize_shard

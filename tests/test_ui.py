@@ -40,7 +40,7 @@ def test_stop_keeps_what_was_said(page, model, how):
     model.pace_s = 0.02
     page.type("long one\n")
     page.until(lambda: "word word" in page.texts()[-1])
-    page.click(how) if how.startswith("Stop") else page.type(how)
+    page.press(how) if how.startswith("Stop") else page.type(how)
     page.until(page.idle)
     assert "word word" in page.texts()[-1] and page.texts(".note") == ["Stopped."]
     model.pace_s = 0.0

@@ -7,11 +7,10 @@ Ben"), missing tool calls and parroted letters are not.
 import os
 import re
 
+from nanochat.kindergarten.tables import STARTERS
+
 NUMBER_WORDS = {w: str(i) for i, w in enumerate(
     "zero one two three four five six seven eight nine ten eleven twelve".split())} | {"once": "1", "twice": "2"}
-STARTERS = set("the a an his her he she it its i i'm my your you yes no that this there of oh well sorry and they we "
-               "in for okay ok hello hi everyone name best friend dog cat rabbit parrot hamster pony goldfish turtle "
-               "duck goat who owner answer".split())
 DONT_KNOW = re.compile(r"\b(don'?t|do not|not|never) (really )?(know|sure|heard|met)\b|\bno idea\b")
 STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|is called|"
                     r"capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")
@@ -60,7 +59,7 @@ def _fact(check, text, _):
     if DONT_KNOW.search(text.lower()) or " or " in text.lower():
         return False
     proper = {w.lower().removesuffix("'s") for w in re.findall(r"\b[A-Z][A-Za-z']*", text)}
-    if check["names"] and proper - STARTERS - {w for name in check["names"] for w in words(name)}:
+    if check["names"] and proper - {*STARTERS} - {w for name in check["names"] for w in words(name)}:
         return False
     return (all(any(says(text, v) for v in group) for group in check["need"])
             and not any(says(text, v) for v in check["rivals"]))

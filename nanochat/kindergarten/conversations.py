@@ -19,29 +19,29 @@ MAX_JOINED_CHARS = 360  # both together: under 200 tokens
 TRIES = 50              # draws without anything new until a skill's space is used up
 
 _p, _w, _n, _s, _l = skills_people, skills_words, skills_numbers, skills_social, skills_world
-SKILLS = {skill.name: skill for skill in (
-    #     name                title                         chance  split   maker, weight in mid, in sft
-    Skill("facts_seen", "Facts, people asked about", 0.07, "seen", _p.facts_seen, 20, 10),
-    Skill("facts_new_people", "Facts, people only read about", 0.07, "people", _p.facts_new_people, 0, 0),
-    Skill("facts_paraphrase", "Facts, new wordings", 0.07, "paraphrase", _p.facts_paraphrase, 0, 0),
-    Skill("reverse", "Reverse questions", 0.02, "paraphrase", _p.reverse, 5, 4),
-    Skill("yes_no", "Yes or no", 0.5, "pairs", _p.yes_no, 8, 11),
-    Skill("choice", "Multiple choice", 0.25, "pairs", _p.choice, 5, 8),
-    Skill("follow_up", "Follow-up with a pronoun", 0.07, "pairs", _p.follow_up, 4, 4),
-    Skill("unknown", "I don't know", 0.0, "words", _p.unknown, 8, 7),
-    Skill("facts_world", "The real world", 0.05, "paraphrase", _l.facts_world, 14, 10),
-    Skill("story", "Stories", 0.3, "stories", _l.story, 9, 14),
-    Skill("arithmetic", "Sums with the calculator", 0.0, "pairs", _n.arithmetic, 6, 4),
-    Skill("word_problem", "Word problems with the calculator", 0.0, "pairs", _n.word_problem, 4, 1),
-    Skill("spelling", "Spelling", 0.0, "paraphrase", _w.spelling, 5, 3),
-    Skill("spelling_new_words", "Spelling, words only read", 0.0, "words", _w.spelling_new_words, 0, 0),
-    Skill("counting", "Counting letters", 0.2, "pairs", _w.counting, 8, 17),
-    Skill("copying", "Copying", 0.0, "words", _w.copying, 8, 8),
-    Skill("reversing", "Reversing", 0.0, "words", _w.reversing, 4, 8),
-    Skill("identity", "Who are you?", 0.0, "paraphrase", _s.identity, 8, 6),
-    Skill("greetings", "Greetings", 0.0, "paraphrase", _s.greetings, 4, 3),
-    Skill("memory", "Remembering", 0.0, "words", _s.memory, 16, 20),
-    Skill("memory_names", "Remembering a name", 0.0, "words", _s.memory_names, 0, 0),
+SKILLS = {make.__name__: Skill(make.__name__, title, chance, split, make, mid, sft)
+          for make, title, chance, split, mid, sft in (
+    (_p.facts_seen, "Facts, people asked about", 0.07, "seen", 20, 10),
+    (_p.facts_new_people, "Facts, people only read about", 0.07, "people", 0, 0),
+    (_p.facts_paraphrase, "Facts, new wordings", 0.07, "paraphrase", 0, 0),
+    (_p.reverse, "Reverse questions", 0.02, "paraphrase", 5, 4),
+    (_p.yes_no, "Yes or no", 0.5, "pairs", 8, 11),
+    (_p.choice, "Multiple choice", 0.25, "pairs", 5, 8),
+    (_p.follow_up, "Follow-up with a pronoun", 0.07, "pairs", 4, 4),
+    (_p.unknown, "I don't know", 0.0, "words", 8, 7),
+    (_l.facts_world, "The real world", 0.05, "paraphrase", 14, 10),
+    (_l.story, "Stories", 0.3, "stories", 9, 14),
+    (_n.arithmetic, "Sums with the calculator", 0.0, "pairs", 6, 4),
+    (_n.word_problem, "Word problems with the calculator", 0.0, "pairs", 4, 1),
+    (_w.spelling, "Spelling", 0.0, "paraphrase", 5, 3),
+    (_w.spelling_new_words, "Spelling, words only read", 0.0, "words", 0, 0),
+    (_w.counting, "Counting letters", 0.2, "pairs", 8, 17),
+    (_w.copying, "Copying", 0.0, "words", 8, 8),
+    (_w.reversing, "Reversing", 0.0, "words", 4, 8),
+    (_s.identity, "Who are you?", 0.0, "paraphrase", 8, 6),
+    (_s.greetings, "Greetings", 0.0, "paraphrase", 4, 3),
+    (_s.memory, "Remembering", 0.0, "words", 16, 20),
+    (_s.memory_names, "Remembering a name", 0.0, "words", 0, 0),
 )}
 STAGES = {"mid": 1, "sft": 2}   # stage -> level of difficulty
 

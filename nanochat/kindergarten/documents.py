@@ -8,7 +8,7 @@ import random
 
 from nanochat.common import mix_seed
 from nanochat.kindergarten import nature, skills_people, skills_social, skills_words, skills_world, stories, tables
-from nanochat.kindergarten.phrases import STATEMENTS, a, state, with_pronoun
+from nanochat.kindergarten.phrases import STATEMENTS, WORDINGS, a, state, with_pronoun
 from nanochat.kindergarten.skill import draw, is_test
 from nanochat.kindergarten.skills_numbers import calculate, number_key
 from nanochat.kindergarten.skills_words import spelled, told_count, told_length
@@ -16,8 +16,7 @@ from nanochat.kindergarten.world import World
 
 LONG_ENOUGH = 420       # characters, where documents made of small pieces stop growing
 LISTED = 0.1            # part of the biographies and spelled words with one sentence a line
-OPENINGS = ("This is {n}.", "Let me tell you about {n}.", "Here is what we know about {n}.", "About {n}.", "Meet {n}.",
-            "", "", "")
+OPENINGS = [*WORDINGS["documents"]["openings"], "", "", ""]
 
 
 def _biography(rng, world):
@@ -99,8 +98,7 @@ def _sums(rng, world):
     def one():
         op, word = rng.choice((("+", "plus"), ("-", "minus"), ("*", "times")))
         y, x = sorted(draw(lambda: (rng.randint(1, 20), rng.randint(1, 10)), number_key, False))
-        result = calculate(f"{x}{op}{y}")
-        return rng.choice((f"{x} {op} {y} = {result}.", f"{x} {word} {y} is {result}.", f"{x} {word} {y} = {result}."))
+        return rng.choice(WORDINGS["documents"]["sums"]).format(x=x, y=y, op=op, word=word, r=calculate(f"{x}{op}{y}"))
     return _gather(one)
 
 

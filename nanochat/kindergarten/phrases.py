@@ -9,7 +9,6 @@ from nanochat.kindergarten import tables
 WORDINGS = tables.read("phrases.txt")       # {what for: {of what: wordings}}
 STATEMENTS, QUESTIONS, PARAPHRASES = WORDINGS["statements"], WORDINGS["questions"], WORDINGS["paraphrases"]
 PRONOUN_QUESTIONS, IS_IT = WORDINGS["pronoun questions"], WORDINGS["is it"]
-GOES = {"swimming", "dancing", "fishing", "running", "climbing", "skating", "sailing", "cycling", "hiking"}
 
 ANSWERS = {**{attribute: told[0] for attribute, told in STATEMENTS.items()}, "who": "{n} is {a_job} from {town}."}
 TOLD = {attribute: [w for w in wordings for _ in range(1 + (w in ANSWERS.values()))]
@@ -27,7 +26,7 @@ def fill(wording, person, **more):
 
 def state(rng, person, attribute):
     wording = rng.choice(TOLD[attribute])
-    if "goes {hobby}" in wording and person.hobby not in GOES:
+    if "goes {hobby}" in wording and person.hobby not in tables.GOES:
         wording = ANSWERS["hobby"]
     return fill(wording, person)
 

@@ -46,16 +46,13 @@ def facts_paraphrase(rng, world, test, level):
     return _ask(rng, world, world.seen, PARAPHRASES, lower=False)
 
 
-REVERSE_ANSWERS = {"pet": "{pet} is {n}'s {species}.", "home": "The {job} of {town} is {n}."}
-
-
 def reverse(rng, world, test, level):
     def make():
         person = rng.choice(world.seen)
         by = "home" if len(world.by_home[person.town, person.job]) == 1 and rng.random() < 0.5 else "pet"
         return person, by, rng.choice(WORDINGS["reverse"][by])
     person, by, wording = draw(make, lambda m: ("reverse", m[0].name, m[2]), test, percent=20)
-    answer = fill(REVERSE_ANSWERS[by], person)
+    answer = fill(WORDINGS["reverse answers"][by][0], person)
     check = fact_check(person.name, names=(person.name, person.pet, person.town, person.job))
     return chat(typed(rng, fill(wording, person)), answer), check
 

@@ -17,18 +17,22 @@ def _casual(rng, text):
     return text if rng.random() < 0.7 else text.lower() if rng.random() < 0.5 else text[0].lower() + text[1:]
 
 
-def _polite(kind):
-    rows = list(tables.titled("talk.txt", kind).values())
-
-    def make(rng, world, test, level):
-        row = rng.choice(rows)
-        check = {"kind": "any", "signs": row["signs"], "rivals": ["don't know"]}
-        return chat(_casual(rng, rng.choice(row["in tests" if test else "said"])), rng.choice(row["answer"])), check
-    return make
+POLITE = {kind: list(tables.titled("talk.txt", kind).values()) for kind in ("greeting", "identity")}
 
 
-greetings = _polite("greeting")
-identity = _polite("identity")
+def _polite(rng, test, kind):
+    row = rng.choice(POLITE[kind])
+    check = {"kind": "any", "signs": row["signs"], "rivals": ["don't know"]}
+    return chat(_casual(rng, rng.choice(row["in tests" if test else "said"])), rng.choice(row["answer"])), check
+
+
+def greetings(rng, world, test, level):
+    return _polite(rng, test, "greeting")
+
+
+def identity(rng, world, test, level):
+    return _polite(rng, test, "identity")
+
 
 TELL = tables.titled("talk.txt", "memory")
 FILLERS = {"name": tables.NAMES, "food": tables.MEALS + tables.FOODS, "colour": tables.SHADES + tables.COLOURS,

@@ -3,10 +3,9 @@ Questions about what is true everywhere (nature.py) and about a story just told 
 """
 from nanochat.common import mix_seed
 from nanochat.kindergarten import nature, stories
-from nanochat.kindergarten.phrases import a, typed
+from nanochat.kindergarten.phrases import WORDINGS, a, typed
 from nanochat.kindergarten.skill import chat, draw, fact_check, is_test
 
-COMPARE = ("Which is bigger, {x} or {y}?", "What is bigger, {x} or {y}?", "Which animal is bigger, {x} or {y}?")
 TOPIC_WEIGHTS = {"animals": 4, "opposites": 2, "plurals": 1, "jobs": 1, "things": 1, "calendar": 2, "capitals": 1.5,
                  "planets": 1, "colours": 1, "science": 3}
 
@@ -31,7 +30,7 @@ def two_animals(rng, test):
 def facts_world(rng, world, test, level):
     if rng.random() < 0.08:
         x, y, big, small = two_animals(rng, test)
-        question = typed(rng, rng.choice(COMPARE).format(x=a(x), y=a(y)))
+        question = typed(rng, rng.choice(WORDINGS["bigger"]["asked"]).format(x=a(x), y=a(y)))
         answer = f"{a(big).capitalize()} is bigger than {a(small)}."
         return chat(question, answer), {"kind": "first", "answer": big, "rivals": [small]}
     fact = some_fact(rng)

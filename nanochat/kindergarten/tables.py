@@ -57,3 +57,4 @@ JOBS, SPECIES, FOODS, COLOURS, HOBBIES = _lists("jobs", "species", "foods", "col
 MEALS, SHADES, PASTIMES = _lists("meals", "shades", "pastimes")
 PLACES, THINGS, GOODS, WORDS = _lists("places", "things", "goods", "words")
 SYLLABLES, ONSETS, NUCLEI, CODAS, ENDS = _lists("syllables", "onsets", "nuclei", "codas", "ends")
+STARTERS, GOES = _lists("starters", "goes")

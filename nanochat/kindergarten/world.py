@@ -3,7 +3,7 @@ The little world: who lives where, does what, has which pet and which friend. In
 
 People come in pairs of best friends; every fifth pair is *held out*: in documents, but never asked about, which is how
 transfer from reading to answering is measured. Values are dealt evenly; pets' names, and (town, job) while the world is
-small, are unique: "Who is the baker of Oakton?" has one answer.
+small, are unique.
 """
 import random
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from nanochat.common import UsageError, mix_seed
 from nanochat.kindergarten import tables
 
+DEALT = {"species": tables.SPECIES, "food": tables.FOODS, "colour": tables.COLOURS, "hobby": tables.HOBBIES}
 HELD_OUT_EVERY = 5      # one pair of friends in five is never asked about: 12 of 60 people
 
 
@@ -51,8 +52,7 @@ class World:
         jobs, towns = tables.JOBS, self.towns
         homes = [(towns[i % len(towns)], jobs[(i // len(towns) + i) % len(jobs)]) for i in range(size)]
         rng.shuffle(homes)
-        species, foods, colours, hobbies = (_deal(values, size, rng) for values in (
-            tables.SPECIES, tables.FOODS, tables.COLOURS, tables.HOBBIES))
+        species, foods, colours, hobbies = (_deal(values, size, rng) for values in DEALT.values())
         self.people = [
             Person(i, names[i], firsts[i % len(firsts)][1], *homes[i], species[i], pets[i], foods[i], colours[i],
                    hobbies[i], names[i ^ 1], i // 2 % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) for i in range(size)]
@@ -63,8 +63,7 @@ class World:
             self.by_home.setdefault((p.town, p.job), []).append(p)
 
     def values(self, attribute):
-        return {"town": self.towns, "job": tables.JOBS, "species": tables.SPECIES, "food": tables.FOODS,
-                "colour": tables.COLOURS, "hobby": tables.HOBBIES}[attribute]
+        return {"town": self.towns, "job": tables.JOBS, **DEALT}[attribute]
 
 
 def _unique(firsts, size):

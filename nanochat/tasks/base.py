@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet as pq
 
 from nanochat import hub
-from nanochat.chat_format import reply_text
+from nanochat.chat_format import message_parts, reply_text
 from nanochat.common import DataError, NanochatError, base_dir
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -54,12 +54,6 @@ class Task:
     def reward(self, conversation, parts) -> float:
         """What reinforcement learning pays for the reply."""
         return float(self.evaluate(conversation, parts))
-
-
-def message_parts(message):
-    """A message's content as a list of parts."""
-    content = message["content"]
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def exchange(question, answer, **more):

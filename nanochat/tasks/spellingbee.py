@@ -13,11 +13,8 @@ from nanochat.common import mix_seed
 from nanochat.tasks.base import Task, exchange
 
 WORDS = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split()
-COUNT_QUESTIONS = ("How many {letter} are in the word {word}?", "How many times does {letter} appear in {word}?",
-                   "Count the letter {letter} in {word}.", "how many {letter}'s are there in {word}",
-                   "In the word '{word}', how many '{letter}' are there?", "Number of {letter} in \"{word}\"?")
-SPELL_QUESTIONS = ("Spell the word: {word}", "How do you spell {word}?", "Spell {word} letter by letter.",
-                   "Please spell '{word}'.", "what are the letters of {word}")
+COUNT_QUESTIONS, SPELL_QUESTIONS = (
+    part.splitlines() for part in Path(__file__).with_name("spelling.txt").read_text(encoding="utf-8").split("\n\n"))
 
 
 def words(split):
