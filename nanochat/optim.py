@@ -7,6 +7,7 @@ its float32 masters, and the result is gathered straight into the parameters, wh
 1910.02054). Gradients are float32 sums: whoever builds the loss divides by the global count.
 """
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -24,6 +25,29 @@ class Group:
     betas: tuple = (0.8, 0.95)
     eps: float = 1e-10
     weight_decay: float = 0.0
+
+
+@dataclass
+class LossScale:
+    """What the loss is multiplied with so that small gradients are not zero in fp16 (arXiv 1710.03740, section 3.2).
+
+    Dynamic, a power of two, so exact to divide by: halved when a gradient overflows, doubled after GROW_EVERY good steps.
+    """
+
+    value: float = 2.0 ** 16
+    good_steps: int = 0  # since it last changed
+    GROW_EVERY: ClassVar = 500
+    MAX: ClassVar = 2.0 ** 24  # where nothing has a gradient it would grow for ever
+
+    def lower(self):
+        """Halve it; False below 1, where a gradient that is not finite is no matter of scale."""
+        self.value, self.good_steps = self.value / 2, 0
+        return self.value >= 1
+
+    def passed(self):
+        self.good_steps += 1
+        if self.good_steps == self.GROW_EVERY:
+            self.value, self.good_steps = min(2 * self.value, self.MAX), 0
 
 
 @torch.no_grad()
@@ -101,8 +125,9 @@ class _Bucket:
         buffer, grad = self.state["momentum"], self.reduced
         buffer.lerp_(grad, 1 - momentum)
         update = grad.lerp(buffer, momentum)
-        dtype = torch.float32 if self.values.dtype == torch.float32 else torch.bfloat16
-        update = orthogonalize(update.to(dtype))
+        if self.values.dtype == torch.float16:  # keeps small numbers only after this
+            update = update / update.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-30)
+        update = orthogonalize(update.to(self.values.dtype))
         scale = max(1.0, self.shape[0] / self.shape[1]) ** 0.5
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
@@ -129,13 +154,16 @@ class MuonAdamW:
             else:
                 parts = [[named] for named in group.params]
             self.buckets += [_Bucket(group, part, rt) for part in parts]
+        self.scale = LossScale() if any(b.values.dtype == torch.float16 for b in self.buckets) else None
 
     @torch.no_grad()
     def reduce(self):
-        """Sum the gradients over the ranks; returns their global 2-norm."""
+        """Sum the gradients over the ranks and take the loss scale off; returns their global 2-norm."""
         square = torch.zeros((), dtype=torch.float64, device=self.buckets[0].grad.device)
         for bucket in self.buckets:
             bucket.reduced = runtime.reduce_scatter_sum(self.rt, bucket.grad)
+            if self.scale:
+                bucket.reduced.div_(self.scale.value)
             square += bucket.reduced.norm().double() ** 2
         return runtime.all_reduce_sum(self.rt, square).sqrt().item()
 
@@ -147,6 +175,8 @@ class MuonAdamW:
     def step(self, lr_scale=1.0, momentum=0.95):
         """Update from what `reduce` left; momentum is Muon's."""
         self.steps += 1
+        if self.scale:
+            self.scale.passed()
         for bucket in self.buckets:
             group = bucket.group
             if group.kind == "muon":
