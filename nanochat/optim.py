@@ -51,15 +51,16 @@ class LossScale:
 
 
 @torch.no_grad()
-def orthogonalize(stack, steps=5):
+def orthogonalize(stack, dtype=None, steps=5):
     """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of 0.7 to 1.2.
 
-    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in the dtype given.
+    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in `dtype` or the stack's own.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = stack.size(-2) > stack.size(-1)
     x = stack.mT if tall else stack
     x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7).to(x.dtype)
+    x = x.to(dtype or x.dtype)
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -125,9 +126,9 @@ class _Bucket:
         buffer, grad = self.state["momentum"], self.reduced
         buffer.lerp_(grad, 1 - momentum)
         update = grad.lerp(buffer, momentum)
-        if self.values.dtype == torch.float16:  # keeps small numbers only after this
-            update = update / update.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-30)
-        update = orthogonalize(update.to(self.values.dtype))
+        dtype = self.values.dtype
+        given = torch.float32 if dtype == torch.float16 else dtype  # which holds small numbers only once normalised
+        update = orthogonalize(update.to(given), dtype)
         scale = max(1.0, self.shape[0] / self.shape[1]) ** 0.5
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 

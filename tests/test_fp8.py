@@ -4,6 +4,8 @@ import math
 import sys
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,13 +101,13 @@ def losses(path):
 def test_a_training_follows_that_in_bf16(tmp_path):
     rt, found = Runtime(dtype=torch.bfloat16), {}
     for name in ("bf16", "fp8"):
-        parts = make(tmp_path / name, rt, steps=40)
+        parts = make(tmp_path / name, rt, steps=30)
         if name == "fp8":
             fp8.convert(parts[1])
         train.run(*parts)
         found[name] = losses(tmp_path / name)
     assert found["fp8"] != found["bf16"]
-    assert found["fp8"][-1] < found["fp8"][0] - 1
+    assert found["fp8"][-1] < found["fp8"][0] - 0.8
     assert max(abs(a - b) for a, b in zip(*found.values())) < 0.15
 
 
@@ -158,26 +160,29 @@ def test_devices_with_it_and_sizes(monkeypatch):
         fp8.check(torch.device("cpu"), {"width": 40, "keys": 32, "--sequence_len": 100})
 
 
-TINY = ["--dataset=kindergarten", "--depth=1", "--sequence_len=64", "--total_batch_size=256", "--eval_tokens=256",
+TINY = ["--depth=1", "--sequence_len=64", "--total_batch_size=256", "--eval_tokens=256",
         "--device=cpu", "--device_batch_size=4"]
 
 
-def test_the_flag_is_kept_and_another_setting_is_refused_unless_asked(base):
-    from tiny import tiny_tokenizer
+def test_the_flag_is_kept_and_another_setting_is_refused_unless_asked(base, tmp_path):
+    from tiny import TEXT, tiny_tokenizer
 
     from scripts import base_train
     tiny_tokenizer().save()
-    base_train.main([*TINY, "--num_iterations=2", "--fp8"])
+    for name in ("train", "val"):
+        pq.write_table(pa.table({"text": TEXT * 60}), tmp_path / f"{name}.parquet")
+    flags = [*TINY, f"--dataset={tmp_path}"]
+    base_train.main([*flags, "--num_iterations=2", "--fp8"])
     folder = base / "base_checkpoints" / "d1"
     meta = checkpoint.read_meta(folder / "000002")
     assert meta["config"]["fp8"] is True and meta["identity"]["fp8"] is True
     result = json.loads((base / "report" / "results" / "base_train.json").read_text(encoding="utf-8"))
     assert result["config"]["fp8"] is True
     with pytest.raises(CheckpointError, match="fp8=True.*fp8=False.*--resume_anyway"):
-        base_train.main([*TINY, "--num_iterations=2"])
-    base_train.main([*TINY, "--num_iterations=2", "--resume_anyway"])
+        base_train.main([*flags, "--num_iterations=2"])
+    base_train.main([*flags, "--num_iterations=2", "--resume_anyway"])
     with pytest.raises(UsageError, match="--sequence_len is 40"):
-        base_train.main([*TINY, "--sequence_len=40", "--total_batch_size=160", "--fp8"])
+        base_train.main([*flags, "--sequence_len=40", "--total_batch_size=160", "--fp8"])
 
 
 def test_a_checkpoint_from_before_the_flag_goes_on_without_it(tmp_path):
