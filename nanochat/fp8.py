@@ -1,10 +1,10 @@
 """
 Products in 8 bits: the matrices of the blocks in pretraining, behind --fp8. Never the embedding nor the loss's head.
 
-Activations and weights are e4m3 (3 bits of mantissa), gradients of outputs e5m2 (more range): FP8 Formats for Deep
-Learning, arXiv 2209.05433. Each tensor is scaled by its own largest value at every use ("tensorwise" and dynamic, as
-torchao's float8 recipes call it), so no history has to be kept or saved. As there, the output is summed the fast way,
-both gradients in full float32, as their errors would pile up in the weights. Masters and saved weights know nothing of it.
+Activations and weights are e4m3, gradients of outputs e5m2, which has more range (FP8 Formats for Deep Learning, arXiv
+2209.05433). Each tensor is scaled by its own largest value at every use ("tensorwise" and dynamic in torchao's float8
+recipes), so there is no history to save. As there, the output is summed the fast way, both gradients in full float32:
+their errors would pile up in the weights.
 """
 import torch
 import torch.nn as nn
@@ -12,17 +12,15 @@ import torch.nn.functional as F
 
 from nanochat.common import UsageError
 
-MULTIPLE = 16  # torch._scaled_mm takes sizes in 16s
-
 
 def quantize(x, dtype):
-    """(x in `dtype`, float32 scale to multiply it with). Zeros stay zeros; one infinity or NaN makes products NaN."""
+    """(x in `dtype`, float32 scale of it). Zeros stay zeros; one infinity or NaN makes every product of it NaN."""
     scale = x.abs().amax().float().clamp(min=1e-30) / torch.finfo(dtype).max  # else 0 / 0
     return (x.float() / scale).to(dtype), scale
 
 
 def _product(a, b, dtype, fast=False):
-    """a (M, K) @ b (K, N) of two `quantize`d, laid out as the hardware wants: rows of a, columns of b."""
+    """a (M, K) @ b (K, N) of two `quantize`d; the hardware reads rows of a, columns of b."""
     (a, scale_a), (b, scale_b) = a, b
     return torch._scaled_mm(a.contiguous(), b.t().contiguous().t(), scale_a=scale_a, scale_b=scale_b, out_dtype=dtype,
                             use_fast_accum=fast)
@@ -56,18 +54,13 @@ class Linear(nn.Linear):
 
 
 def check(device, sizes):
-    """Raises UsageError where `device` has no such products, or a size of {what: number} is not a multiple of 16.
-
-    A CPU emulates them, slowly: there one can try what the rounding does.
-    """
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
-        raise UsageError(f"--fp8 needs a GPU of compute capability 8.9 or more (H100, L4, 4090, ...), "
-                         f"{torch.cuda.get_device_name(device)} has {torch.cuda.get_device_capability(device)}.")
-    if device.type not in ("cuda", "cpu"):
-        raise UsageError(f"--fp8 needs an NVIDIA GPU, or a CPU to try it slowly; it does not work on {device.type}.")
-    wrong = [f"{what} is {size}" for what, size in sizes.items() if size % MULTIPLE]
-    if wrong:
-        raise UsageError(f"--fp8 needs multiples of {MULTIPLE}: {', '.join(wrong)}.")
+    """Raises UsageError where `device` cannot, or a size of {what: number} is no multiple of 16; a CPU emulates."""
+    cuda = device.type == "cuda"
+    if device.type != "cpu" and not (cuda and torch.cuda.get_device_capability(device) >= (8, 9)):
+        raise UsageError("--fp8 needs an NVIDIA GPU of compute capability 8.9 or more (H100, 4090, ...), or a CPU to try it "
+                         f"slowly; this is {torch.cuda.get_device_name(device) if cuda else device.type}.")
+    if wrong := [f"{what} is {size}" for what, size in sizes.items() if size % 16]:
+        raise UsageError(f"--fp8 needs multiples of 16: {', '.join(wrong)}.")
 
 
 def convert(model):

@@ -29,18 +29,18 @@ class Group:
 
 @dataclass
 class LossScale:
-    """What the loss is multiplied with so that small gradients are not zero in fp16 (arXiv 1710.03740, section 3.2).
+    """The loss times this keeps small gradients from being zero in fp16 (Mixed Precision Training, arXiv 1710.03740).
 
-    Dynamic, a power of two, so exact to divide by: halved when a gradient overflows, doubled after GROW_EVERY good steps.
+    Halved when a gradient overflows, doubled after GROW_EVERY good steps: a power of two is exact to divide by.
     """
 
     value: float = 2.0 ** 16
     good_steps: int = 0  # since it last changed
     GROW_EVERY: ClassVar = 500
-    MAX: ClassVar = 2.0 ** 24  # where nothing has a gradient it would grow for ever
+    MAX: ClassVar = 2.0 ** 24  # gradients that are all zero never overflow
 
     def lower(self):
-        """Halve it; False below 1, where a gradient that is not finite is no matter of scale."""
+        """Halve it; False below 1, where the scale is not to blame."""
         self.value, self.good_steps = self.value / 2, 0
         return self.value >= 1
 
@@ -54,7 +54,7 @@ class LossScale:
 def orthogonalize(stack, dtype=None, steps=5):
     """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of 0.7 to 1.2.
 
-    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in `dtype` or the stack's own.
+    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in `dtype` if given.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = stack.size(-2) > stack.size(-1)
@@ -127,7 +127,7 @@ class _Bucket:
         buffer.lerp_(grad, 1 - momentum)
         update = grad.lerp(buffer, momentum)
         dtype = self.values.dtype
-        given = torch.float32 if dtype == torch.float16 else dtype  # which holds small numbers only once normalised
+        given = torch.float32 if dtype == torch.float16 else dtype  # it holds small numbers once normalised
         update = orthogonalize(update.to(given), dtype)
         scale = max(1.0, self.shape[0] / self.shape[1]) ** 0.5
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)

@@ -49,7 +49,7 @@ def _pick_device(wanted, local_rank):
 
 
 def _pick_dtype(device):
-    """bf16 where the hardware multiplies it faster than fp32, or else fp16 where it does that."""
+    """bf16 where the hardware multiplies it faster than fp32, else fp16."""
     wanted = os.environ.get("NANOCHAT_DTYPE")
     if wanted:
         if wanted not in DTYPES:

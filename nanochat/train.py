@@ -95,23 +95,18 @@ def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0
 
 
 def _backward(model, batch, scale):
-    """The batch's share of the step's loss, detached, after backward."""
-    if scale is None:
-        loss = model.loss(batch.inputs, batch.targets, batch.weight) / batch.count
-        loss.backward()
-        return loss.detach()
-    # Within the weights it scales what the loss computes in fp16, too.
-    loss = model.loss(batch.inputs, batch.targets, batch.weight * (scale.value / batch.count))
+    """The batch's share of the step's loss, after backward. The scale is in the weights: the loss has fp16 inside."""
+    weight, count = (batch.weight * (scale.value / batch.count), 1) if scale else (batch.weight, batch.count)
+    loss = model.loss(batch.inputs, batch.targets, weight) / count
     loss.backward()
-    return loss.detach() / scale.value
+    return loss.detach() / (scale.value if scale else 1)
 
 
 def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
     """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop).
 
-    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. A
-    gradient too large for fp16 alone only lowers the optimizer's loss scale: the loss is given, and inf as norm. Every
-    rank must call.
+    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. In fp16
+    a gradient alone first lowers the loss scale, with inf as norm. Every rank must call.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
@@ -234,7 +229,7 @@ def _evaluate(stage, model, state):
 
 
 def _made(loss, norm, state, scale):
-    """What a step's line in the log says of it; no gradient norm: fp16 could not hold the gradient."""
+    """For a step's line in the log; without a gradient norm fp16 could not hold it."""
     if math.isnan(loss):
         return {"skipped": state.skipped}
     return {"loss": round(loss, 5), **({"grad_norm": round(norm, 5)} if math.isfinite(norm) else {}),
@@ -253,8 +248,8 @@ def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
         if stage.evaluate and (last or (stage.eval_every and state.step % stage.eval_every == 0)):
             val = _evaluate(stage, model, state)
         if rt.rank == 0:
-            append_jsonl(stage.log_path, {"step": state.step, **_made(loss, norm, state, optimizer.scale), "lr": round(factor, 5),
-                                          "tok_per_s": round(tokens / seconds), "elapsed_s": round(state.train_s, 2),
+            append_jsonl(stage.log_path, {"step": state.step, **_made(loss, norm, state, optimizer.scale),
+                                          "lr": round(factor, 5), "tok_per_s": round(tokens / seconds), "elapsed_s": round(state.train_s, 2),
                                           **val, **stage.extra})
         progress.update(1, loss=f"{state.loss:.3f}", lr=f"{factor:.2f}", **{"tok/s": f"{tokens / seconds:,.0f}"})
         if last or stop or (stage.save_every and state.step % stage.save_every == 0):

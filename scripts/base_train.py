@@ -61,10 +61,11 @@ def main(argv=None):
     if batch_tokens % config.sequence_len:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of --sequence_len={config.sequence_len}.")
     if config.fp8:
-        fp8.check(rt.device, {"--sequence_len": config.sequence_len, "the model's width": model_config.n_embd,
-                              "that of its keys": model_config.n_kv_head * model_config.head_dim})
-    log.info(f"d{config.depth} on {rt}{', fp8' * config.fp8}: {scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, "
-             f"{steps:,} steps of {batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
+        fp8.check(rt.device, {"--sequence_len": config.sequence_len, "n_embd": model_config.n_embd,
+                              "of the keys": model_config.n_kv_head * model_config.head_dim})
+    log.info(f"d{config.depth} on {rt}{', fp8' * config.fp8}: "
+             f"{scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, {steps:,} steps of "
+             f"{batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
              f"{training_backend(rt.device.type, config.sequence_len).__name__}")
     if config.dry_run:
         return
