@@ -249,8 +249,8 @@ def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
             val = _evaluate(stage, model, state)
         if rt.rank == 0:
             append_jsonl(stage.log_path, {"step": state.step, **_made(loss, norm, state, optimizer.scale),
-                                          "lr": round(factor, 5), "tok_per_s": round(tokens / seconds), "elapsed_s": round(state.train_s, 2),
-                                          **val, **stage.extra})
+                                          "lr": round(factor, 5), "tok_per_s": round(tokens / seconds),
+                                          "elapsed_s": round(state.train_s, 2), **val, **stage.extra})
         progress.update(1, loss=f"{state.loss:.3f}", lr=f"{factor:.2f}", **{"tok/s": f"{tokens / seconds:,.0f}"})
         if last or stop or (stage.save_every and state.step % stage.save_every == 0):
             save(stage, optimizer, state, rt, writer, val, wait=last or stop)
