@@ -7,6 +7,7 @@ its float32 masters, and the result is gathered straight into the parameters, wh
 1910.02054). Gradients are float32 sums: whoever builds the loss divides by the global count.
 """
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -26,16 +27,40 @@ class Group:
     weight_decay: float = 0.0
 
 
+@dataclass
+class LossScale:
+    """The loss times this keeps small gradients from being zero in fp16 (Mixed Precision Training, arXiv 1710.03740).
+
+    Halved when a gradient overflows, doubled after GROW_EVERY good steps: a power of two is exact to divide by.
+    """
+
+    value: float = 2.0 ** 16
+    good_steps: int = 0  # since it last changed
+    GROW_EVERY: ClassVar = 500
+    MAX: ClassVar = 2.0 ** 24  # gradients that are all zero never overflow
+
+    def lower(self):
+        """Halve it; False below 1, where the scale is not to blame."""
+        self.value, self.good_steps = self.value / 2, 0
+        return self.value >= 1
+
+    def passed(self):
+        self.good_steps += 1
+        if self.good_steps == self.GROW_EVERY:
+            self.value, self.good_steps = min(2 * self.value, self.MAX), 0
+
+
 @torch.no_grad()
-def orthogonalize(stack, steps=5):
+def orthogonalize(stack, dtype=None, steps=5):
     """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of 0.7 to 1.2.
 
-    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in the dtype given.
+    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in `dtype` if given.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = stack.size(-2) > stack.size(-1)
     x = stack.mT if tall else stack
     x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7).to(x.dtype)
+    x = x.to(dtype or x.dtype)
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -101,8 +126,9 @@ class _Bucket:
         buffer, grad = self.state["momentum"], self.reduced
         buffer.lerp_(grad, 1 - momentum)
         update = grad.lerp(buffer, momentum)
-        dtype = torch.float32 if self.values.dtype == torch.float32 else torch.bfloat16
-        update = orthogonalize(update.to(dtype))
+        dtype = self.values.dtype
+        given = torch.float32 if dtype == torch.float16 else dtype  # it holds small numbers once normalised
+        update = orthogonalize(update.to(given), dtype)
         scale = max(1.0, self.shape[0] / self.shape[1]) ** 0.5
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
@@ -129,13 +155,16 @@ class MuonAdamW:
             else:
                 parts = [[named] for named in group.params]
             self.buckets += [_Bucket(group, part, rt) for part in parts]
+        self.scale = LossScale() if any(b.values.dtype == torch.float16 for b in self.buckets) else None
 
     @torch.no_grad()
     def reduce(self):
-        """Sum the gradients over the ranks; returns their global 2-norm."""
+        """Sum the gradients over the ranks and take the loss scale off; returns their global 2-norm."""
         square = torch.zeros((), dtype=torch.float64, device=self.buckets[0].grad.device)
         for bucket in self.buckets:
             bucket.reduced = runtime.reduce_scatter_sum(self.rt, bucket.grad)
+            if self.scale:
+                bucket.reduced.div_(self.scale.value)
             square += bucket.reduced.norm().double() ** 2
         return runtime.all_reduce_sum(self.rt, square).sqrt().item()
 
@@ -147,6 +176,8 @@ class MuonAdamW:
     def step(self, lr_scale=1.0, momentum=0.95):
         """Update from what `reduce` left; momentum is Muon's."""
         self.steps += 1
+        if self.scale:
+            self.scale.passed()
         for bucket in self.buckets:
             group = bucket.group
             if group.kind == "muon":

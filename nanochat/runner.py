@@ -257,7 +257,9 @@ def pack_plain(weight, relu=False):
 
     In oneDNN's layout 1 to 32 rows take half the time of F.linear.
     """
-    dtype, on_cpu, ops = weight.dtype, weight.device.type == "cpu", torch.ops.mkldnn
+    on_cpu, ops = weight.device.type == "cpu", torch.ops.mkldnn
+    weight = weight.float() if on_cpu and weight.dtype == torch.float16 else weight     # few CPUs multiply in it
+    dtype = weight.dtype
     if on_cpu:
         weight = ops._reorder_linear_weight(weight.contiguous(), 1)
         plain, added = ops._linear_pointwise.default, ops._linear_pointwise.binary

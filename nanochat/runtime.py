@@ -18,7 +18,8 @@ import torch.distributed as dist
 from nanochat import scaling
 from nanochat.common import NanochatError, UsageError
 
-DTYPES = {"bfloat16": torch.bfloat16, "bf16": torch.bfloat16, "float32": torch.float32, "fp32": torch.float32}
+DTYPES = {"bfloat16": torch.bfloat16, "bf16": torch.bfloat16, "float32": torch.float32, "fp32": torch.float32,
+          "float16": torch.float16, "fp16": torch.float16}
 HANG_S, ANSWER_S = 600, 10
 
 
@@ -51,14 +52,15 @@ def _pick_device(wanted, local_rank):
 
 
 def _pick_dtype(device):
-    """bf16 where the hardware multiplies it faster than fp32."""
+    """bf16 where the hardware multiplies it faster than fp32, else fp16."""
     wanted = os.environ.get("NANOCHAT_DTYPE")
     if wanted:
         if wanted not in DTYPES:
             raise UsageError(f"NANOCHAT_DTYPE must be one of {', '.join(DTYPES)}, got {wanted!r}.")
         return DTYPES[wanted]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+        capability = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if capability >= (8, 0) else torch.float16 if capability >= (7, 0) else torch.float32
     if device.type == "cpu":
         probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
         return torch.bfloat16 if any(probe and probe() for probe in probes) else torch.float32

@@ -21,7 +21,7 @@ from nanochat import checkpoint, runtime, scaling
 from nanochat.cli import option
 from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progress, append_jsonl, atomic_write,
                              base_dir, log, run_lock, save_result)
-from nanochat.optim import Group, MuonAdamW
+from nanochat.optim import Group, LossScale, MuonAdamW
 
 
 @dataclass
@@ -94,19 +94,24 @@ def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0
                       Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay)], rt)
 
 
+def _backward(model, batch, scale):
+    """The batch's share of the step's loss, after backward. The scale is in the weights: the loss has fp16 inside."""
+    weight, count = (batch.weight * (scale.value / batch.count), 1) if scale else (batch.weight, batch.count)
+    loss = model.loss(batch.inputs, batch.targets, weight) / count
+    loss.backward()
+    return loss.detach() / (scale.value if scale else 1)
+
+
 def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
     """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop).
 
-    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. Every
-    rank must call.
+    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. In fp16
+    a gradient alone first lowers the loss scale, with inf as norm. Every rank must call.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
     for batch in batches:
-        here = batch.to(rt.device)
-        loss = model.loss(here.inputs, here.targets, here.weight) / batch.count
-        loss.backward()
-        total[0] += loss.detach()
+        total[0] += _backward(model, batch.to(rt.device), optimizer.scale)
     local = total[0].item()
     loss, stopped = runtime.all_reduce_sum(rt, total).tolist()
     norm = optimizer.reduce()
@@ -114,6 +119,9 @@ def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, ma
         optimizer.step(lr_scale, momentum)
         return loss, norm, stopped > 0
     optimizer.zero_grad()
+    if math.isfinite(loss) and optimizer.scale and optimizer.scale.lower():
+        optimizer.steps += 1
+        return loss, math.inf, stopped > 0
     rows = [row for batch in batches for row in batch.rows] or ["none"]
     seen = runtime.all_gather_object(rt, f"rank {rt.rank}: loss {local}, rows {rows[0]}..{rows[-1]}")
     what = (f"step {optimizer.steps}: loss {loss} or gradient norm {norm} is not finite; nothing was applied. "
@@ -134,6 +142,7 @@ def save(stage, optimizer, state, rt, writer, val, wait):
     start = time.monotonic()
     masters, optim_state = optimizer.masters(), optimizer.state()
     meta = {**stage.meta, "identity": stage.identity, "steps": stage.steps, "val": min(val.values(), default=None),
+            "loss_scale": optimizer.scale and asdict(optimizer.scale),
             "state": {**asdict(state), "best": None if math.isinf(state.best) else state.best}}
     with runtime.rank_zero_first(rt):
         if rt.rank == 0:
@@ -154,7 +163,7 @@ def resume(stage, optimizer, rt):
         return TrainState()
     masters, optim_state, meta = found
     for key, here in stage.identity.items():
-        there = meta["identity"].get(key)
+        there = meta["identity"].get(key, False)  # a flag younger than the checkpoint was off
         if there == json.loads(json.dumps(here)):
             continue
         differs = f"{stage.folder} holds a run with {key}={there}, this one has {key}={here}."
@@ -165,6 +174,8 @@ def resume(stage, optimizer, rt):
     saved = meta["state"]
     state = TrainState(**{**saved, "best": math.inf if saved["best"] is None else saved["best"]})
     optimizer.load(masters, optim_state, state.step)
+    if optimizer.scale and meta.get("loss_scale"):
+        optimizer.scale = LossScale(**meta["loss_scale"])
     log.info(f"going on from step {state.step:,} of {stage.steps:,} in {stage.folder}")
     return state
 
@@ -221,6 +232,14 @@ def _evaluate(stage, model, state):
     return state.val
 
 
+def _made(loss, norm, state, scale):
+    """For a step's line in the log; without a gradient norm fp16 could not hold it."""
+    if math.isnan(loss):
+        return {"skipped": state.skipped}
+    return {"loss": round(loss, 5), **({"grad_norm": round(norm, 5)} if math.isfinite(norm) else {}),
+            **({"loss_scale": scale.value} if scale else {})}
+
+
 def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
     start = time.monotonic()
     for step, micro in batches:
@@ -233,10 +252,9 @@ def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
         if stage.evaluate and (last or (stage.eval_every and state.step % stage.eval_every == 0)):
             val = _evaluate(stage, model, state)
         if rt.rank == 0:
-            made = {"skipped": state.skipped} if math.isnan(loss) else {"loss": round(loss, 5), "grad_norm": round(norm, 5)}
-            append_jsonl(stage.log_path, {"step": state.step, **made, "lr": round(factor, 5),
-                                          "tok_per_s": round(tokens / seconds), "elapsed_s": round(state.train_s, 2),
-                                          **val, **stage.extra})
+            append_jsonl(stage.log_path, {"step": state.step, **_made(loss, norm, state, optimizer.scale),
+                                          "lr": round(factor, 5), "tok_per_s": round(tokens / seconds),
+                                          "elapsed_s": round(state.train_s, 2), **val, **stage.extra})
         progress.update(1, loss=f"{state.loss:.3f}", lr=f"{factor:.2f}", **{"tok/s": f"{tokens / seconds:,.0f}"})
         if last or stop or (stage.save_every and state.step % stage.save_every == 0):
             save(stage, optimizer, state, rt, writer, val, wait=last or stop)

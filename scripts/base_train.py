@@ -8,7 +8,7 @@ Pretrain a model from nothing: predict the next token of documents.
 """
 from dataclasses import asdict, dataclass
 
-from nanochat import runtime, scaling, train
+from nanochat import fp8, runtime, scaling, train
 from nanochat.attention import training_backend
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, log, mix_seed, run, setup_logging
@@ -34,6 +34,7 @@ class Config(train.RunFlags):
     unembedding_lr: float = option(0.004, "AdamW's for the head, at width 768")
     weight_decay: float | None = option(None, "decoupled weight decay on the matrices (default: from the depth)")
     warmdown_frac: float | None = option(None, "last share of the steps, over which learning rates fall (default: so too)")
+    fp8: bool = option(False, "the blocks' products in 8 bits, for GPUs that have them (H100, 4090, ...)")
     eval_every: int = option(250, "steps between validations (0: only at the end)")
     eval_tokens: int = option(0, "validation tokens (0: 20 batches)")
     seed: int = option(0, "of the initial weights")
@@ -59,14 +60,20 @@ def main(argv=None):
     warmdown = plan.warmdown_frac if config.warmdown_frac is None else config.warmdown_frac
     if batch_tokens % config.sequence_len:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of --sequence_len={config.sequence_len}.")
-    log.info(f"d{config.depth} on {rt}: {scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, "
-             f"{steps:,} steps of {batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
+    if config.fp8:
+        fp8.check(rt.device, {"--sequence_len": config.sequence_len, "n_embd": model_config.n_embd,
+                              "of the keys": model_config.n_kv_head * model_config.head_dim})
+    log.info(f"d{config.depth} on {rt}{', fp8' * config.fp8}: "
+             f"{scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, {steps:,} steps of "
+             f"{batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
              f"{training_backend(rt.device.type, config.sequence_len).__name__}")
     if config.dry_run:
         return
     rows, val_rows = _rows(config, tokenizer, rt)
     model = GPT(model_config, rt.dtype).to(rt.device)
     model.init_weights(mix_seed("init", config.seed))
+    if config.fp8:
+        fp8.convert(model)
     optimizer = train.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
                                      decay, plan.lr_factor)
     rows_per_step = batch_tokens // config.sequence_len
@@ -83,7 +90,8 @@ def main(argv=None):
         batches=lambda start: iter(StepBatches(rows, rows_per_step, at_a_time, rt.rank, rt.world_size, start_step=start)),
         schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=warmdown, final=plan.final_lr),
                                scaling.muon_momentum(step, steps)),
-        identity={"dataset": config.dataset, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens},
+        identity={"dataset": config.dataset, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens,
+                  "fp8": config.fp8},
         meta={**common, "dataset": config.dataset, "config": asdict(config)},
         evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, at_a_time, rt, val_count)},
         eval_every=config.eval_every, **config.for_stage("base", config.tag or f"d{config.depth}"))

@@ -19,7 +19,7 @@ from nanochat.inventory import code_files, code_size
 # What is imported from where. A module may import from lower levels, and from its own level only what PEERS allows.
 LEVELS = {
     0: "common cli",
-    1: "runtime attention elementwise gpt loss optim scaling sampling tokenizer hub sandbox sandbox_child "
+    1: "runtime attention elementwise fp8 gpt loss optim scaling sampling tokenizer hub sandbox sandbox_child "
        "kindergarten inventory markdown plots metrics kv_cache",
     2: "dataset token_shards dataloader chat_format tools checkpoint engine loss_eval core_eval tasks "
        "overlap runner sequence",
