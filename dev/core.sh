@@ -24,4 +24,4 @@ stage base_train_d6  python -m scripts.base_train --depth=6 --tag=core_d6 --num_
 stage base_eval_d4   python -m scripts.base_eval --max_per_task=500 --download --tag=core_d4
 stage base_eval_d6   python -m scripts.base_eval --max_per_task=500 --download --tag=core_d6
 stage compare        python -m scripts.chat_eval --compare=core@core_d4,core@core_d6
-stage control_d6     python -m scripts.base_eval --max_per_task=500 --control --tag=core_d6
+stage control_d6     python -m scripts.base_eval --max_per_task=200 --control --tag=core_d6

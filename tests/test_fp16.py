@@ -228,7 +228,6 @@ def test_a_card_without_bf16_takes_fp16_where_that_is_fast(monkeypatch, capabili
 def test_finetuning_and_reinforcement_learning_run_in_fp16(base, monkeypatch):
     from tiny import save_tiny_checkpoint
 
-    from nanochat import runner
     from scripts import chat_rl, chat_sft
     monkeypatch.setenv("NANOCHAT_DTYPE", "float16")
     save_tiny_checkpoint("base", "kindergarten", 128)
