@@ -148,7 +148,7 @@ class ChatRows(_Rows):
             progress.update()
         progress.close()
         if self.cut:
-            log.info(f"{self.cut:,} of {len(conversations):,} conversations are longer than {capacity} tokens and were cut")
+            log.info(f"{self.cut:,} of {len(conversations):,} conversations were cut to {capacity} tokens")
         offsets = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
         self.tokens, self.mask = np.concatenate(tokens), np.concatenate(masks)
         super().__init__([self], [pack(offsets, capacity, crop=False, seed=seed)], sequence_len)

@@ -14,8 +14,8 @@ NOT_OURS = ("build", "report.md", "report_files")           # made by running it
 
 def code_files(root=ROOT):
     """[(path, whether a reader must read it)] of the code's own text files."""
-    tops = sorted(root.iterdir()) if (root / "pyproject.toml").exists() else [root / "nanochat", root / "scripts"]
-    tops = [top for top in tops if top.name == ".ci" or top.name[0] != "." and top.name not in NOT_OURS]
+    tops = [top for top in sorted(root.iterdir())
+            if top.name == ".ci" or top.name[0] != "." and top.name not in NOT_OURS]
     return [(path, top.name not in ASIDE) for top in tops for path in [top, *sorted(top.rglob("*"))]
             if path.suffix in SUFFIXES or path.parent.name == ".ci"]
 
@@ -30,11 +30,9 @@ def code_size(root=ROOT):
 
 
 def dependencies(root=ROOT):
-    """Names of the packages that pyproject.toml asks for, without the extras; [] where there is no such file."""
-    path = root / "pyproject.toml"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    wanted = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
-    return re.findall(r'"([A-Za-z0-9_.-]+)', wanted[1]) if wanted else []
+    """Names of the packages that pyproject.toml asks for, without the extras."""
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    return re.findall(r'"([\w.-]+)', re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1])
 
 
 def hardware():

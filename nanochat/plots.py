@@ -46,7 +46,8 @@ def draw(records, path):
         dense = key in ("loss", "reward") and len(steps) > 20
         if dense:
             axis.plot(steps, values, color="#9ab8d8", linewidth=0.8)
-        axis.plot(steps, _smooth(values) if dense else values, color="#1f4e79", marker=None if dense else "o", markersize=3)
+        smooth, marker = (_smooth(values), None) if dense else (values, "o")
+        axis.plot(steps, smooth, color="#1f4e79", marker=marker, markersize=3)
         axis.set(xlabel="optimizer step", ylabel=UNITS[key])
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

@@ -7,7 +7,6 @@ The report card: report/results/*.json and logs/*.jsonl in, report.md with curve
 A dash's footnote says why a number was not measured. Errors are 95 % intervals: Wilson's for one score, Newcombe's for
 the difference of two (1998, method 10), which holds near 0 and 100 % too.
 """
-import collections
 import datetime
 import itertools
 import math
@@ -83,7 +82,7 @@ def title(task):
 
 
 def skipped(result):
-    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", with TASK for the task's name."""
+    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", with TASK for its name."""
     found = [re.match(r"skipped:? (?:(\w+): )?(.*)", note, re.DOTALL) for note in result["notes"]]
     return [(match[1] or "", match[2].replace(match[1] or "\0", "TASK")) for match in found if match]
 
@@ -180,7 +179,7 @@ NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little wh
 
 def metric_rows(name, metrics):
     """[(label, value)] of the plain numbers among the metrics of stage `name`."""
-    hidden = {"log", "chatcore"} | (AS_BEFORE if name != "base_train" else set()) | (NOT_RL if name == "chat_rl" else set())
+    hidden = {"log", "chatcore", *(AS_BEFORE if name != "base_train" else ()), *(NOT_RL if name == "chat_rl" else ())}
     rows = []
     for key in sorted(metrics.keys() - hidden, key=[*LABELS, *metrics].index):
         label, write = LABELS.get(key, (key.replace("_", " "), human))
@@ -196,7 +195,8 @@ def _tokenizer_table(rows):
         if any(row.get(key) for row in rows):
             header += [f"{label} tokens", "more than ours"]
             for line, row in zip(lines, rows):
-                line += [f"{row[key]:,}", f"{row[key] / max(row['tokens'], 1) - 1:+.1%}"] if row.get(key) else ["-", "-"]
+                theirs = row.get(key)
+                line += [f"{theirs:,}", f"{theirs / max(row['tokens'], 1) - 1:+.1%}"] if theirs else ["-", "-"]
     return table(header, lines)
 
 
@@ -210,8 +210,8 @@ def _core_table(metrics):
 
 
 def _chat_section(metrics):
-    tasks = metrics.get("tasks") or {}
-    return [f"{len(tasks)} tasks, {sum(t['n'] for t in tasks.values()):,} questions; the scores are in the summary.", ""]
+    sizes = [task["n"] for task in (metrics.get("tasks") or {}).values()]
+    return [f"{len(sizes)} tasks, {sum(sizes):,} questions; the scores are in the summary.", ""]
 
 
 def difference(before, after):
@@ -276,7 +276,7 @@ def _headline(results, stages_s):
 
 
 def _where(results):
-    versions = collections.ChainMap(*(r["versions"] for r in reversed(results.values())))
+    versions = {name: version for r in results.values() for name, version in r["versions"].items()}
     devices = sorted({str(r["device"]) for r in results.values()} - {"cpu"})
     commits = sorted({r["commit"] for r in results.values()})
     return table(["", ""], [("date", time.strftime("%Y-%m-%d %H:%M")), ("commit", ", ".join(commits)),
@@ -306,9 +306,9 @@ def _skipped(results):
 
 
 def render(results, pictures):
-    stages_s = sum(result["wall_s"] for result in results.values())
-    spent = [[STAGES.get(name, name), duration(result["wall_s"]), f"{result['wall_s'] / max(stages_s, 1e-9):.0%}"]
-             for name, result in results.items()]
+    stages_s = sum(r["wall_s"] for r in results.values())
+    spent = [[STAGES.get(name, name), duration(r["wall_s"]), f"{r['wall_s'] / max(stages_s, 1e-9):.0%}"]
+             for name, r in results.items()]
     return "\n".join([
         "# nanochat report card", "", *_headline(results, stages_s), "## Summary", "", *summary(results), "",
         "## Stages", "", *itertools.chain(*(section(name, results, pictures) for name in results)),

@@ -18,9 +18,6 @@ MAX_FRAME = 8 << 20
 ERROR_CHARS = 2000
 
 # ---- system calls
-# syscalls.txt: verdict, name, number on x86_64 and aarch64. "pretended" succeeds and is not done: Landlock does not
-# cover it and shutil.copy() must not fail over it; "missing" makes libc take the older call; "itself" and "limits" may
-# only aim at the process itself; "thread" may make threads, no processes. Unknown machines get no filter.
 with open(os.path.join(os.path.dirname(__file__), "syscalls.txt"), encoding="ascii") as _file:
     _CALLS = [line.split() for line in _file if line[0] != "#"]
 _MACHINES = {"x86_64": (2, 0xC000003E), "aarch64": (3, 0xC00000B7)}

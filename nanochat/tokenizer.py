@@ -93,7 +93,7 @@ class Tokenizer:
             raise MissingArtifact("tokenizer", path, "python -m scripts.tok_train")
         kept = read_json(path)
         if not isinstance(kept, dict) or kept.pop("hash", "") != _digest(kept) or kept["format"] != FORMAT:
-            raise DataError(f"{path} is damaged: its contents do not match its own hash, or its format is not {FORMAT}. "
+            raise DataError(f"{path} is damaged: it does not match its own hash, or is no {FORMAT}. "
                             "Make it again with: python -m scripts.tok_train")
         return cls(map(base64.b64decode, kept["tokens"]), kept["special"], kept["pattern"])
 

@@ -17,12 +17,12 @@ import zipfile
 from dataclasses import asdict, dataclass
 
 from nanochat import chat_eval, core_eval, overlap, runtime
+from nanochat.chat_format import message_parts
 from nanochat.checkpoint import ModelFlags, find, load_model
 from nanochat.cli import at_least, option, parse
 from nanochat.common import DataError, Progress, atomic_dir, base_dir, log, run, save_result, setup_logging
 from nanochat.dataset import DATASETS, iter_texts, shards
 from nanochat.tasks import TASKS, training_conversations
-from nanochat.chat_format import message_parts
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 
