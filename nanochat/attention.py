@@ -2,10 +2,15 @@
 Causal attention behind one function; the SDPA reference is always there and a test compares whatever is faster.
 
 PyTorch's fused CPU kernel has a slow backward at short context, where batched products over blocks of queries (each
-sees only the keys up to its end) win by a wide margin.
+sees only the keys up to its end) win by a wide margin. On CUDA training tries PyTorch's fused kernels and takes the fastest.
 """
+import math
+import time
+import warnings
+
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 BLOCK = 128  # queries at a time
 BLOCKED_MAX_T = 1024  # beyond, the scores kept cost more memory than the speed is worth
@@ -71,9 +76,61 @@ def blocked(q, k, v):
     return _Blocked.apply(q, k, v, D ** -0.5).view(B, H, T, D).transpose(1, 2)
 
 
+def _only(backend):
+    def attend(q, k, v):
+        with sdpa_kernel(backend):
+            return sdpa(q, k, v)
+    return attend
+
+
+KERNELS = {"cudnn": _only(SDPBackend.CUDNN_ATTENTION), "flash": _only(SDPBackend.FLASH_ATTENTION),
+           "efficient": _only(SDPBackend.EFFICIENT_ATTENTION)}
+_fastest = {}  # device type -> what `choose` found
+
+
+def seconds(attend, q, k, v, calls=5):
+    """Of one call, forward and backward, after two to warm up; RuntimeError where this kernel cannot."""
+    device, start = torch.get_device_module(q.device), 0.0
+    for call in range(calls + 2):
+        if call == 2:
+            device.synchronize()
+            start = time.perf_counter()
+        torch.autograd.grad(attend(q, k, v), (q, k, v), q.detach())
+    device.synchronize()
+    return (time.perf_counter() - start) / calls
+
+
+def probe(device, dtype, rows, config, kernels):
+    """{name: seconds} of those of `kernels` that work on `rows` rows of a model's shape, infinite for the others."""
+    (q, k, v), found = (torch.randn(rows, config.sequence_len, heads, config.head_dim, device=device, dtype=dtype,
+                                    requires_grad=True) for heads in (config.n_head, *[config.n_kv_head] * 2)), {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's reasons against a kernel, a dozen lines
+        for name, attend in kernels.items():
+            try:
+                found[name] = seconds(attend, q, k, v)
+            except RuntimeError:
+                found[name] = math.inf
+    return found
+
+
+def choose(device, dtype, rows, config, kernels=None):
+    """Let training use the fastest of `kernels` ({name: f(q, k, v)}, by default CUDA's); returns the choice in words."""
+    kernels = kernels or (KERNELS if device.type == "cuda" else {})
+    found = probe(device, dtype, rows, config, kernels)
+    name = min(found, key=found.get, default=None)
+    if name is None or math.isinf(found[name]):
+        _fastest.pop(device.type, None)
+        return training_backend(device.type, config.sequence_len).__name__
+    _fastest[device.type] = kernels[name]
+    return f"{name} (forward and backward: {', '.join(f'{n} {s * 1e3:.3g} ms' for n, s in found.items())})"
+
+
 def training_backend(device_type, T):
-    """The fastest on rows of T tokens, as measured in dev/LOG.md."""
-    return blocked if device_type == "cpu" and T <= BLOCKED_MAX_T else sdpa
+    """The fastest on rows of T tokens: on a CPU, unless compiled, by dev/LOG.md's measurements, else what `choose` found."""
+    if device_type == "cpu" and T <= BLOCKED_MAX_T and not torch.compiler.is_compiling():
+        return blocked
+    return _fastest.get(device_type, sdpa)
 
 
 def attention(q, k, v, positions=None):

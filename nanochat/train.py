@@ -23,6 +23,8 @@ from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progre
                              base_dir, log, run_lock, save_result)
 from nanochat.optim import Group, MuonAdamW
 
+COMPILED_ON, COMPILE = ("cuda",), {"fullgraph": True, "dynamic": False}  # on a CPU the minute is not worth it (dev/LOG.md)
+
 
 @dataclass
 class RunFlags:
@@ -83,6 +85,7 @@ class Stage:
     keep: int = 2  # and these: RunFlags
     skip_nonfinite: int = 0
     resume_anyway: bool = False
+    compile: bool = False  # the loss, on CUDA; wants micro-batches of one shape
     extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
 
 
@@ -94,17 +97,36 @@ def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0
                       Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay)], rt)
 
 
-def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
+def loss_function(stage, model, optimizer, rt, batch):
+    """model.loss; where the stage wants it compiled, as one graph for the shape of `batch`, which tries it out."""
+    if not stage.compile or rt.device.type not in COMPILED_ON:
+        return model.loss
+    start, here, compiled = time.monotonic(), batch.to(rt.device), torch.compile(model.loss, **COMPILE)
+    try:
+        compiled(here.inputs, here.targets, here.weight).backward()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as e:
+        why = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
+        log.warning(f"this torch cannot compile the model ({why}); going on uncompiled, which is slower")
+        return model.loss
+    finally:
+        optimizer.zero_grad()
+    log.info(f"compiled in {time.monotonic() - start:.0f} s")
+    return compiled
+
+
+def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
     """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop).
 
-    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. Every
-    rank must call.
+    loss_of(inputs, targets, weight) is `GPT.loss`, perhaps compiled. Where something is not finite nothing is
+    applied: raises NanochatError, or with `may_skip` gives NaN for both. Every rank must call.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
     for batch in batches:
         here = batch.to(rt.device)
-        loss = model.loss(here.inputs, here.targets, here.weight) / batch.count
+        loss = loss_of(here.inputs, here.targets, here.weight) / batch.count
         loss.backward()
         total[0] += loss.detach()
     local = total[0].item()
@@ -218,10 +240,14 @@ def _evaluate(stage, model, state):
 
 
 def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
-    start = time.monotonic()
+    loss_of, start = None, time.monotonic()
     for step, micro in batches:
+        if loss_of is None:
+            begun = time.monotonic()
+            loss_of = loss_function(stage, model, optimizer, rt, micro[0] if micro else None)
+            start += time.monotonic() - begun  # a step's time is without compiling
         factor, momentum = stage.schedule(step)
-        loss, norm, stop = train_step(model, optimizer, micro, rt, factor, momentum, bool(asked),
+        loss, norm, stop = train_step(loss_of, optimizer, micro, rt, factor, momentum, bool(asked),
                                       state.skipped < stage.skip_nonfinite)
         seconds, tokens = time.monotonic() - start, sum(b.inputs.numel() for b in micro) * rt.world_size
         state.record(loss, tokens, seconds)

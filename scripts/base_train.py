@@ -9,7 +9,7 @@ Pretrain a model from nothing: predict the next token of documents.
 from dataclasses import asdict, dataclass
 
 from nanochat import runtime, scaling, train
-from nanochat.attention import training_backend
+from nanochat.attention import choose
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, log, mix_seed, run, setup_logging
 from nanochat.dataloader import StepBatches, TextRows, prepare_tokens
@@ -36,6 +36,7 @@ class Config(train.RunFlags):
     warmdown_frac: float | None = option(None, "last share of the steps, over which learning rates fall (default: so too)")
     eval_every: int = option(250, "steps between validations (0: only at the end)")
     eval_tokens: int = option(0, "validation tokens (0: 20 batches)")
+    compile: bool = option(True, "compile the model on CUDA: a minute at the start")
     seed: int = option(0, "of the initial weights")
 
     def __post_init__(self):
@@ -59,9 +60,12 @@ def main(argv=None):
     warmdown = plan.warmdown_frac if config.warmdown_frac is None else config.warmdown_frac
     if batch_tokens % config.sequence_len:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of --sequence_len={config.sequence_len}.")
+    rows_per_step = batch_tokens // config.sequence_len
+    at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, config.sequence_len,
+                                                                   rows_per_step // rt.world_size)
     log.info(f"d{config.depth} on {rt}: {scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, "
              f"{steps:,} steps of {batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
-             f"{training_backend(rt.device.type, config.sequence_len).__name__}")
+             f"{choose(rt.device, rt.dtype, at_a_time, model_config)}")
     if config.dry_run:
         return
     rows, val_rows = _rows(config, tokenizer, rt)
@@ -69,9 +73,6 @@ def main(argv=None):
     model.init_weights(mix_seed("init", config.seed))
     optimizer = train.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
                                      decay, plan.lr_factor)
-    rows_per_step = batch_tokens // config.sequence_len
-    at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, config.sequence_len,
-                                                                   rows_per_step // rt.world_size)
     if steps * rows_per_step > len(rows):
         log.info(f"the training shards on this machine hold {len(rows):,} rows: they will be read "
                  f"{steps * rows_per_step / len(rows):.1f} times. More: python -m nanochat.dataset")
@@ -86,7 +87,7 @@ def main(argv=None):
         identity={"dataset": config.dataset, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens},
         meta={**common, "dataset": config.dataset, "config": asdict(config)},
         evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, at_a_time, rt, val_count)},
-        eval_every=config.eval_every, **config.for_stage("base", config.tag or f"d{config.depth}"))
+        eval_every=config.eval_every, compile=config.compile, **config.for_stage("base", config.tag or f"d{config.depth}"))
     train.run_locked(stage, model, optimizer, rt, config, "base_train")
 
 
