@@ -124,9 +124,8 @@ def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, 
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
-    for batch in batches:
-        here = batch.to(rt.device)
-        loss = loss_of(here.inputs, here.targets, here.weight) / batch.count
+    for here in [batch.to(rt.device) for batch in batches]:  # all before the first: a copy waits for what was asked before
+        loss = loss_of(here.inputs, here.targets, here.weight) / here.count
         loss.backward()
         total[0] += loss.detach()
     local = total[0].item()
