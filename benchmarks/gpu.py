@@ -120,14 +120,17 @@ def random_batches(config, rows):
                   float(config.accumulate * rows * config.sequence_len), [0]) for t in tokens.split(rows)]
 
 
-def ours(config, rt, depth, rows, how, kernel=""):
-    """(step(), notes, the optimizer's part of a step alone)."""
-    chosen = attention.choose(rt.device, rt.dtype, rows, config.model(depth),
-                              {kernel: attention.KERNELS[kernel]} if kernel else None)
-    if kernel and not chosen.startswith(kernel):
-        raise NanochatError(f"{kernel} attention refuses this shape here")
+def ours(config, rt, depth, rows, how, extra=""):
+    """(step(), attention's name, the optimizer's part of a step alone); extra: fp8, or the kernel that attention must take."""
+    kernel = {name: run for name, run in attention.KERNELS.items() if name == extra}
+    chosen = attention.choose(rt.device, rt.dtype, rows, config.model(depth), kernel or None)
+    if kernel and not chosen.startswith(extra):
+        raise NanochatError(f"{extra} attention refuses this shape here")
     model = GPT(config.model(depth), rt.dtype).to(rt.device)
     model.init_weights()
+    if extra == "fp8":
+        from nanochat import fp8
+        fp8.convert(model)
     optimizer, micro = train.make_optimizer(model, rt), random_batches(config, rows)
     train.COMPILED_ON, train.COMPILE["backend"] = (rt.device.type,), config.compiler
     loss_of = train.loss_function(SimpleNamespace(compile=how == "compiled"), model, optimizer, rt, micro[0])
@@ -298,6 +301,8 @@ def candidates(depths, config):
     peers = find_spec("transformers") is not None
     for depth in depths:
         yield from (f"{depth} nanochat {how}" for how in ("compiled", "eager"))
+        if find_spec("nanochat.fp8"):
+            yield f"{depth} nanochat compiled fp8"
         if depth == depths[0] and not config.quick:
             yield from (f"{depth} nanochat compiled {kernel}" for kernel in attention.KERNELS)
         if peers:

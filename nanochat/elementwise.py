@@ -2,7 +2,7 @@
 RMSNorm and rotary positions, the two operations beside matrix products in a Transformer's layers.
 
 On a CPU autograd makes some twenty passes over memory of them; the backward passes by hand below make half as many. The
-plain functions are the reference, and what everything but training on a CPU runs: a compiler fuses them itself.
+plain functions are the reference, and what everything but training on a CPU runs; compilers fuse them.
 """
 import torch
 import torch.nn.functional as F

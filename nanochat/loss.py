@@ -2,8 +2,7 @@
 The last layer and the loss as one operation: linear, softcap, cross-entropy, without ever holding all logits.
 
 Tokens are taken in chunks, and each chunk's gradient is computed in the same visit, while its logits are warm (the idea
-of Liger Kernel, arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118). What runs eagerly writes in place; a
-compiler gets the same without such writes, and fuses it.
+of Liger Kernel, arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118).
 """
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MiB in fp32, about a CPU's
 
 
 def chunk_tokens(hidden, head):
-    """How many of hidden (N, C) make a chunk: elsewhere than on a CPU a sixteenth at least, as small products waste a GPU."""
+    """How many of hidden (N, C) make a chunk; a GPU takes a sixteenth at least, as small products waste it."""
     return max(1, CHUNK_ELEMENTS // head.size(0), 0 if hidden.device.type == "cpu" else -(-hidden.size(0) // 16))
 
 
@@ -65,7 +64,7 @@ def _eager(hidden, head, targets, weight, softcap):
 
 
 def _traced(hidden, head, targets, weight, softcap):
-    """`_eager` for a compiler: two passes over a chunk's logits, one for the loss and one for their gradient."""
+    """`_eager` without writes in place, for a compiler: it makes two passes over a chunk's logits of this."""
     vocabulary = torch.arange(head.size(0), device=head.device)
     total, d_hidden, d_head = 0.0, [], 0.0
     for h, t, w in zip(*(x.split(chunk_tokens(hidden, head)) for x in (hidden, targets[:, None], weight[:, None]))):

@@ -98,7 +98,7 @@ def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0
 
 
 def loss_function(stage, model, optimizer, rt, batch):
-    """model.loss; where the stage wants it compiled, as one graph for the shape of `batch`, which tries it out."""
+    """model.loss, where the stage wants it compiled as one graph for the shape of `batch`, which tries it out."""
     if not stage.compile or rt.device.type not in COMPILED_ON:
         return model.loss
     start, here, compiled = time.monotonic(), batch.to(rt.device), torch.compile(model.loss, **COMPILE)
@@ -108,7 +108,7 @@ def loss_function(stage, model, optimizer, rt, batch):
         raise
     except Exception as e:
         why = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
-        log.warning(f"this torch cannot compile the model ({why}); going on uncompiled, which is slower")
+        log.warning(f"this torch cannot compile the model ({why}); going on uncompiled")
         return model.loss
     finally:
         optimizer.zero_grad()
@@ -124,7 +124,7 @@ def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, 
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
-    for here in [batch.to(rt.device) for batch in batches]:  # all before the first: a copy waits for what was asked before
+    for here in [batch.to(rt.device) for batch in batches]:  # a copy would wait for the work before it
         loss = loss_of(here.inputs, here.targets, here.weight) / here.count
         loss.backward()
         total[0] += loss.detach()
