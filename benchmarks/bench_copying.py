@@ -67,7 +67,7 @@ def curve(config, key_offset, match, seed):
         tokens, repeated = lists(rng, config)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         weight = torch.ones(inputs.shape)
-        train.train_step(model, optimizer, [Batch(inputs, targets, weight, float(weight.sum()), [0])], rt, 1.0,
+        train.train_step(model.loss, optimizer, [Batch(inputs, targets, weight, float(weight.sum()), [0])], rt, 1.0,
                          scaling.muon_momentum(step, config.steps))
         if (step + 1) % EVERY == 0:
             nll = model.token_nll(inputs, targets) * repeated[:, 1:]

@@ -63,7 +63,7 @@ def fast(model, dtype):
 
     def step(inputs, targets, factor):
         micro = Batch(inputs, targets, torch.ones(inputs.shape), float(inputs.numel()), [0])
-        return train.train_step(model, optimizer, [micro], rt, factor, MOMENTUM)[0]
+        return train.train_step(model.loss, optimizer, [micro], rt, factor, MOMENTUM)[0]
     return step
 
 

@@ -2,10 +2,16 @@
 Causal attention behind one function; the SDPA reference is always there and a test compares whatever is faster.
 
 PyTorch's fused CPU kernel has a slow backward at short context, where batched products over blocks of queries (each
-sees only the keys up to its end) win by a wide margin.
+sees only the keys up to its end) win by a wide margin. Training on CUDA tries its kernels out.
 """
+import contextlib
+import math
+import time
+import warnings
+
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 BLOCK = 128  # queries at a time
 BLOCKED_MAX_T = 1024  # beyond, the scores kept cost more memory than the speed is worth
@@ -16,15 +22,11 @@ def sdpa(q, k, v, positions=None):
 
     positions None: plain causal self-attention with S == T. Returns (B, T, H, D).
     """
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    q, k, v, mask = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None
+    if positions is not None:
+        mask = torch.arange(k.size(2), device=k.device) <= positions[:, None, :, None]  # (B, 1, T, S)
     gqa = q.size(1) != k.size(1)
-    if positions is None:
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
-    else:
-        keys = torch.arange(k.size(2), device=k.device)
-        mask = keys[None, None, None, :] <= positions[:, None, :, None]  # (B, 1, T, S)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
-    return y.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=gqa).transpose(1, 2)
 
 
 class _Blocked(torch.autograd.Function):
@@ -71,9 +73,59 @@ def blocked(q, k, v):
     return _Blocked.apply(q, k, v, D ** -0.5).view(B, H, T, D).transpose(1, 2)
 
 
+def _only(backend):
+    def attend(q, k, v):
+        with sdpa_kernel(backend):
+            return sdpa(q, k, v)
+    return attend
+
+
+KERNELS = {name: _only(getattr(SDPBackend, f"{name.upper()}_ATTENTION")) for name in ("cudnn", "flash", "efficient")}
+_fastest = {}  # device type -> what `choose` found
+
+
+def seconds(attend, q, k, v, calls=5):
+    """Of one call, forward and backward, after two to warm up."""
+    finish = torch.get_device_module(q.device).synchronize
+    for call in range(-2, calls):
+        if call == 0:
+            finish()
+            start = time.perf_counter()
+        torch.autograd.grad(attend(q, k, v), (q, k, v), q.detach())
+    finish()
+    return (time.perf_counter() - start) / calls
+
+
+def probe(device, dtype, rows, config, kernels):
+    """{name: seconds} of `kernels` on `rows` rows of a model's shape, infinite for those that cannot."""
+    q, k, v = (torch.randn(rows, config.sequence_len, heads, config.head_dim, device=device, dtype=dtype, requires_grad=True)
+               for heads in (config.n_head, config.n_kv_head, config.n_kv_head))
+    found = dict.fromkeys(kernels, math.inf)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's reasons against a kernel, a dozen lines
+        for name, attend in kernels.items():
+            with contextlib.suppress(RuntimeError):
+                found[name] = seconds(attend, q, k, v)
+    return found
+
+
+def choose(device, dtype, rows, config, kernels=None):
+    """Let training use the fastest of `kernels` ({name: f(q, k, v)}, by default CUDA's); returns the choice in words."""
+    kernels = kernels or (KERNELS if device.type == "cuda" else {})
+    found = probe(device, dtype, rows, config, kernels)
+    _fastest.pop(device.type, None)
+    if min(found.values(), default=math.inf) == math.inf:
+        return training_backend(device.type, config.sequence_len).__name__
+    name = min(found, key=found.get)
+    _fastest[device.type] = kernels[name]
+    return f"{name} ({', '.join(f'{n} {s * 1e3:.3g} ms' for n, s in found.items())})"
+
+
 def training_backend(device_type, T):
-    """The fastest on rows of T tokens, as measured in dev/LOG.md."""
-    return blocked if device_type == "cpu" and T <= BLOCKED_MAX_T else sdpa
+    """The fastest on rows of T tokens: what `choose` found, or as measured in dev/LOG.md."""
+    if device_type == "cpu" and T <= BLOCKED_MAX_T and not torch.compiler.is_compiling():
+        return blocked
+    return _fastest.get(device_type, sdpa)
 
 
 def attention(q, k, v, positions=None):

@@ -2,7 +2,7 @@
 RMSNorm and rotary positions, the two operations beside matrix products in a Transformer's layers.
 
 On a CPU autograd makes some twenty passes over memory of them; the backward passes by hand below make half as many. The
-plain functions are the reference, and what everything but training on a CPU runs.
+plain functions are the reference, and what everything but training on a CPU runs; compilers fuse them.
 """
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,8 @@ def plain_rotate_norm(x, cos, sin, gain=1.0):
 
 
 def _by_hand(x):
-    return x.device.type == "cpu" and x.requires_grad and torch.is_grad_enabled()
+    wanted = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return wanted and x.requires_grad and torch.is_grad_enabled()
 
 
 def norm(x):

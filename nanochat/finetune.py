@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from nanochat import checkpoint, runtime, scaling, train
+from nanochat.attention import choose
 from nanochat.cli import at_least, option
 from nanochat.common import UsageError, log, setup_logging
 from nanochat.dataloader import ChatRows, StepBatches, collate
@@ -33,6 +34,7 @@ class FinetuneConfig(train.RunFlags):
     lr_scale: float = option(1.0, "factor on pretraining's learning rates")
     warmdown_frac: float = option(1.0, "last share of the steps, over which learning rates fall to zero")
     eval_every: int = option(0, "steps between validations (0: only at the end)")
+    compile: bool = option(True, "compile the model on CUDA: a minute at the start")
     seed: int = option(0, "of the order of the conversations")
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
@@ -89,7 +91,7 @@ def run(stage_name, title, result, config, real_data):
     at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, T, per_step // rt.world_size)
     steps = config.num_iterations or max(1, round(config.epochs * len(rows) / per_step))
     log.info(f"{title} of {config.source}/{tag} on {rt}: {len(chosen):,} conversations of {data}, {steps:,} steps of "
-             f"{batch_tokens:,} tokens")
+             f"{batch_tokens:,} tokens; attention: {choose(rt.device, rt.dtype, at_a_time, model.config)}")
     if config.dry_run:
         return
     optimizer = optimizer_from(source, model, rt,
@@ -105,7 +107,7 @@ def run(stage_name, title, result, config, real_data):
                   "source": meta["files"]["model.safetensors"]},
         meta={**common, "dataset": meta["dataset"], "data": data, "config": asdict(config)},
         evaluate=lambda: {"val_loss": masked_loss(model, val_rows, at_a_time, rt)},
-        eval_every=config.eval_every, **config.for_stage(stage_name, tag))
+        eval_every=config.eval_every, compile=config.compile, **config.for_stage(stage_name, tag))
     train.run_locked(stage, model, optimizer, rt, config, result)
 
 

@@ -23,6 +23,8 @@ from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progre
                              base_dir, log, run_lock, save_result)
 from nanochat.optim import Group, LossScale, MuonAdamW
 
+COMPILED_ON, COMPILE = ("cuda",), {"fullgraph": True, "dynamic": False}  # on a CPU the minute is not worth it (dev/LOG.md)
+
 
 @dataclass
 class RunFlags:
@@ -83,6 +85,7 @@ class Stage:
     keep: int = 2  # and these: RunFlags
     skip_nonfinite: int = 0
     resume_anyway: bool = False
+    compile: bool = False  # the loss, on CUDA; wants micro-batches of one shape
     extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
 
 
@@ -94,24 +97,44 @@ def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0
                       Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay)], rt)
 
 
-def _backward(model, batch, scale):
+def loss_function(stage, model, optimizer, rt, batch):
+    """model.loss, where the stage wants it compiled as one graph for the shape of `batch`, which tries it out."""
+    if not stage.compile or rt.device.type not in COMPILED_ON:
+        return model.loss
+    start, here, compiled = time.monotonic(), batch.to(rt.device), torch.compile(model.loss, **COMPILE)
+    try:
+        compiled(here.inputs, here.targets, here.weight).backward()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as e:
+        why = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
+        log.warning(f"this torch cannot compile the model ({why}); going on uncompiled")
+        return model.loss
+    finally:
+        optimizer.zero_grad()
+    log.info(f"compiled in {time.monotonic() - start:.0f} s")
+    return compiled
+
+
+def _backward(loss_of, batch, scale):
     """The batch's share of the step's loss, after backward. The scale is in the weights: the loss has fp16 inside."""
     weight, count = (batch.weight * (scale.value / batch.count), 1) if scale else (batch.weight, batch.count)
-    loss = model.loss(batch.inputs, batch.targets, weight) / count
+    loss = loss_of(batch.inputs, batch.targets, weight) / count
     loss.backward()
     return loss.detach() / (scale.value if scale else 1)
 
 
-def train_step(model, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
+def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
     """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop).
 
-    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. In fp16
-    a gradient alone first lowers the loss scale, with inf as norm. Every rank must call.
+    loss_of(inputs, targets, weight) is `GPT.loss`, perhaps compiled. Where something is not finite nothing is applied:
+    raises NanochatError, or with `may_skip` gives NaN for both. In fp16 a gradient alone first lowers the loss scale, with
+    inf as norm. Every rank must call.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
-    for batch in batches:
-        total[0] += _backward(model, batch.to(rt.device), optimizer.scale)
+    for here in [batch.to(rt.device) for batch in batches]:  # a copy would wait for the work before it
+        total[0] += _backward(loss_of, here, optimizer.scale)
     local = total[0].item()
     loss, stopped = runtime.all_reduce_sum(rt, total).tolist()
     norm = optimizer.reduce()
@@ -241,10 +264,14 @@ def _made(loss, norm, state, scale):
 
 
 def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
-    start = time.monotonic()
+    loss_of, start = None, time.monotonic()
     for step, micro in batches:
+        if loss_of is None:
+            begun = time.monotonic()
+            loss_of = loss_function(stage, model, optimizer, rt, micro[0] if micro else None)
+            start += time.monotonic() - begun  # a step's time is without compiling
         factor, momentum = stage.schedule(step)
-        loss, norm, stop = train_step(model, optimizer, micro, rt, factor, momentum, bool(asked),
+        loss, norm, stop = train_step(loss_of, optimizer, micro, rt, factor, momentum, bool(asked),
                                       state.skipped < stage.skip_nonfinite)
         seconds, tokens = time.monotonic() - start, sum(b.inputs.numel() for b in micro) * rt.world_size
         state.record(loss, tokens, seconds)

@@ -9,7 +9,7 @@ Pretrain a model from nothing: predict the next token of documents.
 from dataclasses import asdict, dataclass
 
 from nanochat import fp8, runtime, scaling, train
-from nanochat.attention import training_backend
+from nanochat.attention import choose
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, log, mix_seed, run, setup_logging
 from nanochat.dataloader import StepBatches, TextRows, prepare_tokens
@@ -37,6 +37,7 @@ class Config(train.RunFlags):
     fp8: bool = option(False, "the blocks' products in 8 bits, for GPUs that have them (H100, 4090, ...)")
     eval_every: int = option(250, "steps between validations (0: only at the end)")
     eval_tokens: int = option(0, "validation tokens (0: 20 batches)")
+    compile: bool = option(True, "compile the model on CUDA: a minute at the start")
     seed: int = option(0, "of the initial weights")
 
     def __post_init__(self):
@@ -63,10 +64,13 @@ def main(argv=None):
     if config.fp8:
         fp8.check(rt.device, {"--sequence_len": config.sequence_len, "n_embd": model_config.n_embd,
                               "of the keys": model_config.n_kv_head * model_config.head_dim})
+    rows_per_step = batch_tokens // config.sequence_len
+    at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, config.sequence_len,
+                                                                   rows_per_step // rt.world_size)
     log.info(f"d{config.depth} on {rt}{', fp8' * config.fp8}: "
              f"{scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, {steps:,} steps of "
              f"{batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
-             f"{training_backend(rt.device.type, config.sequence_len).__name__}")
+             f"{choose(rt.device, rt.dtype, at_a_time, model_config)}")
     if config.dry_run:
         return
     rows, val_rows = _rows(config, tokenizer, rt)
@@ -76,9 +80,6 @@ def main(argv=None):
         fp8.convert(model)
     optimizer = train.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
                                      decay, plan.lr_factor)
-    rows_per_step = batch_tokens // config.sequence_len
-    at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, config.sequence_len,
-                                                                   rows_per_step // rt.world_size)
     if steps * rows_per_step > len(rows):
         log.info(f"the training shards on this machine hold {len(rows):,} rows: they will be read "
                  f"{steps * rows_per_step / len(rows):.1f} times. More: python -m nanochat.dataset")
@@ -94,7 +95,7 @@ def main(argv=None):
                   "fp8": config.fp8},
         meta={**common, "dataset": config.dataset, "config": asdict(config)},
         evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, at_a_time, rt, val_count)},
-        eval_every=config.eval_every, **config.for_stage("base", config.tag or f"d{config.depth}"))
+        eval_every=config.eval_every, compile=config.compile, **config.for_stage("base", config.tag or f"d{config.depth}"))
     train.run_locked(stage, model, optimizer, rt, config, "base_train")
 
 

@@ -20,9 +20,8 @@ from nanochat.server import create_app
 
 
 @dataclass
-class Config:
-    source: str | None = option(None, "stage to serve; by default the latest of rl, sft, mid", short="i",
-                                choices=list(checkpoint.SCRIPTS))
+class Config(checkpoint.ModelFlags):
+    source: str = checkpoint.source_flag()
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 is every network")
     port: int = option(8000, "port to listen on; 0 takes a free one")
     api_key: str = option("", "what requests must send as 'Authorization: Bearer <key>'")
@@ -35,9 +34,6 @@ class Config:
     top_k: int = option(50, "for requests that name none; 0 is off")
     deterministic: bool = option(False, "the same seed gives the same answer bit for bit, whoever else asks; slower (CPU)")
     int8: bool = option(False, "weights and activations in 8 bits: faster, a little less exact (CPU)")
-    device: str = option("", "cpu, cuda or mps; empty takes the best there is")
-    tag: str = option("", "name of the run whose checkpoint to load; empty is the newest")
-    step: int | None = option(None, "checkpoint step; by default the newest")
 
     def __post_init__(self):
         if not self.local and not self.api_key and not self.no_auth:
@@ -75,7 +71,7 @@ def main(argv=None):
         if (config.deterministic or config.int8) and rt.device.type != "cpu":
             raise UsageError("--deterministic and --int8 are for a CPU: --device=cpu.")
         source = config.source or checkpoint.newest_chat_stage()
-        model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag or None, config.step)
+        model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag, config.step)
         engine = Engine(model, tokenizer, deterministic=config.deterministic, int8=config.int8)
         hosts = ("127.0.0.1", "localhost", "::1", config.host) if config.local else ()
         app = create_app(engine, model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,

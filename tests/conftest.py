@@ -25,11 +25,11 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     def mark(name, reason):
         for item in items:
-            if name in item.keywords:
+            if item.get_closest_marker(name):           # not item.keywords: they hold the names of folders, too
                 item.add_marker(pytest.mark.skip(reason=reason))
     if not config.getoption("--slow"):
         mark("slow", "slow: runs with --slow")
-    if any("gpu" in item.keywords for item in items):
+    if any(item.get_closest_marker("gpu") for item in items):
         import torch
         if not torch.cuda.is_available():
             mark("gpu", "gpu: no CUDA device here")

@@ -91,9 +91,9 @@ def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_
     from nanochat import rollout, train
     steps, real = [], train.train_step
 
-    def watch(model, optimizer, batches, *more):
+    def watch(loss_of, optimizer, batches, *more):
         steps.append(batches)
-        return real(model, optimizer, batches, *more)
+        return real(loss_of, optimizer, batches, *more)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "train_step", watch)
         patch.setattr(rollout, "make_batches", lambda *args: ([], 0.0))       # no reward: what is left is the anchor
