@@ -15,6 +15,7 @@ import tiktoken
 from nanochat.cli import at_least, option, parse
 from nanochat.common import MissingArtifact, log, run, save_result, setup_logging
 from nanochat.dataset import iter_texts, shards
+from nanochat.markdown import table
 from nanochat.tokenizer import Tokenizer
 
 PEERS = {"gpt2": "gpt2", "gpt4": "cl100k_base"}
@@ -78,17 +79,6 @@ def measure(name, text, tokenizer, peers):
     return {"text": name, "bytes": n_bytes, "tokens": n, "bytes_per_token": round(n_bytes / max(n, 1), 3), **theirs}
 
 
-def show(rows, peers):
-    """Print the table; beside each peer's tokens how much fewer (+) or more (-) are ours."""
-    log.info("text                     bytes   tokens  bytes/token" + "".join(f"{p:>10}    ours" for p in peers))
-    for row in rows:
-        line = f"{row['text'][-20:]:20} {row['bytes']:>9,} {row['tokens']:>8,} {row['bytes_per_token']:>12.2f}"
-        for peer in peers:
-            theirs = row[f"{peer}_tokens"]
-            line += f"{theirs:>10,} {1 - row['tokens'] / max(theirs, 1):>+7.1%}"
-        log.info(line)
-
-
 def main(argv=None):
     config = parse(Config, argv, __doc__)
     setup_logging()
@@ -98,9 +88,9 @@ def main(argv=None):
     peers, missing = load_peers(config.download_s)
     notes += missing
     rows = [measure(name, text, tokenizer, peers) for name, text in texts.items()]
-    show(rows, peers)
-    for note in notes:
-        log.info(note)
+    columns = ["text", "bytes", "tokens", "bytes_per_token", *(f"{peer}_tokens" for peer in peers)]
+    for line in table(columns, [[row[column] for column in columns] for row in rows]) + notes:
+        log.info(line)
     sizes = {"ours": tokenizer.vocab_size, **{peer: encoding.n_vocab for peer, encoding in peers.items()}}
     metrics = {"rows": rows, "vocab_sizes": sizes, "hash": tokenizer.hash}
     save_result("tok_eval", metrics=metrics, config=asdict(config), device="cpu", wall_s=time.monotonic() - start,

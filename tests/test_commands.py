@@ -65,6 +65,10 @@ def check(command):
         assert (ROOT / script).is_file(), f"{command}: there is no {script}"
         allowed = TIERS | {"--fresh", "--help"} if script == "speedrun.sh" else arguments
         assert arguments <= allowed, f"{command}: {arguments - allowed}"
+    elif program == "sbatch":
+        script = next(i for i, word in enumerate(words) if i and not word.startswith("-"))
+        assert (ROOT / words[script]).is_file(), f"{command}: there is no {words[script]}"
+        check_module(command, ["torchrun", "-m", words[script + 1], "--", *words[script + 2:]], "torchrun")
     elif program in ("python", "python3", "torchrun"):
         check_module(command, words, program)
     else:

@@ -99,7 +99,7 @@ def gradients(dtype, scale, count):
     if optimizer.scale:
         optimizer.scale.value = scale
     tokens = torch.randint(64, (2, 17), generator=generator)
-    loss = train._backward(model, Batch(tokens[:, :-1], tokens[:, 1:], torch.ones(2, 16), count, [0]), optimizer.scale)
+    loss = train._backward(model.loss, Batch(tokens[:, :-1], tokens[:, 1:], torch.ones(2, 16), count, [0]), optimizer.scale)
     optimizer.reduce()
     return loss.item(), {name: grad.clone() for b in optimizer.buckets
                          for name, grad in zip(b.names, b._split(b.reduced, b.params))}
