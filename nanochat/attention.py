@@ -1,8 +1,8 @@
 """
-Causal attention behind one function; the SDPA reference is always there and a test compares whatever is faster.
+Causal attention behind one function: SDPA is the reference, with which tests compare whatever is faster.
 
-PyTorch's fused CPU kernel has a slow backward at short context, where batched products over blocks of queries (each
-sees only the keys up to its end) win by a wide margin. Training on CUDA tries its kernels out.
+PyTorch's fused CPU kernel has a slow backward at short context, where products over blocks of queries, each with the
+keys up to its end, win by a wide margin. Training on CUDA tries its kernels out.
 """
 import contextlib
 import math
@@ -30,7 +30,7 @@ def sdpa(q, k, v, positions=None):
 
 
 class _Blocked(torch.autograd.Function):
-    """Causal attention on (N, T, D) over blocks of queries; probabilities are kept."""
+    """On (N, T, D); probabilities are kept."""
 
     @staticmethod
     def forward(ctx, q, k, v, scale):
@@ -51,7 +51,7 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx, d_out):
         q, k, v, *kept = ctx.saved_tensors
         T, d_q, d_k, d_v = q.size(1), torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        add = 0  # the last block sees all keys and so fills their gradients; the others add
+        add = 0  # the last block fills the gradients of all keys, the others add
         for start, p in reversed(list(zip(range(0, T, BLOCK), kept))):
             end = min(start + BLOCK, T)
             d_o = d_out[:, start:end]
@@ -97,7 +97,7 @@ def seconds(attend, q, k, v, calls=5):
 
 
 def probe(device, dtype, rows, config, kernels):
-    """{name: seconds} of `kernels` on `rows` rows of a model's shape, infinite for those that cannot."""
+    """{name: seconds} of `kernels` on `rows` rows, infinite for those that cannot."""
     q, k, v = (torch.randn(rows, config.sequence_len, heads, config.head_dim, device=device, dtype=dtype, requires_grad=True)
                for heads in (config.n_head, config.n_kv_head, config.n_kv_head))
     found = dict.fromkeys(kernels, math.inf)
@@ -110,7 +110,7 @@ def probe(device, dtype, rows, config, kernels):
 
 
 def choose(device, dtype, rows, config, kernels=None):
-    """Let training use the fastest of `kernels` ({name: f(q, k, v)}, by default CUDA's); returns the choice in words."""
+    """Let training use the fastest of `kernels` (by default CUDA's); returns the choice in words."""
     kernels = kernels or (KERNELS if device.type == "cuda" else {})
     found = probe(device, dtype, rows, config, kernels)
     _fastest.pop(device.type, None)
@@ -122,7 +122,7 @@ def choose(device, dtype, rows, config, kernels=None):
 
 
 def training_backend(device_type, T):
-    """The fastest on rows of T tokens: what `choose` found, or as measured in dev/LOG.md."""
+    """What `choose` found, or was fastest in dev/LOG.md."""
     if device_type == "cpu" and T <= BLOCKED_MAX_T and not torch.compiler.is_compiling():
         return blocked
     return _fastest.get(device_type, sdpa)

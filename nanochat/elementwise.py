@@ -1,8 +1,8 @@
 """
 RMSNorm and rotary positions, the two operations beside matrix products in a Transformer's layers.
 
-On a CPU autograd makes some twenty passes over memory of them; the backward passes by hand below make half as many. The
-plain functions are the reference, and what everything but training on a CPU runs; compilers fuse them.
+On a CPU autograd makes some twenty passes over memory of them, the backward passes by hand below half as many. All but
+training on a CPU runs the plain functions, which compilers fuse.
 """
 import torch
 import torch.nn.functional as F
@@ -25,8 +25,8 @@ def plain_rotate_norm(x, cos, sin, gain=1.0):
 
 
 def _by_hand(x):
-    wanted = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    return wanted and x.requires_grad and torch.is_grad_enabled()
+    return (x.device.type == "cpu" and not torch.compiler.is_compiling()
+            and x.requires_grad and torch.is_grad_enabled())
 
 
 def norm(x):
@@ -38,7 +38,7 @@ def rotate_norm(x, cos, sin, gain=1.0):
 
 
 def _inverse_rms(x, gain=1.0):
-    """gain / RMS over the last dimension, which is kept; in x's dtype, computed in float32."""
+    """gain / RMS over the last dimension, computed in float32."""
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     return size.square_().div_(x.size(-1)).add_(torch.finfo(torch.float32).eps).rsqrt_().mul_(gain).to(x.dtype)
 
@@ -72,7 +72,7 @@ def _rotate_into(out, x, cos, sin):
 
 
 class _RotateNorm(torch.autograd.Function):
-    """The result lies in memory head by head, (B, H, T, D), as attention's products want it."""
+    """The result lies in memory as (B, H, T, D), which attention's products want."""
 
     @staticmethod
     def forward(ctx, x, cos, sin, gain):

@@ -1,8 +1,8 @@
 """
 The Transformer: architecture, initialisation, and the counts that scaling laws and reports are made of.
 
-It knows no optimizer, tokenizer, rank or checkpoint. Matrices are in the compute dtype, the embedding in float32, as
-its gradient sums over every occurrence of a word, which bf16 would round away.
+Matrices are in the compute dtype, the embedding in float32: its gradient sums over every occurrence of a word, which
+bf16 would round away.
 """
 from dataclasses import dataclass
 
@@ -53,10 +53,10 @@ class GPTConfig:
 
 
 def offset_keys(k, channels):
-    """k (B, T, H, D) with its last `channels` moved one position on, zeros before.
+    """k (B, T, H, D) with its last `channels` moved one position on.
 
-    A query for its own token finds what came after it before: copying within one layer (partial key offset,
-    KellerJordan/modded-nanogpt pull request 169).
+    A query for its own token finds what came after it before (partial key offset, KellerJordan/modded-nanogpt pull
+    request 169).
     """
     here, moved = k.split([k.size(-1) - channels, channels], dim=-1)
     return torch.cat((here, F.pad(moved[:, :-1], (0, 0, 0, 0, 1, 0))), dim=-1)
@@ -66,17 +66,16 @@ class Attention(nn.Module):
     def __init__(self, config, layer):
         super().__init__()
         self.gain, self.offset_channels = config.max_attn_logit / config.head_dim ** 0.5, config.offset_channels
-        self.layer, self.n_head, self.n_kv_head, self.head_dim = layer, config.n_head, config.n_kv_head, config.head_dim
-        self.c_q = nn.Linear(config.n_embd, config.n_head * config.head_dim, bias=False)
-        self.c_k = nn.Linear(config.n_embd, config.n_kv_head * config.head_dim, bias=False)
-        self.c_v = nn.Linear(config.n_embd, config.n_kv_head * config.head_dim, bias=False)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        self.layer, self.head_dim = layer, config.head_dim
+        width, kv_width = config.n_embd, config.n_kv_head * config.head_dim
+        self.c_q = nn.Linear(width, width, bias=False)
+        self.c_k = nn.Linear(width, kv_width, bias=False)
+        self.c_v = nn.Linear(width, kv_width, bias=False)
+        self.c_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x, rotary, positions, cache):
         B, T, C = x.shape
-        q = self.c_q(x).view(B, T, self.n_head, self.head_dim)
-        k = self.c_k(x).view(B, T, self.n_kv_head, self.head_dim)
-        v = self.c_v(x).view(B, T, self.n_kv_head, self.head_dim)
+        q, k, v = (linear(x).view(B, T, -1, self.head_dim) for linear in (self.c_q, self.c_k, self.c_v))
         q, k = rotate_norm(q, *rotary, self.gain), rotate_norm(k, *rotary)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
@@ -86,13 +85,13 @@ class Attention(nn.Module):
         return self.c_proj(attention(q, k, v, positions).reshape(B, T, C))
 
     def match_keys(self):
-        """Give the offset channels of a key the query's weights: a token looks for itself from the start.
+        """Give the offset channels of a key the query's weights (mimetic initialisation, arXiv 2305.09828).
 
-        Mimetic initialisation, arXiv 2305.09828. Without it the offset taught a small model nothing in 370,000 tokens.
+        Without it the offset taught a small model nothing in 370,000 tokens.
         """
-        D, n = self.head_dim, self.head_dim - self.offset_channels
-        q, k = self.c_q.weight.view(self.n_head, D, -1), self.c_k.weight.view(self.n_kv_head, D, -1)
-        k[:, n:] = q[:: self.n_head // self.n_kv_head, n:]
+        first = self.head_dim - self.offset_channels
+        q, k = (linear.weight.unflatten(0, (-1, self.head_dim)) for linear in (self.c_q, self.c_k))
+        k[:, first:] = q[:: len(q) // len(k), first:]
 
 
 class MLP(nn.Module):
@@ -119,7 +118,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Build it on any device (also meta + to_empty), then call init_weights or load."""
+    """Its weights are undefined before init_weights or a load."""
 
     def __init__(self, config, dtype=torch.float32):
         super().__init__()
@@ -195,11 +194,8 @@ class GPT(nn.Module):
 
     def parameter_groups(self):
         """{"embedding" | "unembedding" | "matrix": [(name, parameter), ...]}."""
-        groups = {"embedding": [], "unembedding": [], "matrix": []}
-        for name, p in self.named_parameters():
-            kind = {"wte.weight": "embedding", "lm_head.weight": "unembedding"}.get(name, "matrix")
-            groups[kind].append((name, p))
-        return groups
+        embedding, *matrices, unembedding = self.named_parameters()
+        return {"embedding": [embedding], "unembedding": [unembedding], "matrix": matrices}
 
     def num_params(self):
         return sum(p.numel() for p in self.parameters())

@@ -1,8 +1,8 @@
 """
 The last layer and the loss as one operation: linear, softcap, cross-entropy, without ever holding all logits.
 
-Tokens are taken in chunks, and each chunk's gradient is computed in the same visit, while its logits are warm (the idea
-of Liger Kernel, arXiv 2410.10989; the softcap is from Gemma 2, arXiv 2408.00118).
+Each chunk's gradient is computed while its logits are warm (the idea of Liger Kernel, arXiv 2410.10989; the softcap is
+from Gemma 2, arXiv 2408.00118).
 """
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MiB in fp32, about a CPU's
 
 
 def chunk_tokens(hidden, head):
-    """How many of hidden (N, C) make a chunk; a GPU takes a sixteenth at least, as small products waste it."""
+    """How many make a chunk; on a GPU, which small products waste, a sixteenth at least."""
     return max(1, CHUNK_ELEMENTS // head.size(0), 0 if hidden.device.type == "cpu" else -(-hidden.size(0) // 16))
 
 
@@ -29,16 +29,15 @@ def reference(hidden, head, targets, weight, softcap):
 def token_nll(hidden, head, targets, softcap):
     """In nats: hidden (N, C), targets (N,) -> float32 (N,). No gradient."""
     step = chunk_tokens(hidden, head)
-    parts = [F.cross_entropy(softcapped_logits(h, head, softcap), t, reduction="none")
-             for h, t in zip(hidden.split(step), targets.split(step))]
-    return torch.cat(parts)
+    return torch.cat([F.cross_entropy(softcapped_logits(h, head, softcap), t, reduction="none")
+                      for h, t in zip(hidden.split(step), targets.split(step))])
 
 
 def _eager(hidden, head, targets, weight, softcap):
     """(loss, its gradients of hidden and, in float32, of head).
 
-    With s = sigmoid(2x / softcap) the logit softcap * tanh(x / softcap) is softcap * (2s - 1), its slope 4s(1 - s): half
-    of tanh's passes over memory. It is bounded, so exp() needs no maximum taken off.
+    With s = sigmoid(2x / softcap) a logit is softcap * (2s - 1), its slope 4s(1 - s): half of tanh's passes over memory.
+    It is bounded, so exp() needs no maximum taken off.
     """
     step = chunk_tokens(hidden, head)
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -64,7 +63,7 @@ def _eager(hidden, head, targets, weight, softcap):
 
 
 def _traced(hidden, head, targets, weight, softcap):
-    """`_eager` without writes in place, for a compiler: it makes two passes over a chunk's logits of this."""
+    """`_eager` without writes in place: a compiler makes two passes over the logits of it."""
     vocabulary = torch.arange(head.size(0), device=head.device)
     total, d_hidden, d_head = 0.0, [], 0.0
     for h, t, w in zip(*(x.split(chunk_tokens(hidden, head)) for x in (hidden, targets[:, None], weight[:, None]))):

@@ -2,9 +2,8 @@
 Muon for the matrices, AdamW for the rest: the update maths and their sharded communication.
 
 Matrices of one shape are a bucket (K, m, n), so that Newton-Schulz is a few batched products; everything else is a flat
-bucket (N,). Each is split along its first dimension over the ranks: gradients are reduce-scattered, each rank updates
-its float32 masters, and the result is gathered straight into the parameters, which are views of the bucket (ZeRO, arXiv
-1910.02054). Gradients are float32 sums: whoever builds the loss divides by the global count.
+bucket (N,). Gradients, summed in float32, are reduce-scattered along its first dimension, each rank updates its float32
+masters, and the result is gathered into the parameters, which are views of the bucket (ZeRO, arXiv 1910.02054).
 """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,7 +22,6 @@ class Group:
     params: list  # [(name, parameter), ...]
     lr: float
     betas: tuple = (0.8, 0.95)
-    eps: float = 1e-10
     weight_decay: float = 0.0
 
 
@@ -74,16 +72,11 @@ class _Bucket:
         self.group, self.rt, self.names = group, rt, [name for name, _ in named]
         params = [p for _, p in named]
         self.shape = params[0].shape if group.kind == "muon" else None
-        device, dtype = params[0].device, params[0].dtype
-        if self.shape is not None:
-            rows = -(-len(params) // rt.world_size) * rt.world_size
-            full = (rows, *self.shape)
-        else:
-            full = (-(-sum(p.numel() for p in params) // rt.world_size) * rt.world_size,)
-        self.values = torch.zeros(full, dtype=dtype, device=device)
-        self.grad = torch.zeros(full, dtype=torch.float32, device=device)
-        self.views = self._split(self.values, params)
-        for p, view, grad in zip(params, self.views, self._split(self.grad, params)):
+        rows = sum(p.numel() for p in params) if self.shape is None else len(params)
+        full = (-(-rows // rt.world_size) * rt.world_size, *(self.shape or ()))
+        self.values = torch.zeros(full, dtype=params[0].dtype, device=params[0].device)
+        self.grad = torch.zeros_like(self.values, dtype=torch.float32)
+        for p, view, grad in zip(params, self._split(self.values, params), self._split(self.grad, params)):
             view.copy_(p.data)
             p.data = view
             p.register_post_accumulate_grad_hook(lambda p, grad=grad: self._collect(p, grad))
@@ -101,8 +94,8 @@ class _Bucket:
     def _split(self, full, like):
         if self.shape is not None:
             return list(full[: len(like)])
-        flat = full[: sum(p.numel() for p in like)].split([p.numel() for p in like])
-        return [piece.view(p.shape) for piece, p in zip(flat, like)]
+        sizes = [p.numel() for p in like]
+        return [piece.view(p.shape) for piece, p in zip(full[: sum(sizes)].split(sizes), like)]
 
     def mine(self, full):
         size = full.size(0) // self.rt.world_size
@@ -110,12 +103,12 @@ class _Bucket:
 
     def named_full(self, shard):
         """{parameter name: tensor} from every rank's `shard`; every rank must call."""
-        full = torch.empty((shard.size(0) * self.rt.world_size, *shard.shape[1:]), dtype=shard.dtype, device=shard.device)
+        full = torch.empty_like(self.grad)
         runtime.all_gather_into(self.rt, full, shard)
         return dict(zip(self.names, self._split(full, self.params)))
 
     def load_shard(self, shard, tensors):
-        full = torch.zeros(self.values.shape, dtype=torch.float32, device=self.values.device)
+        full = torch.zeros_like(self.values, dtype=torch.float32)
         for name, view in zip(self.names, self._split(full, self.params)):
             if name not in tensors or tensors[name].shape != view.shape:
                 raise CheckpointError(f"the checkpoint holds no tensor {name} of shape {tuple(view.shape)}.")
@@ -125,10 +118,9 @@ class _Bucket:
     def muon(self, lr, momentum, weight_decay):
         buffer, grad = self.state["momentum"], self.reduced
         buffer.lerp_(grad, 1 - momentum)
-        update = grad.lerp(buffer, momentum)
         dtype = self.values.dtype
         given = torch.float32 if dtype == torch.float16 else dtype  # it holds small numbers once normalised
-        update = orthogonalize(update.to(given), dtype)
+        update = orthogonalize(grad.lerp(buffer, momentum).to(given), dtype)
         scale = max(1.0, self.shape[0] / self.shape[1]) ** 0.5
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
@@ -138,7 +130,7 @@ class _Bucket:
         avg, avg_sq = self.state["exp_avg"], self.state["exp_avg_sq"]
         avg.lerp_(grad, 1 - beta1)
         avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        root = (avg_sq / (1 - beta2 ** step)).sqrt_().add_(self.group.eps)
+        root = (avg_sq / (1 - beta2 ** step)).sqrt_().add_(1e-10)
         self.master.mul_(1 - lr * self.group.weight_decay).addcdiv_(avg, root, value=-lr / (1 - beta1 ** step))
 
 
@@ -204,11 +196,11 @@ class MuonAdamW:
 
     @torch.no_grad()
     def load(self, masters, state=None, steps=0):
-        """Take masters and optimizer state, saved on any number of ranks; updates the model too."""
+        """Take masters and optimizer state, saved on any number of ranks; the model gets them, too."""
         self.steps = steps
         for bucket in self.buckets:
             bucket.load_shard(bucket.master, masters)
             for key, shard in bucket.state.items() if state is not None else ():
-                prefix = key + "."
-                bucket.load_shard(shard, {n[len(prefix):]: t for n, t in state.items() if n.startswith(prefix)})
+                bucket.load_shard(shard, {name.removeprefix(f"{key}."): t for name, t in state.items()
+                                          if name.startswith(f"{key}.")})
         self._publish()

@@ -1,8 +1,8 @@
 """
 Where the computation runs: rank, device, dtype, and the few collectives the project needs.
 
-The only reader of RANK, WORLD_SIZE, LOCAL_RANK (set by torchrun) and NANOCHAT_DTYPE. On one process every collective is
-the identity, so the callers have no special case.
+The only reader of torchrun's RANK, WORLD_SIZE, LOCAL_RANK and of NANOCHAT_DTYPE. On one process every collective is the
+identity, so the callers have no special case.
 """
 import contextlib
 import ctypes
@@ -25,10 +25,9 @@ HANG_S, ANSWER_S = 600, 10
 
 @dataclass(frozen=True)
 class Runtime:
-    """`dtype` is the compute dtype; master weights are always float32."""
+    """`dtype` is the compute dtype."""
 
     rank: int = 0
-    local_rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
@@ -53,8 +52,7 @@ def _pick_device(wanted, local_rank):
 
 def _pick_dtype(device):
     """bf16 where the hardware multiplies it faster than fp32, else fp16."""
-    wanted = os.environ.get("NANOCHAT_DTYPE")
-    if wanted:
+    if wanted := os.environ.get("NANOCHAT_DTYPE"):
         if wanted not in DTYPES:
             raise UsageError(f"NANOCHAT_DTYPE must be one of {', '.join(DTYPES)}, got {wanted!r}.")
         return DTYPES[wanted]
@@ -80,16 +78,14 @@ def _keep_freed_memory():
     """By default glibc gives every large temporary back to the kernel: about 9 % of a step (dev/LOG.md)."""
     m_trim_threshold, m_mmap_threshold = -1, -3
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+        for option, size in ((m_mmap_threshold, 1 << 30), (m_trim_threshold, (1 << 31) - 1)):
+            ctypes.CDLL(None).mallopt(option, size)
 
 
 def init(device="") -> Runtime:
     """Find the device and, under torchrun, join the process group. Call once, in main."""
-    rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in
-                                    (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))
-    found = _pick_device(device, local_rank)
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    found = _pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     peak = None
     if found.type == "cuda":
         torch.cuda.set_device(found)
@@ -103,7 +99,7 @@ def init(device="") -> Runtime:
     if world_size > 1 and not dist.is_initialized():
         # rank 0 may tokenize so long
         dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=timedelta(hours=1))
-    return Runtime(rank, local_rank, world_size, found, _pick_dtype(found), name, peak)
+    return Runtime(rank, world_size, found, _pick_dtype(found), name, peak)
 
 
 def all_reduce_sum(rt, tensor):
@@ -126,11 +122,9 @@ def reduce_scatter_sum(rt, whole):
 def all_gather_into(rt, whole, mine):
     """Fill `whole` with every rank's `mine`, along dim 0."""
     if rt.world_size == 1:
-        if whole.data_ptr() != mine.data_ptr():
-            whole.copy_(mine)
+        whole.copy_(mine)
     else:
         getattr(dist, "all_gather_single", dist.all_gather_into_tensor)(whole, mine)
-    return whole
 
 
 def all_gather_object(rt, value) -> list:
