@@ -65,7 +65,7 @@ class _Blocked(torch.autograd.Function):
 
 
 def blocked(q, k, v):
-    """Plain causal self-attention by `_Blocked`; shapes as in `sdpa` without positions."""
+    """As `sdpa` without positions."""
     B, T, H, D = q.shape
     if k.size(2) != H:
         k, v = (x.repeat_interleave(H // x.size(2), dim=2) for x in (k, v))
@@ -85,7 +85,7 @@ _fastest = {}  # device type -> what `choose` found
 
 
 def seconds(attend, q, k, v, calls=5):
-    """Of one call, forward and backward, after two to warm up."""
+    """Of one call, forward and backward."""
     finish = torch.get_device_module(q.device).synchronize
     for call in range(-2, calls):
         if call == 0:

@@ -1,8 +1,8 @@
 """
 Checkpoints: atomic, versioned, independent of the number of ranks, safetensors and JSON only (never pickle).
 
-<base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors and meta.json,
-which has the SHA-256 of all three.
+<base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors, and meta.json
+with the SHA-256 of all three.
 """
 import contextlib
 import hashlib
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
-import torch
 from safetensors.torch import load_file, save_file
 
 from nanochat.cli import option
@@ -29,15 +28,12 @@ SCRIPTS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "c
 
 @dataclass
 class ModelFlags:
-    """The flags of scripts that load a model."""
-
     device: str = option("", "cuda, mps or cpu; empty: the best there is")
     tag: str = option("", "model tag; empty: the newest")
     step: int | None = option(None, "checkpoint step; empty: the newest")
 
 
 def source_flag():
-    """The flag of scripts that take the model of any stage."""
     return option("", "stage of the model; empty: the latest of rl, sft, mid", short="i", choices=("", *SCRIPTS))
 
 
@@ -47,15 +43,12 @@ def stage_dir(stage) -> Path:
 
 def steps_in(folder) -> list:
     """Steps of the whole checkpoints in a tag's folder, ascending."""
-    folder = Path(folder)
-    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit() and (folder / name / "meta.json").exists())
+    return sorted(int(p.parent.name) for p in Path(folder).glob("*/meta.json") if p.parent.name.isdigit())
 
 
 def newest_tag(stage):
-    """The tag that was written to last, or None."""
-    folder = stage_dir(stage)
-    tags = [p for p in folder.iterdir() if steps_in(p)] if folder.is_dir() else []
+    """The one written to last, or None."""
+    tags = [p for p in stage_dir(stage).glob("*") if steps_in(p)]
     return max(tags, key=lambda p: (p / f"{steps_in(p)[-1]:06d}").stat().st_mtime).name if tags else None
 
 
@@ -72,7 +65,7 @@ def _seal(meta):
 def save(folder, step, masters, optim_state, meta, keep=2):
     """Write a checkpoint, then drop all but the newest `keep` (0: none) and that of `best_step`. Raises NanochatError.
 
-    For rank 0, with whole tensors; meta["val"]: the validation loss at this step, if any.
+    meta["val"]: the validation loss at this step, if any.
     """
     folder = Path(folder)
     try:
@@ -108,7 +101,7 @@ def best_step(folder):
 
 
 def sweep(folder):
-    """Remove what a killed run left; what was being replaced gets its name back. Only with the folder's lock."""
+    """Remove what a killed run left, give back what was being replaced. Only with the folder's lock."""
     for path in Path(folder).glob(".*"):
         kept = path.with_name(path.name[1:].partition(".")[0])
         if path.suffix == ".old" and (path / "meta.json").exists() and not kept.exists():
@@ -118,20 +111,19 @@ def sweep(folder):
 
 
 class Writer:
-    """Writes checkpoints on a thread; leaving its block waits for the last one."""
+    """Writes on a thread; leaving its block waits for the last write."""
 
     def __init__(self):
         self._pool, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
 
     def save(self, folder, step, masters, optim_state, meta, keep=2):
-        """`save` of copies made here, in the background. Raises the error of the write before."""
+        """`save` of copies made here. Raises the error of the write before."""
         self.wait()
         copies = [None if tensors is None else {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
                   for tensors in (masters, optim_state)]
         self._pending = self._pool.submit(save, folder, step, *copies, meta, keep)
 
     def wait(self):
-        """Wait for the write and raise its error."""
         if self._pending:
             self._pending.result()
         self._pending = None
@@ -182,7 +174,7 @@ def load(folder, with_optim=False):
 
 
 def newest_whole(folder, with_optim=False):
-    """`load` of a tag's newest whole checkpoint, or None; damaged ones are named."""
+    """`load` of the newest whole checkpoint, or None."""
     for step in reversed(steps_in(folder)):
         try:
             return load(Path(folder) / f"{step:06d}", with_optim)
@@ -192,7 +184,7 @@ def newest_whole(folder, with_optim=False):
 
 
 def find(stage, tag=None, step=None) -> Path:
-    """Folder of a checkpoint: by default the newest tag's newest step. Raises MissingArtifact."""
+    """A checkpoint's folder. Raises MissingArtifact."""
     tag = tag or newest_tag(stage)
     folder = stage_dir(stage) / (tag or "")
     steps = steps_in(folder) if tag else []
@@ -203,7 +195,7 @@ def find(stage, tag=None, step=None) -> Path:
 
 
 def load_model(stage, rt, tag=None, step=None):
-    """(model, tokenizer, meta): the model in evaluation mode, rt.dtype, on rt.device.
+    """(model, tokenizer, meta), for evaluation.
 
     Without a step, a damaged newest checkpoint falls back to the one before it.
     """
@@ -217,7 +209,5 @@ def load_model(stage, rt, tag=None, step=None):
         raise CheckpointError(f"{path} was trained with tokenizer {meta['tokenizer']}, but {base_dir() / 'tokenizer'} "
                               f"holds {tokenizer.hash}. {again}")
     model = GPT(GPTConfig(**meta["model"]), rt.dtype).to(rt.device)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(masters[name])
+    model.load_state_dict(masters)
     return model.requires_grad_(False).eval(), tokenizer, meta

@@ -1,7 +1,7 @@
 """
-The ground everything stands on: where files live, how they are written, what errors look like, who may log.
+The ground everything stands on: files, errors, locks, records, the terminal. Standard library only.
 
-Standard library only; nothing happens at import. A file has its name only when it is whole (fsync, rename).
+A file has its name only when it is whole (fsync, rename).
 """
 import contextlib
 import errno
@@ -24,7 +24,7 @@ log = logging.getLogger("nanochat")
 
 # ---- errors
 class NanochatError(Exception):
-    """A mistake the user can mend: one line, no traceback. Its text ends with what to do."""
+    """A mistake the user can mend: its text, shown without traceback, ends with what to do."""
 
     exit_code = 1
 
@@ -36,7 +36,7 @@ class UsageError(NanochatError):
 
 
 class DataError(NanochatError):
-    """A file that cannot be read or does not hold what it promises."""
+    """A file that does not hold what it promises."""
 
 
 class MissingArtifact(NanochatError):
@@ -51,7 +51,7 @@ class CheckpointError(NanochatError):
 
 
 class Interrupted(NanochatError):
-    """Ctrl-C or SIGTERM; the state is saved and the text says how to go on."""
+    """Ctrl-C or SIGTERM; the text says how to go on."""
 
     exit_code = 130
 
@@ -83,7 +83,7 @@ def atomic_write(path, data):
 
 @contextlib.contextmanager
 def atomic_file(path):
-    """Yield a temporary path; when the block ends well its file becomes `path`."""
+    """Yield a temporary path, which becomes `path` when the block ends well."""
     path = Path(path)
     tmp = _temporary(path)
     try:
@@ -97,7 +97,7 @@ def atomic_file(path):
 
 @contextlib.contextmanager
 def atomic_dir(path):
-    """Yield a temporary folder; when the block ends well it becomes `path`, whatever stood there."""
+    """Yield a temporary folder, which then becomes `path`, whatever stood there."""
     path = Path(path)
     tmp, old = _temporary(path), _temporary(path, "old")
     shutil.rmtree(tmp, ignore_errors=True)
@@ -135,10 +135,13 @@ def read_json(path):
         raise DataError(f"cannot read {path}: {e}. Delete it and run the stage that makes it again.") from None
 
 
+def _appending(path):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "a", encoding="utf-8")
+
+
 def append_jsonl(path, record):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as f:
+    with _appending(path) as f:
         f.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -153,9 +156,7 @@ def sha256(path) -> str:
 @contextlib.contextmanager
 def run_lock(path):
     """Hold an exclusive lock; a second run on the same folder is refused."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as f:
+    with _appending(path) as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -173,7 +174,7 @@ def mix_seed(*parts) -> int:
 # ---- records
 @functools.cache
 def git_commit() -> str:
-    """Short hash, with '-dirty' for changes; 'unknown' outside git."""
+    """Short hash, perhaps with '-dirty'; 'unknown' outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
@@ -209,13 +210,13 @@ def setup_logging(rank=0):
 
 
 class Progress:
-    """How far a long step is: one redrawn line on a terminal, elsewhere a line every `every_s` seconds."""
+    """One redrawn line on a terminal, elsewhere a line every `every_s` seconds."""
 
     def __init__(self, total, what, every_s=10.0, done=0):
         self.total, self.what, self.every_s = total, what, every_s
         self.done, self.before = done, done
         self.start, self.tty = time.monotonic(), sys.stdout.isatty() and log.isEnabledFor(logging.INFO)
-        self.shown = self.start if not self.tty else 0.0
+        self.shown = 0.0 if self.tty else self.start
 
     def update(self, n=1, **fields):
         self.done += n
@@ -242,7 +243,7 @@ class Progress:
 
 
 def run(main):
-    """Run a script's main; a user's mistake becomes one line and an exit code."""
+    """A user's mistake becomes one line and an exit code."""
     try:
         sys.exit(main() or 0)
     except NanochatError as e:

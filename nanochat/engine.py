@@ -1,9 +1,9 @@
 """
-Inference: continuous batching, a prefix cache and tools. It takes a model and a tokenizer and loads neither.
+Inference: continuous batching, a prefix cache and tools.
 
-`Batcher` owns the slots of a cache: sequences join as others leave, prompts are read in chunks beside the decoding, a
-free slot keeps its tokens for whoever begins with the same ones, tools run on threads. A reply does not depend on who
-else is in the batch, beyond the rounding noise of differently shaped matrix products (nor on that when `deterministic`).
+Sequences join as others leave, prompts are read in chunks beside the decoding, a free slot keeps its tokens for whoever
+begins with the same ones, tools run on threads. A reply does not depend on who else is in the batch, beyond the rounding
+noise of differently shaped matrix products (nor on that when `deterministic`).
 """
 import math
 from collections import deque
@@ -27,7 +27,7 @@ WORTH_WAITING = 64        # tokens of a prefix that another is reading just now
 
 
 def banned(tokenizer, vocab_size):
-    """(3, vocab_size) float32 for the logits, one row a state: -inf where a token would break the format."""
+    """(3, vocab_size), a row for each state: -inf where a token would break the format."""
     stops = {tokenizer.special("<|assistant_end|>"), tokenizer.bos_id}
     bias = torch.zeros(3, vocab_size)
     bias[:, tokenizer.vocab_size:] = -math.inf
@@ -37,21 +37,18 @@ def banned(tokenizer, vocab_size):
 
 
 def common_prefix(a, b):
-    """How many tokens two lists begin with alike."""
     return sum(takewhile(bool, map(eq, a, b)))
 
 
 @dataclass(eq=False)
 class Slot:
-    """A row of the cache, its tokens, and who sits there."""
-
     index: int
     tokens: list = field(default_factory=list)
     sequence: Sequence | None = None
 
 
 class Batcher:
-    """The slots of one cache, owned by one thread; `beside` bounds the prompt tokens read while others decode."""
+    """Owned by one thread; `beside` bounds the prompt tokens read while others decode."""
 
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
@@ -66,7 +63,7 @@ class Batcher:
         return not self.waiting and not self.running
 
     def add(self, sequence):
-        """Queue a sequence. UsageError: its prompt leaves no room for an answer."""
+        """UsageError: the prompt leaves no room for an answer."""
         n = len(sequence.prompt)
         if not 0 < n < self.capacity:
             raise UsageError(f"the prompt has {n} tokens; it must have 1 to {self.capacity - 1} to leave room for an "
@@ -75,14 +72,13 @@ class Batcher:
         self.waiting.append(sequence)
 
     def remove(self, sequence):
-        """Drop a sequence, waiting or active, if it is here."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)
         self._leave(lambda other: other is sequence)
 
     @torch.inference_mode()
     def step(self):
-        """Let newcomers join, read some prompts, decode. Returns the sequences that gained tokens or ended."""
+        """Returns the sequences that gained tokens or ended."""
         touched = self._take_results()
         while self.waiting and self.free and self._join(self.waiting[0]):
             self.waiting.popleft()
@@ -100,7 +96,7 @@ class Batcher:
 
     # ---- join and leave
     def _join(self, sequence):
-        """Give a sequence a slot that knows its beginning; False: another is reading that just now."""
+        """Into a slot that knows its beginning; False: another is reading that just now."""
         prompt = sequence.prompt
         known = {slot: common_prefix(slot.tokens, prompt[:-1]) for slot in self.free + self.running}
         target = source = max(known, key=known.get)
@@ -127,7 +123,7 @@ class Batcher:
 
     # ---- one step
     def _plan(self):
-        """[(slot, Piece)] of this step in order of slots."""
+        """[(slot, Piece)] in order of slots."""
         todo = [(slot, len(slot.sequence) - len(slot.tokens)) for slot in self.running if slot.sequence.call is None]
         budget, work = self.beside if any(n == 1 for _, n in todo) else PREFILL_TOKENS, []
         for slot, n in todo:
@@ -160,7 +156,7 @@ class Batcher:
                 self._calls[sequence] = self._pool.submit(tools.run_tool, sequence.call)
 
     def _take_results(self):
-        """Hand over what tools have found; returns their sequences."""
+        """Those sequences whose tools have answered."""
         if self._calls and len(self._calls) == len(self.running):
             wait(self._calls.values(), TOOL_WAIT_S, FIRST_COMPLETED)
         done = [sequence for sequence, call in self._calls.items() if call.done()]
@@ -171,7 +167,7 @@ class Batcher:
 
 @dataclass
 class Completion:
-    """A finished reply; fields as in `Sequence`."""
+    """Fields as in `Sequence`."""
 
     ids: list[int]
     sampled: list[int]
@@ -179,9 +175,9 @@ class Completion:
 
 
 class Engine:
-    """Generates with `model` (eval mode, on its device); a conversation may hold `max_len` tokens, prompt and answer.
+    """A conversation may hold `max_len` tokens; more than in training is allowed, at falling quality.
 
-    More than the model was trained at is allowed, at falling quality. `options` are those of `runner.Fast`.
+    `options` are those of `runner.Fast`.
     """
 
     def __init__(self, model, tokenizer, max_len=None, **options):
@@ -189,11 +185,10 @@ class Engine:
         self.max_len, self._chat = max_len or model.config.sequence_len, None
 
     def batcher(self, batch_size, capacity=None, **settings):
-        """A Batcher of this model, to drive step by step."""
         return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
 
     def generate(self, prompts, *, batch_size=64, **sampling) -> list[Completion]:
-        """One Completion a prompt (a list of token ids), in order; keywords as in `Sampling`.
+        """One Completion a prompt (a list of token ids), in order.
 
         Raises UsageError before any work when a prompt leaves no room below max_len.
         """
@@ -210,7 +205,7 @@ class Engine:
         return [Completion(s.ids, s.sampled, s.finish_reason) for s in sequences]
 
     def stream(self, prompt, **sampling):
-        """The Events of one reply as they come; keywords as in `Sampling`. Closing the iterator stops the work.
+        """The Events of one reply as they come. Closing the iterator stops the work.
 
         All streams share a slot: the next turn reads only what is new, with the weights as they were at the first.
         """

@@ -1,7 +1,7 @@
 """
 Training on conversations: the one assembly behind midtraining and supervised finetuning.
 
-The loss is on what the assistant itself says. Data and learning rate are the defaults of the scripts.
+The loss is on what the assistant itself says.
 """
 from dataclasses import asdict, dataclass
 
@@ -21,7 +21,7 @@ KINDERGARTEN_CONVERSATIONS = 20000
 
 @dataclass
 class FinetuneConfig(train.RunFlags):
-    """Flags that both stages have; their scripts give the defaults."""
+    """Flags that both stages have."""
 
     source: str = option("base", "stage whose model to start from", choices=("base", "mid", "sft"))
     data: str = option("", "kindergarten, or tasks and .jsonl files joined by '|', each perhaps with a factor: "
@@ -45,7 +45,7 @@ class FinetuneConfig(train.RunFlags):
 
 
 def conversations(data, stage, count, seed=0):
-    """(training, validation) conversations of `data`, `count` (0: all) for training, in a fixed random order."""
+    """(training, validation), `count` (0: all) for training, in a fixed random order."""
     if data == "kindergarten":
         wanted = (count or KINDERGARTEN_CONVERSATIONS) + VAL_CONVERSATIONS
         made = list(train_conversations(wanted, seed=seed, stage=stage))
@@ -61,7 +61,7 @@ def conversations(data, stage, count, seed=0):
 
 
 def start(config):
-    """(runtime, tag, folder of the checkpoint to start from, model, tokenizer, meta)."""
+    """(runtime, tag, checkpoint's folder, model, tokenizer, meta)."""
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = checkpoint.find(config.source, config.source_tag or None)
@@ -70,14 +70,14 @@ def start(config):
 
 
 def optimizer_from(source, model, rt, scale):
-    """The optimizer with the checkpoint's float32 masters, which load_model rounded."""
+    """With the checkpoint's float32 masters, which load_model rounded."""
     optimizer = train.make_optimizer(model.requires_grad_(True).train(), rt, scale=scale)
     optimizer.load(checkpoint.load(source)[0])
     return optimizer
 
 
 def run(stage_name, title, result, config, real_data):
-    """Run one stage from its flags; `real_data` is --data for a model that did not grow up in the kindergarten."""
+    """One stage; `real_data` is --data for a model that did not grow up in the kindergarten."""
     rt, tag, source, model, tokenizer, meta = start(config)
     T = model.config.sequence_len
     data = config.data or ("kindergarten" if meta["dataset"] == "kindergarten" else real_data)
@@ -98,22 +98,21 @@ def run(stage_name, title, result, config, real_data):
                                config.lr_scale * scaling.lr_factor(model.config.n_layer, batch_tokens))
     common = {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
     stage = train.Stage(
-        name=title, steps=steps,
+        name=title,
         batches=lambda start: iter(StepBatches(rows, per_step, at_a_time, rt.rank, rt.world_size, seed=config.seed,
                                                shuffle=True, start_step=start)),
-        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=config.warmdown_frac),
-                               scaling.muon_momentum(step, steps)),
         identity={"data": data, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens,
                   "source": meta["files"]["model.safetensors"]},
         meta={**common, "dataset": meta["dataset"], "data": data, "config": asdict(config)},
         evaluate=lambda: {"val_loss": masked_loss(model, val_rows, at_a_time, rt)},
-        eval_every=config.eval_every, compile=config.compile, **config.for_stage(stage_name, tag))
+        eval_every=config.eval_every, compile=config.compile,
+        **config.for_stage(stage_name, tag, steps, config.warmdown_frac))
     train.run_locked(stage, model, optimizer, rt, config, result)
 
 
 @torch.no_grad()
 def masked_loss(model, rows, device_batch_size, rt):
-    """Mean nats a supervised token over all `rows`, shared among the ranks; every rank must call."""
+    """Mean nats a supervised token over all `rows`; every rank must call."""
     total = torch.zeros((), dtype=torch.float64, device=rt.device)
     for start in range(rt.rank * device_batch_size, len(rows), rt.world_size * device_batch_size):
         inputs, targets, weight = collate(rows, range(start, min(start + device_batch_size, len(rows))))

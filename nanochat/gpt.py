@@ -17,8 +17,6 @@ from nanochat.loss import linear_cross_entropy, softcapped_logits, token_nll
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """n_embd must divide by n_head into an even head size, n_head by n_kv_head."""
-
     sequence_len: int = 2048
     vocab_size: int = 32768
     n_layer: int = 12
@@ -43,7 +41,7 @@ class GPTConfig:
 
     @property
     def offset_channels(self):
-        """A head's last channels: no rotary position, the key of the token before."""
+        """A head's last: no rotary position, the key of the token before."""
         return round(self.head_dim * self.key_offset / 2) * 2
 
     @property
@@ -153,7 +151,7 @@ class GPT(nn.Module):
     def hidden(self, idx, cache=None):
         """idx (B, T) int64 -> last hidden states (B, T, n_embd) in the compute dtype, normalised.
 
-        With a cache, row b begins at cache.lengths[b]; it takes keys and values but is not advanced.
+        With a cache, row b begins at cache.lengths[b]; it is not advanced.
         """
         steps = torch.arange(idx.size(1), device=idx.device)
         positions = None if cache is None else cache.lengths[:, None] + steps
@@ -164,7 +162,7 @@ class GPT(nn.Module):
         return norm(x)
 
     def _rotary(self, positions):
-        """cos and sin (B or 1, T, 1, n) of positions (B or 1, T), for n pairs of channels."""
+        """cos and sin (B or 1, T, 1, n) of positions (B or 1, T)."""
         D = self.config.head_dim - self.config.offset_channels
         channel = torch.arange(0, D, 2, device=positions.device, dtype=torch.float32)
         angle = positions[..., None, None].float() * self.config.rope_base ** (-channel / max(D, 1))
@@ -182,7 +180,7 @@ class GPT(nn.Module):
         return self.logits(self.hidden(idx, cache))
 
     def loss(self, idx, targets, weight):
-        """Sum of weight * nll over idx, targets (B, T) int64 and weight (B, T) float32; a float32 scalar."""
+        """Sum of weight * nll; idx, targets (B, T) int64, weight (B, T) float32."""
         h = self.hidden(idx)
         return linear_cross_entropy(h.flatten(0, 1), self._head(), targets.flatten(), weight.flatten(),
                                     self.config.softcap)
@@ -193,7 +191,7 @@ class GPT(nn.Module):
         return token_nll(h, self._head(), targets.flatten(), self.config.softcap).view_as(targets)
 
     def parameter_groups(self):
-        """{"embedding" | "unembedding" | "matrix": [(name, parameter), ...]}."""
+        """{kind: [(name, parameter), ...]}."""
         embedding, *matrices, unembedding = self.named_parameters()
         return {"embedding": [embedding], "unembedding": [unembedding], "matrix": matrices}
 

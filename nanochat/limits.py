@@ -1,4 +1,4 @@
-"""What keeps a server up when a client is careless or hostile: who may ask, how often, how much and how slowly."""
+"""What keeps a server up when clients are careless or hostile: who may ask, how often, how much, how slowly."""
 import asyncio
 import hmac
 import ipaddress
@@ -20,7 +20,7 @@ DRAIN_S = 30              # for running answers at the end
 
 
 async def read_body(request) -> bytes:
-    """The request's body. Raises ApiError 413, whatever Content-Length says, or 408."""
+    """Raises ApiError 413, whatever Content-Length says, or 408."""
     async def read():
         body = bytearray()
         async for chunk in request.stream():
@@ -36,10 +36,10 @@ async def read_body(request) -> bytes:
 
 
 class Rate:
-    """At most `per_minute` requests a client in any minute, by one number a client (GCRA: ATM Forum, 1996)."""
+    """At most `per_minute` requests a client in any minute (GCRA: ATM Forum, 1996)."""
 
     def __init__(self, per_minute):
-        self.step, self.due = 60 / per_minute, {}   # seconds a request costs; when a client will have paid, oldest first
+        self.step, self.due = 60 / per_minute, {}   # seconds a request costs; when clients will have paid, oldest first
 
     def wait(self, client):
         """Seconds until the client may ask; 0 counts it."""
@@ -72,7 +72,7 @@ class Guard:
             raise ApiError(403, "Another site may not use this server.", "permission_error", code="wrong_origin")
 
     async def client(self, request: Request):
-        """Raise ApiError 429 when the client asks too often, 401 without the API key."""
+        """Raises ApiError 429 or 401."""
         if self.rate and (wait := self.rate.wait(client_of(request))):
             wait = math.ceil(wait)
             raise ApiError(429, f"Too many requests. Try again in {wait} seconds.", "rate_limit_error",
@@ -84,8 +84,8 @@ class Guard:
 
 
 class Connection(H11Protocol):
-    """Closed when no request's headers are complete RECEIVE_S after it was opened or last answered (slow loris), and the
-    oldest earlier when there are more than MAX_CONNECTIONS. uvicorn bounds neither."""
+    """Closed RECEIVE_S after it was opened or last answered unless a request's headers are complete (slow loris), the
+    oldest earlier beyond MAX_CONNECTIONS. uvicorn bounds neither."""
 
     def connection_made(self, transport):
         super().connection_made(transport)

@@ -93,7 +93,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def linear_cross_entropy(hidden, head, targets, weight, softcap):
-    """Sum over tokens of weight * negative log-likelihood, a float32 scalar with gradient.
+    """Sum over tokens of weight * negative log-likelihood.
 
     hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32.
     """

@@ -1,7 +1,7 @@
 """
-Bits per byte: how many bits a model needs for a byte of text it has not seen.
+Bits that a model needs for a byte of text it has not seen.
 
-Unlike the loss a token it can be compared between tokenizers. Special tokens stand for no text and are left out.
+Unlike the loss a token it can be compared between tokenizers. Special tokens, which stand for no text, are left out.
 """
 import math
 
@@ -12,9 +12,9 @@ from nanochat.dataloader import collate
 
 
 def bits_per_byte(model, rows, token_bytes, device_batch_size, rt, max_rows=0) -> float:
-    """Bits per byte of `model` on the first `max_rows` (0: all) of `rows` (TextRows); nan when they hold no text.
+    """On the first `max_rows` (0: all) of `rows` (TextRows); nan when they hold no text.
 
-    token_bytes: (vocab_size,) ints, 0 for special tokens. Every rank must call and gets the same number.
+    token_bytes: (vocab_size,) ints, 0 for special tokens. Every rank must call.
     """
     token_bytes = torch.as_tensor(token_bytes, dtype=torch.int64)
     n = min(len(rows), max_rows) if max_rows > 0 else len(rows)
@@ -26,6 +26,5 @@ def bits_per_byte(model, rows, token_bytes, device_batch_size, rt, max_rows=0) -
         nll = model.token_nll(inputs.to(model.device), targets.to(model.device)).cpu()
         nats += nll.double()[counted > 0].sum().item()
         size += counted.sum().item()
-    totals = runtime.all_gather_object(rt, (nats, size))
-    nats, size = sum(t[0] for t in totals), sum(t[1] for t in totals)
+    nats, size = (sum(parts) for parts in zip(*runtime.all_gather_object(rt, (nats, size))))
     return nats / math.log(2) / size if size else math.nan

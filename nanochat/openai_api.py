@@ -1,8 +1,8 @@
 """
 OpenAI's API: what a request may say, and how answers, chunks and errors are written. Knows no HTTP server.
 
-Beyond OpenAI's fields: `top_k`, `min_p` and `repetition_penalty` in a request, and `parts` in a reply (tool calls, in
-nanochat's own format). Unknown fields are ignored; `tools` and `echo` are refused when they would change the answer.
+Beyond OpenAI's: `top_k`, `min_p` and `repetition_penalty` in a request, `parts` (tool calls) in a reply. Unknown fields
+are ignored; `tools` and `echo` are refused when they would change the answer.
 """
 import json
 import secrets
@@ -24,8 +24,6 @@ MAX_MESSAGES = 1000
 
 # ---- errors
 class ApiError(Exception):
-    """An error as OpenAI's clients expect it."""
-
     def __init__(self, status, message, type="invalid_request_error", param=None, code=None, headers=None):
         super().__init__(message)
         self.status, self.headers = status, headers
@@ -55,7 +53,6 @@ class Message(_Strict):
     content: str | list[Part]
 
     def plain(self):
-        """As nanochat.chat_format wants it."""
         content = self.content
         if not isinstance(content, str) and self.role != "assistant":
             if any(part.type != "text" for part in content):
@@ -116,11 +113,10 @@ class ChatRequest(_Request):
 
     @property
     def alternatives(self):
-        """How many likeliest tokens to tell with each; None: no log-probabilities."""
+        """How many likeliest tokens to tell with each."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def prompts(self, tokenizer):
-        """Lists of token ids, each wanting n answers."""
         try:
             return [render_prompt(tokenizer, [message.plain() for message in self.messages])]
         except DataError as e:
@@ -164,7 +160,7 @@ def _no_constant(name):
 
 
 def parse(kind, body):
-    """The `kind` of request in a JSON body. Raises ApiError 400 with the field."""
+    """Raises ApiError 400 with the field."""
     try:
         return kind.model_validate(json.loads(body.decode("utf-8"), parse_constant=_no_constant))
     except ValidationError as e:
@@ -182,7 +178,7 @@ def schemas():
 
 # ---- replies
 def usage(usages, n):
-    """OpenAI's usage of all answers; the n answers to one prompt have read it once."""
+    """Of all answers; the n to one prompt have read it once."""
     prompt, new = sum(u["prompt_tokens"] for u in usages[::n]), sum(u["completion_tokens"] for u in usages)
     return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,
             "prompt_tokens_details": {"cached_tokens": sum(u["cached_tokens"] for u in usages[::n])}}
@@ -193,7 +189,7 @@ def part(event):
 
 
 def joined(events):
-    """`events`, neighbouring texts made one."""
+    """Neighbouring texts made one."""
     out = []
     for event in events:
         if event.kind == "text" and out and out[-1].kind == "text":
@@ -204,7 +200,7 @@ def joined(events):
 
 
 class Writer:
-    """Writes one request's answers in OpenAI's layout; `arrivals` yields (index, the engine's events)."""
+    """One request's answers in OpenAI's layout; `arrivals` yields (index, events)."""
 
     def __init__(self, wanted, model):
         self.wanted, self.chat, self.n = wanted, wanted.chat, wanted.n or 1
@@ -236,7 +232,7 @@ class Writer:
         return sse({**self.head, "choices": [self._choice(index, said, event.logprobs, event.finish_reason)]})
 
     async def chunks(self, arrivals):
-        """Server-sent events: the role first, then text, finish_reason only in the last, [DONE]. Tools are delta.parts."""
+        """Server-sent events: the role first, finish_reason only in the last, [DONE]."""
         usages = [None] * self.count
         if self.chat:
             yield "".join(self._chunk(index, Event("text"), role="assistant") for index in range(self.count))

@@ -27,7 +27,7 @@ class Group:
 
 @dataclass
 class LossScale:
-    """The loss times this keeps small gradients from being zero in fp16 (Mixed Precision Training, arXiv 1710.03740).
+    """Keeps small gradients from being zero in fp16 (Mixed Precision Training, arXiv 1710.03740).
 
     Halved when a gradient overflows, doubled after GROW_EVERY good steps: a power of two is exact to divide by.
     """
@@ -135,7 +135,7 @@ class _Bucket:
 
 
 class MuonAdamW:
-    """From its construction on it owns the memory of the parameters it was given."""
+    """It owns the memory of the parameters it was given."""
 
     @torch.no_grad()
     def __init__(self, groups, rt):
@@ -166,7 +166,7 @@ class MuonAdamW:
 
     @torch.no_grad()
     def step(self, lr_scale=1.0, momentum=0.95):
-        """Update from what `reduce` left; momentum is Muon's."""
+        """Update from what `reduce` left."""
         self.steps += 1
         if self.scale:
             self.scale.passed()

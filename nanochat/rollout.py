@@ -1,9 +1,9 @@
 """
-Reinforcement learning on checkable tasks: sample answers, compare them with each other, make a training batch.
+Reinforcement learning on checkable tasks: sample answers, compare them, make a batch.
 
-The estimator is REINFORCE with the mean of a prompt's own samples as its baseline (GRPO, arXiv 2402.03300, without KL
-term, clipping, and division by the standard deviation, which arXiv 2503.20783 shows to be biased). Updates are on-policy
-and every sampled token counts alike, so the advantage is the `weight` of an ordinary Batch.
+REINFORCE with the mean of a prompt's own samples as its baseline (GRPO, arXiv 2402.03300, without KL term, clipping,
+and division by the standard deviation, which arXiv 2503.20783 shows to be biased). Updates are on-policy, so the
+advantage is the `weight` of an ordinary Batch.
 """
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +24,9 @@ class Rollout:
     sampled: list
     reward: float
 
+    def __len__(self):
+        return len(self.prompt) + len(self.ids)
+
 
 def sample(engine, tokenizer, tasks_and_items, samples, **sampling):
     """`samples` rollouts for each (task, conversation): a list of lists."""
@@ -42,27 +45,25 @@ def sample(engine, tokenizer, tasks_and_items, samples, **sampling):
 def make_batches(groups, device_batch_size, pad_id, rt):
     """(this rank's micro-batches, global mean reward) from this rank's groups of rollouts; every rank must call.
 
-    Groups whose rewards are all equal teach nothing and are left out. Every Batch counts the sampled tokens of all ranks
-    that do teach, so the loss is a mean over tokens.
+    Groups whose rewards are all equal teach nothing and are left out. The loss is a mean over the sampled tokens of the
+    others on all ranks.
     """
     taught, rewards = [], [r.reward for group in groups for r in group]
     for group in groups:
         mean = sum(r.reward for r in group) / len(group)
         if any(r.reward != group[0].reward for r in group):
             taught += [(r, r.reward - mean) for r in group]
-    taught.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))      # one long answer would pad all beside it
+    taught.sort(key=lambda pair: len(pair[0]))  # one long answer would pad all beside it
     sums = torch.tensor([sum(sum(r.sampled) for r, _ in taught), sum(rewards), len(rewards)], dtype=torch.float64)
     n_tokens, reward, n = runtime.all_reduce_sum(rt, sums.to(rt.device)).tolist()
     batches = []
     for start in range(0, len(taught), device_batch_size):
         part = taught[start: start + device_batch_size]
-        width = len(part[-1][0].prompt) + len(part[-1][0].ids)
-        tokens = torch.full((len(part), width), pad_id, dtype=torch.int64)
-        weight = torch.zeros((len(part), width))
+        tokens = torch.full((len(part), len(part[-1][0])), pad_id, dtype=torch.int64)
+        weight = torch.zeros(tokens.shape)
         for row, (r, advantage) in enumerate(part):
-            begin, end = len(r.prompt), len(r.prompt) + len(r.ids)
-            tokens[row, :end] = torch.tensor(r.prompt + r.ids)
-            weight[row, begin:end] = torch.tensor(r.sampled, dtype=torch.float32) * advantage
+            tokens[row, :len(r)] = torch.tensor(r.prompt + r.ids)
+            weight[row, len(r.prompt):len(r)] = torch.tensor(r.sampled, dtype=torch.float32) * advantage
         batches.append(Batch(tokens[:, :-1], tokens[:, 1:], weight[:, 1:], max(1.0, n_tokens),
                              list(range(start, start + len(part)))))
     return batches, reward / n

@@ -1,8 +1,8 @@
 """
-Runs a GPT over pieces of many conversations at once and keeps their keys and values. It knows no text and no policy.
+Runs a GPT over pieces of many conversations at once and keeps their keys and values.
 
-Measured to be fast: one matrix for query, key and value; rotation as a complex product; views on the cache made once a
-step; on a CPU weights in oneDNN's layout, and attention in float32.
+Measured to be fast: one matrix for query, key and value, rotation as a complex product, views on the cache made once a
+step, on a CPU oneDNN's layout and attention in float32.
 """
 import warnings
 from itertools import groupby
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
 
 def runs(pieces):
-    """The pieces in lists: single tokens of neighbouring slots together, longer ones alone."""
+    """Single tokens of neighbouring slots together, longer pieces alone."""
     found = []
     for piece in pieces:
         last = found and found[-1][-1]
@@ -42,7 +42,7 @@ def runs(pieces):
 class _Run:
     """The part of a step whose attention is one call: rows `first` and on, n tokens for each of `slots`, from `starts`.
 
-    With `starts` a tensor nothing depends on its values but the result, as a captured graph wants it.
+    With `starts` a tensor, for a captured graph, its values change nothing but the result.
     """
 
     def __init__(self, slots, starts, n, seen, first, cache, scale, exact=False):
@@ -69,7 +69,7 @@ class _Run:
                                       for part in (self.keys, self.values))
 
     def attend(self, layer, q, k, v):
-        """Store k, v (rows, H, D) and let q attend to all that is stored: (rows, H * D)."""
+        """Store k, v (rows, H, D); q attends to all that is stored: (rows, H * D)."""
         for into, x in zip(self.into, (*k.split(self.split, -1), v)):
             if self.index is None:
                 into[layer].copy_(x)
@@ -87,9 +87,9 @@ class _Run:
 
 
 class _Graphs:
-    """Decoding steps of all slots in fixed shapes, each launched whole as a CUDA graph; 64, 128, 256... keys have their own.
+    """Decoding steps of all slots, a CUDA graph for each of 64, 128, 256... keys.
 
-    A slot that sits out computes too and stores what comes of it at the last position, which nobody reads.
+    A slot that sits out computes too, and stores at the last position, which nobody reads.
     """
 
     def __init__(self, decode, batch_size, idle, device):
@@ -127,11 +127,11 @@ class _Graphs:
 
 
 class Fast:
-    """The forward pass of a GPT for inference, with weights as they are now.
+    """With the GPT's weights as they are now.
 
     `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since every matrix
-    product has TILE rows and every attention QUERIES queries and whole blocks of keys. `graphs`: see `_Graphs`; by
-    default on CUDA (a CPU runs the same step without capturing it).
+    product has TILE rows and every attention QUERIES queries and whole blocks of keys. `graphs`: by default on CUDA; a
+    CPU runs the same step without capturing it.
     """
 
     @torch.inference_mode()
@@ -161,7 +161,7 @@ class Fast:
                 self.pack(block.mlp.c_fc.weight, relu=True), self.pack(block.mlp.c_proj.weight))
 
     def forward(self, pieces):
-        """The last hidden state of each piece: (len(pieces), C)."""
+        """Each piece's last hidden state: (len(pieces), C)."""
         if self.graphs and all(len(piece.tokens) == 1 for piece in pieces):
             return self.graphs(pieces)
         if not self.exact:
@@ -190,11 +190,10 @@ class Fast:
         return x[torch.tensor([len(piece.tokens) for piece in pieces], device=device).cumsum(0) - 1]
 
     def _decode(self, idx, at, seen):
-        """One token for every slot, with positions `at` (B,): its hidden states (B, C)."""
         return self._layers(idx, self.turn[at], [_Run(slice(0, len(idx)), at, 1, seen, 0, self.cache, self.scale)], ())
 
     def _layers(self, idx, turn, parts, rest):
-        """Tokens (n,), their turns, who attends how, and zeros for rows in nobody's part: hidden states (n, C)."""
+        """Hidden states (n, C) of tokens (n,); `rest`: zeros for rows in nobody's part."""
         n_q, n_kv = self.config.n_head, self.config.n_kv_head
         root, head_root = self.config.n_embd ** 0.5, self.config.head_dim ** 0.5
         shape, half = (len(idx), n_q + 2 * n_kv, -1), (len(idx), n_q + n_kv, -1, 2)
@@ -222,7 +221,7 @@ class Fast:
 
 
 def tiles(pieces):
-    """The pieces, cut where needed, in groups of at most TILE tokens."""
+    """The pieces in groups of at most TILE tokens."""
     rows = [(piece.slot, piece.start + i, token) for piece in pieces for i, token in enumerate(piece.tokens)]
     for first in range(0, len(rows), TILE):
         parts = [list(part) for _, part in groupby(rows[first:first + TILE], key=lambda row: row[0])]
@@ -230,7 +229,7 @@ def tiles(pieces):
 
 
 def unit(x, scale):
-    """x with rows of length `scale`: RMSNorm in half the time of F.rms_norm on a CPU."""
+    """RMSNorm in half the time of F.rms_norm on a CPU."""
     return x / (torch.linalg.vector_norm(x, 2, -1, True) / scale).clamp_(min=1e-30)
 
 
@@ -239,7 +238,7 @@ def pack_int8(weight, relu=False):
     if weight.device.type != "cpu":
         raise UsageError("int8 weights are for a CPU.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")     # torch deprecates the only constructor of what its kernel takes
+        warnings.simplefilter("ignore")     # torch deprecates the only constructor for its kernel
         scale = weight.float().abs().amax(1).clamp(min=1e-12).double() / 127
         quantized = torch.quantize_per_channel(weight.float(), scale, torch.zeros_like(scale).long(), 0, torch.qint8)
         packed = torch.ops.quantized.linear_prepack(quantized, None)
@@ -255,7 +254,7 @@ def pack_int8(weight, relu=False):
 def pack_plain(weight, relu=False):
     """f(x, residual=None): x @ weight.T, cut at 0 if `relu`, plus residual; x and residual in float32.
 
-    In oneDNN's layout 1 to 32 rows take half the time of F.linear.
+    In oneDNN's layout 1 to 32 rows take half of F.linear's time.
     """
     on_cpu, ops = weight.device.type == "cpu", torch.ops.mkldnn
     weight = weight.float() if on_cpu and weight.dtype == torch.float16 else weight     # few CPUs multiply in it

@@ -75,7 +75,7 @@ def _cpu_name():
 
 
 def _keep_freed_memory():
-    """By default glibc gives every large temporary back to the kernel: about 9 % of a step (dev/LOG.md)."""
+    """glibc gives every large temporary back to the kernel: about 9 % of a step (dev/LOG.md)."""
     m_trim_threshold, m_mmap_threshold = -1, -3
     with contextlib.suppress(OSError, AttributeError):  # another C library
         for option, size in ((m_mmap_threshold, 1 << 30), (m_trim_threshold, (1 << 31) - 1)):
@@ -83,7 +83,7 @@ def _keep_freed_memory():
 
 
 def init(device="") -> Runtime:
-    """Find the device and, under torchrun, join the process group. Call once, in main."""
+    """Under torchrun, join the process group. Call once, in main."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     found = _pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     peak = None
@@ -111,7 +111,7 @@ def all_reduce_sum(rt, tensor):
 
 
 def reduce_scatter_sum(rt, whole):
-    """This rank's slice of the sum of `whole`, whose dim 0 must divide by world_size."""
+    """This rank's slice of the sum, whose dim 0 must divide by world_size."""
     if rt.world_size == 1:
         return whole
     mine = torch.empty_like(whole[: whole.size(0) // rt.world_size])
@@ -128,7 +128,7 @@ def all_gather_into(rt, whole, mine):
 
 
 def all_gather_object(rt, value) -> list:
-    """The small plain value of every rank, in rank order."""
+    """In rank order."""
     if rt.world_size == 1:
         return [value]
     values = [None] * rt.world_size
@@ -172,7 +172,7 @@ def watched(rt):
 
 
 def _watch(rt, nodes, ended):
-    """Gloo and NCCL do not say who is late, so each rank tells the store, which is with rank 0, how far it came."""
+    """Gloo and NCCL do not say who is late, so each rank tells rank 0's store how far it came."""
     def end(rank):
         os.write(2, f"error: rank {rt.rank} has waited {HANG_S} s for rank {rank} of {rt.world_size}, on {nodes[rank]}. "
                     "End it, then run the same command.\n".encode())

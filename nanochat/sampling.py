@@ -1,8 +1,8 @@
 """
 Choosing the next token for a whole batch at once, each row by its own settings.
 
-Pure functions of logits (-inf where a token is not allowed) and of random numbers that the caller draws. All filters are
-thresholds on the logit: a row's choice depends on it alone.
+Pure functions of logits (-inf where a token is not allowed) and of random numbers. All filters are thresholds on the
+logit: a row's choice depends on it alone.
 """
 import math
 import sys
@@ -18,10 +18,10 @@ LARGEST, COLDEST, HOTTEST = 1e6, 1e-30, 1e30     # beyond, a logit over its temp
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a reply is sampled. temperature 0 is greedy; top_k 0, top_p 1 and every None is off.
+    """temperature 0 is greedy; top_k 0, top_p 1 and every None is off.
 
     A reply ends before any string in `stop`. `logprobs` k asks for the log-probability of each token and of the k
-    likeliest, among those allowed and before all other settings.
+    likeliest, before all other settings.
     """
 
     max_new_tokens: int = 256
@@ -69,8 +69,8 @@ def likeliest(logits, tokens, counts):
 def sample(logits, temperature, top_k, top_p, uniform, min_p=(0.0,)):
     """One token a row of logits (n, V) float32: (n,) int64. All else has a number for each row.
 
-    Nucleus sampling (top_p): arXiv 1904.09751; min_p: arXiv 2407.01082. A token is drawn by inverting the cumulative
-    distribution at the row's `uniform` in [0, 1).
+    Nucleus sampling (top_p): arXiv 1904.09751; min_p: arXiv 2407.01082. The cumulative distribution is inverted at the
+    row's `uniform` in [0, 1).
     """
     if not any(temperature):
         return logits.argmax(-1)

@@ -1,7 +1,7 @@
 """
 From one dial to everything: pure functions from depth to shape, recipe, shards and memory.
 
-No torch, no files: scripts/plan.py says what a run needs by the functions that training uses.
+scripts/plan.py says what a run needs by the functions that training uses.
 """
 import math
 from dataclasses import dataclass
@@ -55,12 +55,12 @@ GPUS = {"b200": GPU(179, 2250e12, 5.0), "h200": GPU(140, 989e12, 3.5), "h100-pci
 
 
 def gpu_named(device_name):
-    """The first key of GPUS whose words are in a device's name, such as 'NVIDIA A100-SXM4-80GB', or None."""
+    """The first key of GPUS whose words are in a name such as 'NVIDIA A100-SXM4-80GB', or None."""
     return next((key for key in GPUS if all(word in device_name.lower() for word in key.split("-"))), None)
 
 
 def model_shape(depth) -> Shape:
-    """Width 64 a layer, rounded up to whole heads, so that odd depths too give an even head size."""
+    """Width is rounded up to whole heads, so that odd depths too give an even head size."""
     head_dim = HEAD_DIM if depth >= 8 else HEAD_DIM // 2
     n_head = max(1, math.ceil(depth * ASPECT_RATIO / head_dim))
     return Shape(depth, n_head, n_head, n_head * head_dim)
@@ -71,7 +71,7 @@ def matrix_params(depth) -> int:
 
 
 def head_params(depth, vocab_size) -> int:
-    """Of the head, and as many in the embedding; the vocabulary is padded to a multiple of 64."""
+    """Of the head, and as many in the embedding; as padded by GPTConfig."""
     return -(-vocab_size // 64) * 64 * model_shape(depth).n_embd
 
 
@@ -80,7 +80,6 @@ def num_params(depth, vocab_size) -> int:
 
 
 def flops_per_token(depth, vocab_size, sequence_len) -> int:
-    """As GPT.flops_per_token counts."""
     attention = 12 * depth * model_shape(depth).n_embd * sequence_len
     return 6 * (matrix_params(depth) + head_params(depth, vocab_size)) + attention
 
@@ -120,7 +119,7 @@ def lr_factor(depth, batch_tokens) -> float:
 
 
 def weight_decay(steps, lr, ratio) -> float:
-    """So that a weight averages over 1.084 * ratio^-0.527 of the run (AdamW's in arXiv 2505.13738)."""
+    """A weight averages over 1.084 * ratio^-0.527 of the run (AdamW's in arXiv 2505.13738)."""
     return 1 / (1.084 * ratio ** -0.527 * lr * steps) if lr else 0.0
 
 
@@ -146,7 +145,7 @@ def muon_momentum(step, steps) -> float:
 
 
 def shards_needed(tokens) -> int:
-    """Shards of web text that hold `tokens`, and one to spare."""
+    """That hold `tokens`, and one to spare."""
     return math.ceil(tokens / TOKENS_PER_SHARD) + 1
 
 
@@ -160,8 +159,7 @@ def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> 
     """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
     Weights of `itemsize` bytes (embedding 4), float32 gradients; masters and optimizer state shared by `world` devices.
-    A layer keeps 18 numbers a token and channel for the backward pass, which takes 10 more; the optimizer's temporaries
-    come when those are gone.
+    A layer keeps 18 numbers a token and channel for the backward pass; the optimizer's temporaries come later.
     """
     head, matrix, width = head_params(depth, vocab_size), matrix_params(depth), model_shape(depth).n_embd
     held = (itemsize + 4) * matrix + (itemsize + 12) * head + (8 * matrix + 24 * head) / world
@@ -171,7 +169,7 @@ def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> 
 
 
 def device_batch_size(depth, vocab_size, sequence_len, gib, world=1) -> int:
-    """The largest power of two of rows, up to 64, that leaves a tenth of `gib` free, or 0."""
+    """The most rows, a power of two up to 64, that leave a tenth of `gib` free, or 0."""
     return max((rows for rows in (1, 2, 4, 8, 16, 32, 64)
                 if memory_bytes(depth, vocab_size, sequence_len, rows, world) < 0.9 * gib * 2**30), default=0)
 

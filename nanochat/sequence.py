@@ -1,5 +1,5 @@
 """
-One reply: what may be sampled next, when a tool is asked, when it ends, and its text. No tensor here.
+One reply: what may be sampled next, when a tool is asked, when it ends, and its text.
 """
 import codecs
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ FREE, IN_CODE, NO_TOOLS = range(3)   # what a sequence may sample next; index in
 class Sequence:
     """The state of one reply.
 
-    `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0 where a
-    tool did; `logprobs[i]` is (log-probability, [(token, log-probability) of the likeliest]) or None. `call` is code
-    that waits for `resume`. `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
+    `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i]; `logprobs[i]` is
+    (log-probability, [(token, log-probability) of the likeliest]) or None. `call` is code that waits for `resume`.
+    `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
     """
 
     def __init__(self, tokenizer, prompt, sampling, index=0):
@@ -31,22 +31,19 @@ class Sequence:
 
     @property
     def state(self):
-        """FREE, IN_CODE or NO_TOOLS."""
         if self._code is not None:
             return IN_CODE
         return FREE if self.sampling.use_tools and self.tool_calls < MAX_TOOL_CALLS else NO_TOOLS
 
     def uniform(self):
-        """The random number in [0, 1) of the next token, by seed, index and position alone."""
+        """In [0, 1), for the next token, by seed, index and position alone."""
         return (mix_seed(self.sampling.seed, self.index, len(self.ids)) >> 10) / 2**53
 
     def tokens(self, start, stop):
-        """Those start..stop-1 of prompt and reply."""
         n = len(self.prompt)
         return self.prompt[start:stop] + self.ids[max(0, start - n): max(0, stop - n)]
 
     def accept(self, token, logprobs=None):
-        """Take the next token, chosen by the model."""
         special = self.tokenizer.special
         if token in (special("<|assistant_end|>"), self.tokenizer.bos_id):
             self.finish_reason = "stop"
@@ -60,7 +57,7 @@ class Sequence:
             self._code.append(token)
 
     def resume(self, result):
-        """Take the tool's `result` (text), which the model reads but did not choose."""
+        """Take the tool's `result`, a text."""
         self.call, special = None, self.tokenizer.special
         self._add([special("<|output_start|>"), *self.tokenizer.encode(result), special("<|output_end|>")], 0)
 
@@ -92,7 +89,7 @@ class Event:
 
 
 class TextStream:
-    """Turns a sequence's tokens into Events as they come: no half character, none dropped, no special token as text.
+    """A sequence's tokens as Events: no half character, no special token as text.
 
     Text that may begin a stop string is held back; `stopped` says that one was found.
     """
@@ -101,13 +98,13 @@ class TextStream:
         special = tokenizer.special
         self.tokenizer, self.kind, self.stopped, self._taken = tokenizer, "text", False, 0
         self._held, self._scored = "", []       # text not sent; (first character in it, logprobs) of its tokens
-        self._begins = None     # whether the next blank is the format's, with which every text of a reply begins
+        self._begins = None     # whether the next blank is the format's
         self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
                         special("<|python_end|>"): "text", special("<|output_end|>"): "text"}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def take(self, sequence):
-        """The events of what `sequence` gained since the last call."""
+        """Of what `sequence` gained since the last call."""
         events, start, stops = [], self._taken, sequence.sampling.stop
         if self._begins is None:                             # what goes on with a plain text keeps its first blank
             self._begins = sequence.prompt[-1] == self.tokenizer.special("<|assistant_start|>")
@@ -145,7 +142,7 @@ class TextStream:
         return self._send(max(begun, default=0))
 
     def _send(self, keep):
-        """The held text but its last `keep` characters."""
+        """All held text but `keep` characters."""
         cut = len(self._held) - keep
         text, self._held = self._held[:cut], self._held[cut:]
         known = [entry for at, entry in self._scored if at < cut]
@@ -153,7 +150,7 @@ class TextStream:
         return [Event("text", text, logprobs=known)] if text else []
 
     def _close(self):
-        """End the current part; half a character becomes a replacement character."""
+        """End the current part."""
         events = self._piece(self._decoder.decode(b"", final=True))
         if self.kind == "text":
             events += self._send(0)

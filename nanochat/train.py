@@ -1,8 +1,8 @@
 """
 The loop: every kind of training is a Stage run by `run`.
 
-A step's loss is the weighted sum over all its tokens divided by their global count, so any split of a batch over ranks
-and micro-batches gives the same gradient. State is saved whole: a resumed run continues as if never stopped.
+A step's loss is the weighted sum over its tokens by their global count, so any split of a batch over ranks and
+micro-batches gives the same gradient. A resumed run continues as if never stopped.
 """
 import contextlib
 import gc
@@ -28,8 +28,6 @@ COMPILED_ON, COMPILE = ("cuda",), {"fullgraph": True, "dynamic": False}  # on a 
 
 @dataclass
 class RunFlags:
-    """The flags that every training script has."""
-
     save_every: int = option(100, "steps between checkpoints, written while training goes on (0: only at the end)")
     keep: int = option(2, "newest checkpoints that stay, besides the one that validated best (0: all)")
     skip_nonfinite: int = option(0, "steps with a loss or gradient that is not finite to skip before giving up")
@@ -39,15 +37,18 @@ class RunFlags:
     fresh: bool = option(False, "start over, deleting this tag's checkpoints")
     dry_run: bool = option(False, "print what would be run, and stop")
 
-    def for_stage(self, stage, tag):
-        """Arguments of a Stage: where it writes, and those flags that are its own."""
+    def for_stage(self, stage, tag, steps, warmdown_frac, final_lr=0.0):
+        """Arguments of a Stage."""
         return {"folder": checkpoint.stage_dir(stage) / tag, "log_path": base_dir() / "logs" / f"{stage}_{tag}.jsonl",
+                "steps": steps,
+                "schedule": lambda step: (scaling.lr_scale(step, steps, warmdown_frac=warmdown_frac, final=final_lr),
+                                          scaling.muon_momentum(step, steps)),
                 **{name: getattr(self, name) for name in ("save_every", "keep", "skip_nonfinite", "resume_anyway")}}
 
 
 @dataclass
 class TrainState:
-    """All that a resume needs beyond the weights and the optimizer."""
+    """What a resume needs beside weights and optimizer."""
 
     step: int = 0
     tokens: int = 0  # tokens seen, padding included
@@ -69,7 +70,7 @@ class TrainState:
 
 @dataclass
 class Stage:
-    """One training run as plain values. `batches(start_step)` yields (step, [Batch, ...]) from there on."""
+    """`batches(start_step)` yields (step, [Batch, ...]) from there on."""
 
     name: str
     folder: Path
@@ -90,7 +91,7 @@ class Stage:
 
 
 def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0.004, weight_decay=0.0, scale=1.0):
-    """Muon on the matrices, AdamW on embedding and head; `scale` is on all learning rates."""
+    """`scale` is on all learning rates."""
     groups, adam = model.parameter_groups(), scale * scaling.adam_lr_scale(model.config.n_embd)
     return MuonAdamW([Group("adamw", groups["embedding"], embedding_lr * adam),
                       Group("adamw", groups["unembedding"], unembedding_lr * adam),
@@ -98,7 +99,7 @@ def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0
 
 
 def loss_function(stage, model, optimizer, rt, batch):
-    """model.loss, where the stage wants it compiled as one graph for the shape of `batch`, which tries it out."""
+    """model.loss, compiled where the stage wants it, for the shape of `batch`, which tries it out."""
     if not stage.compile or rt.device.type not in COMPILED_ON:
         return model.loss
     start, here, compiled = time.monotonic(), batch.to(rt.device), torch.compile(model.loss, **COMPILE)
@@ -117,7 +118,7 @@ def loss_function(stage, model, optimizer, rt, batch):
 
 
 def _backward(loss_of, batch, scale):
-    """The batch's share of the step's loss, after backward. The scale is in the weights: the loss has fp16 inside."""
+    """The batch's share of the step's loss. The scale is in the weights: the loss has fp16 inside."""
     weight, count = (batch.weight * (scale.value / batch.count), 1) if scale else (batch.weight, batch.count)
     loss = loss_of(batch.inputs, batch.targets, weight) / count
     loss.backward()
@@ -127,9 +128,8 @@ def _backward(loss_of, batch, scale):
 def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
     """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop).
 
-    loss_of(inputs, targets, weight) is `GPT.loss`, perhaps compiled. Where something is not finite nothing is applied:
-    raises NanochatError, or with `may_skip` gives NaN for both. In fp16 a gradient alone first lowers the loss scale, with
-    inf as norm. Every rank must call.
+    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. In fp16
+    a gradient alone first lowers the loss scale, with inf as norm. Every rank must call.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
@@ -158,10 +158,7 @@ def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, 
 
 
 def save(stage, optimizer, state, rt, writer, val, wait):
-    """Start (`wait`: and finish) writing a checkpoint; every rank must call, rank 0 writes.
-
-    Raises on every rank when this write, or the one before, has failed.
-    """
+    """Start (`wait`: and finish) writing a checkpoint; every rank must call, and fails when this or the last write does."""
     start = time.monotonic()
     masters, optim_state = optimizer.masters(), optimizer.state()
     meta = {**stage.meta, "identity": stage.identity, "steps": stage.steps, "val": min(val.values(), default=None),
@@ -176,7 +173,7 @@ def save(stage, optimizer, state, rt, writer, val, wait):
 
 
 def resume(stage, optimizer, rt):
-    """The TrainState of the newest whole checkpoint in stage.folder, or a new one."""
+    """The newest whole checkpoint's TrainState, or a new one."""
     found = checkpoint.newest_whole(stage.folder, with_optim=True)
     mine = {"checkpoint": found and found[2]["step"], **stage.identity}
     for rank, theirs in enumerate(runtime.all_gather_object(rt, mine)):
@@ -205,7 +202,7 @@ def resume(stage, optimizer, rt):
 
 @contextlib.contextmanager
 def _graceful():
-    """Ctrl-C and SIGTERM put a word into the list yielded; a second one kills."""
+    """Ctrl-C and SIGTERM put a word into the list; a second one kills."""
     asked = []
 
     def on_signal(number, frame):
@@ -222,7 +219,7 @@ def _graceful():
 
 @contextlib.contextmanager
 def _no_garbage_collection():
-    """Its pauses differ from rank to rank; _evaluate collects instead."""
+    """Its pauses differ between ranks; _evaluate collects."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -234,7 +231,7 @@ def _no_garbage_collection():
 
 
 def _trim_log(path, step):
-    """Drop the lines of steps that will be made again, and broken ones."""
+    """Drop lines of steps that will be made again, and broken ones."""
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -247,7 +244,7 @@ def _evaluate(stage, model, state):
     model.eval()
     state.val = stage.evaluate()
     model.train()
-    if not all(math.isfinite(value) for value in state.val.values()):
+    if not all(map(math.isfinite, state.val.values())):
         raise NanochatError(f"step {state.step}: the validation gives {state.val}. Lower the learning rate, or look at its "
                             "data.")
     state.best = min(state.best, *state.val.values())
@@ -256,7 +253,7 @@ def _evaluate(stage, model, state):
 
 
 def _made(loss, norm, state, scale):
-    """For a step's line in the log; without a gradient norm fp16 could not hold it."""
+    """Without a norm where fp16 could not hold it."""
     if math.isnan(loss):
         return {"skipped": state.skipped}
     return {"loss": round(loss, 5), **({"grad_norm": round(norm, 5)} if math.isfinite(norm) else {}),
@@ -269,7 +266,7 @@ def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
         if loss_of is None:
             begun = time.monotonic()
             loss_of = loss_function(stage, model, optimizer, rt, micro[0] if micro else None)
-            start += time.monotonic() - begun  # a step's time is without compiling
+            start += time.monotonic() - begun  # compiling is no step's time
         factor, momentum = stage.schedule(step)
         loss, norm, stop = train_step(loss_of, optimizer, micro, rt, factor, momentum, bool(asked),
                                       state.skipped < stage.skip_nonfinite)
@@ -293,7 +290,7 @@ def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
 
 
 def run(stage, model, optimizer, rt):
-    """Train `stage` from its newest checkpoint, or the model as given, to its last step; every rank must call.
+    """Train from the newest checkpoint, or the model as given, to the last step; every rank must call.
 
     Returns (seconds of steps in earlier sittings, TrainState). Raises Interrupted, all saved, after Ctrl-C or SIGTERM.
     """
@@ -315,8 +312,7 @@ def run(stage, model, optimizer, rt):
 
 
 def metrics(stage, model, state, rt) -> dict:
-    flops = model.flops_per_token()
-    rate = state.tokens / max(state.train_s, 1e-9)
+    flops, rate = model.flops_per_token(), state.tokens / max(state.train_s, 1e-9)
     mfu = rate * flops / (rt.peak_flops * rt.world_size) if rt.peak_flops else None
     best = checkpoint.best_step(stage.folder)
     return {"params": model.num_params(), "tokens": state.tokens, "steps": state.step, "final_loss": state.loss, **state.val,
@@ -326,7 +322,7 @@ def metrics(stage, model, state, rt) -> dict:
 
 
 def run_locked(stage, model, optimizer, rt, config, result, more=dict):
-    """Lock the folder, honour --fresh, train, write report/results/<result>.json with metrics and `more()`."""
+    """Train behind the folder's lock; metrics and `more()` go to report/results/<result>.json."""
     with run_lock(stage.folder.parent / f".{stage.folder.name}.lock") if rt.rank == 0 else contextlib.nullcontext():
         if config.fresh and rt.rank == 0:
             shutil.rmtree(stage.folder, ignore_errors=True)

@@ -87,20 +87,19 @@ def main(argv=None):
     token_bytes = tokenizer.token_bytes()
     common = {"tokenizer": tokenizer.hash, "model": asdict(model_config)}
     stage = train.Stage(
-        name="pretraining", steps=steps,
+        name="pretraining",
         batches=lambda start: iter(StepBatches(rows, rows_per_step, at_a_time, rt.rank, rt.world_size, start_step=start)),
-        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=warmdown, final=plan.final_lr),
-                               scaling.muon_momentum(step, steps)),
         identity={"dataset": config.dataset, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens,
                   "fp8": config.fp8},
         meta={**common, "dataset": config.dataset, "config": asdict(config)},
         evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, at_a_time, rt, val_count)},
-        eval_every=config.eval_every, compile=config.compile, **config.for_stage("base", config.tag or f"d{config.depth}"))
+        eval_every=config.eval_every, compile=config.compile,
+        **config.for_stage("base", config.tag or f"d{config.depth}", steps, warmdown, plan.final_lr))
     train.run_locked(stage, model, optimizer, rt, config, "base_train")
 
 
 def _rows(config, tokenizer, rt):
-    """Training and validation rows; rank 0 tokenizes, the others wait and then map the same files."""
+    """Training and validation; rank 0 tokenizes, the others then map the same files."""
     name = config.dataset.rstrip("/").rpartition("/")[2]
     with runtime.rank_zero_first(rt):
         return [TextRows(prepare_tokens(tokenizer, shards(config.dataset, split), name), config.sequence_len)

@@ -4,14 +4,15 @@ Reinforcement learning on checkable tasks: sample several answers a question, re
     python -m scripts.chat_rl
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_rl -- --tasks=gsm8k
 
-Starts from the newest finetuned model. The method is in nanochat/rollout.py. Each step also trains on a few rows of
-finetuning's conversations, so that what is not rewarded is not forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155). An
-interrupted run goes on with the same command.
+Starts from the newest finetuned model. Each step also trains on a few rows of finetuning's conversations, so that what
+is not rewarded is not forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155). An interrupted run goes on with the same
+command.
 """
 import json
 from dataclasses import asdict, dataclass
+from itertools import count
 
-from nanochat import finetune, rollout, scaling, train
+from nanochat import finetune, rollout, train
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, log, mix_seed, run
 from nanochat.dataloader import ChatRows, StepBatches
@@ -47,23 +48,24 @@ class Config(train.RunFlags):
 
 
 def anchor_batches(config, meta, tokenizer, T, steps, rt):
-    """step -> micro-batches of the conversations that the source was finetuned on."""
+    """step -> micro-batches of what the source was finetuned on."""
     if not config.anchor_rows:
         return lambda step: []
-    count = 8 * steps * config.anchor_rows  # about 8 conversations fill a row
     stage = "mid" if config.source == "mid" else "sft"
-    chosen, _ = finetune.conversations(meta["data"], stage, count, mix_seed("anchor", config.seed))
+    wanted = 8 * steps * config.anchor_rows  # about 8 conversations fill a row
+    chosen, _ = finetune.conversations(meta["data"], stage, wanted, mix_seed("anchor", config.seed))
     rows = ChatRows(chosen, tokenizer, T, seed=config.seed)
     return StepBatches(rows, config.anchor_rows, config.device_batch_size, rt.rank, rt.world_size).load
 
 
 def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
-    """Yield (step, micro-batches): answers sampled from the model as it stands, mean reward into `extra`, then
-    the anchor's rows. Each kind is a mean over its own tokens, and the loss is their sum."""
-    engine, step = Engine(model, tokenizer), start
-    mine = range(rt.rank, config.questions, rt.world_size)
-    while True:
-        numbers = [step * config.questions + i for i in mine]
+    """Yield (step, micro-batches): answers of the model as it stands, the mean reward into `extra`, then the anchor's rows.
+
+    Each kind is a mean over its own tokens, and the loss is their sum.
+    """
+    engine = Engine(model, tokenizer)
+    for step in count(start):
+        numbers = [step * config.questions + i for i in range(rt.rank, config.questions, rt.world_size)]
         chosen = [(task, task[n // len(tasks) % len(task)]) for n in numbers for task in [tasks[n % len(tasks)]]]
         model.eval()
         groups = rollout.sample(engine, tokenizer, chosen, config.samples, max_new_tokens=config.max_new_tokens,
@@ -72,7 +74,6 @@ def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
         model.train()
         batches, extra["reward"] = rollout.make_batches(groups, config.device_batch_size, tokenizer.bos_id, rt)
         yield step, batches + anchor(step)
-        step += 1
 
 
 def main(argv=None):
@@ -92,13 +93,12 @@ def main(argv=None):
     optimizer = finetune.optimizer_from(source, model, rt, config.lr_scale)
     extra, common = {}, {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
     stage = train.Stage(
-        name="reinforcement learning", steps=steps,
+        name="reinforcement learning",
         batches=lambda start: rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start),
-        schedule=lambda step: (scaling.lr_scale(step, steps, warmdown_frac=1.0), scaling.muon_momentum(step, steps)),
         identity={"tasks": names, "steps": steps, "questions": config.questions, "samples": config.samples,
                   "anchor_rows": config.anchor_rows, **common, "source": meta["files"]["model.safetensors"]},
         meta={**common, "dataset": meta["dataset"], "data": meta["data"], "tasks": names, "config": asdict(config)},
-        extra=extra, **config.for_stage("rl", tag))
+        extra=extra, **config.for_stage("rl", tag, steps, warmdown_frac=1.0))
     train.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
 
 

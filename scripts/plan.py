@@ -34,7 +34,7 @@ class Config:
 
 
 def devices(config):
-    """(how many, their name, GPU): as asked for, else those of nvidia-smi, else 8 x h100."""
+    """(how many, name, GPU)."""
     listed = []
     if not config.gpu and shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
@@ -49,7 +49,7 @@ def devices(config):
 
 
 def plan(config, depth):
-    """(gpus, rows a device, shards) and the plan in words."""
+    """(gpus, rows a device, shards, the plan in words)."""
     gpus, name, gpu = devices(config)
     vocab_size, model = config.vocab_size, (depth, config.vocab_size, config.sequence_len)
     recipe, shape = scaling.pretraining(depth, vocab_size, config.param_data_ratio), scaling.model_shape(depth)
