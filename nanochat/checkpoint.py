@@ -184,7 +184,7 @@ def newest_whole(folder, with_optim=False):
 
 
 def find(stage, tag=None, step=None) -> Path:
-    """A checkpoint's folder. Raises MissingArtifact."""
+    """A checkpoint's folder, by default the newest tag's newest step. Raises MissingArtifact."""
     tag = tag or newest_tag(stage)
     folder = stage_dir(stage) / (tag or "")
     steps = steps_in(folder) if tag else []
@@ -195,7 +195,7 @@ def find(stage, tag=None, step=None) -> Path:
 
 
 def load_model(stage, rt, tag=None, step=None):
-    """(model, tokenizer, meta), for evaluation.
+    """(model, tokenizer, meta): the model in evaluation mode, in rt.dtype, on rt.device.
 
     Without a step, a damaged newest checkpoint falls back to the one before it.
     """

@@ -1,5 +1,5 @@
 """
-Inference: continuous batching, a prefix cache and tools.
+Inference: continuous batching, a prefix cache and tools. It takes a model and a tokenizer and loads neither.
 
 Sequences join as others leave, prompts are read in chunks beside the decoding, a free slot keeps its tokens for whoever
 begins with the same ones, tools run on threads. A reply does not depend on who else is in the batch, beyond the rounding
@@ -42,13 +42,15 @@ def common_prefix(a, b):
 
 @dataclass(eq=False)
 class Slot:
+    """A row of the cache, its tokens, and who sits there."""
+
     index: int
     tokens: list = field(default_factory=list)
     sequence: Sequence | None = None
 
 
 class Batcher:
-    """Owned by one thread; `beside` bounds the prompt tokens read while others decode."""
+    """The slots of one cache, owned by one thread; `beside` bounds the prompt tokens read while others decode."""
 
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
@@ -63,7 +65,7 @@ class Batcher:
         return not self.waiting and not self.running
 
     def add(self, sequence):
-        """UsageError: the prompt leaves no room for an answer."""
+        """Queue a sequence. UsageError: the prompt leaves no room for an answer."""
         n = len(sequence.prompt)
         if not 0 < n < self.capacity:
             raise UsageError(f"the prompt has {n} tokens; it must have 1 to {self.capacity - 1} to leave room for an "
@@ -78,7 +80,7 @@ class Batcher:
 
     @torch.inference_mode()
     def step(self):
-        """Returns the sequences that gained tokens or ended."""
+        """Let newcomers join, read some prompts, decode. Returns the sequences that gained tokens or ended."""
         touched = self._take_results()
         while self.waiting and self.free and self._join(self.waiting[0]):
             self.waiting.popleft()
@@ -175,9 +177,9 @@ class Completion:
 
 
 class Engine:
-    """A conversation may hold `max_len` tokens; more than in training is allowed, at falling quality.
+    """Generates with `model` (eval mode, on its device). A conversation may hold `max_len` tokens.
 
-    `options` are those of `runner.Fast`.
+    More than in training is allowed, at falling quality. `options` are those of `runner.Fast`.
     """
 
     def __init__(self, model, tokenizer, max_len=None, **options):
@@ -188,7 +190,7 @@ class Engine:
         return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
 
     def generate(self, prompts, *, batch_size=64, **sampling) -> list[Completion]:
-        """One Completion a prompt (a list of token ids), in order.
+        """One Completion a prompt (a list of token ids), in order; keywords as in `Sampling`.
 
         Raises UsageError before any work when a prompt leaves no room below max_len.
         """

@@ -127,7 +127,7 @@ class _Graphs:
 
 
 class Fast:
-    """With the GPT's weights as they are now.
+    """The forward pass of a GPT for inference, with its weights as they are now.
 
     `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since every matrix
     product has TILE rows and every attention QUERIES queries and whole blocks of keys. `graphs`: by default on CUDA; a
@@ -190,6 +190,7 @@ class Fast:
         return x[torch.tensor([len(piece.tokens) for piece in pieces], device=device).cumsum(0) - 1]
 
     def _decode(self, idx, at, seen):
+        """One token for every slot, at positions `at` (B,): its hidden states (B, C)."""
         return self._layers(idx, self.turn[at], [_Run(slice(0, len(idx)), at, 1, seen, 0, self.cache, self.scale)], ())
 
     def _layers(self, idx, turn, parts, rest):

@@ -83,7 +83,7 @@ def _keep_freed_memory():
 
 
 def init(device="") -> Runtime:
-    """Under torchrun, join the process group. Call once, in main."""
+    """Find the device and, under torchrun, join the process group. Call once, in main."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     found = _pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     peak = None
@@ -128,7 +128,7 @@ def all_gather_into(rt, whole, mine):
 
 
 def all_gather_object(rt, value) -> list:
-    """In rank order."""
+    """The small plain value of every rank, in rank order."""
     if rt.world_size == 1:
         return [value]
     values = [None] * rt.world_size

@@ -70,7 +70,7 @@ class TrainState:
 
 @dataclass
 class Stage:
-    """`batches(start_step)` yields (step, [Batch, ...]) from there on."""
+    """One training run as plain values. `batches(start_step)` yields (step, [Batch, ...]) from there on."""
 
     name: str
     folder: Path
@@ -91,7 +91,7 @@ class Stage:
 
 
 def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0.004, weight_decay=0.0, scale=1.0):
-    """`scale` is on all learning rates."""
+    """Muon on the matrices, AdamW on embedding and head; `scale` is on all learning rates."""
     groups, adam = model.parameter_groups(), scale * scaling.adam_lr_scale(model.config.n_embd)
     return MuonAdamW([Group("adamw", groups["embedding"], embedding_lr * adam),
                       Group("adamw", groups["unembedding"], unembedding_lr * adam),
@@ -128,8 +128,9 @@ def _backward(loss_of, batch, scale):
 def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
     """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop).
 
-    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. In fp16
-    a gradient alone first lowers the loss scale, with inf as norm. Every rank must call.
+    loss_of(inputs, targets, weight) is `GPT.loss`, perhaps compiled. Where something is not finite nothing is applied:
+    raises NanochatError, or with `may_skip` gives NaN for both. In fp16 a gradient alone first lowers the loss scale, with
+    inf as norm. Every rank must call.
     """
     total = torch.zeros(2, dtype=torch.float64, device=rt.device)
     total[1] = float(stop)
@@ -158,7 +159,7 @@ def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, 
 
 
 def save(stage, optimizer, state, rt, writer, val, wait):
-    """Start (`wait`: and finish) writing a checkpoint; every rank must call, and fails when this or the last write does."""
+    """Start (`wait`: and finish) writing a checkpoint. Every rank must call; all raise when this or the last write failed."""
     start = time.monotonic()
     masters, optim_state = optimizer.masters(), optimizer.state()
     meta = {**stage.meta, "identity": stage.identity, "steps": stage.steps, "val": min(val.values(), default=None),
