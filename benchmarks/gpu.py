@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import bench_infer  # noqa: E402
 import bench_train  # noqa: E402
 
-from nanochat import attention, runtime, scaling, train  # noqa: E402
+from nanochat import attention, fp8, runtime, scaling, train  # noqa: E402
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import NanochatError, run  # noqa: E402
 from nanochat.dataloader import Batch  # noqa: E402
@@ -129,7 +129,6 @@ def ours(config, rt, depth, rows, how, extra=""):
     model = GPT(config.model(depth), rt.dtype).to(rt.device)
     model.init_weights()
     if extra == "fp8":
-        from nanochat import fp8
         fp8.convert(model)
     optimizer, micro = train.make_optimizer(model, rt), random_batches(config, rows)
     train.COMPILED_ON, train.COMPILE["backend"] = (rt.device.type,), config.compiler
@@ -300,9 +299,7 @@ def decode_cells(name, f):
 def candidates(depths, config):
     peers = find_spec("transformers") is not None
     for depth in depths:
-        yield from (f"{depth} nanochat {how}" for how in ("compiled", "eager"))
-        if find_spec("nanochat.fp8"):
-            yield f"{depth} nanochat compiled fp8"
+        yield from (f"{depth} nanochat {how}" for how in ("compiled", "eager", "compiled fp8"))
         if depth == depths[0] and not config.quick:
             yield from (f"{depth} nanochat compiled {kernel}" for kernel in attention.KERNELS)
         if peers:
