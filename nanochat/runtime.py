@@ -181,6 +181,7 @@ def _watch(rt, nodes, ended):
     idle, seen, beats = 0, 0, []  # idle: in naps, as the whole run may be suspended
     with contextlib.suppress(RuntimeError):  # no store: the next collective fails
         store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        store.set(f"beat{rt.rank}", "0 0")  # reading waits for what is not there
         while not ended.wait(1):
             idle, seen = idle + 1 if rt.sums == [seen] else 0, rt.sums[0]
             store.set(f"beat{rt.rank}", f"{seen} {time.monotonic()}")
