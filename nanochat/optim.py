@@ -104,7 +104,7 @@ class _Bucket:
     def named_full(self, shard):
         """{parameter name: tensor} from every rank's `shard`; every rank must call."""
         full = torch.empty_like(self.grad)
-        runtime.all_gather_into(self.rt, full, shard)
+        runtime.all_gather_into(self.rt, full, shard)()
         return dict(zip(self.names, self._split(full, self.params)))
 
     def load_shard(self, shard, tensors):
@@ -114,6 +114,10 @@ class _Bucket:
                 raise CheckpointError(f"the checkpoint holds no tensor {name} of shape {tuple(view.shape)}.")
             view.copy_(tensors[name])
         shard.copy_(self.mine(full))
+
+    def publish(self):
+        """Begin to give all ranks' masters to the parameters; returns a function that waits for it."""
+        return runtime.all_gather_into(self.rt, self.values, self.master.to(self.values.dtype))
 
     def muon(self, lr, momentum, weight_decay):
         buffer, grad = self.state["momentum"], self.reduced
@@ -153,8 +157,10 @@ class MuonAdamW:
     def reduce(self):
         """Sum the gradients over the ranks and take the loss scale off; returns their global 2-norm."""
         square = torch.zeros((), dtype=torch.float64, device=self.buckets[0].grad.device)
-        for bucket in self.buckets:
-            bucket.reduced = runtime.reduce_scatter_sum(self.rt, bucket.grad)
+        begun = [runtime.reduce_scatter_sum(self.rt, bucket.grad) for bucket in self.buckets]
+        for bucket, (mine, arrive) in zip(self.buckets, begun):
+            arrive()
+            bucket.reduced = mine
             if self.scale:
                 bucket.reduced.div_(self.scale.value)
             square += bucket.reduced.norm().double() ** 2
@@ -166,22 +172,21 @@ class MuonAdamW:
 
     @torch.no_grad()
     def step(self, lr_scale=1.0, momentum=0.95):
-        """Update from what `reduce` left."""
+        """Update from what `reduce` left; each bucket is sent while the next is computed."""
         self.steps += 1
         if self.scale:
             self.scale.passed()
+        sent = []
         for bucket in self.buckets:
             group = bucket.group
             if group.kind == "muon":
                 bucket.muon(group.lr * lr_scale, momentum, group.weight_decay)
             else:
                 bucket.adamw(group.lr * lr_scale, self.steps)
-        self._publish()
+            sent.append(bucket.publish())
+        for arrive in sent:
+            arrive()
         self.zero_grad()
-
-    def _publish(self):
-        for bucket in self.buckets:
-            runtime.all_gather_into(self.rt, bucket.values, bucket.master.to(bucket.values.dtype))
 
     @torch.no_grad()
     def masters(self):
@@ -203,4 +208,4 @@ class MuonAdamW:
             for key, shard in bucket.state.items() if state is not None else ():
                 bucket.load_shard(shard, {name.removeprefix(f"{key}."): t for name, t in state.items()
                                           if name.startswith(f"{key}.")})
-        self._publish()
+            bucket.publish()()

@@ -111,20 +111,21 @@ def all_reduce_sum(rt, tensor):
 
 
 def reduce_scatter_sum(rt, whole):
-    """This rank's slice of the sum, whose dim 0 must divide by world_size."""
+    """(this rank's slice of the sum, a function that waits for it); dim 0 must divide by world_size."""
     if rt.world_size == 1:
-        return whole
+        return whole, lambda: None
     mine = torch.empty_like(whole[: whole.size(0) // rt.world_size])
-    getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(mine, whole)  # the newer name first
-    return mine
+    scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)  # the newer name first
+    return mine, scatter(mine, whole, async_op=True).wait
 
 
 def all_gather_into(rt, whole, mine):
-    """Fill `whole` with every rank's `mine`, along dim 0."""
+    """Begin to fill `whole` with every rank's `mine`, along dim 0; returns a function that waits for it."""
     if rt.world_size == 1:
         whole.copy_(mine)
-    else:
-        getattr(dist, "all_gather_single", dist.all_gather_into_tensor)(whole, mine)
+        return lambda: None
+    work = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)(whole, mine, async_op=True)
+    return lambda: (work.wait(), mine)  # which must live so long
 
 
 def all_gather_object(rt, value) -> list:
