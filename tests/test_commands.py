@@ -171,3 +171,11 @@ def test_every_command_in_a_docstring_parses():
 def test_a_wrong_command_is_noticed(command):
     with pytest.raises((AssertionError, ModuleNotFoundError)):
         check(command)
+
+
+@pytest.mark.parametrize("name", ["README.md", "dev/LEADERBOARD.md", "dev/LOG.md"])
+def test_the_rows_of_a_table_have_the_columns_of_its_head(name):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    for i, (before, line) in enumerate(zip(["", *lines], lines), 1):
+        if line.startswith("|") and before.startswith("|"):
+            assert line.count("|") == before.count("|"), f"{name}, line {i}: {line}"
