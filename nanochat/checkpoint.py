@@ -28,7 +28,7 @@ SCRIPTS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "c
 
 @dataclass
 class ModelFlags:
-    device: str = option("", "cuda, mps or cpu; empty: the best there is")
+    device: str = option("", "cuda, mps, xpu or cpu; empty: the best there is")
     tag: str = option("", "model tag; empty: the newest")
     step: int | None = option(None, "checkpoint step; empty: the newest")
 

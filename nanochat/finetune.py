@@ -113,8 +113,8 @@ def run(stage_name, title, result, config, real_data):
 @torch.no_grad()
 def masked_loss(model, rows, device_batch_size, rt):
     """Mean nats a supervised token over all `rows`; every rank must call."""
-    total = torch.zeros((), dtype=torch.float64, device=rt.device)
+    total = 0.0
     for start in range(rt.rank * device_batch_size, len(rows), rt.world_size * device_batch_size):
         inputs, targets, weight = collate(rows, range(start, min(start + device_batch_size, len(rows))))
-        total += model.loss(inputs.to(rt.device), targets.to(rt.device), weight.to(rt.device))
-    return runtime.all_reduce_sum(rt, total).item() / max(float(rows.counts.sum()), 1.0)
+        total += model.loss(inputs.to(rt.device), targets.to(rt.device), weight.to(rt.device)).item()
+    return sum(runtime.all_gather_object(rt, total)) / max(float(rows.counts.sum()), 1.0)

@@ -156,14 +156,14 @@ class MuonAdamW:
     @torch.no_grad()
     def reduce(self):
         """Sum the gradients over the ranks and take the loss scale off; returns their global 2-norm."""
-        square = torch.zeros((), dtype=torch.float64, device=self.buckets[0].grad.device)
+        square = torch.zeros((), device=self.buckets[0].grad.device)
         begun = [runtime.reduce_scatter_sum(self.rt, bucket.grad) for bucket in self.buckets]
         for bucket, (mine, arrive) in zip(self.buckets, begun):
             arrive()
             bucket.reduced = mine
             if self.scale:
                 bucket.reduced.div_(self.scale.value)
-            square += bucket.reduced.norm().double() ** 2
+            square += bucket.reduced.norm() ** 2
         return runtime.all_reduce_sum(self.rt, square).sqrt().item()
 
     def zero_grad(self):

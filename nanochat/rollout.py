@@ -54,8 +54,8 @@ def make_batches(groups, device_batch_size, pad_id, rt):
         if any(r.reward != group[0].reward for r in group):
             taught += [(r, r.reward - mean) for r in group]
     taught.sort(key=lambda pair: len(pair[0]))  # one long answer would pad all beside it
-    sums = torch.tensor([sum(sum(r.sampled) for r, _ in taught), sum(rewards), len(rewards)], dtype=torch.float64)
-    n_tokens, reward, n = runtime.all_reduce_sum(rt, sums.to(rt.device)).tolist()
+    sums = sum(sum(r.sampled) for r, _ in taught), sum(rewards), len(rewards)
+    n_tokens, reward, n = map(sum, zip(*runtime.all_gather_object(rt, sums)))
     batches = []
     for start in range(0, len(taught), device_batch_size):
         part = taught[start: start + device_batch_size]

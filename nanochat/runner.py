@@ -236,8 +236,8 @@ def unit(x, scale):
 
 def pack_int8(weight, relu=False):
     """`pack_plain` in 8 bits, one scale a row of weight and of x (LLM.int8(), arXiv 2208.07339, without outliers)."""
-    if weight.device.type != "cpu":
-        raise UsageError("int8 weights are for a CPU.")
+    if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
+        raise UsageError("int8 weights are for x86 CPUs.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")     # torch deprecates the only constructor for its kernel
         scale = weight.float().abs().amax(1).clamp(min=1e-12).double() / 127
@@ -255,19 +255,19 @@ def pack_int8(weight, relu=False):
 def pack_plain(weight, relu=False):
     """f(x, residual=None): x @ weight.T, cut at 0 if `relu`, plus residual; x and residual in float32.
 
-    In oneDNN's layout 1 to 32 rows take half of F.linear's time.
+    In oneDNN's layout, where torch has it (not on a Mac), 1 to 32 rows take half of F.linear's time.
     """
     on_cpu, ops = weight.device.type == "cpu", torch.ops.mkldnn
     weight = weight.float() if on_cpu and weight.dtype == torch.float16 else weight     # few CPUs multiply in it
-    dtype = weight.dtype
-    if on_cpu:
+    dtype, packed = weight.dtype, on_cpu and torch.backends.mkldnn.is_available()
+    if packed:
         weight = ops._reorder_linear_weight(weight.contiguous(), 1)
         plain, added = ops._linear_pointwise.default, ops._linear_pointwise.binary
 
     def linear(x, residual=None):
-        if on_cpu and dtype == torch.float32 and residual is not None:
+        if packed and dtype == torch.float32 and residual is not None:
             return added(x, residual, weight, None, "add")
-        if on_cpu:
+        if packed:
             y = plain(x.to(dtype), weight, None, "relu" if relu else "none", [], "")
         else:
             y = F.linear(x.to(dtype), weight)

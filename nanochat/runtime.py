@@ -41,7 +41,7 @@ class Runtime:
 
 
 def _pick_device(wanted, local_rank):
-    kind = wanted or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    kind = wanted or (torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")).type
     try:
         device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
         torch.empty(1, device=device)

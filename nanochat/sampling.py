@@ -52,9 +52,14 @@ class Sampling:
 def penalise(logits, ids, penalty):
     """Make tokens `ids` less likely in one row of logits (V,), in place (CTRL, arXiv 1909.05858)."""
     ids = torch.tensor(ids, dtype=torch.int64, device=logits.device)
-    seen = logits[ids].double()
+    seen = logits[ids].cpu().double()
     changed = torch.where(seen > 0, seen / penalty, seen * penalty).clamp_(-LARGEST, LARGEST)
-    logits[ids] = torch.where(seen > -math.inf, changed, seen).float()
+    logits[ids] = torch.where(seen > -math.inf, changed, seen).float().to(logits.device)
+
+
+def widest(device):
+    """Float type; Apple's GPUs and some of Intel's have none of 64 bits."""
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
 
 
 def likeliest(logits, tokens, counts):
@@ -74,9 +79,9 @@ def sample(logits, temperature, top_k, top_p, uniform, min_p=(0.0,)):
     """
     if not any(temperature):
         return logits.argmax(-1)
-    V = logits.size(-1)
+    V, wide = logits.size(-1), widest(logits.device)
 
-    def column(values, dtype=torch.float64):
+    def column(values, dtype=wide):
         return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
     scaled = logits / column([min(max(t, COLDEST), HOTTEST) if t else 1.0 for t in temperature]).float()
     k = [min(k, V) or V for k in top_k]
@@ -92,7 +97,7 @@ def sample(logits, temperature, top_k, top_p, uniform, min_p=(0.0,)):
     if any(min_p):
         least = scaled.max(-1, keepdim=True).values + column(min_p).log().float()
         scaled = scaled.masked_fill(scaled < least, -math.inf)
-    mass = scaled.softmax(-1).double().cumsum(-1)
+    mass = scaled.softmax(-1).to(wide).cumsum(-1)
     total = mass[:, -1:]
     point = torch.minimum(column(uniform) * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(mass, point, right=True)[:, 0]

@@ -33,7 +33,7 @@ class RunFlags:
     skip_nonfinite: int = option(0, "steps with a loss or gradient that is not finite to skip before giving up")
     resume_anyway: bool = option(False, "go on although data, batch or horizon differ from the checkpoint's")
     tag: str = option("", "name of the run's folder (default: as its source, else d<depth>)")
-    device: str = option("", "cuda, mps or cpu (default: the best there is)")
+    device: str = option("", "cuda, mps, xpu or cpu (default: the best there is)")
     fresh: bool = option(False, "start over, deleting this tag's checkpoints")
     dry_run: bool = option(False, "print what would be run, and stop")
 
@@ -132,7 +132,7 @@ def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, 
     raises NanochatError, or with `may_skip` gives NaN for both. In fp16 a gradient alone first lowers the loss scale, with
     inf as norm. Every rank must call.
     """
-    total = torch.zeros(2, dtype=torch.float64, device=rt.device)
+    total = torch.zeros(2, device=rt.device)
     total[1] = float(stop)
     for here in [batch.to(rt.device) for batch in batches]:  # a copy would wait for the work before it
         total[0] += _backward(loss_of, here, optimizer.scale)
