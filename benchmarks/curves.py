@@ -41,7 +41,9 @@ def table(runs):
 
 
 def power_law(runs):
-    """(a, b) of bpb = a * FLOPs^-b."""
+    """(a, b) of bpb = a * FLOPs^-b, or None for runs of nearly the same FLOPs."""
+    if runs[-1][3] < 1.5 * runs[0][3]:
+        return None
     slope, intercept = np.polyfit([math.log(r[3]) for r in runs], [math.log(r[4]) for r in runs], 1)
     return math.exp(intercept), -slope
 
@@ -82,9 +84,8 @@ def draw(groups, path, x, label):
 def series(folder):
     runs = load(folder)
     print("\n".join(table(runs)))
-    if len(runs) > 1:
-        a, b = power_law(runs)
-        print(f"bits a byte = {a:.3g} * FLOPs^-{b:.4f}")
+    if law := power_law(runs):
+        print(f"bits a byte = {law[0]:.3g} * FLOPs^-{law[1]:.4f}")
     draw({"": runs}, Path(folder) / "series.png", 3, "training FLOPs")
 
 

@@ -174,6 +174,13 @@ def test_a_series_finds_the_power_law_it_was_made_from(curves, tmp_path, capsys)
     assert "d7" in capsys.readouterr().out and (tmp_path / "series.png").stat().st_size > 5000
 
 
+def test_runs_of_one_budget_have_no_power_law(curves, tmp_path, capsys):
+    for depth, flops, bpb in ((1, 2.01e11, 0.91), (2, 1.99e11, 1.20)):
+        result(tmp_path, depth, flops / scaling.flops_per_token(depth, 2048, 256), bpb)
+    curves.series(tmp_path)
+    assert "FLOPs^" not in capsys.readouterr().out and (tmp_path / "series.png").exists()
+
+
 def test_the_horizon_is_the_bottom_of_each_budget(curves, tmp_path, capsys):
     for budget in (1e13, 4e13):
         for depth in range(2, 9):

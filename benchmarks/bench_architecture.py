@@ -1,0 +1,219 @@
+"""
+Do additions to the Transformer pay? Each is trained beside the plain model on the same real text for the same wall clock:
+what a step of it costs is measured first, step by step in turn with the others, and a dearer variant gets fewer steps.
+
+    NANOCHAT_BASE_DIR=... python benchmarks/bench_architecture.py --depth=4 --seeds=0,1,2        climbmix, tokenizer trained
+    ... --variants=plain,values --steps=300
+
+plain      the model without any
+offset     half of a head's channels find a token by the one before (GPTConfig.key_offset)
+tables     a table of value vectors by token, added to attention's values in every second layer and the last (value residual
+           learning, arXiv 2410.17897; KellerJordan/modded-nanogpt)
+gentle     the tables' learning rate is a tenth of the embedding's
+values     tables through a gate a head, which sees 32 channels
+scalars    before each layer x becomes a * x + b * x0, x0 being the embedding, both learned (modded-nanogpt's U-net lambdas)
+windows    three layers of four see the last half of the context only (SSSL). By a mask, which saves no time, so equal steps
+
+Several are joined by a plus: offset+values. Results are added to --results, one JSON line a training; the table is made of
+all lines there with these settings.
+"""
+import json
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from nanochat import gpt, runtime, scaling, train  # noqa: E402
+from nanochat.attention import attention  # noqa: E402
+from nanochat.cli import option, parse  # noqa: E402
+from nanochat.common import UsageError, append_jsonl, log, run, setup_logging  # noqa: E402
+from nanochat.dataloader import StepBatches, TextRows, prepare_tokens  # noqa: E402
+from nanochat.dataset import shards  # noqa: E402
+from nanochat.gpt import GPT, Attention, GPTConfig  # noqa: E402
+from nanochat.loss_eval import bits_per_byte  # noqa: E402
+from nanochat.tokenizer import Tokenizer  # noqa: E402
+
+PARTS = ("plain", "offset", "tables", "gentle", "values", "scalars", "windows")
+GATE_CHANNELS = 32
+
+
+@dataclass
+class Config:
+    depth: int = option(4, "layers")
+    variants: str = option("plain,offset,tables,offset+tables,scalars,windows", "which, by comma; plain is what the others are compared with")
+    seeds: str = option("0,1,2", "initial weights, by comma")
+    steps: int = option(150, "optimizer steps of the plain model")
+    sequence_len: int = option(512, "tokens a row")
+    total_batch_size: int = option(8192, "tokens a step")
+    device_batch_size: int = option(4, "rows at a time")
+    rounds: int = option(11, "steps of each variant by which their cost is measured")
+    val_rows: int = option(192, "rows of the validation shard")
+    dataset: str = option("climbmix", "as base_train's")
+    results: str = option("runs/architecture.jsonl", "file that results are added to")
+
+
+class ValueAttention(Attention):
+    """Its values get `extra` (B, T, kv width), set before each forward pass."""
+
+    def __init__(self, config, layer, gated):
+        super().__init__(config, layer)
+        self.gate = nn.Linear(GATE_CHANNELS, config.n_kv_head, bias=False) if gated else None
+        self.c_v.register_forward_hook(self._add)
+
+    def _add(self, c_v, inputs, v):
+        if self.gate is None:
+            return v + self.extra
+        gate = 2 * torch.sigmoid(self.gate(inputs[0][..., :GATE_CHANNELS]))
+        return v + (gate[..., None] * self.extra.unflatten(-1, (gate.size(-1), -1))).flatten(-2)
+
+
+class Variant(GPT):
+    def __init__(self, config, dtype, parts):
+        super().__init__(config, dtype)
+        self.valued = range((config.n_layer - 1) % 2, config.n_layer, 2) if {"tables", "values"} & {*parts} else ()
+        for i in self.valued:
+            self.blocks[i].attn = ValueAttention(config, i, "values" in parts).to(dtype)
+        width = config.n_kv_head * config.head_dim
+        self.tables = nn.ModuleList(nn.Embedding(config.padded_vocab_size, width) for _ in self.valued)
+        self.scalars = nn.Parameter(torch.empty(config.n_layer, 2)) if "scalars" in parts else None
+
+    @torch.no_grad()
+    def init_weights(self, seed=0):
+        """The plain model's weights are those of the plain model with this seed; the rest begins as if it were not there."""
+        plain = GPT(self.config, self.dtype)
+        plain.init_weights(seed)
+        self.load_state_dict(plain.state_dict(), strict=False)
+        generator = torch.Generator().manual_seed(seed + 1)
+        for i, table in zip(self.valued, self.tables):
+            table.weight.normal_(0.0, self.config.n_embd ** -0.5, generator=generator)
+            if self.blocks[i].attn.gate:
+                self.blocks[i].attn.gate.weight.zero_()
+        if self.scalars is not None:
+            self.scalars.copy_(torch.tensor([1.0, 0.0]).expand_as(self.scalars))
+
+    def hidden(self, idx, cache=None):
+        rotary = self._rotary(torch.arange(idx.size(1))[None])
+        for i, table in zip(self.valued, self.tables):
+            self.blocks[i].attn.extra = table(idx).to(self.dtype)
+        x = x0 = gpt.norm(self.wte(idx).to(self.dtype))
+        for i, block in enumerate(self.blocks):
+            if self.scalars is not None:
+                a, b = self.scalars[i].to(self.dtype)
+                x = a * x + b * x0
+            x = block(x, rotary, None, None)
+        return gpt.norm(x)
+
+    def parameter_groups(self):
+        plain = {name for name, _ in GPT(self.config).named_parameters()}
+        named = dict(self.named_parameters())
+        tables = [(n, p) for n, p in named.items() if n.startswith("tables.")]
+        return {"embedding": [("wte.weight", named["wte.weight"]), *tables],
+                "unembedding": [("lm_head.weight", named["lm_head.weight"]),
+                                *([("scalars", self.scalars)] if self.scalars is not None else [])],
+                "matrix": [(n, p) for n, p in named.items() if n.startswith("blocks.") and (n in plain or n.endswith("gate.weight"))]}
+
+
+def windowed(window):
+    """Attention to the last `window` keys, by a mask of all of them."""
+    def attend(q, k, v, positions=None):
+        if positions is not None:
+            return attention(q, k, v, positions)
+        T, scale = q.size(1), q.size(-1) ** -0.5
+        ago = torch.arange(T)[:, None] - torch.arange(T)
+        mask = torch.zeros(T, T, dtype=q.dtype).masked_fill_((ago < 0) | (ago >= window), float("-inf"))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return (torch.softmax(q * scale @ k.mT + mask, dim=-1) @ v).transpose(1, 2)
+    return attend
+
+
+class Windowed(Variant):
+    def hidden(self, idx, cache=None):
+        short, plain = windowed(self.config.sequence_len // 2), gpt.attention
+        hooks = [block.register_forward_pre_hook(
+            lambda *_, i=i: setattr(gpt, "attention", plain if i % 4 == 3 or i == len(self.blocks) - 1 else short))
+            for i, block in enumerate(self.blocks)]
+        try:
+            return super().hidden(idx)
+        finally:
+            gpt.attention = plain
+            for hook in hooks:
+                hook.remove()
+
+
+class Training:
+    """A variant, its optimizer and its place in the text."""
+
+    def __init__(self, config, name, seed, steps, rows, vocab_size, rt):
+        shape, parts = asdict(scaling.model_shape(config.depth)), name.split("+")
+        model_config = GPTConfig(config.sequence_len, vocab_size, key_offset=0.5 if "offset" in parts else 0.0, **shape)
+        self.model = (Windowed if "windows" in parts else Variant)(model_config, rt.dtype, parts)
+        self.model.init_weights(seed)
+        self.optimizer, self.rt, self.steps = train.make_optimizer(self.model, rt), rt, steps
+        for bucket in self.optimizer.buckets if "gentle" in parts else ():
+            if bucket.names[0].startswith("tables."):
+                bucket.group = replace(bucket.group, lr=bucket.group.lr / 10)
+        self.batches = iter(StepBatches(rows, config.total_batch_size // config.sequence_len, config.device_batch_size,
+                                        seed=seed, shuffle=True))
+
+    def step(self):
+        """Seconds of the next step."""
+        step, batches, *_ = next(self.batches)
+        start = time.perf_counter()
+        train.train_step(self.model.loss, self.optimizer, batches, self.rt,
+                         scaling.lr_scale(step, self.steps, warmdown_frac=0.4), scaling.muon_momentum(step, self.steps))
+        return time.perf_counter() - start
+
+
+def costs(config, names, *given):
+    """{name: seconds of a step over those of the plain model, median over rounds in which each takes one step}."""
+    trainings = {name: Training(config, name, 0, 100, *given) for name in ("plain", *names)}
+    times = [{name: t.step() for name, t in trainings.items()} for _ in range(config.rounds)][1:]
+    return {name: statistics.median(t[name] / t["plain"] for t in times) for name in trainings}
+
+
+def table(settings, results):
+    found = [r for r in results if r["settings"] == settings]
+    bpb = {(r["variant"], r["seed"]): r["val_bpb"] for r in found}
+    print(f"\n| d{settings['depth']} | seeds | step / plain's | steps | bits per byte | less plain's, each seed |\n"
+          "| --- | ---: | ---: | ---: | ---: | --- |")
+    for name in dict.fromkeys(r["variant"] for r in found):
+        rows = [r for r in found if r["variant"] == name]
+        differences = [f"{bpb[name, r['seed']] - bpb['plain', r['seed']]:+.4f}" for r in rows if ("plain", r["seed"]) in bpb]
+        print(f"| {name} | {len(rows)} | {statistics.mean(r['cost'] for r in rows):.2f} "
+              f"| {', '.join(sorted({str(r['steps']) for r in rows}))} "
+              f"| {statistics.mean(r['val_bpb'] for r in rows):.4f} | {', '.join(differences)} |", flush=True)
+
+
+def main(argv=None):
+    config = parse(Config, argv, __doc__)
+    rt = runtime.Runtime(dtype=runtime.init("cpu").dtype)
+    setup_logging(0)
+    tokenizer = Tokenizer.load()
+    rows, val_rows = (TextRows(prepare_tokens(tokenizer, shards(config.dataset, split), config.dataset), config.sequence_len)
+                      for split in ("train", "val"))
+    given, names = (rows, tokenizer.vocab_size, rt), config.variants.split(",")
+    settings = {k: v for k, v in asdict(config).items() if k not in ("variants", "seeds", "rounds", "results")}
+    if wrong := [part for name in names for part in name.split("+") if part not in PARTS]:
+        raise UsageError(f"--variants must be of {', '.join(PARTS)}, got {wrong[0]!r}.")
+    cost = costs(config, [n for n in names if n != "plain"], *given)
+    log.info("a step costs, of the plain model's: " + ", ".join(f"{n} {c:.3f}" for n, c in cost.items()))
+    for seed in map(int, config.seeds.split(",")):
+        for name in names:
+            steps = config.steps if "windows" in name else round(config.steps / cost[name])
+            training = Training(config, name, seed, steps, *given)
+            seconds = [training.step() for _ in range(steps)]
+            bpb = bits_per_byte(training.model, val_rows, tokenizer.token_bytes(), config.device_batch_size, rt, config.val_rows)
+            append_jsonl(Path(config.results), {"settings": settings, "variant": name, "seed": seed, "steps": steps,
+                                                "cost": cost[name], "seconds": sum(seconds), "val_bpb": bpb})
+            log.info(f"seed {seed}, {name}: {steps} steps, {sum(seconds):.0f} s, {bpb:.4f} bits per byte")
+    table(settings, [json.loads(line) for line in Path(config.results).read_text(encoding="utf-8").splitlines()])
+
+
+if __name__ == "__main__":
+    run(main)
