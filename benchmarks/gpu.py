@@ -199,7 +199,8 @@ class Ours(bench_infer.Ours):
         model = GPT(config.model(depth), rt.dtype).to(rt.device)
         model.init_weights()
         self.engine = Engine(model.eval().requires_grad_(False), bench_infer.NoText(config.vocab_size))
-        self.bytes = sum(p.numel() for n, p in model.named_parameters() if n != "wte.weight") * rt.dtype.itemsize
+        groups = model.parameter_groups()
+        self.bytes = sum(p.numel() for _, p in groups["matrix"] + groups["unembedding"]) * rt.dtype.itemsize
 
 
 class Transformers(bench_infer.Transformers):
