@@ -44,7 +44,7 @@ gpt_attention = gpt.attention
 @dataclass
 class Config:
     depth: int = option(4, "layers")
-    variants: str = option("plain,offset,tables,offset+tables,scalars,windows", "which, by comma; plain is what the others are compared with")
+    variants: str = option("plain,offset,tables,offset+tables,scalars,windows", "by comma; each is compared with plain")
     seeds: str = option("0,1,2", "initial weights, by comma")
     steps: int = option(150, "optimizer steps of the plain model")
     sequence_len: int = option(512, "tokens a row")
