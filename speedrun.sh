@@ -24,7 +24,7 @@ kindergarten() {
     stage report_reset     python -m nanochat.report reset
     stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=2048
     stage tok_eval         python -m scripts.tok_eval --dataset=kindergarten
-    stage base_train       python -m scripts.base_train --dataset=kindergarten --depth=4 --sequence_len=256 --key_offset=0.5 \
+    stage base_train       python -m scripts.base_train --dataset=kindergarten --depth=4 --sequence_len=256 \
                                --total_batch_size=4096 --num_iterations=200 --eval_every=0 --eval_tokens=60000
     stage base_loss        python -m scripts.base_loss
     stage base_eval        python -m scripts.base_eval

@@ -7,10 +7,8 @@ what a step of it costs is measured first, step by step in turn with the others,
 
 plain      the model without any
 offset     half of a head's channels find a token by the one before (GPTConfig.key_offset)
-tables     a table of value vectors by token, added to attention's values in every second layer and the last (value residual
-           learning, arXiv 2410.17897; KellerJordan/modded-nanogpt)
+tables     a vector by token is added to attention's values in every second layer (GPTConfig.value_tables)
 gentle     the tables' learning rate is a tenth of the embedding's
-values     tables through a gate a head, which sees 32 channels
 scalars    before each layer x becomes a * x + b * x0, x0 being the embedding, both learned (modded-nanogpt's U-net lambdas)
 windows    three layers of four see the last half of the context only (SSSL). By a mask, which saves no time, so equal steps
 
@@ -35,18 +33,18 @@ from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import UsageError, append_jsonl, log, run, setup_logging  # noqa: E402
 from nanochat.dataloader import StepBatches, TextRows, prepare_tokens  # noqa: E402
 from nanochat.dataset import shards  # noqa: E402
-from nanochat.gpt import GPT, Attention, GPTConfig  # noqa: E402
+from nanochat.gpt import GPT, GPTConfig  # noqa: E402
 from nanochat.loss_eval import bits_per_byte  # noqa: E402
 from nanochat.tokenizer import Tokenizer  # noqa: E402
 
-PARTS = ("plain", "offset", "tables", "gentle", "values", "scalars", "windows")
-GATE_CHANNELS = 32
+PARTS = ("plain", "offset", "tables", "gentle", "scalars", "windows")
+gpt_attention = gpt.attention
 
 
 @dataclass
 class Config:
     depth: int = option(4, "layers")
-    variants: str = option("plain,offset,tables,offset+tables,scalars,windows", "which, by comma; plain is what the others are compared with")
+    variants: str = option("plain,offset,tables,offset+tables,scalars,windows", "by comma; each is compared with plain")
     seeds: str = option("0,1,2", "initial weights, by comma")
     steps: int = option(150, "optimizer steps of the plain model")
     sequence_len: int = option(512, "tokens a row")
@@ -58,65 +56,36 @@ class Config:
     results: str = option("runs/architecture.jsonl", "file that results are added to")
 
 
-class ValueAttention(Attention):
-    """Its values get `extra` (B, T, kv width), set before each forward pass."""
-
-    def __init__(self, config, layer, gated):
-        super().__init__(config, layer)
-        self.gate = nn.Linear(GATE_CHANNELS, config.n_kv_head, bias=False) if gated else None
-        self.c_v.register_forward_hook(self._add)
-
-    def _add(self, c_v, inputs, v):
-        if self.gate is None:
-            return v + self.extra
-        gate = 2 * torch.sigmoid(self.gate(inputs[0][..., :GATE_CHANNELS]))
-        return v + (gate[..., None] * self.extra.unflatten(-1, (gate.size(-1), -1))).flatten(-2)
-
-
 class Variant(GPT):
+    """With scalars or windows by hooks on the blocks; the other parts are the model's own."""
+
     def __init__(self, config, dtype, parts):
         super().__init__(config, dtype)
-        self.valued = range((config.n_layer - 1) % 2, config.n_layer, 2) if {"tables", "values"} & {*parts} else ()
-        for i in self.valued:
-            self.blocks[i].attn = ValueAttention(config, i, "values" in parts).to(dtype)
-        width = config.n_kv_head * config.head_dim
-        self.tables = nn.ModuleList(nn.Embedding(config.padded_vocab_size, width) for _ in self.valued)
-        self.scalars = nn.Parameter(torch.empty(config.n_layer, 2)) if "scalars" in parts else None
+        if "scalars" in parts:
+            self.scalars = nn.Parameter(torch.empty(config.n_layer, 2))
+        for i, block in enumerate(self.blocks):
+            if "scalars" in parts:
+                block.register_forward_pre_hook(lambda block, args, i=i: self._rescale(i, *args))
+            if "windows" in parts:
+                attend = gpt_attention if i % 4 == 3 or i == config.n_layer - 1 else windowed(config.sequence_len // 2)
+                block.register_forward_pre_hook(lambda *_, attend=attend: setattr(gpt, "attention", attend))
+
+    def _rescale(self, layer, x, *others):
+        self.x0 = x if layer == 0 else self.x0
+        a, b = self.scalars[layer].to(x.dtype)
+        return a * x + b * self.x0, *others
 
     @torch.no_grad()
     def init_weights(self, seed=0):
-        """The plain model's weights are those of the plain model with this seed; the rest begins as if it were not there."""
-        plain = GPT(self.config, self.dtype)
-        plain.init_weights(seed)
-        self.load_state_dict(plain.state_dict(), strict=False)
-        generator = torch.Generator().manual_seed(seed + 1)
-        for i, table in zip(self.valued, self.tables):
-            table.weight.normal_(0.0, self.config.n_embd ** -0.5, generator=generator)
-            if self.blocks[i].attn.gate:
-                self.blocks[i].attn.gate.weight.zero_()
-        if self.scalars is not None:
+        super().init_weights(seed)
+        if hasattr(self, "scalars"):
             self.scalars.copy_(torch.tensor([1.0, 0.0]).expand_as(self.scalars))
 
-    def hidden(self, idx, cache=None):
-        rotary = self._rotary(torch.arange(idx.size(1))[None])
-        for i, table in zip(self.valued, self.tables):
-            self.blocks[i].attn.extra = table(idx).to(self.dtype)
-        x = x0 = gpt.norm(self.wte(idx).to(self.dtype))
-        for i, block in enumerate(self.blocks):
-            if self.scalars is not None:
-                a, b = self.scalars[i].to(self.dtype)
-                x = a * x + b * x0
-            x = block(x, rotary, None, None)
-        return gpt.norm(x)
-
     def parameter_groups(self):
-        plain = {name for name, _ in GPT(self.config).named_parameters()}
-        named = dict(self.named_parameters())
-        tables = [(n, p) for n, p in named.items() if n.startswith("tables.")]
-        return {"embedding": [("wte.weight", named["wte.weight"]), *tables],
-                "unembedding": [("lm_head.weight", named["lm_head.weight"]),
-                                *([("scalars", self.scalars)] if self.scalars is not None else [])],
-                "matrix": [(n, p) for n, p in named.items() if n.startswith("blocks.") and (n in plain or n.endswith("gate.weight"))]}
+        groups = super().parameter_groups()
+        scalars = [named for named in groups["matrix"] if named[0] == "scalars"]
+        groups["matrix"] = groups["matrix"][len(scalars):]        # the model's own parameters come before its layers'
+        return {**groups, "unembedding": groups["unembedding"] + scalars}
 
 
 def windowed(window):
@@ -132,31 +101,18 @@ def windowed(window):
     return attend
 
 
-class Windowed(Variant):
-    def hidden(self, idx, cache=None):
-        short, plain = windowed(self.config.sequence_len // 2), gpt.attention
-        hooks = [block.register_forward_pre_hook(
-            lambda *_, i=i: setattr(gpt, "attention", plain if i % 4 == 3 or i == len(self.blocks) - 1 else short))
-            for i, block in enumerate(self.blocks)]
-        try:
-            return super().hidden(idx)
-        finally:
-            gpt.attention = plain
-            for hook in hooks:
-                hook.remove()
-
-
 class Training:
     """A variant, its optimizer and its place in the text."""
 
     def __init__(self, config, name, seed, steps, rows, vocab_size, rt):
         shape, parts = asdict(scaling.model_shape(config.depth)), name.split("+")
-        model_config = GPTConfig(config.sequence_len, vocab_size, key_offset=0.5 if "offset" in parts else 0.0, **shape)
-        self.model = (Windowed if "windows" in parts else Variant)(model_config, rt.dtype, parts)
+        model_config = GPTConfig(config.sequence_len, vocab_size, key_offset=0.5 if "offset" in parts else 0.0,
+                                 value_tables="tables" in parts, **shape)
+        self.model = Variant(model_config, rt.dtype, parts)
         self.model.init_weights(seed)
         self.optimizer, self.rt, self.steps = train.make_optimizer(self.model, rt), rt, steps
         for bucket in self.optimizer.buckets if "gentle" in parts else ():
-            if bucket.names[0].startswith("tables."):
+            if bucket.names[0].endswith("table.weight"):
                 bucket.group = replace(bucket.group, lr=bucket.group.lr / 10)
         self.batches = iter(StepBatches(rows, config.total_batch_size // config.sequence_len, config.device_batch_size,
                                         seed=seed, shuffle=True))

@@ -82,10 +82,11 @@ class Ours:
     def __init__(self, shape, dtype, options):
         depth, T, V = shape
         self.vocab_size, self.batcher = V, None
-        model = GPT(GPTConfig(T, V, **vars(scaling.model_shape(depth)), key_offset=0.5), dtype)
+        model = GPT(GPTConfig(T, V, **vars(scaling.model_shape(depth)), key_offset=0.5, value_tables=True), dtype)
         model.init_weights()
         self.engine = Engine(model.eval().requires_grad_(False), NoText(V), **options)
-        self.weights = sum(p.numel() for p in model.parameters()) - model.wte.weight.numel()
+        groups = model.parameter_groups()
+        self.weights = sum(p.numel() for _, p in groups["matrix"] + groups["unembedding"])
         self.bytes = self.weights * (1 if options.get("int8") else dtype.itemsize)
 
     def prepare(self, batch_size):

@@ -63,7 +63,8 @@ class Config:
     one: str = option("", "measure this line in this process and print JSON; used by the benchmark itself")
 
     def model(self, depth):
-        return GPTConfig(self.sequence_len, self.vocab_size, **asdict(scaling.model_shape(depth)))
+        return GPTConfig(self.sequence_len, self.vocab_size, key_offset=0.5, value_tables=True,
+                         **asdict(scaling.model_shape(depth)))
 
 
 # ---------------------------------------------------------------------------------------------------------- the machine
@@ -198,7 +199,8 @@ class Ours(bench_infer.Ours):
         model = GPT(config.model(depth), rt.dtype).to(rt.device)
         model.init_weights()
         self.engine = Engine(model.eval().requires_grad_(False), bench_infer.NoText(config.vocab_size))
-        self.bytes = sum(p.numel() for n, p in model.named_parameters() if n != "wte.weight") * rt.dtype.itemsize
+        groups = model.parameter_groups()
+        self.bytes = sum(p.numel() for _, p in groups["matrix"] + groups["unembedding"]) * rt.dtype.itemsize
 
 
 class Transformers(bench_infer.Transformers):

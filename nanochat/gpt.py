@@ -1,8 +1,8 @@
 """
 The Transformer: architecture, initialisation, and the counts that scaling laws and reports are made of.
 
-Matrices are in the compute dtype, the embedding in float32: its gradient sums over every occurrence of a word, which
-bf16 would round away.
+Matrices are in the compute dtype, the embedding and value tables in float32: their gradients sum over every occurrence
+of a word, which bf16 would round away.
 """
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ class GPTConfig:
     rope_base: float = 10000.0
     max_attn_logit: float = 15.0  # of a query and its equal; otherwise sqrt(head size)
     key_offset: float = 0.0  # share of channels in which a token is found by the one before
+    value_tables: bool = False  # every second layer, counted from the last, adds a vector by token to its values
 
     def __post_init__(self):
         assert self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must divide by n_head {self.n_head}"
@@ -43,6 +44,9 @@ class GPTConfig:
     def offset_channels(self):
         """A head's last: no rotary position, the key of the token before."""
         return round(self.head_dim * self.key_offset / 2) * 2
+
+    def has_table(self, layer):
+        return self.value_tables and (self.n_layer - layer) % 2 == 1
 
     @property
     def padded_vocab_size(self):
@@ -70,10 +74,14 @@ class Attention(nn.Module):
         self.c_k = nn.Linear(width, kv_width, bias=False)
         self.c_v = nn.Linear(width, kv_width, bias=False)
         self.c_proj = nn.Linear(width, width, bias=False)
+        self.table = nn.Embedding(config.padded_vocab_size, kv_width) if config.has_table(layer) else None
 
-    def forward(self, x, rotary, positions, cache):
+    def forward(self, x, idx, rotary, positions, cache):
+        """The table is that of value embeddings (KellerJordan/modded-nanogpt; of arXiv 2410.17897's kind)."""
         B, T, C = x.shape
         q, k, v = (linear(x).view(B, T, -1, self.head_dim) for linear in (self.c_q, self.c_k, self.c_v))
+        if self.table is not None:
+            v = v + self.table(idx).to(v.dtype).view_as(v)
         q, k = rotate_norm(q, *rotary, self.gain), rotate_norm(k, *rotary)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
@@ -110,8 +118,8 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x, rotary, positions, cache):
-        x = x + self.attn(norm(x), rotary, positions, cache)
+    def forward(self, x, idx, rotary, positions, cache):
+        x = x + self.attn(norm(x), idx, rotary, positions, cache)
         return x + self.mlp(norm(x))
 
 
@@ -124,7 +132,10 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(config.padded_vocab_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.lm_head = nn.Linear(config.n_embd, config.padded_vocab_size, bias=False)
-        self.blocks.to(dtype)
+        for block in self.blocks:
+            block.to(dtype)
+            if block.attn.table is not None:
+                block.attn.table.float()
         self.lm_head.to(dtype)
 
     @property
@@ -133,7 +144,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed=0):
-        """Matrices uniform with std 1/sqrt(fan_in); those that write into the residual zero."""
+        """Matrices uniform with std 1/sqrt(fan_in), value tables as small; those that write into the residual zero."""
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
         for name, p in self.named_parameters():
             draw = torch.zeros(p.shape)
@@ -141,6 +152,8 @@ class GPT(nn.Module):
                 draw.normal_(0.0, 1.0, generator=generator)
             elif name == "lm_head.weight":
                 draw.normal_(0.0, 0.001, generator=generator)
+            elif name.endswith("table.weight"):
+                draw.normal_(0.0, self.config.n_embd ** -0.5, generator=generator)
             elif not name.endswith("c_proj.weight"):
                 bound = (3.0 / p.size(1)) ** 0.5
                 draw.uniform_(-bound, bound, generator=generator)
@@ -158,7 +171,7 @@ class GPT(nn.Module):
         rotary = self._rotary(steps[None] if positions is None else positions)
         x = norm(self.wte(idx).to(self.dtype))
         for block in self.blocks:
-            x = block(x, rotary, positions, cache)
+            x = block(x, idx, rotary, positions, cache)
         return norm(x)
 
     def _rotary(self, positions):
@@ -192,8 +205,11 @@ class GPT(nn.Module):
 
     def parameter_groups(self):
         """{kind: [(name, parameter), ...]}."""
-        embedding, *matrices, unembedding = self.named_parameters()
-        return {"embedding": [embedding], "unembedding": [unembedding], "matrix": matrices}
+        groups = {"embedding": [], "table": [], "matrix": [], "unembedding": []}
+        for name, p in self.named_parameters():
+            kind = {"wte.weight": "embedding", "lm_head.weight": "unembedding"}.get(name, "matrix")
+            groups["table" if name.endswith("table.weight") else kind].append((name, p))
+        return groups
 
     def num_params(self):
         return sum(p.numel() for p in self.parameters())
@@ -201,5 +217,6 @@ class GPT(nn.Module):
     def flops_per_token(self):
         """Training FLOPs, forward and backward (PaLM, arXiv 2204.02311, appendix B; full attention counted)."""
         c = self.config
-        matmul = self.num_params() - self.wte.weight.numel()
+        groups = self.parameter_groups()
+        matmul = sum(p.numel() for _, p in groups["matrix"] + groups["unembedding"])
         return 6 * matmul + 12 * c.n_layer * c.n_embd * c.sequence_len

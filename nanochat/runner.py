@@ -151,6 +151,7 @@ class Fast:
         angle[:, :n // 2] = -torch.arange(capacity)[:, None] * speed
         self.turn = torch.polar(torch.ones_like(angle), angle)[:, None].to(model.device)
         self.scale = c.max_attn_logit / c.head_dim
+        self.tables = [a.attn.table and a.attn.table.weight for a in model.blocks]
         self.layers = [self._layer(block, order) for block in model.blocks]
         self.head = self.pack(model.lm_head.weight[: c.vocab_size])
 
@@ -201,6 +202,8 @@ class Fast:
         x = unit(F.embedding(idx, self.model.wte.weight).float(), root)
         for layer, (qkv, proj, fc, out) in enumerate(self.layers):
             qk, v = qkv(unit(x, root)).float().view(shape).split((n_q + n_kv, n_kv), 1)
+            if self.tables[layer] is not None:
+                v = v + F.embedding(idx, self.tables[layer]).view_as(v)
             qk = torch.view_as_real(torch.view_as_complex(unit(qk, head_root).view(half)) * turn)
             q, k, v = *qk.flatten(-2).to(self.inner).split((n_q, n_kv), 1), v.to(self.inner)
             if len(parts) == 1 and not len(rest):

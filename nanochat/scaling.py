@@ -75,8 +75,13 @@ def head_params(depth, vocab_size) -> int:
     return -(-vocab_size // 64) * 64 * model_shape(depth).n_embd
 
 
-def num_params(depth, vocab_size) -> int:
-    return matrix_params(depth) + 2 * head_params(depth, vocab_size)
+def table_params(depth, vocab_size) -> int:
+    """Of the value tables, one in every second layer."""
+    return -(-depth // 2) * head_params(depth, vocab_size)
+
+
+def num_params(depth, vocab_size, tables=True) -> int:
+    return matrix_params(depth) + 2 * head_params(depth, vocab_size) + tables * table_params(depth, vocab_size)
 
 
 def flops_per_token(depth, vocab_size, sequence_len) -> int:
@@ -99,8 +104,8 @@ def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02)
 
 
 def horizon_tokens(depth, vocab_size, ratio=20.0) -> int:
-    """`ratio` for each parameter (20: Chinchilla, arXiv 2203.15556), from DEEP on without the embedding."""
-    return int(ratio * (num_params(depth, vocab_size) - (depth >= DEEP) * head_params(depth, vocab_size)))
+    """`ratio` for each parameter (20: Chinchilla, arXiv 2203.15556) but the tables', from DEEP on the embedding's."""
+    return int(ratio * (num_params(depth, vocab_size, False) - (depth >= DEEP) * head_params(depth, vocab_size)))
 
 
 def total_batch_tokens(depth, tokens) -> int:
@@ -151,27 +156,28 @@ def shards_needed(tokens) -> int:
 
 def disk_bytes(depth, vocab_size, tokens) -> float:
     """Shards, two bytes a token, three checkpoints of each stage."""
-    checkpoint = 8 * matrix_params(depth) + 24 * head_params(depth, vocab_size)
+    checkpoint = 8 * matrix_params(depth) + 24 * head_params(depth, vocab_size) + 12 * table_params(depth, vocab_size)
     return (shards_needed(tokens) + 1) * 100e6 + 2 * tokens + 12 * checkpoint
 
 
-def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2) -> float:
+def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2, tables=True) -> float:
     """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
-    Weights of `itemsize` bytes (embedding 4), float32 gradients; masters and optimizer state shared by `world` devices.
+    Weights of `itemsize` bytes (embedding and tables 4), float32 gradients; masters and optimizer state shared by `world` devices.
     A layer keeps 18 numbers a token and channel for the backward pass; the optimizer's temporaries come later.
     """
     head, matrix, width = head_params(depth, vocab_size), matrix_params(depth), model_shape(depth).n_embd
-    held = (itemsize + 4) * matrix + (itemsize + 12) * head + (8 * matrix + 24 * head) / world
-    held += 4 * (matrix + 2 * head) / world if world > 1 else 0
+    embedding = head + tables * table_params(depth, vocab_size)
+    held = (itemsize + 4) * (matrix + head) + 8 * embedding + (8 * matrix + 12 * (head + embedding)) / world
+    held += 4 * (matrix + head + embedding) / world if world > 1 else 0
     backward = (18 * depth + 13) * rows * sequence_len * width * itemsize + (8 + itemsize) * head
     return held + max(backward, (8 + 3 * itemsize) * matrix / 3 / world)
 
 
-def device_batch_size(depth, vocab_size, sequence_len, gib, world=1) -> int:
+def device_batch_size(depth, vocab_size, sequence_len, gib, world=1, tables=True) -> int:
     """The most rows, a power of two up to 64, that leave a tenth of `gib` free, or 0."""
     return max((rows for rows in (1, 2, 4, 8, 16, 32, 64)
-                if memory_bytes(depth, vocab_size, sequence_len, rows, world) < 0.9 * gib * 2**30), default=0)
+                if memory_bytes(depth, vocab_size, sequence_len, rows, world, 2, tables) < 0.9 * gib * 2**30), default=0)
 
 
 def rows_at_a_time(device_type, sequence_len, rows) -> int:

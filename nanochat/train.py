@@ -93,7 +93,7 @@ class Stage:
 def make_optimizer(model, rt, matrix_lr=0.02, embedding_lr=0.3, unembedding_lr=0.004, weight_decay=0.0, scale=1.0):
     """Muon on the matrices, AdamW on embedding and head; `scale` is on all learning rates."""
     groups, adam = model.parameter_groups(), scale * scaling.adam_lr_scale(model.config.n_embd)
-    return MuonAdamW([Group("adamw", groups["embedding"], embedding_lr * adam),
+    return MuonAdamW([Group("adamw", groups["embedding"] + groups["table"], embedding_lr * adam),
                       Group("adamw", groups["unembedding"], unembedding_lr * adam),
                       Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay)], rt)
 

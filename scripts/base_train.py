@@ -24,7 +24,8 @@ class Config(train.RunFlags):
     dataset: str = option("climbmix", "climbmix, fineweb-edu, kindergarten, or a folder of parquet files with a text column")
     depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
-    key_offset: float = option(0.0, "share of a head that finds words by the word before; 0.5 lets small models copy")
+    key_offset: float = option(0.5, "share of a head that finds words by the word before")
+    value_tables: bool = option(True, "every second layer adds a vector by token to its values")
     device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, fewer on a CPU)")
     total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
     num_iterations: int = option(0, "optimizer steps (0: from the ratio)")
@@ -52,8 +53,8 @@ def main(argv=None):
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     tokenizer = Tokenizer.load()
-    shape = asdict(scaling.model_shape(config.depth))
-    model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, key_offset=config.key_offset, **shape)
+    model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, key_offset=config.key_offset,
+                             value_tables=config.value_tables, **asdict(scaling.model_shape(config.depth)))
     plan = scaling.pretraining(config.depth, tokenizer.vocab_size, config.param_data_ratio, config.total_batch_size,
                                config.num_iterations, config.matrix_lr)
     batch_tokens, steps = plan.batch_tokens, plan.steps
@@ -68,7 +69,7 @@ def main(argv=None):
     at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, config.sequence_len,
                                                                    rows_per_step // rt.world_size)
     log.info(f"d{config.depth} on {rt}{', fp8' * config.fp8}: "
-             f"{scaling.num_params(config.depth, tokenizer.vocab_size):,} parameters, {steps:,} steps of "
+             f"{scaling.num_params(config.depth, tokenizer.vocab_size, config.value_tables):,} parameters, {steps:,} steps of "
              f"{batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
              f"{choose(rt.device, rt.dtype, at_a_time, model_config)}")
     if config.dry_run:

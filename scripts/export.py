@@ -5,7 +5,7 @@ A checkpoint in the Hugging Face layout, for transformers' own NanoChatForCausal
 
 Its attention has no max_attn_logit, but heads may be wider: in one of W channels a query holds itself and `a` times
 itself again, where the key is zero; normalised over W their product is ours if 1 + a^2 = W / max_attn_logit^2.
-key_offset is refused. With its tokenizer, unlike ours, a text can spell special tokens.
+key_offset and value_tables are refused. With its tokenizer, unlike ours, a text can spell special tokens.
 """
 from dataclasses import asdict, dataclass
 
@@ -96,10 +96,10 @@ def main(argv=None):
     stage = config.source or checkpoint.newest_chat_stage()
     path = checkpoint.find(stage, config.tag)
     model, tokenizer, _ = checkpoint.load_model(stage, Runtime(), path.parent.name)
-    for name, value in asdict(model.config).items():
-        if name not in EXPRESSED and value:
-            raise NanochatError(f"transformers' NanoChatForCausalLM has no {name}, and this model has {name}={value}: it "
-                                f"would be another model there. One trained with --{name}=0 can be exported.")
+    if more := {name: value for name, value in asdict(model.config).items() if name not in EXPRESSED and value}:
+        has, flags = ", ".join(f"{n}={v}" for n, v in more.items()), " ".join(f"--{n}=0" for n in more)
+        raise NanochatError(f"transformers' NanoChatForCausalLM cannot express {has}: it would be another model there. One "
+                            f"trained with {flags} can be exported.")
     # a document ends with the bos of the next
     ids = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.bos_id,
            "eos_token_id": [tokenizer.special("<|assistant_end|>"), tokenizer.bos_id]}

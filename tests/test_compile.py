@@ -14,7 +14,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 
 T, V = 32, 90           # V is not the padded size, which is 128
-SHAPES = {"plain": {}, "grouped heads, key offset": {"n_kv_head": 2, "key_offset": 0.5}}
+SHAPES = {"plain": {}, "grouped heads, key offset": {"n_kv_head": 2, "key_offset": 0.5, "value_tables": True}}
 
 
 class Graphs(list):

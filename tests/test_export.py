@@ -74,9 +74,9 @@ def test_transformers_continues_with_the_same_words(transformers, exported):
     assert got.tolist() == ids.tolist()
 
 
-def test_a_model_trained_with_offset_keys_is_refused_in_one_line():
-    save(tiny_tokenizer(), key_offset=0.5)
-    with pytest.raises(NanochatError, match="has no key_offset, and this model has key_offset=0.5") as error:
+def test_what_cannot_be_said_there_is_refused_in_one_line():
+    save(tiny_tokenizer(), key_offset=0.5, value_tables=True)
+    with pytest.raises(NanochatError, match="key_offset=0.5, value_tables=True.* --key_offset=0 --value_tables=0 ") as error:
         export.main([])
     assert "\n" not in str(error.value) and not (base_dir() / "hf").exists()
 

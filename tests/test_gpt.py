@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 from reference import PlainCache
+from tiny import drawn
 
 from nanochat import attention, loss, scaling
 from nanochat.elementwise import norm
 from nanochat.gpt import GPT, GPTConfig, offset_keys
 
-TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
+TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, value_tables=True)
 
 
 def tiny(dtype=torch.float32, seed=0):
@@ -132,11 +133,11 @@ def test_every_depth_gives_an_even_head_size_and_the_planned_parameters(depth):
     config = GPTConfig(64, 1000, **vars(shape))
     assert config.head_dim % 2 == 0
     with torch.device("meta"):
-        assert GPT(config).num_params() == scaling.num_params(depth, 1000)
+        assert GPT(config).num_params() == scaling.num_params(depth, 1000, tables=False)
 
 
 def test_d20_has_the_known_number_of_parameters():
-    assert scaling.num_params(20, 65536) == pytest.approx(561e6, rel=0.01)
+    assert scaling.num_params(20, 65536, tables=False) == pytest.approx(561e6, rel=0.01)
 
 
 def test_learning_rate_goes_up_stays_and_comes_down():
@@ -153,9 +154,7 @@ def test_momentum_schedule_fits_into_a_short_run():
 
 @pytest.mark.parametrize("key_offset", [0.0, 0.5, 1.0])
 def test_ragged_cache_in_pieces_equals_one_full_forward(key_offset):
-    config = dataclasses.replace(TINY, key_offset=key_offset)
-    model = GPT(config)
-    model.load_state_dict(tiny().state_dict())
+    model = drawn(GPT(dataclasses.replace(TINY, key_offset=key_offset, value_tables=key_offset > 0)))
     idx = torch.randint(0, 100, (2, 12), generator=torch.Generator().manual_seed(5))
     full, cache, seen = model(idx), PlainCache(model, 2, 16), torch.tensor([0, 0])
     for lengths in ([5, 3], [1, 1], [2, 4], [1, 1]):         # rows advance at their own pace, shorter ones right-padded
@@ -177,9 +176,21 @@ def test_offset_keys_let_a_token_find_what_followed_it_before():
         block, seen = model.blocks[0].attn, norm(norm(model.wte(idx)))
         block.c_proj.weight.copy_(torch.eye(block.c_proj.weight.size(0)))
         rotary = model._rotary(torch.arange(7)[None])
-        out = block(seen, rotary, None, None)[0, -1]          # what the second 3 gathers
+        out = block(seen, idx, rotary, None, None)[0, -1]          # what the second 3 gathers
         values = block.c_v(seen)[0]
     assert torch.cosine_similarity(out, values, dim=-1).argmax() == 2      # position 2: what came after the first 3
+
+
+def test_value_tables_are_in_every_second_layer_from_the_last_and_add_to_its_values():
+    assert [GPTConfig(n_layer=5, value_tables=True).has_table(i) for i in range(5)] == [True, False, True, False, True]
+    model, idx = tiny(), torch.tensor([[7, 3, 8]])
+    assert [block.attn.table is not None for block in model.blocks] == [False, True]
+    before, table = model(idx), model.blocks[1].attn.table.weight
+    with torch.no_grad():
+        table[8] += 1.0
+    after = model(idx)
+    assert torch.equal(before[:, :2], after[:, :2]) and not torch.allclose(before[:, 2], after[:, 2])
+    assert table.dtype == torch.float32 == GPT(TINY, torch.bfloat16).blocks[1].attn.table.weight.dtype
 
 
 def test_position_zero_of_an_offset_key_is_zero_and_the_rest_moves_by_one():

@@ -24,7 +24,8 @@ from nanochat.engine import Engine
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 
-CONFIG = GPTConfig(sequence_len=64, vocab_size=500, n_layer=2, n_head=2, n_kv_head=1, n_embd=128, key_offset=0.5)
+CONFIG = GPTConfig(sequence_len=64, vocab_size=500, n_layer=2, n_head=2, n_kv_head=1, n_embd=128, key_offset=0.5,
+                   value_tables=True)
 STEPS = 6
 
 
@@ -174,7 +175,8 @@ def test_the_collectives_of_this_device_leave_one_rank_as_it_is(rt, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile, share", [(True, 1.0), (False, 1.1)])        # the plan leaves a tenth of the memory free
 def test_a_step_takes_no_more_memory_than_planned(compile, share):
-    rt, config = runtime.init("cuda"), GPTConfig(2048, 32768, **vars(scaling.model_shape(12)))
+    rt, shape = runtime.init("cuda"), scaling.model_shape(12)
+    config = GPTConfig(2048, 32768, key_offset=0.5, value_tables=True, **vars(shape))
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()

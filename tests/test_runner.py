@@ -66,7 +66,7 @@ def test_the_cache_refuses_to_grow(model):
 @pytest.mark.parametrize("graphs", [False, True])
 def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dtype, tolerance, graphs):
     config = GPTConfig(sequence_len=LEN, vocab_size=340, n_layer=3, n_head=4, n_kv_head=n_kv_head, n_embd=64,
-                       key_offset=key_offset)
+                       key_offset=key_offset, value_tables=key_offset == 0.5)
     model = drawn(GPT(config, dtype))
     rng, cursors = random.Random(3), [0] * 5
     fast, slow = Fast(model, 5, LEN, graphs=graphs), Reference(model, 5, LEN)
@@ -94,7 +94,8 @@ def test_int8_weights_say_nearly_the_same():
 @pytest.mark.parametrize("width", [64, 192])
 def test_deterministic_logits_are_the_same_bits_in_any_company(options, width):
     options = dict(options)
-    config = GPTConfig(600, 340, n_layer=2, n_head=width // 32, n_kv_head=width // 64, n_embd=width, key_offset=0.5)
+    config = GPTConfig(600, 340, n_layer=2, n_head=width // 32, n_kv_head=width // 64, n_embd=width, key_offset=0.5,
+                       value_tables=True)
     model = drawn(GPT(config, options.pop("dtype")), width ** -0.5)
     rng = random.Random(2)
     with torch.inference_mode():

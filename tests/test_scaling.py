@@ -19,7 +19,10 @@ from nanochat.gpt import GPT, GPTConfig
 @pytest.mark.parametrize("depth", range(2, 41))
 def test_planned_parameters_and_flops_are_those_of_the_model(depth):
     with torch.device("meta"):
-        model = GPT(GPTConfig(2048, 32768, **vars(scaling.model_shape(depth))))
+        plain, model = (GPT(GPTConfig(2048, 32768, value_tables=tables, **vars(scaling.model_shape(depth))))
+                        for tables in (False, True))
+    assert plain.num_params() == scaling.num_params(depth, 32768, tables=False)
+    assert plain.flops_per_token() == model.flops_per_token()
     assert model.num_params() == scaling.num_params(depth, 32768)
     assert model.flops_per_token() == scaling.flops_per_token(depth, 32768, 2048)
     head = sum(p.numel() for _, p in model.parameter_groups()["unembedding"])
@@ -30,7 +33,7 @@ def test_planned_parameters_and_flops_are_those_of_the_model(depth):
 @pytest.mark.parametrize("vocab_size", [2048, 2049, 50257])
 def test_a_vocabulary_is_planned_with_its_padding(vocab_size):
     with torch.device("meta"):
-        model = GPT(GPTConfig(64, vocab_size, **vars(scaling.model_shape(3))))
+        model = GPT(GPTConfig(64, vocab_size, value_tables=True, **vars(scaling.model_shape(3))))
     assert model.num_params() == scaling.num_params(3, vocab_size)
 
 
@@ -43,7 +46,7 @@ def test_the_kindergartens_recipe_stands():
 
 def test_the_first_public_d20_run_is_planned_as_it_was():
     """561M parameters, 21,400 steps of 524,288 tokens, 3h51m on 8 x H100, 240 shards with some to spare."""
-    assert scaling.num_params(20, 65536) == pytest.approx(561e6, rel=0.001)
+    assert scaling.num_params(20, 65536, tables=False) == pytest.approx(561e6, rel=0.001)
     tokens = 21_400 * 524_288
     flops = tokens * scaling.flops_per_token(20, 65536, 2048)
     hours = flops / (8 * scaling.GPUS["h100"].peak_flops * 0.4) / 3600 * (1 + scaling.LATER_STAGES)
@@ -112,13 +115,14 @@ class Live(TorchDispatchMode):
         self.now -= self.sizes.pop(key)
 
 
+@pytest.mark.parametrize("tables", [False, True])
 @pytest.mark.parametrize("depth, rows", [(2, 8), (4, 8), (5, 16), (6, 1)])
-def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, monkeypatch):
+def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, tables, monkeypatch):
     """In float32 on the CPU with what a GPU runs (reference attention, plain norms), by backward pass and by optimizer."""
     monkeypatch.setattr(attention, "training_backend", lambda *a: attention.sdpa)
     monkeypatch.setattr(elementwise, "_by_hand", lambda x: False)
     with Live() as live:
-        model = GPT(GPTConfig(128, 512, **vars(scaling.model_shape(depth))))
+        model = GPT(GPTConfig(128, 512, value_tables=tables, **vars(scaling.model_shape(depth))))
         model.init_weights(0)
         rt = runtime.Runtime()
         optimizer = train.make_optimizer(model, rt)
@@ -127,13 +131,13 @@ def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, monke
             model.loss(idx, idx, torch.ones(rows, 128)).backward()
             optimizer.reduce()
             optimizer.step()
-    planned = scaling.memory_bytes(depth, 512, 128, rows, itemsize=4)
+    planned = scaling.memory_bytes(depth, 512, 128, rows, itemsize=4, tables=tables)
     assert live.peak == pytest.approx(planned, rel=0.1)
 
 
 def test_more_devices_need_less_each_and_the_known_batches_fit_an_h100():
     for depth, rows in ((20, 32), (26, 16), (32, 8)):            # what public runs of these depths used, vocabulary 65,536
-        assert scaling.device_batch_size(depth, 65536, 2048, scaling.GPUS["h100"].gib, 8) == rows
+        assert scaling.device_batch_size(depth, 65536, 2048, scaling.GPUS["h100"].gib, 8, tables=False) == rows
         assert scaling.memory_bytes(depth, 65536, 2048, rows, 8) < scaling.memory_bytes(depth, 65536, 2048, rows, 2)
     assert scaling.device_batch_size(32, 32768, 2048, 11.6) == 0
 
