@@ -203,11 +203,14 @@ def resume(stage, optimizer, rt):
 
 @contextlib.contextmanager
 def _graceful():
-    """Ctrl-C and SIGTERM put a word into the list; a second one kills."""
+    """Ctrl-C and SIGTERM put a word into the list; a second Ctrl-C kills.
+
+    A second SIGTERM does not: a scheduler sends it to torchrun and its ranks, and torchrun passes its own on.
+    """
     asked = []
 
     def on_signal(number, frame):
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(signal.Signals(number).name)
     old = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
