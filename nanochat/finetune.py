@@ -9,7 +9,7 @@ import torch
 
 from nanochat import checkpoint, runtime, scaling, train
 from nanochat.attention import choose
-from nanochat.cli import at_least, option
+from nanochat.cli import option
 from nanochat.common import UsageError, log, setup_logging
 from nanochat.dataloader import ChatRows, StepBatches, collate
 from nanochat.kindergarten import train_conversations
@@ -39,7 +39,7 @@ class FinetuneConfig(train.RunFlags):
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
     def __post_init__(self):
-        at_least(self, device_batch_size=0)
+        super().__post_init__()
         if self.lr_scale <= 0:
             raise UsageError(f"--lr_scale must be above 0, got {self.lr_scale}.")
 
