@@ -57,7 +57,7 @@ def conversations(data, stage, count, seed=0):
     held = min(VAL_CONVERSATIONS, len(made) // 20)
     if held == 0:
         raise UsageError(f"--data={data} holds {len(made)} conversations; at least 20 are needed.")
-    return made[held:], made[:held]
+    return made[held:][:count or None], made[:held]
 
 
 def start(config):
