@@ -66,6 +66,7 @@ def start(config):
     setup_logging(rt.rank)
     source = checkpoint.find(config.source, config.source_tag or None)
     loaded = checkpoint.load_model(config.source, rt, source.parent.name)
+    source = source.with_name(f"{loaded[2]['step']:06d}")  # an older one where the newest is damaged
     return rt, config.tag or source.parent.name, source, *loaded
 
 
