@@ -60,11 +60,13 @@ def conversations(data, stage, count, seed=0):
     return made[held:][:count or None], made[:held]
 
 
-def start(config):
-    """(runtime, tag, checkpoint's folder, model, tokenizer, meta)."""
+def start(config, stage):
+    """Of a run of `stage`: (runtime, tag, checkpoint's folder, model, tokenizer, meta)."""
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = checkpoint.find(config.source, config.source_tag or None)
+    if config.source == stage and (not config.source_tag or config.tag in ("", config.source_tag)):
+        raise UsageError(f"--source={stage} wants a --source_tag, and another --tag: else a run would start from itself.")
     loaded = checkpoint.load_model(config.source, rt, source.parent.name)
     source = source.with_name(f"{loaded[2]['step']:06d}")  # an older one where the newest is damaged
     return rt, config.tag or source.parent.name, source, *loaded
@@ -79,7 +81,7 @@ def optimizer_from(source, model, rt, scale):
 
 def run(stage_name, title, result, config, real_data):
     """One stage; `real_data` is --data for a model that did not grow up in the kindergarten."""
-    rt, tag, source, model, tokenizer, meta = start(config)
+    rt, tag, source, model, tokenizer, meta = start(config, stage_name)
     T = model.config.sequence_len
     data = config.data or ("kindergarten" if meta["dataset"] == "kindergarten" else real_data)
     chosen, held = conversations(data, stage_name, config.conversations, config.seed)

@@ -79,7 +79,7 @@ def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
 
 def main(argv=None):
     config = parse(Config, argv, __doc__)
-    rt, tag, source, model, tokenizer, meta = finetune.start(config)
+    rt, tag, source, model, tokenizer, meta = finetune.start(config, "rl")
     for name in ("questions", "anchor_rows"):
         if getattr(config, name) % rt.world_size:
             raise UsageError(f"--{name}={getattr(config, name)} must divide by the {rt.world_size} ranks.")
