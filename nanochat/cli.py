@@ -24,7 +24,7 @@ def option(default, help, choices=None, short=None):
 def at_least(config, **least):
     """Raise UsageError for the first field that is below its least value."""
     for name, value in least.items():
-        if getattr(config, name) < value:
+        if not getattr(config, name) >= value:  # nan
             raise UsageError(f"--{name} must be at least {value}, got {getattr(config, name)}.")
 
 

@@ -254,7 +254,7 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code, text = 0, ""
     except OSError as e:
-        if e.errno != errno.ENOSPC:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         full = e.filename or base_dir()
         code, text = 1, f"no space left on the device that holds {full}. Free some, then run this again."

@@ -9,7 +9,7 @@ import torch
 
 from nanochat import checkpoint, runtime, scaling, train
 from nanochat.attention import choose
-from nanochat.cli import at_least, option
+from nanochat.cli import option
 from nanochat.common import UsageError, log, setup_logging
 from nanochat.dataloader import ChatRows, StepBatches, collate
 from nanochat.kindergarten import train_conversations
@@ -39,7 +39,7 @@ class FinetuneConfig(train.RunFlags):
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
     def __post_init__(self):
-        at_least(self, device_batch_size=0)
+        super().__post_init__()
         if self.lr_scale <= 0:
             raise UsageError(f"--lr_scale must be above 0, got {self.lr_scale}.")
 
@@ -57,15 +57,18 @@ def conversations(data, stage, count, seed=0):
     held = min(VAL_CONVERSATIONS, len(made) // 20)
     if held == 0:
         raise UsageError(f"--data={data} holds {len(made)} conversations; at least 20 are needed.")
-    return made[held:], made[:held]
+    return made[held:][:count or None], made[:held]
 
 
-def start(config):
-    """(runtime, tag, checkpoint's folder, model, tokenizer, meta)."""
+def start(config, stage):
+    """Of a run of `stage`: (runtime, tag, checkpoint's folder, model, tokenizer, meta)."""
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = checkpoint.find(config.source, config.source_tag or None)
+    if config.source == stage and (not config.source_tag or config.tag in ("", config.source_tag)):
+        raise UsageError(f"--source={stage} wants a --source_tag, and another --tag: else a run would start from itself.")
     loaded = checkpoint.load_model(config.source, rt, source.parent.name)
+    source = source.with_name(f"{loaded[2]['step']:06d}")  # an older one where the newest is damaged
     return rt, config.tag or source.parent.name, source, *loaded
 
 
@@ -78,7 +81,7 @@ def optimizer_from(source, model, rt, scale):
 
 def run(stage_name, title, result, config, real_data):
     """One stage; `real_data` is --data for a model that did not grow up in the kindergarten."""
-    rt, tag, source, model, tokenizer, meta = start(config)
+    rt, tag, source, model, tokenizer, meta = start(config, stage_name)
     T = model.config.sequence_len
     data = config.data or ("kindergarten" if meta["dataset"] == "kindergarten" else real_data)
     chosen, held = conversations(data, stage_name, config.conversations, config.seed)

@@ -12,15 +12,15 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
 
 from nanochat import checkpoint, runtime, scaling
-from nanochat.cli import option
-from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progress, append_jsonl, atomic_write,
-                             base_dir, log, run_lock, save_result)
+from nanochat.cli import at_least, option
+from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progress, UsageError, append_jsonl,
+                             atomic_write, base_dir, log, run_lock, save_result)
 from nanochat.optim import Group, LossScale, MuonAdamW
 
 COMPILED_ON, COMPILE = ("cuda",), {"fullgraph": True, "dynamic": False}  # on a CPU the minute is not worth it (dev/LOG.md)
@@ -36,6 +36,12 @@ class RunFlags:
     device: str = option("", "cuda, mps, xpu or cpu (default: the best there is)")
     fresh: bool = option(False, "start over, deleting this tag's checkpoints")
     dry_run: bool = option(False, "print what would be run, and stop")
+
+    def __post_init__(self):
+        """Nothing that is counted can be negative; a tag is one folder, which --fresh deletes."""
+        at_least(self, **{f.name: 0 for f in fields(self) if f.type in (int, float) and f.name != "seed"})
+        if Path(self.tag).name != self.tag or self.tag == "..":
+            raise UsageError(f"--tag wants the name of a folder, got {self.tag}.")
 
     def for_stage(self, stage, tag, steps, warmdown_frac, final_lr=0.0):
         """Arguments of a Stage."""
@@ -203,11 +209,14 @@ def resume(stage, optimizer, rt):
 
 @contextlib.contextmanager
 def _graceful():
-    """Ctrl-C and SIGTERM put a word into the list; a second one kills."""
+    """Ctrl-C and SIGTERM put a word into the list; a second Ctrl-C kills.
+
+    A second SIGTERM does not: a scheduler sends it to torchrun and its ranks, and torchrun passes its own on.
+    """
     asked = []
 
     def on_signal(number, frame):
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(signal.Signals(number).name)
     old = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}

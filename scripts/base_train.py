@@ -42,7 +42,8 @@ class Config(train.RunFlags):
     seed: int = option(0, "of the initial weights")
 
     def __post_init__(self):
-        at_least(self, depth=1, sequence_len=1, device_batch_size=0)
+        super().__post_init__()
+        at_least(self, depth=1, sequence_len=1, param_data_ratio=0.01)
         for name in ("warmdown_frac", "key_offset"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UsageError(f"--{name} must lie in 0 to 1, got {getattr(self, name)}.")

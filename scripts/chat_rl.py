@@ -40,9 +40,10 @@ class Config(train.RunFlags):
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
     def __post_init__(self):
+        super().__post_init__()
         if self.samples < 2:
             raise UsageError(f"--samples must be at least 2 (answers are compared with each other), got {self.samples}.")
-        at_least(self, questions=1, anchor_rows=0, device_batch_size=1, max_new_tokens=1)
+        at_least(self, questions=1, device_batch_size=1, max_new_tokens=1)
         if self.temperature <= 0:
             raise UsageError(f"--temperature must be above 0, got {self.temperature}: equal answers teach nothing.")
 
@@ -78,7 +79,7 @@ def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
 
 def main(argv=None):
     config = parse(Config, argv, __doc__)
-    rt, tag, source, model, tokenizer, meta = finetune.start(config)
+    rt, tag, source, model, tokenizer, meta = finetune.start(config, "rl")
     for name in ("questions", "anchor_rows"):
         if getattr(config, name) % rt.world_size:
             raise UsageError(f"--{name}={getattr(config, name)} must divide by the {rt.world_size} ranks.")

@@ -8,6 +8,7 @@ itself again, where the key is zero; normalised over W their product is ours if 
 key_offset and value_tables are refused. With its tokenizer, unlike ours, a text can spell special tokens.
 """
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 
 from nanochat import checkpoint
 from nanochat.cli import option, parse
-from nanochat.common import NanochatError, atomic_dir, base_dir, log, run, setup_logging, write_json
+from nanochat.common import NanochatError, UsageError, atomic_dir, base_dir, log, run, setup_logging, write_json
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import SPECIAL_TOKENS
 
@@ -103,7 +104,7 @@ def main(argv=None):
     # a document ends with the bos of the next
     ids = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.bos_id,
            "eos_token_id": [tokenizer.special("<|assistant_end|>"), tokenizer.bos_id]}
-    out = config.out or base_dir() / "hf" / f"{stage}_{path.parent.name}"
+    out = Path(config.out or base_dir() / "hf" / f"{stage}_{path.parent.name}").expanduser().resolve()
     with atomic_dir(out) as folder:
         save_file(tensors(model), folder / "model.safetensors", {"format": "pt"})
         write_json(folder / "config.json", model_config(model.config) | ids)
@@ -112,6 +113,8 @@ def main(argv=None):
         write_json(folder / "tokenizer_config.json", {
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|bos|>", "eos_token": "<|assistant_end|>",
             "pad_token": "<|bos|>", "model_max_length": model.config.sequence_len, "chat_template": CHAT_TEMPLATE})
+        if out.is_file() or {p.name for p in out.glob("*")} - {p.name for p in folder.iterdir()}:
+            raise UsageError(f"--out={out} holds other things, which would be lost. Name another folder.")
     log.info(f"{path} is in {out}; heads of {model.config.head_dim} channels became {head_width(model.config)} wide")
 
 

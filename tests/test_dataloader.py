@@ -1,6 +1,8 @@
 """Packing, the global order of rows, token shards: python -m pytest tests/test_dataloader.py"""
+import errno
 import gc
 import itertools
+import resource
 import threading
 import time
 
@@ -170,6 +172,17 @@ def test_a_truncated_token_file_is_named_and_made_again(tmp_path, caplog):
     with caplog.at_level("WARNING", "nanochat"):
         again, = prepare_tokens(ByteTokenizer(), [path], "x")
     assert str(file) in caplog.text and again.tokens.tolist() == [BOS, *b"some text"]
+
+
+def test_an_error_of_the_disk_keeps_its_number_by_which_a_full_one_is_known(tmp_path, tokenizer):
+    path, before = write(tmp_path / "a.parquet", ["abc" * 1000]), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError) as error:
+            token_shards.tokenize_shard(tokenizer, path, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.errno == errno.EFBIG and not list((tmp_path / "out").iterdir())
 
 
 def test_a_large_vocabulary_takes_32_bits(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from nanochat.chat_format import render, render_prompt
-from nanochat.common import NanochatError, base_dir
+from nanochat.common import NanochatError, UsageError, base_dir
 from nanochat.kindergarten import documents
 from nanochat.tokenizer import Tokenizer
 from scripts import export
@@ -130,3 +130,16 @@ def test_the_chat_template_renders_as_training_did(transformers, exported):
     for messages in (MESSAGES[:3], MESSAGES[1:3], [MESSAGES[1], {"role": "assistant", "content": ""}]):
         assert ids(messages, False) == render(ours, {"messages": messages})[0]
     assert theirs.convert_ids_to_tokens(theirs.eos_token_id) == "<|assistant_end|>"
+
+
+def test_what_is_no_export_is_not_replaced(tmp_path, monkeypatch):
+    save_tiny_checkpoint("sft", "kindergarten", model=tiny_model(tiny_tokenizer().vocab_size, n_embd=64))
+    (tmp_path / "mine").write_text("thesis", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for out in (tmp_path, ".", "mine"):
+        with pytest.raises(UsageError, match="--out"):
+            export.main([f"--out={out}"])
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "thesis"
+    export.main(["--out=~/hf"])
+    assert (tmp_path / "home" / "hf" / "config.json").exists()

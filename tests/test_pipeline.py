@@ -145,7 +145,11 @@ def test_missing_artifact_names_the_script_that_makes_it(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("name, argv, flag", [
     ("base_train", ["--depth=0"], "--depth"), ("base_train", ["--detph=4"], "--detph"), ("base_train", ["--depth=x"], "--depth"),
     ("chat_rl", ["--samples=1"], "--samples"), ("chat_rl", ["--anchor_rows=-16"], "--anchor_rows"),
-    ("chat_sft", ["--lr_scale=-1"], "--lr_scale"),
+    ("chat_sft", ["--lr_scale=-1"], "--lr_scale"), ("base_train", ["--num_iterations=-5"], "--num_iterations"),
+    ("base_train", ["--total_batch_size=-1024"], "--total_batch_size"), ("base_train", ["--keep=-1"], "--keep"),
+    ("base_train", ["--param_data_ratio=0"], "--param_data_ratio"), ("base_train", ["--tag=a/b"], "--tag"),
+    ("mid_train", ["--tag=..", "--fresh"], "--tag"), ("chat_sft", ["--epochs=nan"], "--epochs"),
+    ("chat_sft", ["--conversations=-1"], "--conversations"), ("chat_rl", ["--num_iterations=-1"], "--num_iterations"),
     ("chat_eval", ["-i", "nothing"], "-i")])
 def test_wrong_flag_is_named(tmp_path, monkeypatch, name, argv, flag):
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))

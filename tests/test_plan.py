@@ -75,6 +75,13 @@ def test_an_unknown_device_is_planned_by_its_memory(capsys, nvidia_smi):
     assert "1 x NVIDIA Something New" in text and "fit into 24" in text and "nan h" in text
 
 
+@pytest.mark.parametrize("said_so", ["No devices were found", "Failed to initialize NVML: Driver/library version mismatch",
+                                     "NVIDIA GB10, [N/A]"])
+def test_an_nvidia_smi_that_names_no_memory_counts_as_none(capsys, nvidia_smi, said_so):
+    nvidia_smi(said_so)
+    assert "d20 on 8 x h100" in said(capsys, "--depth=20")
+
+
 def test_what_does_not_fit_is_said(capsys):
     assert "NOT EVEN ONE FITS into 12" in said(capsys, "--depth=32", "--gpus=1", "--gpu=3060")
     assert "rows=0" in said(capsys, "--depth=32", "--gpus=1", "--gpu=3060", "--shell")

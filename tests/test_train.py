@@ -98,6 +98,17 @@ def test_resume_equals_uninterrupted_bitwise(tmp_path, dtype):
     assert [json.loads(a)["loss"] for a in lines[0]] == [json.loads(b)["loss"] for b in lines[1]]
 
 
+@pytest.mark.parametrize("second, error", [(signal.SIGTERM, Interrupted), (signal.SIGINT, KeyboardInterrupt)])
+def test_sigterm_twice_still_saves_as_schedulers_signal_torchrun_and_its_ranks(tmp_path, second, error):
+    def interrupt(step, micro):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), second)
+    with pytest.raises(error):
+        train.run(*make(tmp_path, hook=interrupt))
+    assert checkpoint.steps_in(tmp_path / "run") == ([6] if error is Interrupted else [])
+
+
 def test_finished_run_is_not_repeated(tmp_path):
     train.run(*make(tmp_path))
     again = make(tmp_path)

@@ -1,0 +1,39 @@
+"""What midtraining, finetuning and reinforcement learning start from: python -m pytest tests/test_finetune.py"""
+import pytest
+
+from nanochat import checkpoint, finetune
+from nanochat.common import UsageError
+from nanochat.runtime import Runtime
+from scripts import chat_sft, mid_train
+from tiny import save_tiny_checkpoint
+
+
+@pytest.mark.parametrize("data", ["kindergarten", "simplespelling"])
+@pytest.mark.parametrize("count", [20, 1000])
+def test_as_many_conversations_are_trained_on_as_asked_for(data, count):
+    chosen, held = finetune.conversations(data, "mid", count)
+    assert len(chosen) == count and len(held) == (count + finetune.VAL_CONVERSATIONS) // 20
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_for_model_and_masters():
+    model, tokenizer = save_tiny_checkpoint("base", "kindergarten")
+    folder = checkpoint.stage_dir("base") / "tiny"
+    checkpoint.save(folder, 9, model.state_dict(), None, checkpoint.read_meta(folder / "000005"))
+    (folder / "000009" / "model.safetensors").write_bytes(b"cut short")
+    _, _, source, loaded, *_ = finetune.start(mid_train.Config(device="cpu"), "mid")
+    assert source == folder / "000005"
+    finetune.optimizer_from(source, loaded, Runtime(), 1.0)
+
+
+@pytest.mark.parametrize("flags", [{}, {"tag": "more"}, {"source_tag": "tiny"}, {"source_tag": "tiny", "tag": "tiny"}])
+def test_a_run_that_would_start_from_itself_is_refused(flags):
+    """Resumed, it would find its own checkpoint as the newest of the stage, and with --fresh delete what it starts from."""
+    save_tiny_checkpoint("sft", "kindergarten")
+    with pytest.raises(UsageError, match="--source_tag"):
+        finetune.start(chat_sft.Config(source="sft", device="cpu", **flags), "sft")
+
+
+def test_a_run_may_start_from_another_of_its_stage():
+    save_tiny_checkpoint("sft", "kindergarten")
+    _, tag, source, *_ = finetune.start(chat_sft.Config(source="sft", source_tag="tiny", tag="more", device="cpu"), "sft")
+    assert tag == "more" and source.parent.name == "tiny"
