@@ -151,7 +151,7 @@ def summary(results):
 def _command(name, config):
     script = name.removesuffix("_control").replace("chat_eval_", "chat_eval -i ")
     hidden = {"stage"} if name.startswith("chat_eval_") else set()
-    flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "", False) and k not in hidden]
+    flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "") and k not in hidden]
     return " ".join(["python -m scripts." + script, *map(shlex.quote, flags)])
 
 

@@ -1,16 +1,20 @@
 """
 The report card: exact numbers with their errors, a reason for whatever is missing, links that hold in both places.
 """
+import dataclasses
+import importlib
 import json
 import math
 import os
 import random
 import re
+import shlex
 import time
 
 import pytest
 
 from nanochat import common, inventory, kindergarten, markdown, plots, report
+from nanochat.cli import parse
 from nanochat.common import DataError, MissingArtifact, UsageError
 
 MODEL = {"n_layer": 4, "n_embd": 256, "n_head": 2, "n_kv_head": 1, "sequence_len": 256, "vocab_size": 2048}
@@ -159,6 +163,15 @@ def test_every_stage_has_its_section_command_and_picture(full_run, base):
         assert (place / "report.md").exists()
         for link in links:
             assert (place / link).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("script, flags", [("base_loss", ["--max_rows=0", "--sample_tokens=0"]),
+                                           ("base_train", ["--depth=4", "--compile=false"])])
+def test_the_command_in_the_report_is_the_one_that_was_run(script, flags):
+    wanted = importlib.import_module(f"scripts.{script}").Config
+    config = parse(wanted, flags)
+    shown = shlex.split(report._command(script, dataclasses.asdict(config)))
+    assert shown[:3] == ["python", "-m", f"scripts.{script}"] and parse(wanted, shown[3:]) == config
 
 
 def test_model_text_cannot_break_the_page(full_run, base):
