@@ -82,9 +82,9 @@ def title(task):
 
 
 def skipped(result):
-    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", with TASK for its name."""
+    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", in whose commands it is TASK."""
     found = [re.match(r"skipped:? (?:(\w+): )?(.*)", note, re.DOTALL) for note in result["notes"]]
-    return [(match[1] or "", match[2].replace(match[1] or "\0", "TASK")) for match in found if match]
+    return [(match[1] or "", match[2].replace(f"-a {match[1]}", "-a TASK")) for match in found if match]
 
 
 def why_missing(results, phase, task):

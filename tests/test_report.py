@@ -184,6 +184,12 @@ def test_skipped_work_is_listed_once(full_run, base):
     assert skipped.count("its data are not here") == 1 and "ARC-Easy" in skipped and "the evaluation bundle" in skipped
 
 
+def test_a_reason_keeps_the_names_of_files_and_repositories():
+    why = "cannot read /here/openai/gsm8k/main/test-00000-of-00001.parquet: bad. Delete it, or leave out -a {}"
+    assert report.skipped({"notes": [f"skipped: gsm8k: {why.format('gsm8k')}"]}) == [("gsm8k", why.format("TASK"))]
+    assert report.skipped({"notes": ["skipped: no None here"]}) == [("", "no None here")]
+
+
 # ----------------------------------------------------------------------------------------------------------- the clock
 def test_the_clock_runs_from_reset_to_the_last_result(full_run, base):
     start = common.read_json(base / "report" / "start.json")
