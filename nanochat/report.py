@@ -82,7 +82,7 @@ def title(task):
 
 
 def skipped(result):
-    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", in whose commands it is TASK."""
+    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", in a command as TASK."""
     found = [re.match(r"skipped:? (?:(\w+): )?(.*)", note, re.DOTALL) for note in result["notes"]]
     return [(match[1] or "", match[2].replace(f"-a {match[1]}", "-a TASK")) for match in found if match]
 

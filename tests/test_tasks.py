@@ -199,6 +199,16 @@ def test_custom_json_takes_both_forms_and_names_the_bad_line(tmp_path):
             CustomJSON(broken)
 
 
+def test_a_line_of_custom_json_ends_at_a_line_feed_only(tmp_path):
+    path, odd = tmp_path / "mine.jsonl", "one\u2028two\u2029three\x85four"       # which JSON allows in a string
+    lines = [json.dumps({"text": odd}, ensure_ascii=False), "", "{half"]
+    path.write_bytes("\r\n".join(lines[:2]).encode("utf-8"))
+    assert list(CustomJSON(path)) == [{"text": odd}]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"mine.jsonl, line 3"):
+        CustomJSON(path)
+
+
 def test_custom_json_takes_documents(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps({"text": "The sea is salty."}) + "\n", encoding="utf-8")
