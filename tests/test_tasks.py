@@ -130,6 +130,8 @@ def test_gsm8k_reads_numbers_only_from_what_is_said_to_the_user(home):
     "    return 2 * x",
     "Sure!\n```python\ndef double(x):\n    return math.floor(half(x) * 4)\n```\nIt doubles.",
     "```\ndef double(x):\n    return x + x",
+    "Here:\n```Python\ndef double(x):\n    return x + x\n```\nThis doubles.",
+    "```python3\ndef double(x):\n    return x + x\n```",
     "```python\n    return x * 2\n```",
     HUMANEVAL_ROW["prompt"] + "    return x << 1"])
 def test_humaneval_accepts_a_body_a_function_or_a_whole_program(home, reply):
