@@ -15,6 +15,7 @@ from nanochat.kindergarten import (SKILLS, World, check, credit, document, docum
                                    train_conversations, training_example)
 from nanochat.kindergarten import nature, phrases, tables
 from nanochat.kindergarten.skills_numbers import calculate
+from nanochat.kindergarten.skills_world import ways_to_ask
 
 N_TRAIN, N_DOCUMENTS, N_EVAL = 2500, 5000, 200     # N_TRAIN of each stage
 
@@ -152,6 +153,13 @@ def test_eval_content_is_never_trained(training, evals):
         fresh = [rl_example(i, skill=s) for s in skills for i in range(300)]
         trained |= {content(skills[0], e) for e in fresh if e.check["kind"] != "any"}
         assert not trained & {content(s, e) for s in skills for e in evals[s]}, skills
+
+
+def test_a_wording_kept_for_tests_is_in_no_conversation_and_no_document(training, texts):
+    kept = {wording for fact in nature.FACTS for wording in ways_to_ask(fact, True)}
+    turns = [turn for e in training for turn in user_turns(e)] + [user_turns(rl_example(i, skill="choice"))[0]
+                                                                  for i in range(1000)]
+    assert len(kept) > 100 and not [w for w in kept for said in (" \n".join(turns), " \n".join(texts)) if w in said]
 
 
 def test_documents_do_not_ask_what_tests_ask(texts, evals):
