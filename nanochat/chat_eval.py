@@ -161,7 +161,9 @@ def save_items(stage, name, records, tag=None):
 
 
 def load_items(stage, name):
-    return read_examples(items_path(stage, name), f"Make it with: python -m scripts.chat_eval -i {stage} -a {name}")
+    kind, at, tag = stage.partition("@")
+    made_by = {"core": "base_eval", "control": "base_eval --control"}.get(kind, f"chat_eval -i {kind} -a {name}")
+    return read_examples(items_path(stage, name), f"Make it with: python -m scripts.{made_by}{at and ' --tag='}{tag}")
 
 
 def paired(before, after):

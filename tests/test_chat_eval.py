@@ -279,6 +279,13 @@ def test_graded_items_can_be_read_and_only_the_wrong_ones(home, capsys):
         script.main(["--show=rl_gsm8k"])
 
 
+@pytest.mark.parametrize("stage, command", [
+    ("core@d4", "base_eval --tag=d4"), ("control", "base_eval --control"), ("sft@x", "chat_eval -i sft -a copa --tag=x")])
+def test_missing_items_name_the_command_that_makes_them(home, stage, command):
+    with pytest.raises(DataError, match=f"Make it with: python -m scripts.{command}$"):
+        chat_eval.load_items(stage, "copa")
+
+
 def test_missing_model_names_the_script_that_makes_it(home):
     with pytest.raises(MissingArtifact, match="scripts.chat_sft"):
         script.main(["-i", "sft", "--device=cpu"])
