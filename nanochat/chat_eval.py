@@ -6,7 +6,6 @@ letter. Every graded item is kept. Results depend on batch size and number of ra
 shaped matrix products.
 """
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import comb
@@ -98,7 +97,7 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
                for number, (ids, _) in zip(numbers, prompts) for k in range(each)]
     _generate(Engine(model, tokenizer), samples, options.batch_size, progress)
     replies = [parse_reply(tokenizer, s.ids) for s in samples]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # a verdict may mean running a program
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a program that waits for its core runs out of time
         verdicts = list(pool.map(task.evaluate, [c for c in conversations for _ in range(each)], replies))
     parts = [slice(i * each, (i + 1) * each) for i in range(len(numbers))]
     return [_record(task, number, conversation, cut, replies[part], verdicts[part], options.pass_k)

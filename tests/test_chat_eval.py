@@ -1,6 +1,7 @@
 """Running tasks: batched equals plain, ranks and batch sizes do not matter, what is skipped is said, items are kept."""
 import itertools
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -99,6 +100,22 @@ def test_more_ranks_than_questions_is_fine(model, tokenizer, monkeypatch):
     for task in (Letters(), Words()):
         score, records = run_task(task, model, tokenizer, Runtime(rank=30, world_size=31), Options())
         assert (score.n, score.score, records) == (0, 0.0, [])
+
+
+def test_no_more_programs_are_run_at_once_than_this_process_has_cores(model, tokenizer, monkeypatch):
+    running, most = [], []
+
+    class Programs(Words):
+        def evaluate(self, conversation, parts):
+            running.append(1)
+            most.append(len(running))
+            time.sleep(0.05)
+            running.pop()
+            return True
+    monkeypatch.setattr("os.cpu_count", lambda: 64)      # of the machine; this process may use fewer, other ranks the rest
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    assert run_task(Programs(), model, tokenizer, Runtime())[0].score == 1.0
+    assert max(most) <= 2
 
 
 # ----------------------------------------------------------------------------------------------------------- sampling
