@@ -108,20 +108,25 @@ def _core_row(results, notes):
             *[notes.dash("CORE measures the base model only.")] * 3]
 
 
+def _sizes(counts):
+    """'3', or '3 to 7' where the stages differ."""
+    ends = sorted({n for n in counts if n})
+    return " to ".join(f"{n:,}" for n in ends[:1] + ends[1:][-1:])
+
+
 def _chatcore_row(results, notes):
+    tasks = _sizes(sum(task["group"] == "core" for task in scores(results, phase).values()) for phase in PHASES)
     cells = [_centered(results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"], "chatcore", notes,
                        "The mean of the benchmarks above, which are missing.") for phase in PHASES]
-    return ["ChatCORE", "", "", "0", *cells]
+    return ["ChatCORE", "", f"{tasks} tasks" if tasks else "", "0", *cells]
 
 
 def _task_row(results, task, split, notes):
     records = [scores(results, phase).get(task) for phase in PHASES]
     found = [record for record in records if record]
-    sizes = sorted({record["n"] for record in found})
-    size = " to ".join(f"{n:,}" for n in sizes[:1] + sizes[1:][-1:])    # stages may differ
     cells = [percent(record["score"], record.get("ci95")) if record else notes.dash(why_missing(results, phase, task))
              for phase, record in zip(PHASES, records)]
-    return [title(task), split, size, percent(found[0]["chance"]) if found else "", *cells]
+    return [title(task), split, _sizes(r["n"] for r in found), percent(found[0]["chance"]) if found else "", *cells]
 
 
 def skill_means(results):

@@ -126,6 +126,14 @@ def test_measured_benchmarks_are_shown(full_run, base):
     assert "| arc | 100 | 50.0 ± 10.0 | 0.3000 |" in text
 
 
+def test_chatcore_says_of_how_many_tasks_it_is_the_mean(full_run, base):
+    assert "tasks" not in row(generated(base), "ChatCORE")
+    for phase, tasks in (("base", ("gsm8k", "mmlu", "arc_easy")), ("sft", ("gsm8k", SKILLS[0]))):
+        save(f"chat_eval_{phase}", {"tasks": {task: record(0.5, group="core" if task in report.BENCHMARKS else "kindergarten")
+                                              for task in tasks}, "chatcore": 0.5}, config={"stage": phase})
+    assert "| ChatCORE |  | 1 to 3 tasks | 0 | 0.5000 |" in generated(base)
+
+
 # -------------------------------------------------------------------------------------------------------------- stages
 def test_rl_reports_its_change_with_an_interval(full_run, base):
     text = generated(base)
