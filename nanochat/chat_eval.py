@@ -6,7 +6,6 @@ letter. Every graded item is kept. Results depend on batch size and number of ra
 shaped matrix products.
 """
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import comb
@@ -98,7 +97,7 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
                for number, (ids, _) in zip(numbers, prompts) for k in range(each)]
     _generate(Engine(model, tokenizer), samples, options.batch_size, progress)
     replies = [parse_reply(tokenizer, s.ids) for s in samples]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # a verdict may mean running a program
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a program that waits for its core runs out of time
         verdicts = list(pool.map(task.evaluate, [c for c in conversations for _ in range(each)], replies))
     parts = [slice(i * each, (i + 1) * each) for i in range(len(numbers))]
     return [_record(task, number, conversation, cut, replies[part], verdicts[part], options.pass_k)
@@ -161,7 +160,9 @@ def save_items(stage, name, records, tag=None):
 
 
 def load_items(stage, name):
-    return read_examples(items_path(stage, name), f"Make it with: python -m scripts.chat_eval -i {stage} -a {name}")
+    kind, at, tag = stage.partition("@")
+    made_by = {"core": "base_eval", "control": "base_eval --control"}.get(kind, f"chat_eval -i {kind} -a {name}")
+    return read_examples(items_path(stage, name), f"Make it with: python -m scripts.{made_by}{at and ' --tag='}{tag}")
 
 
 def paired(before, after):

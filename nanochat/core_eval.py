@@ -102,9 +102,9 @@ def load_bundle(folder) -> list[CoreTask]:
             chance = {row["Eval Task"]: float(row["Random baseline"]) / 100 for row in csv.DictReader(f)}
         tasks = [CoreTask(e["label"], folder / "eval_data" / e["dataset_uri"], e["icl_task_type"], e["num_fewshot"][0],
                           e.get("continuation_delimiter", " "), chance[e["label"]]) for e in entries]
-        if unknown := {task.kind for task in tasks} - KINDS.keys():
-            raise ValueError(f"unknown types of tasks: {unknown}")
-    except (OSError, KeyError, ValueError, IndexError) as e:
+        if (kinds := {task.kind for task in tasks}) - KINDS.keys() or not kinds:
+            raise ValueError(f"types of tasks: {kinds or 'none'}")
+    except (OSError, KeyError, ValueError, IndexError, TypeError) as e:
         raise DataError(f"the evaluation bundle in {folder} cannot be used: {type(e).__name__} {e}. "
                         "Delete the folder and fetch it again.") from None
     return tasks

@@ -82,9 +82,9 @@ def title(task):
 
 
 def skipped(result):
-    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", with TASK for its name."""
+    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", in a command as TASK."""
     found = [re.match(r"skipped:? (?:(\w+): )?(.*)", note, re.DOTALL) for note in result["notes"]]
-    return [(match[1] or "", match[2].replace(match[1] or "\0", "TASK")) for match in found if match]
+    return [(match[1] or "", match[2].replace(f"-a {match[1]}", "-a TASK")) for match in found if match]
 
 
 def why_missing(results, phase, task):
@@ -108,20 +108,25 @@ def _core_row(results, notes):
             *[notes.dash("CORE measures the base model only.")] * 3]
 
 
+def _sizes(counts):
+    """'3', or '3 to 7' where the stages differ."""
+    ends = sorted({n for n in counts if n})
+    return " to ".join(f"{n:,}" for n in ends[:1] + ends[1:][-1:])
+
+
 def _chatcore_row(results, notes):
+    tasks = _sizes(sum(task["group"] == "core" for task in scores(results, phase).values()) for phase in PHASES)
     cells = [_centered(results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"], "chatcore", notes,
                        "The mean of the benchmarks above, which are missing.") for phase in PHASES]
-    return ["ChatCORE", "", "", "0", *cells]
+    return ["ChatCORE", "", f"{tasks} tasks" if tasks else "", "0", *cells]
 
 
 def _task_row(results, task, split, notes):
     records = [scores(results, phase).get(task) for phase in PHASES]
     found = [record for record in records if record]
-    sizes = sorted({record["n"] for record in found})
-    size = " to ".join(f"{n:,}" for n in sizes[:1] + sizes[1:][-1:])    # stages may differ
     cells = [percent(record["score"], record.get("ci95")) if record else notes.dash(why_missing(results, phase, task))
              for phase, record in zip(PHASES, records)]
-    return [title(task), split, size, percent(found[0]["chance"]) if found else "", *cells]
+    return [title(task), split, _sizes(r["n"] for r in found), percent(found[0]["chance"]) if found else "", *cells]
 
 
 def skill_means(results):
@@ -151,7 +156,7 @@ def summary(results):
 def _command(name, config):
     script = name.removesuffix("_control").replace("chat_eval_", "chat_eval -i ")
     hidden = {"stage"} if name.startswith("chat_eval_") else set()
-    flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "", False) and k not in hidden]
+    flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "") and k not in hidden]
     return " ".join(["python -m scripts." + script, *map(shlex.quote, flags)])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from nanochat import runtime
 from nanochat.checkpoint import ModelFlags, load_model
 from nanochat.cli import at_least, option, parse
-from nanochat.common import log, run, save_result, setup_logging
+from nanochat.common import DataError, log, run, save_result, setup_logging
 from nanochat.dataloader import TextRows, prepare_tokens
 from nanochat.dataset import shards
 from nanochat.engine import Engine
@@ -60,6 +60,8 @@ def main(argv=None):
     name, metrics = config.dataset or meta["dataset"], {}
     for split in ("train", "val"):
         rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
+        if not len(rows):
+            raise DataError(f"the {split} text of {name} is empty. Give another --dataset.")
         bpb = bits_per_byte(model, rows, tokenizer.token_bytes(), config.device_batch_size, rt, config.max_rows)
         metrics[f"{split}_bpb"] = bpb
         n = min(len(rows), config.max_rows or len(rows))

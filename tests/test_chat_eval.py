@@ -1,6 +1,7 @@
 """Running tasks: batched equals plain, ranks and batch sizes do not matter, what is skipped is said, items are kept."""
 import itertools
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -99,6 +100,22 @@ def test_more_ranks_than_questions_is_fine(model, tokenizer, monkeypatch):
     for task in (Letters(), Words()):
         score, records = run_task(task, model, tokenizer, Runtime(rank=30, world_size=31), Options())
         assert (score.n, score.score, records) == (0, 0.0, [])
+
+
+def test_no_more_programs_are_run_at_once_than_this_process_has_cores(model, tokenizer, monkeypatch):
+    running, most = [], []
+
+    class Programs(Words):
+        def evaluate(self, conversation, parts):
+            running.append(1)
+            most.append(len(running))
+            time.sleep(0.05)
+            running.pop()
+            return True
+    monkeypatch.setattr("os.cpu_count", lambda: 64)      # of the machine; this process may use fewer, other ranks the rest
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    assert run_task(Programs(), model, tokenizer, Runtime())[0].score == 1.0
+    assert max(most) <= 2
 
 
 # ----------------------------------------------------------------------------------------------------------- sampling
@@ -277,6 +294,13 @@ def test_graded_items_can_be_read_and_only_the_wrong_ones(home, capsys):
     assert "wrong: It is 0." in (shown := capsys.readouterr().out) and "right:" not in shown
     with pytest.raises(DataError, match="rl_gsm8k.jsonl.*scripts.chat_eval -i rl -a gsm8k"):
         script.main(["--show=rl_gsm8k"])
+
+
+@pytest.mark.parametrize("stage, command", [
+    ("core@d4", "base_eval --tag=d4"), ("control", "base_eval --control"), ("sft@x", "chat_eval -i sft -a copa --tag=x")])
+def test_missing_items_name_the_command_that_makes_them(home, stage, command):
+    with pytest.raises(DataError, match=f"Make it with: python -m scripts.{command}$"):
+        chat_eval.load_items(stage, "copa")
 
 
 def test_missing_model_names_the_script_that_makes_it(home):

@@ -219,7 +219,8 @@ def test_bundle_gives_label_kind_shots_delimiter_and_chance(tmp_path):
 
 
 @pytest.mark.parametrize("yaml", [YAML.replace("copa", "unheard_of"), YAML.replace("  num_fewshot: [0]\n", ""),
-                                  YAML.replace("multiple_choice", "dance"), YAML.replace("[0]", "[0")])
+                                  YAML.replace("multiple_choice", "dance"), YAML.replace("[0]", "[0"),
+                                  "", YAML.replace("[10]", "10")])
 def test_damaged_bundle_is_one_line_that_names_it(tmp_path, yaml):
     write_bundle(tmp_path, yaml)
     with pytest.raises(DataError, match=str(tmp_path)):

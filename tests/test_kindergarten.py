@@ -15,6 +15,7 @@ from nanochat.kindergarten import (SKILLS, World, check, credit, document, docum
                                    train_conversations, training_example)
 from nanochat.kindergarten import nature, phrases, tables
 from nanochat.kindergarten.skills_numbers import calculate
+from nanochat.kindergarten.skills_world import ways_to_ask
 
 N_TRAIN, N_DOCUMENTS, N_EVAL = 2500, 5000, 200     # N_TRAIN of each stage
 
@@ -154,6 +155,13 @@ def test_eval_content_is_never_trained(training, evals):
         assert not trained & {content(s, e) for s in skills for e in evals[s]}, skills
 
 
+def test_a_wording_kept_for_tests_is_in_no_conversation_and_no_document(training, texts):
+    kept = {wording for fact in nature.FACTS for wording in ways_to_ask(fact, True)}
+    turns = [turn for e in training for turn in user_turns(e)] + [user_turns(rl_example(i, skill="choice"))[0]
+                                                                  for i in range(1000)]
+    assert len(kept) > 100 and not [w for w in kept for said in (" \n".join(turns), " \n".join(texts)) if w in said]
+
+
 def test_documents_do_not_ask_what_tests_ask(texts, evals):
     pairs = {tuple(sorted(map(int, e.check["given"][:2]))) for e in evals["arithmetic"]}
     told = {tuple(sorted(map(int, m))) for t in texts for m in re.findall(r"(\d+) (?:[+*-]|plus|minus|times) (\d+)", t)}
@@ -195,7 +203,7 @@ def test_references_pass_and_wrong_answers_fail(skill, evals):
     ({"kind": "copy", "text": "red cat"}, ["red cat", "Red cat.", '"red cat"', "You said: red cat"],
      ["cat red", "red", "red cat and a long tail behind it"]),
     ({"kind": "first", "answer": "horse", "rivals": ["cat"]}, ["A horse is bigger than a cat.", "The horse."],
-     ["A cat is bigger than a horse.", "A horse is smaller than a cat.", "A dog"]),
+     ["A cat is bigger than a horse.", "A horse is smaller than a cat.", "A dog", "A horse or a cat"]),
     ({"kind": "any", "signs": ["hello", "hi"], "rivals": ["don't know"]}, ["Hi!", "Hello there"],
      ["Hint", "I don't know hi"]),
 ])
@@ -269,6 +277,21 @@ def test_stories_agree_with_an_independent_reading(training, evals):
             where = at.get(word) or at.get(word.capitalize()) or thing_at[word]
             want = [at.get(where, where)]
         assert want == e.check["need"][0], e
+
+
+def test_a_story_told_again_is_no_answer(evals):
+    asked = [e for e in evals["story"] if e.check["need"][0][0] in tables.PLACES]
+    assert len(asked) > 100
+    for e in asked:
+        answer, = e.check["need"][0]
+        named = [place for place in tables.PLACES if f" {place}." in user_turns(e)[0]]
+        assert answer in named and {*e.check["rivals"]} == {*named} - {answer}
+
+
+def test_steam_is_a_right_answer_and_the_question_none():
+    fact = next(fact for fact in nature.FACTS if "What is steam?" in fact.asked)
+    graded = {"kind": "fact", "need": [fact.value], "rivals": [], "names": []}
+    assert check(graded, "It turns into steam.") and not any(check(graded, asked) for asked in fact.asked)
 
 
 def test_long_stories_in_documents_do_not_contradict_themselves(texts):

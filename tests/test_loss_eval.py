@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nanochat import loss_eval
-from nanochat.common import read_json
+from nanochat.common import DataError, read_json
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss_eval import bits_per_byte
 from nanochat.runtime import Runtime
@@ -105,3 +105,14 @@ def test_base_loss_reports_both_splits_and_continues_the_prompts(tmp_path, monke
     assert 0.5 < metrics["train_bpb"] < 12 and 0.5 < metrics["val_bpb"] < 12
     assert [s["prompt"] for s in metrics["samples"]] == base_loss.PROMPTS
     assert all(isinstance(s["text"], str) for s in metrics["samples"])
+
+
+def test_base_loss_names_the_split_without_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_DTYPE", "fp32")
+    text = tmp_path / "text"
+    text.mkdir()
+    for name, said in (("a", "The cat sat on the mat."), ("b", "")):
+        pq.write_table(pa.table({"text": [said] * 40}), text / f"{name}.parquet")
+    save_tiny_checkpoint("base", str(text))
+    with pytest.raises(DataError, match="the val text of .* is empty"):
+        base_loss.main(["--sample_tokens=0", "--device=cpu"])

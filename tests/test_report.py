@@ -1,16 +1,20 @@
 """
 The report card: exact numbers with their errors, a reason for whatever is missing, links that hold in both places.
 """
+import dataclasses
+import importlib
 import json
 import math
 import os
 import random
 import re
+import shlex
 import time
 
 import pytest
 
 from nanochat import common, inventory, kindergarten, markdown, plots, report
+from nanochat.cli import parse
 from nanochat.common import DataError, MissingArtifact, UsageError
 
 MODEL = {"n_layer": 4, "n_embd": 256, "n_head": 2, "n_kv_head": 1, "sequence_len": 256, "vocab_size": 2048}
@@ -122,6 +126,14 @@ def test_measured_benchmarks_are_shown(full_run, base):
     assert "| arc | 100 | 50.0 ± 10.0 | 0.3000 |" in text
 
 
+def test_chatcore_says_of_how_many_tasks_it_is_the_mean(full_run, base):
+    assert "tasks" not in row(generated(base), "ChatCORE")
+    for phase, tasks in (("base", ("gsm8k", "mmlu", "arc_easy")), ("sft", ("gsm8k", SKILLS[0]))):
+        save(f"chat_eval_{phase}", {"tasks": {task: record(0.5, group="core" if task in report.BENCHMARKS else "kindergarten")
+                                              for task in tasks}, "chatcore": 0.5}, config={"stage": phase})
+    assert "| ChatCORE |  | 1 to 3 tasks | 0 | 0.5000 |" in generated(base)
+
+
 # -------------------------------------------------------------------------------------------------------------- stages
 def test_rl_reports_its_change_with_an_interval(full_run, base):
     text = generated(base)
@@ -161,6 +173,15 @@ def test_every_stage_has_its_section_command_and_picture(full_run, base):
             assert (place / link).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("script, flags", [("base_loss", ["--max_rows=0", "--sample_tokens=0"]),
+                                           ("base_train", ["--depth=4", "--compile=false"])])
+def test_the_command_in_the_report_is_the_one_that_was_run(script, flags):
+    wanted = importlib.import_module(f"scripts.{script}").Config
+    config = parse(wanted, flags)
+    shown = shlex.split(report._command(script, dataclasses.asdict(config)))
+    assert shown[:3] == ["python", "-m", f"scripts.{script}"] and parse(wanted, shown[3:]) == config
+
+
 def test_model_text_cannot_break_the_page(full_run, base):
     assert r"is \*blue\* \<b\> \| \`x\`" in generated(base)
 
@@ -169,6 +190,12 @@ def test_skipped_work_is_listed_once(full_run, base):
     text = generated(base)
     skipped = text.split("## What was skipped")[1].split("##")[0]
     assert skipped.count("its data are not here") == 1 and "ARC-Easy" in skipped and "the evaluation bundle" in skipped
+
+
+def test_a_reason_keeps_the_names_of_files_and_repositories():
+    why = "cannot read /here/openai/gsm8k/main/test-00000-of-00001.parquet: bad. Delete it, or leave out -a {}"
+    assert report.skipped({"notes": [f"skipped: gsm8k: {why.format('gsm8k')}"]}) == [("gsm8k", why.format("TASK"))]
+    assert report.skipped({"notes": ["skipped: no None here"]}) == [("", "no None here")]
 
 
 # ----------------------------------------------------------------------------------------------------------- the clock

@@ -130,6 +130,8 @@ def test_gsm8k_reads_numbers_only_from_what_is_said_to_the_user(home):
     "    return 2 * x",
     "Sure!\n```python\ndef double(x):\n    return math.floor(half(x) * 4)\n```\nIt doubles.",
     "```\ndef double(x):\n    return x + x",
+    "Here:\n```Python\ndef double(x):\n    return x + x\n```\nThis doubles.",
+    "```python3\ndef double(x):\n    return x + x\n```",
     "```python\n    return x * 2\n```",
     HUMANEVAL_ROW["prompt"] + "    return x << 1"])
 def test_humaneval_accepts_a_body_a_function_or_a_whole_program(home, reply):
@@ -197,6 +199,16 @@ def test_custom_json_takes_both_forms_and_names_the_bad_line(tmp_path):
     for broken in (path, tmp_path / "none.jsonl"):
         with pytest.raises(TaskUnavailable, match=broken.name):
             CustomJSON(broken)
+
+
+def test_a_line_of_custom_json_ends_at_a_line_feed_only(tmp_path):
+    path, odd = tmp_path / "mine.jsonl", "one\u2028two\u2029three\x85four"       # which JSON allows in a string
+    lines = [json.dumps({"text": odd}, ensure_ascii=False), "", "{half"]
+    path.write_bytes("\r\n".join(lines[:2]).encode("utf-8"))
+    assert list(CustomJSON(path)) == [{"text": odd}]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"mine.jsonl, line 3"):
+        CustomJSON(path)
 
 
 def test_custom_json_takes_documents(tmp_path):

@@ -99,7 +99,7 @@ def _copy(check, text, _):
 def _first(check, text, _):
     """The answer is named before its rivals ("a horse is bigger than a cat")."""
     order = [w for w in words(text) if w in (check["answer"], *check["rivals"])]
-    return order[:1] == [check["answer"]] and "smaller" not in words(text)
+    return order[:1] == [check["answer"]] and not {"smaller", "or"} & {*words(text)}
 
 
 def _any(check, text, _):

@@ -7,7 +7,7 @@ from nanochat.kindergarten import nature, tables
 from nanochat.kindergarten.phrases import (ANSWERS, IS_IT, PARAPHRASES, PRONOUN_QUESTIONS, QUESTIONS, WORDINGS, a,
                                            fill, typed)
 from nanochat.kindergarten.skill import chat, draw, fact_check
-from nanochat.kindergarten.skills_world import two_animals
+from nanochat.kindergarten.skills_world import two_animals, ways_to_ask
 
 ATTRIBUTES = tuple(QUESTIONS)
 ASKED_MORE = ATTRIBUTES + ("friend", "pet", "who")      # in training: the hardest, with as many values as people
@@ -101,7 +101,7 @@ def choice(rng, world, test, level):
             fact = rng.choice(nature.TOPICS[rng.choice(("animals", "capitals", "planets", "colours", "calendar"))])
             return (fact, rng.sample(fact.rivals, 3)) if len(fact.rivals) > 2 else make()
         fact, others = draw(make, lambda m: ("choice", m[0].asked[0], *sorted(m[1])), test, 15)
-        question, value = rng.choice(fact.asked), fact.value[0]
+        question, value = rng.choice(ways_to_ask(fact, False)), fact.value[0]
     options = [value, *others]
     rng.shuffle(options)
     letter = LETTERS[options.index(value)]

@@ -34,12 +34,12 @@ def facts_world(rng, world, test, level):
         answer = f"{a(big).capitalize()} is bigger than {a(small)}."
         return chat(question, answer), {"kind": "first", "answer": big, "rivals": [small]}
     fact = some_fact(rng)
-    while not (wordings := _wordings(fact, test)):
+    while not (wordings := ways_to_ask(fact, test)):
         fact = some_fact(rng)
     return chat(typed(rng, rng.choice(wordings)), fact.told[0]), fact_check(fact.value, rivals=fact.rivals)
 
 
-def _wordings(fact, test):
+def ways_to_ask(fact, test):
     """Its questions on one side of the split: two facts in five keep one, never the first, for tests."""
     held_out = ()
     if is_test("facts_world", fact.asked[0], percent=40):

@@ -70,8 +70,7 @@ def _happen(rng, story, event):
 
 def questions(story):
     """Every (question, answer, value, rivals) with one right answer."""
-    asked, been = [], {what for kind, _, what, *_ in story.events if kind == "go"}
-    places = sorted({*story.at.values(), *story.lies.values(), *been})
+    asked, places = [], sorted(place for place in tables.PLACES if f" {place}." in story.text)
 
     def ask(question, answer, value, among):
         asked.append((question, answer, value, [other for other in among if other != value]))

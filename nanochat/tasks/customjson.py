@@ -18,7 +18,7 @@ class CustomJSON(Task):
     def __init__(self, path):
         self.name, self.path = Path(path).stem, Path(path)
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8").split("\n")  # splitlines() parts at U+2028 too
         except (OSError, UnicodeDecodeError) as e:
             raise TaskUnavailable(f"cannot read {path}: {e}.") from None
         self.conversations = [self._parse(n, line) for n, line in enumerate(lines, start=1) if line.strip()]

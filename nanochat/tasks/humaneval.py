@@ -11,7 +11,7 @@ from nanochat import sandbox
 from nanochat.chat_format import reply_text
 from nanochat.tasks.base import HubTask, exchange
 
-BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+BLOCK = re.compile(r"```\w*[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 
 
 def program(prompt, entry_point, reply):
