@@ -35,7 +35,7 @@ SKILLS = {make.__name__: Skill(make.__name__, title, chance, split, make, mid, s
     (_n.word_problem, "Word problems with the calculator", 0.0, "pairs", 4, 1),
     (_w.spelling, "Spelling", 0.0, "paraphrase", 5, 3),
     (_w.spelling_new_words, "Spelling, words only read", 0.0, "words", 0, 0),
-    (_w.counting, "Counting letters", 0.2, "pairs", 8, 17),
+    (_w.counting, "Counting letters", 0.55, "pairs", 8, 17),
     (_w.copying, "Copying", 0.0, "words", 8, 8),
     (_w.reversing, "Reversing", 0.0, "words", 4, 8),
     (_s.identity, "Who are you?", 0.0, "paraphrase", 8, 6),
