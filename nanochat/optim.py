@@ -6,6 +6,7 @@ bucket (N,). Gradients, summed in float32, are reduce-scattered along its first 
 masters, and the result is gathered into the parameters, which are views of the bucket (ZeRO, arXiv 1910.02054).
 """
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -79,7 +80,7 @@ class _Bucket:
         for p, view, grad in zip(params, self._split(self.values, params), self._split(self.grad, params)):
             view.copy_(p.data)
             p.data = view
-            p.register_post_accumulate_grad_hook(lambda p, grad=grad: self._collect(p, grad))
+            p.register_post_accumulate_grad_hook(partial(_Bucket._collect, grad))
         self.params = params
         self.master = self.mine(self.values).float().clone()
         names = ("momentum",) if group.kind == "muon" else ("exp_avg", "exp_avg_sq")
@@ -87,7 +88,8 @@ class _Bucket:
         self.reduced = None
 
     @staticmethod
-    def _collect(p, grad):
+    def _collect(grad, p):
+        """A hook of p. Were it to hold the bucket, which holds p, torch's part of that cycle would never be freed."""
         grad += p.grad
         p.grad = None
 

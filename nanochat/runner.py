@@ -7,6 +7,7 @@ step, on a CPU oneDNN's layout and attention in float32.
 import warnings
 from itertools import groupby
 from typing import NamedTuple
+from weakref import WeakMethod
 
 import torch
 import torch.nn.functional as F
@@ -89,11 +90,12 @@ class _Run:
 class _Graphs:
     """Decoding steps of all slots, a CUDA graph for each of 64, 128, 256... keys.
 
-    A slot that sits out computes too, and stores at the last position, which nobody reads.
+    A slot that sits out computes too, and stores at the last position, which nobody reads. `decode`, a method, is held
+    weakly: in a cycle with its runner the cache would wait for the collector, which training switches off.
     """
 
     def __init__(self, decode, batch_size, idle, device):
-        self.decode, self.idle, self.made = decode, idle, {}
+        self.decode, self.idle, self.made = WeakMethod(decode), idle, {}
         self.idx, self.at = (torch.zeros(batch_size, dtype=torch.long, device=device) for _ in range(2))
 
     def __call__(self, pieces):
@@ -108,7 +110,7 @@ class _Graphs:
 
     def _capture(self, seen):
         def step():
-            return self.decode(self.idx, self.at, seen)
+            return self.decode()(self.idx, self.at, seen)
         if self.idx.device.type != "cuda":
             return step
         stream = torch.cuda.Stream()

@@ -1,5 +1,7 @@
 """The runner: the fast one says what the model says, int8 nearly so, and deterministic means the same bits."""
+import gc
 import random
+import weakref
 
 import pytest
 import torch
@@ -76,6 +78,20 @@ def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dty
                 found, expected = (r.logits(r.forward(work)) for r in (fast, slow))
                 torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     assert not graphs or {64, LEN} == set(fast.graphs.made)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_the_cache_is_gone_with_its_runner_though_nothing_collects_garbage(graphs, monkeypatch, model, tokenizer):
+    monkeypatch.setattr("nanochat.engine.Fast", lambda *args: made.append(Fast(*args, graphs=graphs)) or made[-1])
+    made = []
+    gc.disable()                # as in training, and reinforcement learning makes a new cache every step
+    try:
+        Engine(model, tokenizer).generate([[1, 2, 3]] * 2, max_new_tokens=4)
+        assert bool(made[0].graphs and made[0].graphs.made) == graphs
+        cache = weakref.ref(made.pop().cache)
+        assert cache() is None
+    finally:
+        gc.enable()
 
 
 def test_int8_weights_say_nearly_the_same():

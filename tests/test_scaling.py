@@ -151,6 +151,13 @@ def test_a_device_is_known_by_its_own_name(name, key):
     assert scaling.gpu_named(name) == key
 
 
+def test_peaks_of_one_architecture_go_as_multiprocessors_times_clock():
+    """bf16 always sums in float32, at half the rate of the fp16 figures in some of GeForce's data sheets."""
+    made = {"3090": 82 * 1.695e9, "3060": 28 * 1.777e9}
+    rates = {name: scaling.GPUS[name].peak_flops / ticks for name, ticks in made.items()}
+    assert rates["3060"] == pytest.approx(rates["3090"], rel=0.02)
+
+
 # --------------------------------------------------------------------------------------------------- series of real runs
 @pytest.fixture(scope="module")
 def curves():
