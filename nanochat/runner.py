@@ -7,6 +7,7 @@ step, on a CPU oneDNN's layout and attention in float32.
 import warnings
 from itertools import groupby
 from typing import NamedTuple
+from weakref import WeakMethod
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +94,8 @@ class _Graphs:
     """
 
     def __init__(self, decode, batch_size, idle, device):
-        self.decode, self.idle, self.made = decode, idle, {}
+        # Weak: in a cycle the cache would keep the GPU's memory until Python looks for cycles.
+        self.decode, self.idle, self.made = WeakMethod(decode), idle, {}
         self.idx, self.at = (torch.zeros(batch_size, dtype=torch.long, device=device) for _ in range(2))
 
     def __call__(self, pieces):
@@ -108,7 +110,7 @@ class _Graphs:
 
     def _capture(self, seen):
         def step():
-            return self.decode(self.idx, self.at, seen)
+            return self.decode()(self.idx, self.at, seen)
         if self.idx.device.type != "cuda":
             return step
         stream = torch.cuda.Stream()

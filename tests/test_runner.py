@@ -1,5 +1,7 @@
 """The runner: the fast one says what the model says, int8 nearly so, and deterministic means the same bits."""
+import gc
 import random
+import weakref
 
 import pytest
 import torch
@@ -76,6 +78,19 @@ def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dty
                 found, expected = (r.logits(r.forward(work)) for r in (fast, slow))
                 torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     assert not graphs or {64, LEN} == set(fast.graphs.made)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_the_cache_is_given_back_with_the_last_user_and_not_by_the_garbage_collector(model, tokenizer, graphs):
+    batcher = Engine(model, tokenizer, graphs=graphs).batcher(2)
+    gc.disable()
+    try:
+        finish(batcher, [1, 2, 3])
+        cache = weakref.ref(batcher.runner.cache)
+        del batcher
+        assert cache() is None
+    finally:
+        gc.enable()
 
 
 def test_int8_weights_say_nearly_the_same():
