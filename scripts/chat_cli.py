@@ -58,7 +58,10 @@ class Chat:
         """Token ids to answer to, with a note where not all that was said has room."""
         tokenizer, limit = self.engine.tokenizer, self.engine.max_len - self.room
         if self.base:
-            return ([tokenizer.bos_id] + tokenizer.encode(self.messages.pop()["content"]))[:limit]
+            ids = tokenizer.encode(self.messages.pop()["content"])
+            if len(ids) >= limit:
+                print(dim("(the text is too long: its beginning was left out)"))
+            return [tokenizer.bos_id, *ids[1 - limit:]]
         if len(render_prompt(tokenizer, self.messages[-1:])) > limit:
             print(dim("(the question is too long: its beginning was left out)"))
         elif len(render_prompt(tokenizer, self.messages)) > limit:

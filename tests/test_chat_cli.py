@@ -73,6 +73,16 @@ def test_a_long_conversation_is_trimmed_with_a_note(model, monkeypatch, capsys):
     assert "its beginning was left out" in out and "end" in model.asked[-1]
 
 
+def test_a_text_too_long_for_the_base_model_goes_on_from_its_end_with_a_note(model, monkeypatch, capsys):
+    prompts = []
+    monkeypatch.setattr(chat_cli.Engine, "stream", lambda engine, prompt, **how: prompts.append(prompt) or (e for e in ()))
+    for text, cut in (("x y " * 100 + "end", True), ("short end", False)):
+        assert chat_cli.main(["-i", "base", "--max_tokens=40", "-p", text]) is None
+        assert ("its beginning was left out" in capsys.readouterr().out) == cut
+        assert prompts[-1][0] == model.tokenizer.bos_id and model.tokenizer.decode(prompts[-1]).endswith("end")
+        assert len(prompts[-1]) == 90 if cut else model.tokenizer.decode(prompts[-1]) == text
+
+
 @pytest.mark.parametrize("argv", [["--temperature=-1"], ["--top_k=-3"], ["--max_tokens=0"], ["-i", "nobody"]])
 def test_wrong_flags_are_refused_by_name(argv):
     with pytest.raises(UsageError, match=argv[0].strip("-").split("=")[0]):
