@@ -119,25 +119,23 @@ class Chat:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() line editing and history)
         while True:
+            del self.messages[len(self.messages) // 2 * 2:]    # a question that something came between
             try:
                 line = input("\n> ")
                 while line.endswith("\\"):
                     line = line[:-1] + "\n" + input(". ")
-            except EOFError:
-                print()
-                return
-            except KeyboardInterrupt:
-                print(dim("\n(Ctrl-D or /quit leaves)"))
-                continue
-            line, known = line.strip(), len(self.messages)
-            try:
+                line = line.strip()
                 if line.startswith("/"):
                     if self.command(line):
                         return
                 elif line:
                     self.answer(line)
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:      # also just before or after an answer
+                print(dim("\n(Ctrl-D or /quit leaves)"))
             except NanochatError as e:
-                del self.messages[known:]
                 print(f"error: {e}")
 
 

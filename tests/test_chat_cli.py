@@ -66,6 +66,20 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(model, monkeypatch, capsys)
     assert "It is" in model.asked[1]
 
 
+@pytest.mark.parametrize("where", ["render_prompt", "joined"])
+def test_ctrl_c_just_before_or_after_an_answer_does_not_end_the_conversation(model, monkeypatch, capsys, where):
+    real = getattr(chat_cli, where)
+    left = iter([1, 1, 1, 0] if where == "render_prompt" else [1, 0])      # at the second question
+
+    def pressed(*args):
+        if next(left, None) == 0:
+            raise KeyboardInterrupt
+        return real(*args)
+    monkeypatch.setattr(chat_cli, where, pressed)
+    out = talk(monkeypatch, capsys, ["one", "two", "three"])
+    assert "Ctrl-D" in out and "one" in model.asked[-1] and "three" in model.asked[-1] and "two" not in model.asked[-1]
+
+
 def test_a_long_conversation_is_trimmed_with_a_note(model, monkeypatch, capsys):
     out = talk(monkeypatch, capsys, [f"question {i}" for i in range(5)], ["--max_tokens=40"])
     assert "were left out" in out and "question 0" not in model.asked[-1] and "question 4" in model.asked[-1]
