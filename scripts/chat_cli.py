@@ -116,6 +116,8 @@ class Chat:
 
     def loop(self):
         """Read and answer until /quit or the end of the input."""
+        with contextlib.suppress(AttributeError):      # no file
+            sys.stdin.reconfigure(errors="replace")    # what is not UTF-8 ends no conversation
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() line editing and history)
         while True:

@@ -1,4 +1,5 @@
 """The doors to a conversation: scripts/chat_cli.py and the refusals of scripts/chat_web.py."""
+import io
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,12 @@ def test_a_backslash_continues_a_line(model, monkeypatch, capsys):
     talk(monkeypatch, capsys, ["one\\", "two \\", "three", "four\\", KeyboardInterrupt(), "five"])
     assert "one\ntwo \nthree" in model.asked[0] and len(model.asked) == 2
     assert "four" not in model.asked[1] and "five" in model.asked[1]
+
+
+def test_bytes_that_are_no_text_do_not_end_the_conversation(model, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n\xff caf\xe9\nthree\n"), "utf-8"))
+    assert chat_cli.main([]) is None
+    assert capsys.readouterr().out.count("It is 564.") == 3 and "\ufffd caf\ufffd" in model.asked[1]
 
 
 def test_commands(model, monkeypatch, capsys):
