@@ -97,7 +97,7 @@ class Chat:
         """Carry out a line that starts with '/'. True: leave."""
         name, _, value = line[1:].partition(" ")
         if name == "clear":
-            self.messages.clear()
+            self.messages, self.turn = [], 0
             print(dim("(a new conversation)"))
         elif name in SETTINGS:
             self.change(*SETTINGS[name], value.strip())

@@ -47,6 +47,13 @@ def test_a_conversation_is_remembered_until_clear(model, monkeypatch, capsys):
     assert "two" not in model.asked[2] and "three" in model.asked[2]
 
 
+def test_the_same_conversation_after_clear_has_the_same_seeds(model, monkeypatch, capsys):
+    seeds, stream = [], chat_cli.Engine.stream
+    monkeypatch.setattr(chat_cli.Engine, "stream", lambda *args, **how: seeds.append(how["seed"]) or stream(*args, **how))
+    talk(monkeypatch, capsys, ["one", "two", "/clear", "one", "two"])
+    assert seeds[:2] == seeds[2:] and seeds[0] != seeds[1]
+
+
 def test_a_backslash_continues_a_line(model, monkeypatch, capsys):
     talk(monkeypatch, capsys, ["one\\", "two \\", "three", "four\\", KeyboardInterrupt(), "five"])
     assert "one\ntwo \nthree" in model.asked[0] and len(model.asked) == 2
