@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from chatpage import IN_A_BROWSER, browser, model, page, refused, said, screen, tokenizer, url  # noqa: F401
+from chatpage import (IN_A_BROWSER, Page, browser, browsing, model, page, refused, said, screen,  # noqa: F401
+                      tokenizer, url)
 from conftest import ROOT
 
 pytestmark = IN_A_BROWSER
@@ -158,6 +159,18 @@ def test_a_file_without_chats_is_refused_in_words(page, tmp_path):
         page.all("#file")[0].send_keys(str(tmp_path / f"wrong{i}.json"))
         page.until(lambda i=i: f"wrong{i}.json holds no chats" in page.texts(".error")[0])
     assert not page.all(".chat")
+
+
+def test_without_any_storage_the_page_works_and_says_so(tmp_path, url):
+    with browsing(tmp_path, prefs={"profile.default_content_setting_values.cookies": 2}) as forbidding:
+        page = Page.__new__(Page)
+        page.browser, page.url = forbidding, url
+        forbidding.get(url)
+        page.until(lambda: page.texts("#model") == ["sft"])
+        page.ask("hello")
+        assert page.texts() == ["hello", "You said: hello"] and "storage is full or off" in page.texts(".error")[0]
+        page.click("New chat")
+        page.until(lambda: page.all("#welcome") and page.texts(".chat > button") == ["hello"])
 
 
 def test_a_full_storage_is_said_and_the_chat_goes_on(page):
