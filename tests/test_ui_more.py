@@ -140,6 +140,8 @@ def test_chats_are_exported_and_imported(page, tmp_path):
     file = tmp_path / "nanochat.json"
     kept = page.until(lambda: json.loads(file.read_text(encoding="utf-8")))
     assert [c["messages"][0]["content"] for c in kept["chats"]] == ["What is 47 * 12?", "another"]
+    page.all("#file")[0].send_keys(str(file))
+    page.until(lambda: "imported: 0" in page.texts(".notice")[0])   # what was said here is not new, either
     page.browser.execute_script("localStorage.clear(); sessionStorage.clear()")
     page.browser.refresh()
     page.until(lambda: page.all("#welcome") and page.texts("#model") == ["sft"])
@@ -173,11 +175,15 @@ def test_without_any_storage_the_page_works_and_says_so(tmp_path, url):
         page.until(lambda: page.all("#welcome") and page.texts(".chat > button") == ["hello"])
 
 
-def test_a_full_storage_is_said_and_the_chat_goes_on(page):
+def test_a_full_storage_is_said_and_the_chat_goes_on(page, tmp_path):
     page.browser.execute_script("Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') }")
     page.type("hello\n")
     page.until(lambda: page.idle() and page.texts() == ["hello", "You said: hello"])
     assert "storage is full" in page.texts(".error")[0]
+    (tmp_path / "one.json").write_text('[{"messages": [{"role": "user", "content": "x"}]}]', encoding="utf-8")
+    page.browser.execute_script("tell('')")
+    page.all("#file")[0].send_keys(str(tmp_path / "one.json"))
+    page.until(lambda: "x" in page.texts(".chat > button") and "storage is full" in page.texts(".notice")[0])
 
 
 # ------------------------------------------------------------------------------------------------- the server's answers
