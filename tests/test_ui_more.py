@@ -277,6 +277,15 @@ def test_slash_commands(page):
     page.until(lambda: page.all("#welcome") and page.texts(".chat > button") == ["/usr/bin is a folder"])
 
 
+def test_the_enter_that_ends_a_composition_in_safari_does_not_send(page):
+    page.type("ni hao")
+    press = "draft.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: arguments[0], bubbles: true}))"
+    page.browser.execute_script(press, 229)
+    assert not page.all(".turn") and page.all("#draft")[0].get_attribute("value") == "ni hao"
+    page.browser.execute_script(press, 13)
+    page.until(lambda: page.idle() and page.texts() == ["ni hao", "You said: ni hao"])
+
+
 def test_light_and_dark(page):
     from selenium.webdriver.support.ui import Select
     ground = lambda: page.browser.execute_script("return getComputedStyle(document.body).backgroundColor")  # noqa: E731
