@@ -130,6 +130,26 @@ def test_an_answer_goes_on_while_another_chat_is_open(page, model):
     page.until(lambda: page.idle() and page.texts(".assistant blockquote") == ["said"])
 
 
+def test_two_tabs_do_not_overwrite_each_other(page):
+    page.ask("one")
+    first = page.browser.current_window_handle
+    page.browser.switch_to.new_window("tab")
+    try:
+        page.browser.get(page.url)
+        page.press("one")
+        page.until(lambda: page.texts() == ["one", "You said: one"])
+        page.ask("two")
+        page.press("New chat")
+        page.ask("another")
+        page.browser.close()
+    finally:
+        page.browser.switch_to.window(first)
+    page.until(lambda: page.texts()[2:] == ["two", "You said: two"] and page.texts(".chat > button") == ["another", "one"])
+    page.type("and")
+    page.browser.refresh()
+    page.until(lambda: page.texts()[2:] == ["two", "You said: two"] and page.all("#draft")[0].get_attribute("value") == "and")
+
+
 def test_chats_are_exported_and_imported(page, tmp_path):
     page.browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     page.ask("What is 47 * 12?")
