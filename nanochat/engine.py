@@ -127,7 +127,7 @@ class Batcher:
     def _plan(self):
         """[(slot, Piece)] in order of slots."""
         todo = [(slot, len(slot.sequence) - len(slot.tokens)) for slot in self.running
-                if slot.sequence.call is None and not slot.sequence.finish_reason]   # by its tool's result
+                if slot.sequence.call is None and not slot.sequence.finish_reason]
         budget, work = self.beside if any(n == 1 for _, n in todo) else PREFILL_TOKENS, []
         for slot, n in todo:
             start = len(slot.tokens)

@@ -57,7 +57,7 @@ def client_of(request):
     host = request.client.host if request.client else ""
     try:
         return str(ipaddress.ip_network((host, 64), strict=False)) if ":" in host else host
-    except ValueError:    # a proxy's name for it
+    except ValueError:    # a proxy's word
         return host
 
 

@@ -94,7 +94,7 @@ class _Graphs:
     """
 
     def __init__(self, decode, batch_size, idle, device):
-        # Weak: in a cycle the cache would keep the GPU's memory until Python looks for cycles.
+        # Weak: a cycle would keep the cache's memory.
         self.decode, self.idle, self.made = WeakMethod(decode), idle, {}
         self.idx, self.at = (torch.zeros(batch_size, dtype=torch.long, device=device) for _ in range(2))
 

@@ -116,12 +116,12 @@ class Chat:
 
     def loop(self):
         """Read and answer until /quit or the end of the input."""
-        with contextlib.suppress(AttributeError):      # no file
-            sys.stdin.reconfigure(errors="replace")    # what is not UTF-8 ends no conversation
+        with contextlib.suppress(AttributeError):
+            sys.stdin.reconfigure(errors="replace")
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() line editing and history)
         while True:
-            del self.messages[len(self.messages) // 2 * 2:]    # a question that something came between
+            del self.messages[len(self.messages) // 2 * 2:]    # an unanswered question
             try:
                 line = input("\n> ")
                 while line.endswith("\\"):
@@ -135,7 +135,7 @@ class Chat:
             except EOFError:
                 print()
                 return
-            except KeyboardInterrupt:      # also just before or after an answer
+            except KeyboardInterrupt:
                 print(dim("\n(Ctrl-D or /quit leaves)"))
             except NanochatError as e:
                 print(f"error: {e}")
