@@ -126,7 +126,8 @@ class Batcher:
     # ---- one step
     def _plan(self):
         """[(slot, Piece)] in order of slots."""
-        todo = [(slot, len(slot.sequence) - len(slot.tokens)) for slot in self.running if slot.sequence.call is None]
+        todo = [(slot, len(slot.sequence) - len(slot.tokens)) for slot in self.running
+                if slot.sequence.call is None and not slot.sequence.finish_reason]
         budget, work = self.beside if any(n == 1 for _, n in todo) else PREFILL_TOKENS, []
         for slot, n in todo:
             start = len(slot.tokens)

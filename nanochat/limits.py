@@ -55,7 +55,10 @@ class Rate:
 def client_of(request):
     """The client's address, or the IPv6 network that one customer gets."""
     host = request.client.host if request.client else ""
-    return str(ipaddress.ip_network((host, 64), strict=False)) if ":" in host else host
+    try:
+        return str(ipaddress.ip_network((host, 64), strict=False)) if ":" in host else host
+    except ValueError:    # a proxy's word
+        return host
 
 
 class Guard:

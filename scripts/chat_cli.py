@@ -58,7 +58,10 @@ class Chat:
         """Token ids to answer to, with a note where not all that was said has room."""
         tokenizer, limit = self.engine.tokenizer, self.engine.max_len - self.room
         if self.base:
-            return ([tokenizer.bos_id] + tokenizer.encode(self.messages.pop()["content"]))[:limit]
+            ids = tokenizer.encode(self.messages.pop()["content"])
+            if len(ids) >= limit:
+                print(dim("(the text is too long: its beginning was left out)"))
+            return [tokenizer.bos_id, *ids[1 - limit:]]
         if len(render_prompt(tokenizer, self.messages[-1:])) > limit:
             print(dim("(the question is too long: its beginning was left out)"))
         elif len(render_prompt(tokenizer, self.messages)) > limit:
@@ -94,7 +97,7 @@ class Chat:
         """Carry out a line that starts with '/'. True: leave."""
         name, _, value = line[1:].partition(" ")
         if name == "clear":
-            self.messages.clear()
+            self.messages, self.turn = [], 0
             print(dim("(a new conversation)"))
         elif name in SETTINGS:
             self.change(*SETTINGS[name], value.strip())
@@ -113,28 +116,28 @@ class Chat:
 
     def loop(self):
         """Read and answer until /quit or the end of the input."""
+        with contextlib.suppress(AttributeError):
+            sys.stdin.reconfigure(errors="replace")
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() line editing and history)
         while True:
+            del self.messages[len(self.messages) // 2 * 2:]    # an unanswered question
             try:
                 line = input("\n> ")
                 while line.endswith("\\"):
                     line = line[:-1] + "\n" + input(". ")
-            except EOFError:
-                print()
-                return
-            except KeyboardInterrupt:
-                print(dim("\n(Ctrl-D or /quit leaves)"))
-                continue
-            line, known = line.strip(), len(self.messages)
-            try:
+                line = line.strip()
                 if line.startswith("/"):
                     if self.command(line):
                         return
                 elif line:
                     self.answer(line)
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:
+                print(dim("\n(Ctrl-D or /quit leaves)"))
             except NanochatError as e:
-                del self.messages[known:]
                 print(f"error: {e}")
 
 

@@ -32,7 +32,7 @@ ANSWERS = {
 
 
 @contextmanager
-def browsing(profile, *flags):
+def browsing(profile, *flags, prefs=None):
     """A headless browser with a fresh profile."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
@@ -40,6 +40,7 @@ def browsing(profile, *flags):
     options.binary_location = CHROMIUM
     for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size=1100,820", *flags):
         options.add_argument(flag)
+    options.add_experimental_option("prefs", prefs or {})
     browser = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
         yield browser

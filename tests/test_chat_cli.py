@@ -1,4 +1,5 @@
 """The doors to a conversation: scripts/chat_cli.py and the refusals of scripts/chat_web.py."""
+import io
 from types import SimpleNamespace
 
 import pytest
@@ -46,10 +47,23 @@ def test_a_conversation_is_remembered_until_clear(model, monkeypatch, capsys):
     assert "two" not in model.asked[2] and "three" in model.asked[2]
 
 
+def test_the_same_conversation_after_clear_has_the_same_seeds(model, monkeypatch, capsys):
+    seeds, stream = [], chat_cli.Engine.stream
+    monkeypatch.setattr(chat_cli.Engine, "stream", lambda *args, **how: seeds.append(how["seed"]) or stream(*args, **how))
+    talk(monkeypatch, capsys, ["one", "two", "/clear", "one", "two"])
+    assert seeds[:2] == seeds[2:] and seeds[0] != seeds[1]
+
+
 def test_a_backslash_continues_a_line(model, monkeypatch, capsys):
     talk(monkeypatch, capsys, ["one\\", "two \\", "three", "four\\", KeyboardInterrupt(), "five"])
     assert "one\ntwo \nthree" in model.asked[0] and len(model.asked) == 2
     assert "four" not in model.asked[1] and "five" in model.asked[1]
+
+
+def test_bytes_that_are_no_text_do_not_end_the_conversation(model, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n\xff caf\xe9\nthree\n"), "utf-8"))
+    assert chat_cli.main([]) is None
+    assert capsys.readouterr().out.count("It is 564.") == 3 and "\ufffd caf\ufffd" in model.asked[1]
 
 
 def test_commands(model, monkeypatch, capsys):
@@ -66,11 +80,35 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(model, monkeypatch, capsys)
     assert "It is" in model.asked[1]
 
 
+@pytest.mark.parametrize("where", ["render_prompt", "joined"])
+def test_ctrl_c_just_before_or_after_an_answer_does_not_end_the_conversation(model, monkeypatch, capsys, where):
+    real = getattr(chat_cli, where)
+    left = iter([1, 1, 1, 0] if where == "render_prompt" else [1, 0])      # at the second question
+
+    def pressed(*args):
+        if next(left, None) == 0:
+            raise KeyboardInterrupt
+        return real(*args)
+    monkeypatch.setattr(chat_cli, where, pressed)
+    out = talk(monkeypatch, capsys, ["one", "two", "three"])
+    assert "Ctrl-D" in out and "one" in model.asked[-1] and "three" in model.asked[-1] and "two" not in model.asked[-1]
+
+
 def test_a_long_conversation_is_trimmed_with_a_note(model, monkeypatch, capsys):
     out = talk(monkeypatch, capsys, [f"question {i}" for i in range(5)], ["--max_tokens=40"])
     assert "were left out" in out and "question 0" not in model.asked[-1] and "question 4" in model.asked[-1]
     out = talk(monkeypatch, capsys, ["x y " * 100 + "end"], ["--max_tokens=40"])
     assert "its beginning was left out" in out and "end" in model.asked[-1]
+
+
+def test_a_text_too_long_for_the_base_model_goes_on_from_its_end_with_a_note(model, monkeypatch, capsys):
+    prompts = []
+    monkeypatch.setattr(chat_cli.Engine, "stream", lambda engine, prompt, **how: prompts.append(prompt) or (e for e in ()))
+    for text, cut in (("x y " * 100 + "end", True), ("short end", False)):
+        assert chat_cli.main(["-i", "base", "--max_tokens=40", "-p", text]) is None
+        assert ("its beginning was left out" in capsys.readouterr().out) == cut
+        assert prompts[-1][0] == model.tokenizer.bos_id and model.tokenizer.decode(prompts[-1]).endswith("end")
+        assert len(prompts[-1]) == 90 if cut else model.tokenizer.decode(prompts[-1]) == text
 
 
 @pytest.mark.parametrize("argv", [["--temperature=-1"], ["--top_k=-3"], ["--max_tokens=0"], ["-i", "nobody"]])

@@ -79,8 +79,9 @@ def test_a_client_is_an_address_or_an_ipv6_network():
     class Asked:
         def __init__(self, host):
             self.client = type("Address", (), {"host": host}) if host else None
-    names = [limits.client_of(Asked(h)) for h in ("10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::ffff:1", "2001:db8:1::1", None)]
-    assert len(set(names)) == 5 and names[2] == names[3]
+    names = [limits.client_of(Asked(h)) for h in ("10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::ffff:1", "2001:db8:1::1", None,
+                                                 "unknown:x")]
+    assert len(set(names)) == 6 and names[2] == names[3]
 
 
 # ------------------------------------------------------------------------------------------------------ slow and many

@@ -35,6 +35,15 @@ def test_tool_output_is_forced_fed_to_the_model_and_masked(tokenizer):
     assert model.seen == [tokenizer.bos_id, *reply.ids]
 
 
+@pytest.mark.parametrize("room", range(-3, 1))
+def test_a_tools_result_that_fills_the_answer_ends_it_by_length(tokenizer, room):
+    call, result = (pieces(tokenizer, piece) for piece in SUM[1:3])
+    model = Scripted(tokenizer, [*call, *[tokenizer.special("<|assistant_end|>")] * len(result)])
+    reply, = Engine(model, tokenizer).generate([[tokenizer.bos_id]], max_new_tokens=len(call + result) + room, temperature=0)
+    assert (len(reply.ids), reply.finish_reason) == (len(call + result) + room, "length")
+    assert len(model.seen) == len(call)      # its end is not read any more
+
+
 def test_tools_are_not_called_without_use_tools(tokenizer):
     model = Scripted(tokenizer, pieces(tokenizer, *SUM[:3]))
     reply, = Engine(model, tokenizer).generate([[tokenizer.bos_id]], max_new_tokens=60, temperature=0, use_tools=False)

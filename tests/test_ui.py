@@ -101,13 +101,13 @@ def test_errors_are_said_and_nothing_written_is_lost(page):
 
 
 def test_api_key_can_be_entered(browser, model, tokenizer):
-    with serving(Engine(model, tokenizer), "nanochat-sft", slots=1, api_key="sesame") as (url, _):
+    with serving(Engine(model, tokenizer), "nanochat-sft", slots=1, api_key="sésame") as (url, _):
         browser.get(url)
         page = Page.__new__(Page)
         page.browser, page.url = browser, url
         page.until(lambda: "API key" in "".join(page.texts(".error")))
         page.click("Enter the key")
-        page.all("#api_key")[0].send_keys("sesame")
+        page.all("#api_key")[0].send_keys("sésame")
         page.click("Done")
         page.until(lambda: page.texts("#model") == ["sft"] and not page.all(".error"))
         page.ask("hello")

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from chatpage import IN_A_BROWSER, browser, model, page, refused, said, screen, tokenizer, url  # noqa: F401
+from chatpage import (IN_A_BROWSER, Page, browser, browsing, model, page, refused, said, screen,  # noqa: F401
+                      tokenizer, url)
 from conftest import ROOT
 
 pytestmark = IN_A_BROWSER
@@ -129,6 +130,26 @@ def test_an_answer_goes_on_while_another_chat_is_open(page, model):
     page.until(lambda: page.idle() and page.texts(".assistant blockquote") == ["said"])
 
 
+def test_two_tabs_do_not_overwrite_each_other(page):
+    page.ask("one")
+    first = page.browser.current_window_handle
+    page.browser.switch_to.new_window("tab")
+    try:
+        page.browser.get(page.url)
+        page.press("one")
+        page.until(lambda: page.texts() == ["one", "You said: one"])
+        page.ask("two")
+        page.press("New chat")
+        page.ask("another")
+        page.browser.close()
+    finally:
+        page.browser.switch_to.window(first)
+    page.until(lambda: page.texts()[2:] == ["two", "You said: two"] and page.texts(".chat > button") == ["another", "one"])
+    page.type("and")
+    page.browser.refresh()
+    page.until(lambda: page.texts()[2:] == ["two", "You said: two"] and page.all("#draft")[0].get_attribute("value") == "and")
+
+
 def test_chats_are_exported_and_imported(page, tmp_path):
     page.browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     page.ask("What is 47 * 12?")
@@ -139,6 +160,8 @@ def test_chats_are_exported_and_imported(page, tmp_path):
     file = tmp_path / "nanochat.json"
     kept = page.until(lambda: json.loads(file.read_text(encoding="utf-8")))
     assert [c["messages"][0]["content"] for c in kept["chats"]] == ["What is 47 * 12?", "another"]
+    page.all("#file")[0].send_keys(str(file))
+    page.until(lambda: "imported: 0" in page.texts(".notice")[0])   # what was said here is not new, either
     page.browser.execute_script("localStorage.clear(); sessionStorage.clear()")
     page.browser.refresh()
     page.until(lambda: page.all("#welcome") and page.texts("#model") == ["sft"])
@@ -160,11 +183,27 @@ def test_a_file_without_chats_is_refused_in_words(page, tmp_path):
     assert not page.all(".chat")
 
 
-def test_a_full_storage_is_said_and_the_chat_goes_on(page):
+def test_without_any_storage_the_page_works_and_says_so(tmp_path, url):
+    with browsing(tmp_path, prefs={"profile.default_content_setting_values.cookies": 2}) as forbidding:
+        page = Page.__new__(Page)
+        page.browser, page.url = forbidding, url
+        forbidding.get(url)
+        page.until(lambda: page.texts("#model") == ["sft"])
+        page.ask("hello")
+        assert page.texts() == ["hello", "You said: hello"] and "storage is full or off" in page.texts(".error")[0]
+        page.click("New chat")
+        page.until(lambda: page.all("#welcome") and page.texts(".chat > button") == ["hello"])
+
+
+def test_a_full_storage_is_said_and_the_chat_goes_on(page, tmp_path):
     page.browser.execute_script("Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') }")
     page.type("hello\n")
     page.until(lambda: page.idle() and page.texts() == ["hello", "You said: hello"])
     assert "storage is full" in page.texts(".error")[0]
+    (tmp_path / "one.json").write_text('[{"messages": [{"role": "user", "content": "x"}]}]', encoding="utf-8")
+    page.browser.execute_script("tell('')")
+    page.all("#file")[0].send_keys(str(tmp_path / "one.json"))
+    page.until(lambda: "x" in page.texts(".chat > button") and "storage is full" in page.texts(".notice")[0])
 
 
 # ------------------------------------------------------------------------------------------------- the server's answers
@@ -256,6 +295,15 @@ def test_slash_commands(page):
     assert [page.asked()[0][name] for name in ("temperature", "top_k", "model")] == [1.5, 7, "nanochat-sft"]
     page.type("/clear\n")
     page.until(lambda: page.all("#welcome") and page.texts(".chat > button") == ["/usr/bin is a folder"])
+
+
+def test_the_enter_that_ends_a_composition_in_safari_does_not_send(page):
+    page.type("ni hao")
+    press = "draft.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: arguments[0], bubbles: true}))"
+    page.browser.execute_script(press, 229)
+    assert not page.all(".turn") and page.all("#draft")[0].get_attribute("value") == "ni hao"
+    page.browser.execute_script(press, 13)
+    page.until(lambda: page.idle() and page.texts() == ["ni hao", "You said: ni hao"])
 
 
 def test_light_and_dark(page):
