@@ -20,10 +20,10 @@ from nanochat.runner import Fast, Piece
 from nanochat.sampling import Sampling, likeliest, penalise, sample
 from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
-PREFILL_TOKENS = 16384    # prompt tokens of one step while nobody decodes: bounds its memory
-TOOL_WAIT_S = 0.02        # of a step when all that is left to do is tools
-WORTH_COPYING = 16        # tokens of a prefix in another slot
-WORTH_WAITING = 64        # tokens of a prefix that another is reading just now
+PREFILL_TOKENS = 16384  # prompt tokens of one step while nobody decodes: bounds its memory
+TOOL_WAIT_S = 0.02  # of a step when all that is left to do is tools
+WORTH_COPYING = 16  # tokens of a prefix in another slot
+WORTH_WAITING = 64  # tokens of a prefix that another is reading just now
 
 
 def banned(tokenizer, vocab_size):
@@ -56,7 +56,7 @@ class Batcher:
         self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
         self.runner = Fast(model, batch_size, capacity, **options)
         self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
-        self.free = [Slot(i) for i in range(batch_size)]      # in order of leaving
+        self.free = [Slot(i) for i in range(batch_size)]  # in order of leaving
         self.running, self.waiting = [], deque()
         self._pool, self._calls = ThreadPoolExecutor(4), {}
 
@@ -105,7 +105,7 @@ class Batcher:
         n = known[source]
         if any(common_prefix(slot.sequence.prompt, prompt[:-1]) >= n + WORTH_WAITING for slot in self.running):
             return False
-        if source.sequence or 4 * n < 3 * len(source.tokens):      # to share, not to spoil
+        if source.sequence or 4 * n < 3 * len(source.tokens):  # to share, not to spoil
             target = self.free[0]
             if n >= WORTH_COPYING and target is not source:
                 self.runner.cache.copy(source.index, target.index, n)
@@ -144,7 +144,7 @@ class Batcher:
         if any(s.repetition_penalty for s in settings):
             logits = raw.clone()
         for row, sequence, s in zip(logits, sequences, settings):
-            if s.repetition_penalty:   # the tokens that end things are never punished for having ended others
+            if s.repetition_penalty:  # the tokens that end things are never punished for having ended others
                 seen = set(sequence.prompt + sequence.ids) - self.tokenizer.special_ids
                 penalise(row, sorted(seen), s.repetition_penalty)
         columns = zip(*((s.temperature, s.top_k or 0, s.top_p or 1.0, sequence.uniform() if s.temperature else 0.0,

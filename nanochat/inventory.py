@@ -8,8 +8,8 @@ from pathlib import Path
 
 SUFFIXES = (".py", ".sh", ".md", ".html", ".toml")
 ROOT = Path(__file__).parents[1]
-ASIDE = ("tests", "benchmarks", "dev")                      # not needed to understand the code
-NOT_OURS = ("build", "report.md", "report_files")           # made by running it
+ASIDE = ("tests", "benchmarks", "dev")  # not needed to understand the code
+NOT_OURS = ("build", "report.md", "report_files")  # made by running it
 
 
 def code_files(root=ROOT):

@@ -14,9 +14,9 @@ from nanochat.openai_api import ApiError
 
 MAX_BODY_BYTES = 1 << 20
 MAX_CONNECTIONS = 500
-MAX_CLIENTS = 10_000      # whose rate is remembered
-RECEIVE_S = 10.0          # for a request's headers, and again for its body
-DRAIN_S = 30              # for running answers at the end
+MAX_CLIENTS = 10_000  # whose rate is remembered
+RECEIVE_S = 10.0  # for a request's headers, and again for its body
+DRAIN_S = 30  # for running answers at the end
 
 
 async def read_body(request) -> bytes:
@@ -39,7 +39,7 @@ class Rate:
     """At most `per_minute` requests a client in any minute (GCRA: ATM Forum, 1996)."""
 
     def __init__(self, per_minute):
-        self.step, self.due = 60 / per_minute, {}   # seconds a request costs; when clients will have paid, oldest first
+        self.step, self.due = 60 / per_minute, {}  # seconds a request costs; when clients will have paid, oldest first
 
     def wait(self, client):
         """Seconds until the client may ask; 0 counts it."""
@@ -57,7 +57,7 @@ def client_of(request):
     host = request.client.host if request.client else ""
     try:
         return str(ipaddress.ip_network((host, 64), strict=False)) if ":" in host else host
-    except ValueError:    # a proxy's word
+    except ValueError:  # a proxy's word
         return host
 
 
@@ -95,7 +95,7 @@ class Connection(H11Protocol):
         self._watch()
         if len(self.connections) > MAX_CONNECTIONS:
             oldest = min((c for c in self.connections if c.idle), key=lambda c: c.since)
-            self.connections.discard(oldest)   # the transport reports its end only later
+            self.connections.discard(oldest)  # the transport reports its end only later
             oldest.transport.abort()
 
     @property

@@ -133,7 +133,7 @@ class TextRequest(_Request):
 
     @property
     def limit(self):
-        return self.max_tokens or 16   # OpenAI's default here
+        return self.max_tokens or 16  # OpenAI's default here
 
     @property
     def alternatives(self):
@@ -149,7 +149,7 @@ class TextRequest(_Request):
 
     def prompts(self, tokenizer):
         ids = [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in self._prompts]
-        limit = len(tokenizer.tokens)   # the special tokens, which begin here, are no text
+        limit = len(tokenizer.tokens)  # the special tokens, which begin here, are no text
         if any(i >= limit for prompt in ids for i in prompt):
             raise invalid(f"Token ids must be below {limit}.", "prompt")
         return [[tokenizer.bos_id, *prompt] for prompt in ids]
@@ -208,7 +208,7 @@ class Writer:
         kind = "text_completion" if not self.chat else "chat.completion.chunk" if wanted.stream else "chat.completion"
         self.head = {"id": f"{'chatcmpl' if self.chat else 'cmpl'}-{secrets.token_hex(12)}", "object": kind,
                      "created": int(time.time()), "model": model}
-        self._lengths = Counter()   # characters of each answer's tokens so far
+        self._lengths = Counter()  # characters of each answer's tokens so far
 
     def _logprobs(self, index, tokens):
         if self.chat:

@@ -27,7 +27,7 @@ from nanochat.markdown import Footnotes, duration, human, inline, percent, table
 from nanochat.plots import draw, load_log
 from nanochat.tasks import PREFIX, TASKS
 
-PICTURES = "report_files"     # beside report.md and its copy, so that the links hold in both
+PICTURES = "report_files"  # beside report.md and its copy, so that the links hold in both
 PHASES = ("base", "mid", "sft", "rl")
 STAGES = {"tok_train": "Tokenizer training", "tok_eval": "Tokenizer evaluation", "base_train": "Pretraining",
           "base_loss": "Bits per byte and samples", "base_eval": "CORE", "chat_eval_base": "Chat evaluation, base",
@@ -139,7 +139,7 @@ def summary(results):
     notes, measured = Footnotes(), set().union(*(scores(results, phase) for phase in PHASES))
     rows = [_core_row(results, notes), *(
         _task_row(results, task, "test", notes) for task in BENCHMARKS
-        if task in measured or TASKS[task].source),         # SpellingBee, which is in the code, only where measured
+        if task in measured or TASKS[task].source),  # SpellingBee, which is in the code, only where measured
         _chatcore_row(results, notes)]
     if measured & set(SKILLS):
         rows.append(["**Kindergarten**"] + [""] * 7)
@@ -178,8 +178,8 @@ LABELS = {
     "vocab_size": ("vocabulary", human), "token_bytes_mean": ("bytes of a token, mean", human),
     "core": ("CORE", "{:.4f}".format), "reward_start": ("reward at the start", human),
     "reward_end": ("reward at the end", human), "task": ("task", str)}
-AS_BEFORE = {"model", "params", "flops_per_token"}              # told once, under pretraining
-NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}      # mean little where sampling takes the time
+AS_BEFORE = {"model", "params", "flops_per_token"}  # told once, under pretraining
+NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}  # mean little where sampling takes the time
 
 
 def metric_rows(name, metrics):

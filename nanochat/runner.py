@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from nanochat.common import UsageError
 from nanochat.kv_cache import KVCache
 
-TILE = 16           # rows of every matrix product when deterministic
-KEY_BLOCK = 512     # and keys of every attention in multiples: what the CPU's kernel takes at a time
-QUERIES = 8         # and queries: with fewer the buffers of the kernel's threads are aligned unlike
+TILE = 16  # rows of every matrix product when deterministic
+KEY_BLOCK = 512  # and keys of every attention in multiples: what the CPU's kernel takes at a time
+QUERIES = 8  # and queries: with fewer the buffers of the kernel's threads are aligned unlike
 
 
 class Piece(NamedTuple):
@@ -49,7 +49,7 @@ class _Run:
     def __init__(self, slots, starts, n, seen, first, cache, scale, exact=False):
         self.scale, self.exact, self.index, self.mask = scale, exact, None, None
         device, rows, at = cache.v.device, slots.stop - slots.start, starts[0]
-        k, v, here = cache.k[:, slots], cache.v[:, slots], cache.k.size(-1) - cache.offset     # (n_layer, B, S, H, D)
+        k, v, here = cache.k[:, slots], cache.v[:, slots], cache.k.size(-1) - cache.offset  # (n_layer, B, S, H, D)
         self.split, self.shape, self.rows = (here, cache.offset), (rows, n), slice(first, first + rows * n)
         self.keys, self.values = (x[:, :, :seen].transpose(2, 3).unbind(0) for x in (k, v))
         into, fixed = (k[..., :here], k[:, :, 1:, :, here:], v), torch.is_tensor(starts)
@@ -63,7 +63,7 @@ class _Run:
             hidden = torch.arange(seen, device=device) > last[:, None, :, None]
             self.mask = torch.zeros(hidden.shape, dtype=v.dtype, device=device).masked_fill_(hidden, -torch.inf)
         self.causal = n > 1 and self.mask is None
-        if exact:                                  # QUERIES at a time: the tokens, and the last one again to fill up
+        if exact:  # QUERIES at a time: the tokens, and the last one again to fill up
             self.fill = torch.arange(-(-n // QUERIES) * QUERIES, device=device).clamp_(max=n - 1)
             self.mask = self.mask[:, :, self.fill].reshape(-1, 1, QUERIES, seen)
             self.keys, self.values = ([x.expand(len(self.mask), -1, -1, -1) for x in part]
@@ -115,7 +115,7 @@ class _Graphs:
             return step
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):            # libraries set themselves up outside of the graph
+        with torch.cuda.stream(stream):  # libraries set themselves up outside of the graph
             step()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
@@ -146,7 +146,7 @@ class Fast:
         self.graphs = _Graphs(self._decode, batch_size, capacity, model.device) if graphs else None
         capacity += bool(graphs)
         self.cache = KVCache(model, batch_size, capacity, self.inner)
-        n = c.head_dim - c.offset_channels                           # channels that rotate, in pairs
+        n = c.head_dim - c.offset_channels  # channels that rotate, in pairs
         order = torch.cat((torch.arange(n).view(2, n // 2).T.flatten(), torch.arange(n, c.head_dim)))
         angle = torch.zeros(capacity, c.head_dim // 2)
         speed = c.rope_base ** (-torch.arange(0.0, n, 2) / max(n, 1))
@@ -244,7 +244,7 @@ def pack_int8(weight, relu=False):
     if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
         raise UsageError("int8 weights are for x86 CPUs.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")     # torch deprecates the only constructor for its kernel
+        warnings.simplefilter("ignore")  # torch deprecates the only constructor for its kernel
         scale = weight.float().abs().amax(1).clamp(min=1e-12).double() / 127
         quantized = torch.quantize_per_channel(weight.float(), scale, torch.zeros_like(scale).long(), 0, torch.qint8)
         packed = torch.ops.quantized.linear_prepack(quantized, None)
@@ -263,7 +263,7 @@ def pack_plain(weight, relu=False):
     In oneDNN's layout, where torch has it (not on a Mac), 1 to 32 rows take half of F.linear's time.
     """
     on_cpu, ops = weight.device.type == "cpu", torch.ops.mkldnn
-    weight = weight.float() if on_cpu and weight.dtype == torch.float16 else weight     # few CPUs multiply in it
+    weight = weight.float() if on_cpu and weight.dtype == torch.float16 else weight  # few CPUs multiply in it
     dtype, packed = weight.dtype, on_cpu and torch.backends.mkldnn.is_available()
     if packed:
         weight = ops._reorder_linear_weight(weight.contiguous(), 1)

@@ -13,7 +13,7 @@ import torch
 from nanochat.common import UsageError
 
 
-LARGEST, COLDEST, HOTTEST = 1e6, 1e-30, 1e30     # beyond, a logit over its temperature could be infinite or no number
+LARGEST, COLDEST, HOTTEST = 1e6, 1e-30, 1e30  # beyond, a logit over its temperature could be infinite or no number
 
 
 @dataclass(frozen=True)

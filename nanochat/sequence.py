@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from nanochat.common import mix_seed
 
-MAX_TOOL_CALLS = 8        # of one reply; beyond, python_start can no longer be sampled
-FREE, IN_CODE, NO_TOOLS = range(3)   # what a sequence may sample next; index into the engine's bans
+MAX_TOOL_CALLS = 8  # of one reply; beyond, python_start can no longer be sampled
+FREE, IN_CODE, NO_TOOLS = range(3)  # what a sequence may sample next; index into the engine's bans
 
 
 class Sequence:
@@ -21,8 +21,8 @@ class Sequence:
     def __init__(self, tokenizer, prompt, sampling, index=0):
         self.tokenizer, self.prompt, self.sampling, self.index = tokenizer, prompt, sampling, index
         self.ids, self.sampled, self.logprobs, self.finish_reason = [], [], [], None
-        self.room = sampling.max_new_tokens   # lowered to what the cache can hold by Batcher.add
-        self.cached_tokens = 0                # of the prompt, found in the prefix cache
+        self.room = sampling.max_new_tokens  # lowered to what the cache can hold by Batcher.add
+        self.cached_tokens = 0  # of the prompt, found in the prefix cache
         self.tool_calls, self.call, self._code = 0, None, None
         self._reader = TextStream(tokenizer)
 
@@ -97,8 +97,8 @@ class TextStream:
     def __init__(self, tokenizer):
         special = tokenizer.special
         self.tokenizer, self.kind, self.stopped, self._taken = tokenizer, "text", False, 0
-        self._held, self._scored = "", []       # text not sent; (first character in it, logprobs) of its tokens
-        self._begins = None     # whether the next blank is the format's
+        self._held, self._scored = "", []  # text not sent; (first character in it, logprobs) of its tokens
+        self._begins = None  # whether the next blank is the format's
         self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
                         special("<|python_end|>"): "text", special("<|output_end|>"): "text"}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -106,7 +106,7 @@ class TextStream:
     def take(self, sequence):
         """Of what `sequence` gained since the last call."""
         events, start, stops = [], self._taken, sequence.sampling.stop
-        if self._begins is None:                             # what goes on with a plain text keeps its first blank
+        if self._begins is None:  # what goes on with a plain text keeps its first blank
             self._begins = sequence.prompt[-1] == self.tokenizer.special("<|assistant_start|>")
         self._taken = len(sequence.ids)
         for token, logprobs in zip(sequence.ids[start:], sequence.logprobs[start:]):

@@ -54,7 +54,7 @@ class Answers:
 
     def _post(self, index, events):
         """Called by the worker's thread."""
-        with contextlib.suppress(RuntimeError):   # the event loop has closed: nobody is left to read
+        with contextlib.suppress(RuntimeError):  # the event loop has closed: nobody is left to read
             self._loop.call_soon_threadsafe(self._take, index, events)
 
     def _take(self, index, events):
@@ -163,7 +163,7 @@ class Api:
         return answers
 
     async def answer(self, kind, request: Request):
-        self.worker.check()   # before the work of reading and parsing
+        self.worker.check()  # before the work of reading and parsing
         wanted = parse(kind, await read_body(request))
         self.check_model(wanted.model)
         writer = Writer(wanted, self.model["id"])
@@ -209,7 +209,7 @@ class Counted:
         try:
             await self.app(scope, receive, counting)
         except ClientDisconnect:
-            pass   # while its request was read: nobody is left to be answered
+            pass  # while its request was read: nobody is left to be answered
         except Exception:
             log.exception("the server failed to answer")
             if status is not None:

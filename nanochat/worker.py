@@ -12,8 +12,8 @@ from nanochat.common import log
 from nanochat.openai_api import ApiError
 from nanochat.sequence import Event, Sequence, TextStream
 
-PER_THREAD = 10_000_000   # parameters; with fewer a second CPU thread waits for the event loop's core more than it helps
-BESIDE = 128      # prompt tokens read in one step while others decode: what they wait for at most
+PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits for the event loop's core more than it helps
+BESIDE = 128  # prompt tokens read in one step while others decode: what they wait for at most
 
 
 class Worker(threading.Thread):
@@ -23,8 +23,8 @@ class Worker(threading.Thread):
         super().__init__(name="nanochat-decode", daemon=True)
         self.engine, self.slots, self.places = engine, slots, slots + max_waiting
         self.failed = self._stopping = False
-        self._jobs, self._lock = {}, threading.Lock()   # sequence: (text, post)
-        self._news = queue.SimpleQueue()                # what the thread does with its batcher between two steps
+        self._jobs, self._lock = {}, threading.Lock()  # sequence: (text, post)
+        self._news = queue.SimpleQueue()  # what the thread does with its batcher between two steps
 
     @property
     def busy(self):

@@ -38,7 +38,7 @@ class Config(checkpoint.ModelFlags):
 
     def __post_init__(self):
         at_least(self, max_tokens=1)
-        Sampling(temperature=self.temperature, top_k=self.top_k)   # raises UsageError
+        Sampling(temperature=self.temperature, top_k=self.top_k)  # raises UsageError
 
 
 SETTINGS = {"temperature": ("temperature", float), "topk": ("top_k", int)}
@@ -80,7 +80,7 @@ class Chat:
                 for event in stream:
                     if event.kind == "text":
                         print(event.text, end="", flush=True)
-                    elif event.kind == "python_output":   # a call is shown once its result is there
+                    elif event.kind == "python_output":  # a call is shown once its result is there
                         print(dim(f"[{events[-1].text} = {event.text}]"), end=" ", flush=True)
                     elif event.finish_reason == "length":
                         print(dim(" (cut at the longest answer allowed)"), end="")
@@ -121,7 +121,7 @@ class Chat:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() line editing and history)
         while True:
-            del self.messages[len(self.messages) // 2 * 2:]    # an unanswered question
+            del self.messages[len(self.messages) // 2 * 2:]  # an unanswered question
             try:
                 line = input("\n> ")
                 while line.endswith("\\"):

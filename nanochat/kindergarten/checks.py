@@ -14,7 +14,7 @@ NUMBER_WORDS = {w: str(i) for i, w in enumerate(
 DONT_KNOW = re.compile(r"\b(don'?t|do not|not|never) (really )?(know|sure|heard|met)\b|\bno idea\b")
 STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|is called|"
                     r"capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")
-MAX_WORDS = 60          # a reply that says everything says nothing
+MAX_WORDS = 60  # a reply that says everything says nothing
 
 
 def words(text):

@@ -13,10 +13,10 @@ from nanochat.kindergarten import documents, skills_numbers, skills_people, skil
 from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World
 
-REPLAYED = 0.06         # part of the conversations that are biographies instead, lest the unasked be forgotten
-JOINED = 0.12           # part that has an unrelated one in front, so that the model meets a past
+REPLAYED = 0.06  # part of the conversations that are biographies instead, lest the unasked be forgotten
+JOINED = 0.12  # part that has an unrelated one in front, so that the model meets a past
 MAX_JOINED_CHARS = 360  # both together: under 200 tokens
-TRIES = 50              # draws without anything new until a skill's space is used up
+TRIES = 50  # draws without anything new until a skill's space is used up
 
 _p, _w, _n, _s, _l = skills_people, skills_words, skills_numbers, skills_social, skills_world
 SKILLS = {make.__name__: Skill(make.__name__, title, chance, split, make, mid, sft)
@@ -43,7 +43,7 @@ SKILLS = {make.__name__: Skill(make.__name__, title, chance, split, make, mid, s
     (_s.memory, "Remembering", 0.0, "words", 16, 20),
     (_s.memory_names, "Remembering a name", 0.0, "words", 0, 0),
 )}
-STAGES = {"mid": 1, "sft": 2}   # stage -> level of difficulty
+STAGES = {"mid": 1, "sft": 2}  # stage -> level of difficulty
 
 
 _world = functools.lru_cache(maxsize=2)(World)

@@ -14,8 +14,8 @@ from nanochat.kindergarten.skills_numbers import calculate, number_key
 from nanochat.kindergarten.skills_words import spelled, told_count, told_length
 from nanochat.kindergarten.world import World
 
-LONG_ENOUGH = 420       # characters, where documents made of small pieces stop growing
-LISTED = 0.1            # part of the biographies and spelled words with one sentence a line
+LONG_ENOUGH = 420  # characters, where documents made of small pieces stop growing
+LISTED = 0.1  # part of the biographies and spelled words with one sentence a line
 OPENINGS = [*WORDINGS["documents"]["openings"], "", "", ""]
 
 
@@ -106,7 +106,7 @@ def _spelling(rng, world):
     def one():
         word = rng.choice(tables.WORDS)
         letter = rng.choice(word)
-        if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):    # what a test asks is not told
+        if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):  # what a test asks is not told
             return told_count(word, letter)
         if rng.random() < 0.1:
             return told_length(word)
@@ -130,7 +130,7 @@ ASKED = ((skills_people.facts_seen, 5), (skills_people.reverse, 1.5), (skills_pe
          (skills_people.follow_up, 1), (skills_world.facts_world, 4), (skills_world.story, 1),
          (skills_words.spelling, 1), (skills_words.counting, 1), (skills_people.choice, 1),
          (skills_social.identity, 0.7), (skills_social.greetings, 0.7), (skills_social.memory, 0.7))
-BETWEEN_PEOPLE = 8      # the first so many can also be said between two people
+BETWEEN_PEOPLE = 8  # the first so many can also be said between two people
 
 
 def _weighted(rng, makers):

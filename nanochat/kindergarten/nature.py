@@ -10,10 +10,10 @@ from nanochat.kindergarten.phrases import a
 
 class Fact(NamedTuple):
     topic: str
-    told: tuple         # sentences that state it; the first is also the answer
-    asked: tuple        # questions, at least two
-    value: tuple        # the answer contains one of these
-    rivals: tuple       # other values of the kind, which it must not contain
+    told: tuple  # sentences that state it; the first is also the answer
+    asked: tuple  # questions, at least two
+    value: tuple  # the answer contains one of these
+    rivals: tuple  # other values of the kind, which it must not contain
 
 
 TABLES = tables.read("nature.txt")

@@ -6,7 +6,7 @@ model learns to answer about people it has only read about. No training conversa
 """
 from nanochat.kindergarten import tables
 
-WORDINGS = tables.read("phrases.txt")       # {what for: {of what: wordings}}
+WORDINGS = tables.read("phrases.txt")  # {what for: {of what: wordings}}
 STATEMENTS, QUESTIONS, PARAPHRASES = WORDINGS["statements"], WORDINGS["questions"], WORDINGS["paraphrases"]
 PRONOUN_QUESTIONS, IS_IT = WORDINGS["pronoun questions"], WORDINGS["is it"]
 

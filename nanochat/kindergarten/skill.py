@@ -15,12 +15,12 @@ from nanochat.common import mix_seed
 class Skill:
     name: str
     title: str
-    chance: float       # score of blind guessing
-    split: str          # what of a test is in no training conversation: "seen": nothing is new; "people": who is asked
+    chance: float  # score of blind guessing
+    split: str  # what of a test is in no training conversation: "seen": nothing is new; "people": who is asked
                         # about; "pairs": which two things meet; "paraphrase": the wording; "words"; "stories"
     make: Callable
-    mid: float          # weight in the mixture of midtraining
-    sft: float          # weight in the mixture of SFT
+    mid: float  # weight in the mixture of midtraining
+    sft: float  # weight in the mixture of SFT
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Example:
     conversation: dict  # {"messages": [...]}, the last one the reference answer
     skill: str
     split: str
-    check: dict         # plain JSON, for checks.check
+    check: dict  # plain JSON, for checks.check
 
 
 def is_test(*content, percent=10):

@@ -10,7 +10,7 @@ from nanochat.kindergarten.skill import chat, draw, fact_check
 from nanochat.kindergarten.skills_world import two_animals, ways_to_ask
 
 ATTRIBUTES = tuple(QUESTIONS)
-ASKED_MORE = ATTRIBUTES + ("friend", "pet", "who")      # in training: the hardest, with as many values as people
+ASKED_MORE = ATTRIBUTES + ("friend", "pet", "who")  # in training: the hardest, with as many values as people
 CLOSED = ("town", "job", "species", "food", "colour", "hobby")
 LETTERS = ("A", "B", "C", "D")
 
@@ -120,7 +120,7 @@ def follow_up(rng, world, test, level):
     return chat(*turns), check_of(world, person, second)
 
 
-TAKEN = {word.lower() for word in (*tables.GIRLS, *tables.BOYS, *tables.PETS, *tables.WORDS)}     # known after all
+TAKEN = {word.lower() for word in (*tables.GIRLS, *tables.BOYS, *tables.PETS, *tables.WORDS)}  # known after all
 UNKNOWN = tables.titled("talk.txt", "unknown")
 
 
@@ -137,7 +137,7 @@ def unknown(rng, world, test, level):
     about = draw(lambda: _stranger(rng, kind), lambda m: ("unknown", m.lower()), test, percent=15)
     if kind < 0.6:
         attribute = rng.choice(ATTRIBUTES + ("who",) * 3)
-        person = rng.choice(world.seen)     # lends the question its pronoun, its species or its guess
+        person = rng.choice(world.seen)  # lends the question its pronoun, its species or its guess
         question = rng.choice(QUESTIONS[attribute]).format(n=about, species=person.species, his=person.his)
         if attribute in IS_IT and rng.random() < 0.2:
             value = getattr(person, attribute)

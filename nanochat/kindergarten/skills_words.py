@@ -8,7 +8,7 @@ from nanochat.kindergarten.phrases import WORDINGS, typed
 from nanochat.kindergarten.skill import chat, draw, is_test
 from nanochat.kindergarten.tables import COLOURS, NAMES, WORDS
 
-NEW_WORDS = [w for w in WORDS if is_test("word", w)]            # no conversation spells these
+NEW_WORDS = [w for w in WORDS if is_test("word", w)]  # no conversation spells these
 CHAT_WORDS = [w for w in WORDS if not is_test("word", w)]
 SPELL, BACKWARDS, COUNT, LENGTH, COPY, REVERSE = (
     WORDINGS["letters"][what] for what in ("spell", "backwards", "count", "length", "copy", "reverse"))

@@ -21,7 +21,7 @@ def two_animals(rng, test):
     def make():
         while True:
             x, y = rng.sample(tuple(nature.SIZES), 2)
-            if abs(nature.SIZES[x] - nature.SIZES[y]) > 1:     # neighbours are a matter of opinion
+            if abs(nature.SIZES[x] - nature.SIZES[y]) > 1:  # neighbours are a matter of opinion
                 return x, y
     x, y = draw(make, lambda m: ("bigger", *sorted(m)), test, percent=15)
     return (x, y, *((x, y) if nature.SIZES[x] > nature.SIZES[y] else (y, x)))

@@ -11,10 +11,10 @@ SAID = {"go": ("goes to", "walks to", "runs to"), "take": ("takes", "picks up"),
 
 @dataclass
 class Story:
-    at: dict = field(default_factory=dict)          # person -> place
-    lies: dict = field(default_factory=dict)        # thing -> place, for what nobody holds
-    holds: dict = field(default_factory=dict)       # thing -> person
-    events: list = field(default_factory=list)      # ("go", who, place) | ("take"|"drop", who, thing) | ("give", ...)
+    at: dict = field(default_factory=dict)  # person -> place
+    lies: dict = field(default_factory=dict)  # thing -> place, for what nobody holds
+    holds: dict = field(default_factory=dict)  # thing -> person
+    events: list = field(default_factory=list)  # ("go", who, place) | ("take"|"drop", who, thing) | ("give", ...)
     sentences: list = field(default_factory=list)
 
     @property

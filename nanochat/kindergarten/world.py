@@ -12,22 +12,22 @@ from nanochat.common import UsageError, mix_seed
 from nanochat.kindergarten import tables
 
 DEALT = {"species": tables.SPECIES, "food": tables.FOODS, "colour": tables.COLOURS, "hobby": tables.HOBBIES}
-HELD_OUT_EVERY = 5      # one pair of friends in five is never asked about: 12 of 60 people
+HELD_OUT_EVERY = 5  # one pair of friends in five is never asked about: 12 of 60 people
 
 
 @dataclass(frozen=True)
 class Person:
     index: int
     name: str
-    he: str             # "he" or "she"
+    he: str  # "he" or "she"
     town: str
     job: str
     species: str
-    pet: str            # the pet's name
+    pet: str  # the pet's name
     food: str
     colour: str
     hobby: str
-    friend: str         # the best friend's name
+    friend: str  # the best friend's name
     held_out: bool
 
     @property
@@ -73,7 +73,7 @@ def _unique(firsts, size):
     syllables, surnames = tables.SYLLABLES, []
     for k in range(-(-size // len(firsts))):
         surname = ""
-        while k or len(surname) < 6:            # two syllables at least
+        while k or len(surname) < 6:  # two syllables at least
             k, surname = k // len(syllables), surname + syllables[k % len(syllables)]
         surnames.append(surname.capitalize())
     return [f"{first} {surname}" for surname in surnames for first in firsts][:size]
