@@ -73,7 +73,7 @@ def shards(name, split) -> list[Path]:
 def _folder_shards(folder, split):
     if not Path(folder).expanduser().is_dir():
         raise UsageError(f"--dataset={folder} is neither a folder of parquet files nor one of {', '.join(DATASETS)}.")
-    paths = sorted(Path(folder).expanduser().glob("*.parquet"))
+    paths = sorted(Path(folder).expanduser().glob("[!.]*.parquet"))
     if len(paths) < 2:
         raise UsageError(f"--dataset={folder} holds {len(paths)} parquet files; it wants two or more, the last one is "
                          f"for validation.")

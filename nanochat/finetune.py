@@ -38,11 +38,6 @@ class FinetuneConfig(train.RunFlags):
     seed: int = option(0, "of the order of the conversations")
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.lr_scale <= 0:
-            raise UsageError(f"--lr_scale must be above 0, got {self.lr_scale}.")
-
 
 def conversations(data, stage, count, seed=0):
     """(training, validation), `count` (0: all) for training, in a fixed random order."""
@@ -61,14 +56,14 @@ def conversations(data, stage, count, seed=0):
 
 
 def start(config, stage):
-    """Of a run of `stage`: (runtime, tag, checkpoint's folder, model, tokenizer, meta)."""
+    """(runtime, tag, checkpoint's folder, model, tokenizer, meta)."""
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = checkpoint.find(config.source, config.source_tag or None)
-    if config.source == stage and (not config.source_tag or config.tag in ("", config.source_tag)):
-        raise UsageError(f"--source={stage} wants a --source_tag, and another --tag: else a run would start from itself.")
+    if config.source == stage and config.source_tag in ("", config.tag or config.source_tag):
+        raise UsageError(f"--source={stage} wants --source_tag and another --tag, else it starts from itself.")
     loaded = checkpoint.load_model(config.source, rt, source.parent.name)
-    source = source.with_name(f"{loaded[2]['step']:06d}")  # an older one where the newest is damaged
+    source = source.with_name(f"{loaded[2]['step']:06d}")
     return rt, config.tag or source.parent.name, source, *loaded
 
 

@@ -69,9 +69,8 @@ def tokenize_shard(tokenizer, parquet, out_dir, progress=None):
             progress.update(len(batch))
     tokens, offsets = np.concatenate(documents), np.cumsum([len(ids) for ids in documents], dtype=np.int64)
     for ending, array in (("tokens.npy", tokens), ("offsets.npy", offsets)):
-        with atomic_file(f"{target}.{ending}") as tmp, open(tmp, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-            file.write(array)  # np.save does not say that a disk is full
+        with atomic_file(f"{target}.{ending}") as tmp, open(tmp, "w+b") as file:  # "wb": no errno of a full disk
+            np.save(file, array)
             sizes[ending] = file.tell()
     write_json(f"{target}.json", {
         "format": FORMAT, "tokenizer": tokenizer.hash, "source": source, "bytes": sizes, "bos_id": bos,

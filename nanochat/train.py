@@ -38,10 +38,9 @@ class RunFlags:
     dry_run: bool = option(False, "print what would be run, and stop")
 
     def __post_init__(self):
-        """Nothing that is counted can be negative; a tag is one folder, which --fresh deletes."""
         at_least(self, **{f.name: 0 for f in fields(self) if f.type in (int, float) and f.name != "seed"})
-        if Path(self.tag).name != self.tag or self.tag == "..":
-            raise UsageError(f"--tag wants the name of a folder, got {self.tag}.")
+        if "/" in self.tag or self.tag in (".", ".."):  # --fresh deletes it
+            raise UsageError(f"--tag wants one folder's name, got {self.tag}.")
 
     def for_stage(self, stage, tag, steps, warmdown_frac, final_lr=0.0):
         """Arguments of a Stage."""
@@ -209,10 +208,7 @@ def resume(stage, optimizer, rt):
 
 @contextlib.contextmanager
 def _graceful():
-    """Ctrl-C and SIGTERM put a word into the list; a second Ctrl-C kills.
-
-    A second SIGTERM does not: a scheduler sends it to torchrun and its ranks, and torchrun passes its own on.
-    """
+    """Ctrl-C and SIGTERM put a word into the list; a second Ctrl-C kills (torchrun repeats a scheduler's SIGTERM)."""
     asked = []
 
     def on_signal(number, frame):

@@ -28,7 +28,7 @@ class Config(train.RunFlags):
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
     epochs: float = option(1.0, "times over the tasks' training questions when num_iterations is 0")
     questions: int = option(16, "questions a step, over all devices")
-    samples: int = option(16, "answers sampled for each question")
+    samples: int = option(16, "answers sampled for each question, to be compared")
     anchor_rows: int = option(16, "rows of finetuning's conversations a step, over all devices (0: reward alone)")
     device_batch_size: int = option(64, "rollouts or rows a device takes at a time")
     max_new_tokens: int = option(128, "longest answer")
@@ -41,9 +41,7 @@ class Config(train.RunFlags):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.samples < 2:
-            raise UsageError(f"--samples must be at least 2 (answers are compared with each other), got {self.samples}.")
-        at_least(self, questions=1, device_batch_size=1, max_new_tokens=1)
+        at_least(self, samples=2, questions=1, device_batch_size=1, max_new_tokens=1)
         if self.temperature <= 0:
             raise UsageError(f"--temperature must be above 0, got {self.temperature}: equal answers teach nothing.")
 

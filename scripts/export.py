@@ -114,7 +114,7 @@ def main(argv=None):
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|bos|>", "eos_token": "<|assistant_end|>",
             "pad_token": "<|bos|>", "model_max_length": model.config.sequence_len, "chat_template": CHAT_TEMPLATE})
         if out.is_file() or {p.name for p in out.glob("*")} - {p.name for p in folder.iterdir()}:
-            raise UsageError(f"--out={out} holds other things, which would be lost. Name another folder.")
+            raise UsageError(f"--out={out} holds other things. Name another folder.")
     log.info(f"{path} is in {out}; heads of {model.config.head_dim} channels became {head_width(model.config)} wide")
 
 

@@ -39,7 +39,7 @@ def devices(config):
     if not config.gpu and shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
         said = subprocess.run(query, capture_output=True, text=True).stdout
-        listed = [line.rpartition(",") for line in said.splitlines() if line[-1:].isdigit()]  # others are of what failed
+        listed = [line.rpartition(",") for line in said.splitlines() if line[-1:].isdigit()]
     if not listed:
         kind = config.gpu or "h100"
         return config.gpus or (1 if kind == "cpu" else 8), kind, scaling.GPUS[kind]

@@ -194,3 +194,10 @@ def test_the_first_failure_stops_the_other_downloads(monkeypatch):
 def test_wrong_flags_are_named(flags, said):
     with pytest.raises(UsageError, match=said):
         dataset.main(flags)
+
+
+def test_a_macs_hidden_twins_are_no_shards(tmp_path):
+    """On disks that are not its own macOS keeps attributes of a.parquet in ._a.parquet."""
+    for name in ("a.parquet", "b.parquet", "._a.parquet", "._b.parquet"):
+        (tmp_path / name).touch()
+    assert [p.name for split in ("train", "val") for p in dataset.shards(str(tmp_path), split)] == ["a.parquet", "b.parquet"]
