@@ -40,7 +40,6 @@ kindergarten() {
 }
 
 # gpu_tier DEPTH: not run on 8xH100 yet; the figures in README.md are goals until they are in dev/LEADERBOARD.md.
-# The plan says which shards are needed and how many rows fit.
 gpu_tier() {
     local depth=$1 gpus rows shards
     python -m scripts.plan --depth="$depth"

@@ -5,8 +5,7 @@ Reinforcement learning on checkable tasks: sample several answers a question, re
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_rl -- --tasks=gsm8k
 
 Starts from the newest finetuned model. Each step also trains on a few rows of finetuning's conversations, so that what
-is not rewarded is not forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155). An interrupted run goes on with the same
-command.
+is not rewarded is not forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155).
 """
 import json
 from dataclasses import asdict, dataclass
