@@ -133,8 +133,8 @@ def gpu_tier(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("depth, devices, rows", [(20, 8 * ["NVIDIA H100 80GB HBM3, 81559"], 32),
-                                                  (26, 4 * ["NVIDIA A100-SXM4-40GB, 40960"], 8),
-                                                  (20, ["NVIDIA GeForce RTX 4090, 24564"], 8)])
+                                                  (26, 4 * ["NVIDIA A100-SXM4-40GB, 40960"], 4),
+                                                  (20, ["NVIDIA GeForce RTX 4090, 24564"], 2)])
 def test_a_gpu_tier_prints_its_plan_and_takes_shards_and_rows_from_it(gpu_tier, depth, devices, rows):
     done = gpu_tier(depth, *devices)
     assert done.returncode == 0, done.stderr
