@@ -16,8 +16,8 @@ class Skill:
     name: str
     title: str
     chance: float  # score of blind guessing
-    split: str  # what of a test is in no training conversation: "seen": nothing is new; "people": who is asked
-                        # about; "pairs": which two things meet; "paraphrase": the wording; "words"; "stories"
+    # what of a test is in no training conversation: "seen": nothing is new; "people": who is asked about; "pairs": which
+    split: str  # two things meet; "paraphrase": the wording; "words"; "stories"
     make: Callable
     mid: float  # weight in the mixture of midtraining
     sft: float  # weight in the mixture of SFT
