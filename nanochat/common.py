@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -244,6 +245,7 @@ class Progress:
 
 def run(main):
     """A user's mistake becomes one line and an exit code."""
+    warnings.simplefilter("ignore", SyntaxWarning)  # of what a model wrote: 1or 2
     try:
         sys.exit(main() or 0)
     except NanochatError as e:

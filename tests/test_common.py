@@ -193,6 +193,11 @@ def test_a_programmers_mistake_keeps_its_traceback(python):
     assert done.returncode == 1 and "Traceback" in done.stderr and "got 1" in done.stderr
 
 
+def test_python_says_nothing_about_what_a_model_wrote(python):
+    done = script(python, "from nanochat import tools; print(tools.run_tool('1or 2'))")
+    assert done.stdout and not done.stderr
+
+
 def test_a_full_disk_is_one_line(python):
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full on this system")
