@@ -32,7 +32,7 @@ SKILLS = {make.__name__: Skill(make.__name__, title, chance, split, make, mid, s
     (_l.facts_world, "The real world", 0.05, "paraphrase", 14, 10),
     (_l.story, "Stories", 0.3, "stories", 9, 13),
     (_n.arithmetic, "Sums with the calculator", 0.0, "pairs", 6, 4),
-    (_n.word_problem, "Word problems with the calculator", 0.0, "pairs", 4, 0.3),
+    (_n.word_problem, "Word problems with the calculator", 0.0, "pairs", 4, 0.6),
     (_w.spelling, "Spelling", 0.0, "paraphrase", 5, 3),
     (_w.spelling_new_words, "Spelling, words only read", 0.0, "words", 0, 0),
     (_w.counting, "Counting letters", 0.55, "pairs", 8, 17),
