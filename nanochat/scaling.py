@@ -163,8 +163,8 @@ def disk_bytes(depth, vocab_size, tokens) -> float:
 def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2, tables=True) -> float:
     """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
-    Weights of `itemsize` bytes (embedding and tables 4), float32 gradients; masters and optimizer state shared by `world` devices.
-    A layer keeps 18 numbers a token and channel for the backward pass; the optimizer's temporaries come later.
+    Weights of `itemsize` bytes (embedding and tables 4), float32 gradients; masters and optimizer state shared by
+    `world` devices. A layer keeps 18 numbers a token and channel for the backward pass; the optimizer's temporaries come later.
     """
     head, matrix, width = head_params(depth, vocab_size), matrix_params(depth), model_shape(depth).n_embd
     embedding = head + tables * table_params(depth, vocab_size)
