@@ -21,7 +21,6 @@ begin() {
         rm -rf "$done_dir" "$NANOCHAT_BASE_DIR"/{base,mid,sft,rl}_checkpoints/"$depth"
     fi
     mkdir -p "$done_dir"
-    export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-20000}"     # threads that spin long for a core another process has stall a step
     trap 'exit 130' INT
     trap 'exit 143' TERM
     trap on_exit EXIT

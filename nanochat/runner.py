@@ -1,23 +1,28 @@
 """
 Runs a GPT over pieces of many conversations at once and keeps their keys and values.
 
-Measured to be fast: one matrix for query, key and value, rotation as a complex product, views on the cache made once a
-step, on a CPU oneDNN's layout and attention in float32.
+Measured to be fast: one matrix for query, key and value. On a CPU one or two tokens, and the attention of any number of
+single ones, are for `kernels`, other products for oneDNN's layout; on a GPU single tokens are a captured graph.
 """
 import warnings
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import groupby
 from typing import NamedTuple
 from weakref import WeakMethod
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numba.typed import List
 
+from nanochat import kernels
 from nanochat.common import UsageError
 from nanochat.kv_cache import KVCache
 
 TILE = 16  # rows of every matrix product when deterministic
-KEY_BLOCK = 512  # and keys of every attention in multiples: what the CPU's kernel takes at a time
-QUERIES = 8  # and queries: with fewer the buffers of the kernel's threads are aligned unlike
+FEW = 3  # tokens that `kernels` read faster than oneDNN
+MUCH = 4_000_000  # elements of keys whose reading is worth waking another thread
+PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits for the first, or for a server's event loop
 
 
 class Piece(NamedTuple):
@@ -28,63 +33,28 @@ class Piece(NamedTuple):
     tokens: list
 
 
-def runs(pieces):
-    """Single tokens of neighbouring slots together, longer pieces alone."""
-    found = []
-    for piece in pieces:
-        last = found and found[-1][-1]
-        if last and piece.slot == last.slot + 1 and len(piece.tokens) == len(last.tokens) == 1:
-            found[-1].append(piece)
-        else:
-            found.append([piece])
-    return found
+def threads_for(model):
+    """How many CPU threads decode fastest."""
+    return min(torch.get_num_threads(), 1 + model.num_params() // PER_THREAD)
 
 
-class _Run:
-    """The part of a step whose attention is one call: rows `first` and on, n tokens for each of `slots`, from `starts`.
+class _Team:
+    """Threads that run one kernel together, each its share; the caller is the first."""
 
-    With `starts` a tensor, for a captured graph, its values change nothing but the result.
-    """
+    def __init__(self, threads):
+        self.threads, self.pool, self.met = threads, ThreadPoolExecutor(threads), np.zeros(1, np.int64)
 
-    def __init__(self, slots, starts, n, seen, first, cache, scale, exact=False):
-        self.scale, self.exact, self.index, self.mask = scale, exact, None, None
-        device, rows, at = cache.v.device, slots.stop - slots.start, starts[0]
-        k, v, here = cache.k[:, slots], cache.v[:, slots], cache.k.size(-1) - cache.offset  # (n_layer, B, S, H, D)
-        self.split, self.shape, self.rows = (here, cache.offset), (rows, n), slice(first, first + rows * n)
-        self.keys, self.values = (x[:, :, :seen].transpose(2, 3).unbind(0) for x in (k, v))
-        into, fixed = (k[..., :here], k[:, :, 1:, :, here:], v), torch.is_tensor(starts)
-        if rows == 1 and not fixed:
-            into = [x[:, 0, at:at + n] for x in into]
-        else:
-            self.index = torch.arange(rows, device=device), torch.as_tensor(starts, device=device)
-        self.into = [x.unbind(0) for x in into]
-        if fixed or exact or n > 1 and at or len(set(starts)) > 1:
-            last = torch.as_tensor(starts, device=device)[:, None] + torch.arange(n, device=device)
-            hidden = torch.arange(seen, device=device) > last[:, None, :, None]
-            self.mask = torch.zeros(hidden.shape, dtype=v.dtype, device=device).masked_fill_(hidden, -torch.inf)
-        self.causal = n > 1 and self.mask is None
-        if exact:  # QUERIES at a time: the tokens, and the last one again to fill up
-            self.fill = torch.arange(-(-n // QUERIES) * QUERIES, device=device).clamp_(max=n - 1)
-            self.mask = self.mask[:, :, self.fill].reshape(-1, 1, QUERIES, seen)
-            self.keys, self.values = ([x.expand(len(self.mask), -1, -1, -1) for x in part]
-                                      for part in (self.keys, self.values))
-
-    def attend(self, layer, q, k, v):
-        """Store k, v (rows, H, D); q attends to all that is stored: (rows, H * D)."""
-        for into, x in zip(self.into, (*k.split(self.split, -1), v)):
-            if self.index is None:
-                into[layer].copy_(x)
-            else:
-                into[layer].index_put_(self.index, x)
-        keys, values = self.keys[layer], self.values[layer]
-        q = q.view(*self.shape, *q.shape[1:])
-        if self.exact:
-            q = q[:, self.fill].view(-1, QUERIES, *q.shape[2:])
-        y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, self.mask, 0.0, self.causal,
-                                           scale=self.scale, enable_gqa=q.size(2) != keys.size(1)).transpose(1, 2)
-        if self.exact:
-            y = y.reshape(self.shape[0], -1, *y.shape[2:])[:, :self.shape[1]]
-        return y.reshape(-1, q.size(2) * q.size(3))
+    def __call__(self, kernel, *args):
+        others, self.met[0] = [], 0
+        try:
+            for i in range(1, self.threads):
+                others.append(self.pool.submit(kernel, i, self.threads, *args))
+            kernel(0, self.threads, *args)
+        except BaseException:  # Ctrl-C came before the caller's share: nobody is to wait for it
+            self.met[0] = kernels.NEVER
+            raise
+        finally:
+            wait(others)
 
 
 class _Graphs:
@@ -132,97 +102,156 @@ class Fast:
     """The forward pass of a GPT for inference, with its weights as they are now.
 
     `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since every matrix
-    product has TILE rows and every attention QUERIES queries and whole blocks of keys. `graphs`: by default on CUDA; a
-    CPU runs the same step without capturing it.
+    product has TILE rows and the rest goes row by row. `graphs`: by default on a GPU; only CUDA captures them.
     """
 
     @torch.inference_mode()
     def __init__(self, model, batch_size, capacity, deterministic=False, int8=False, graphs=None):
-        c, self.pack = model.config, pack_int8 if int8 else pack_plain
+        c, device, D = model.config, model.device, model.config.head_dim
+        if deterministic and device.type != "cpu":
+            raise UsageError("deterministic answers are for a CPU.")
         self.model, self.config, self.exact = model, c, deterministic
-        capacity = -(-capacity // KEY_BLOCK) * KEY_BLOCK if deterministic else capacity
-        graphs = model.device.type == "cuda" and not deterministic if graphs is None else graphs
-        self.inner = torch.float32 if model.device.type == "cpu" else model.dtype
-        self.graphs = _Graphs(self._decode, batch_size, capacity, model.device) if graphs else None
+        graphs = device.type != "cpu" if graphs is None else graphs
+        self.graphs = _Graphs(self._decode, batch_size, capacity, device) if graphs else None
         capacity += bool(graphs)
-        self.cache = KVCache(model, batch_size, capacity, self.inner)
-        n = c.head_dim - c.offset_channels  # channels that rotate, in pairs
-        order = torch.cat((torch.arange(n).view(2, n // 2).T.flatten(), torch.arange(n, c.head_dim)))
-        angle = torch.zeros(capacity, c.head_dim // 2)
-        speed = c.rope_base ** (-torch.arange(0.0, n, 2) / max(n, 1))
-        angle[:, :n // 2] = -torch.arange(capacity)[:, None] * speed
-        self.turn = torch.polar(torch.ones_like(angle), angle)[:, None].to(model.device)
-        self.scale = c.max_attn_logit / c.head_dim
-        self.tables = [a.attn.table and a.attn.table.weight for a in model.blocks]
-        self.layers = [self._layer(block, order) for block in model.blocks]
-        self.head = self.pack(model.lm_head.weight[: c.vocab_size])
+        dtype = torch.float32 if device.type == "cpu" and model.dtype == torch.float16 else model.dtype  # no CPU computes in it
+        self.cache = KVCache(model, batch_size, capacity, torch.bfloat16 if int8 else dtype)
+        n = D - c.offset_channels  # channels that rotate, in pairs
+        order = torch.cat((torch.arange(n).view(2, n // 2).T.flatten(), torch.arange(n, D)))
+        angle = torch.zeros(capacity, D // 2)
+        angle[:, :n // 2] = -torch.arange(capacity)[:, None] * c.rope_base ** (-torch.arange(0.0, n, 2) / max(n, 1))
+        self.turn = torch.polar(torch.ones_like(angle), angle)[:, None].to(device)
+        self.scale, self.root = c.max_attn_logit / D, c.n_embd ** 0.5
+        self.tables = [block.attn.table and block.attn.table.weight for block in model.blocks]
+        weights = [model.lm_head.weight[: c.vocab_size]]
+        for a, mlp in ((block.attn, block.mlp) for block in model.blocks):
+            q, k = (w.weight.view(-1, D, w.in_features)[:, order].flatten(0, 1) for w in (a.c_q, a.c_k))
+            weights += torch.cat((q, k, a.c_v.weight)), a.c_proj.weight, mlp.c_fc.weight, mlp.c_proj.weight
+        weights = [w.to(dtype) for w in weights]
+        self.head, *linears = [(pack_int8 if int8 else pack_plain)(w, i and i % 4 == 3) for i, w in enumerate(weights)]
+        self.layers = list(zip(*(linears[i::4] for i in range(4))))
+        if not graphs:
+            self._compile(weights, int8)
 
-    def _layer(self, block, order):
-        a, D = block.attn, self.config.head_dim
-        q, k = (w.weight.view(-1, D, w.in_features)[:, order].flatten(0, 1) for w in (a.c_q, a.c_k))
-        return (self.pack(torch.cat((q, k, a.c_v.weight))), self.pack(a.c_proj.weight),
-                self.pack(block.mlp.c_fc.weight, relu=True), self.pack(block.mlp.c_proj.weight))
+    def _compile(self, weights, int8):
+        """What `kernels` want to have."""
+        scales = [torch.ones(len(w)) for w in weights]
+        if int8:
+            weights = [eight_bits(w) for w in weights]
+            scales, weights = [w.q_per_channel_scales().float() for w in weights], [w.int_repr() for w in weights]
+        self.team = _Team(threads_for(self.model))
+        self.weights, self.scales = (List(map(kernels.array, part)) for part in (weights, scales))
+        self.added = List([kernels.array(torch.zeros(0, 1) if table is None else table) for table in self.tables])
+        self.k, self.v = (kernels.array(x.transpose(2, 3)) for x in (self.cache.k, self.cache.v))
+        self.angles = kernels.array(torch.view_as_real(self.turn).flatten(1))
 
     def forward(self, pieces):
         """Each piece's last hidden state: (len(pieces), C)."""
-        if self.graphs and all(len(piece.tokens) == 1 for piece in pieces):
-            return self.graphs(pieces)
-        if not self.exact:
+        if not (self.exact or self.graphs):
             return self._forward(pieces)
-        last = {piece.slot: x for group in tiles(pieces) for piece, x in zip(group, self._forward(group))}
+        last = {}
+        for group in tiles(pieces) if self.exact else by_length(pieces):
+            run = self.graphs if self.graphs and len(group[0].tokens) == 1 else self._forward
+            last |= zip((piece.slot for piece in group), run(group))
         return torch.stack([last[piece.slot] for piece in pieces])
 
     def _forward(self, pieces):
-        device = self.model.device
-        idx = torch.tensor([token for piece in pieces for token in piece.tokens], device=device)
-        at = [i for piece in pieces for i in range(piece.start, piece.start + len(piece.tokens))]
-        n, parts, first = len(at), [], 0
-        if self.exact:
-            idx, at = F.pad(idx, (0, TILE - n)), at + [0] * (TILE - n)
-        rest = torch.zeros(len(at) - n, self.config.n_embd, dtype=self.inner, device=device)
-        for run in runs(pieces):
-            starts, length = [piece.start for piece in run], len(run[0].tokens)
-            seen = max(starts) + length
-            parts.append(_Run(slice(run[0].slot, run[-1].slot + 1), starts, length,
-                              -(-seen // KEY_BLOCK) * KEY_BLOCK if self.exact else seen, first, self.cache, self.scale,
-                              self.exact))
-            first = parts[-1].rows.stop
-        x = self._layers(idx, self.turn[at], parts, rest)
-        if len(x) == len(pieces):
-            return x
-        return x[torch.tensor([len(piece.tokens) for piece in pieces], device=device).cumsum(0) - 1]
+        rows = [(token, piece.slot, piece.start + i) for piece in pieces for i, token in enumerate(piece.tokens)]
+        ids, slots, at = np.array(rows).T.copy()
+        ends = np.cumsum([len(piece.tokens) for piece in pieces])
+        parts = [(piece, slice(end - len(piece.tokens), end)) for piece, end in zip(pieces, ends)]
+        idx = torch.from_numpy(np.pad(ids, (0, (TILE - len(ids)) * self.exact))).to(self.model.device)
+        x = unit(F.embedding(idx, self.model.wte.weight).float(), self.root)
+        if self.graphs:
+            slots, at = (torch.from_numpy(a).to(x.device) for a in (slots, at))
+            x = self._layers(x, self._prompts(parts, idx, slots, at))
+        elif self.exact or len(rows) > FEW:
+            x = self._layers(x, self._native(parts, ids, slots, at))
+        else:
+            x = self._step(x, ids, slots, at)
+        return x if len(x) == len(pieces) else x[torch.from_numpy(ends - 1).to(x.device)]
+
+    def _layers(self, x, attend):
+        """Last hidden states of x (n, C); attend(layer, qkv) -> (n, n_head * head_dim)."""
+        for layer, (qkv, proj, fc, out) in enumerate(self.layers):
+            x = proj(attend(layer, qkv(unit(x, self.root)).float()), x)
+            y = fc(unit(x, self.root))
+            x = out(y * y, x)
+        return unit(x, self.root)
+
+    def _native(self, parts, ids, slots, at):
+        """Attention by `kernels`, but by torch for pieces of several tokens, unless exact."""
+        longer = [part for part in parts if len(part[0].tokens) > 1 and not self.exact]
+        alone = np.delete(np.arange(len(ids)), [i for _, rows in longer for i in range(rows.start, rows.stop)])
+        shape = self.config.n_head, self.config.head_dim
+        team = self.team if at[alone].sum() * self.config.n_embd > MUCH else _Team(1)
+
+        def attend(layer, qkv):
+            found, y, k, v = kernels.array(qkv), torch.zeros(len(qkv), shape[0] * shape[1]), self.k[layer], self.v[layer]
+            kernels.store(0, 1, found[:len(ids)], ids, self.added[layer], slots, at, self.angles, k, v, self.cache.offset)
+            team(kernels.attend, alone, found, slots, at, k, v, self.scale, kernels.array(y))
+            for piece, rows in longer:
+                y[rows] = self._read(layer, piece, qkv[rows, :y.size(1)].view(-1, *shape))
+            return y
+        return attend
+
+    def _step(self, x, ids, slots, at):
+        room = [np.zeros((len(self.layers), len(x), len(w)), np.float32) for w in list(self.weights)[1:4:2]]
+        found, y = kernels.array(x), np.empty(x.shape, np.float32)
+        self.team(kernels.step, self.team.met, found, y, *room, ids, slots, at, self.added, self.weights, self.scales,
+                  self.angles, self.k, self.v, self.cache.offset, self.scale)
+        return unit(x, self.root)
+
+    def _prompts(self, parts, idx, slots, at):
+        def attend(layer, qkv):
+            q = self._store(layer, qkv, idx, slots, at)
+            return torch.cat([self._read(layer, piece, q[rows]) for piece, rows in parts])
+        return attend
 
     def _decode(self, idx, at, seen):
         """One token for every slot, at positions `at` (B,): its hidden states (B, C)."""
-        return self._layers(idx, self.turn[at], [_Run(slice(0, len(idx)), at, 1, seen, 0, self.cache, self.scale)], ())
+        slots, shown = torch.arange(len(at), device=at.device), torch.arange(seen, device=at.device) <= at[:, None]
 
-    def _layers(self, idx, turn, parts, rest):
-        """Hidden states (n, C) of tokens (n,); `rest`: zeros for rows in nobody's part."""
-        n_q, n_kv = self.config.n_head, self.config.n_kv_head
-        root, head_root = self.config.n_embd ** 0.5, self.config.head_dim ** 0.5
-        shape, half = (len(idx), n_q + 2 * n_kv, -1), (len(idx), n_q + n_kv, -1, 2)
-        x = unit(F.embedding(idx, self.model.wte.weight).float(), root)
-        for layer, (qkv, proj, fc, out) in enumerate(self.layers):
-            qk, v = qkv(unit(x, root)).float().view(shape).split((n_q + n_kv, n_kv), 1)
-            if self.tables[layer] is not None:
-                v = v + F.embedding(idx, self.tables[layer]).view_as(v)
-            qk = torch.view_as_real(torch.view_as_complex(unit(qk, head_root).view(half)) * turn)
-            q, k, v = *qk.flatten(-2).to(self.inner).split((n_q, n_kv), 1), v.to(self.inner)
-            if len(parts) == 1 and not len(rest):
-                y = parts[0].attend(layer, q, k, v)
-            else:
-                y = torch.cat([part.attend(layer, q[part.rows], k[part.rows], v[part.rows]) for part in parts] + [rest])
-            x = proj(y.float(), x)
-            y = fc(unit(x, root))
-            x = out(y * y, x)
-        return unit(x, root)
+        def attend(layer, qkv):
+            q = self._store(layer, qkv, idx, slots, at)
+            return self._sdpa(q[:, None], self.cache.k[layer, :, :seen], self.cache.v[layer, :, :seen], shown[:, None, None])
+        return self._layers(unit(F.embedding(idx, self.model.wte.weight).float(), self.root), attend)
+
+    def _store(self, layer, qkv, idx, slots, at):
+        """Keep keys and values of qkv (n, (n_q + 2 n_kv) * D), a row for position at[i] of slots[i]; its queries."""
+        n_q, n_kv, offset = self.config.n_head, self.config.n_kv_head, self.cache.offset
+        qk, v = qkv.unflatten(1, (-1, self.config.head_dim)).split((n_q + n_kv, n_kv), 1)
+        if self.tables[layer] is not None:
+            v = v + F.embedding(idx, self.tables[layer]).view_as(v)
+        qk = torch.view_as_complex(unit(qk, self.config.head_dim ** 0.5).unflatten(2, (-1, 2))) * self.turn[at]
+        q, k = torch.view_as_real(qk).flatten(2).to(self.cache.v.dtype).split((n_q, n_kv), 1)
+        here = k.size(2) - offset
+        self.cache.k[layer, slots, at, :, :here] = k[..., :here]
+        self.cache.k[layer, slots, at + 1, :, here:] = k[..., here:]
+        self.cache.v[layer, slots, at] = v.to(k.dtype)
+        return q
+
+    def _read(self, layer, piece, q):
+        """What the queries q (n, n_q, D) of a piece find in its slot: (n, n_q * D)."""
+        n, seen = len(q), piece.start + len(q)
+        shown = torch.ones(n, seen, dtype=torch.bool, device=q.device).tril_(piece.start) if piece.start else None
+        return self._sdpa(q[None], *(x[layer, None, piece.slot, :seen] for x in (self.cache.k, self.cache.v)), shown)
+
+    def _sdpa(self, q, keys, values, shown):
+        """q (B, n, n_q, D), keys and values (B, seen, n_kv, D): (B * n, n_q * D)."""
+        q, keys, values = (x.transpose(1, 2).to(q.dtype) for x in (q, keys, values))
+        return F.scaled_dot_product_attention(q, keys, values, shown, 0.0, shown is None, scale=self.scale,
+                                              enable_gqa=q.size(1) != keys.size(1)).transpose(1, 2).flatten(2).flatten(0, 1)
 
     def logits(self, hidden):
         """hidden (n, C) -> float32 (n, vocab_size)."""
         if self.exact:
             logits = torch.cat([self.head(F.pad(x, (0, 0, 0, TILE - len(x))))[:len(x)] for x in hidden.split(TILE)])
-        else:
+        elif self.graphs or len(hidden) > FEW:
             logits = self.head(hidden)
+        else:
+            logits = torch.zeros(len(hidden), self.config.vocab_size)
+            self.team(kernels.product, self.weights[0], self.scales[0], kernels.array(hidden), kernels.array(logits))
         return (logits.float() / self.config.softcap).tanh_().mul_(self.config.softcap)
 
 
@@ -234,20 +263,29 @@ def tiles(pieces):
         yield [Piece(*part[0][:2], [token for *_, token in part]) for part in parts]
 
 
+def by_length(pieces):
+    """Those of one token, and the others, each if there are any."""
+    return [list(group) for _, group in groupby(sorted(pieces, key=lambda p: len(p.tokens) > 1), lambda p: len(p.tokens) > 1)]
+
+
 def unit(x, scale):
     """RMSNorm in half the time of F.rms_norm on a CPU."""
     return x / (torch.linalg.vector_norm(x, 2, -1, True) / scale).clamp_(min=1e-30)
 
 
-def pack_int8(weight, relu=False):
-    """`pack_plain` in 8 bits, one scale a row of weight and of x (LLM.int8(), arXiv 2208.07339, without outliers)."""
-    if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
-        raise UsageError("int8 weights are for x86 CPUs.")
+def eight_bits(weight):
+    """weight (R, C) in int8, one scale a row (LLM.int8(), arXiv 2208.07339, without outliers)."""
+    scale = weight.float().abs().amax(1).clamp(min=1e-12).double() / 127
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates the only constructor for its kernel
-        scale = weight.float().abs().amax(1).clamp(min=1e-12).double() / 127
-        quantized = torch.quantize_per_channel(weight.float(), scale, torch.zeros_like(scale).long(), 0, torch.qint8)
-        packed = torch.ops.quantized.linear_prepack(quantized, None)
+        return torch.quantize_per_channel(weight.float(), scale, torch.zeros_like(scale).long(), 0, torch.qint8)
+
+
+def pack_int8(weight, relu=False):
+    """`pack_plain` in 8 bits, x too, one scale a row of it."""
+    if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
+        raise UsageError("int8 weights are for x86 CPUs.")
+    packed = torch.ops.quantized.linear_prepack(eight_bits(weight), None)
     product = getattr(torch.ops.quantized, f"linear_with_input_q_dq_qweight_dq_{'relu_' * relu}output_fp32").default
 
     def linear(x, residual=None):
@@ -263,7 +301,6 @@ def pack_plain(weight, relu=False):
     In oneDNN's layout, where torch has it (not on a Mac), 1 to 32 rows take half of F.linear's time.
     """
     on_cpu, ops = weight.device.type == "cpu", torch.ops.mkldnn
-    weight = weight.float() if on_cpu and weight.dtype == torch.float16 else weight  # few CPUs multiply in it
     dtype, packed = weight.dtype, on_cpu and torch.backends.mkldnn.is_available()
     if packed:
         weight = ops._reorder_linear_weight(weight.contiguous(), 1)

@@ -10,9 +10,9 @@ import torch
 
 from nanochat.common import log
 from nanochat.openai_api import ApiError
+from nanochat.runner import threads_for
 from nanochat.sequence import Event, Sequence, TextStream
 
-PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits for the event loop's core more than it helps
 BESIDE = 128  # prompt tokens read in one step while others decode: what they wait for at most
 
 
@@ -62,7 +62,7 @@ class Worker(threading.Thread):
             self._news.put(lambda batcher: batcher.remove(sequence))
 
     def run(self):
-        torch.set_num_threads(min(torch.get_num_threads(), 1 + self.engine.model.num_params() // PER_THREAD))
+        torch.set_num_threads(threads_for(self.engine.model))
         try:
             batcher = self.engine.batcher(self.slots, beside=BESIDE)
             while not self._stopping:

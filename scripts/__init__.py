@@ -1,0 +1,2 @@
+"""The doors."""
+from nanochat import common  # noqa: F401    the package comes before torch

@@ -5,7 +5,18 @@ import torch
 
 from nanochat.common import UsageError
 from nanochat.kv_cache import KVCache
-from nanochat.runner import runs
+
+
+def runs(pieces):
+    """Single tokens of neighbouring slots together, longer pieces alone."""
+    found = []
+    for piece in pieces:
+        last = found and found[-1][-1]
+        if last and piece.slot == last.slot + 1 and len(piece.tokens) == len(last.tokens) == 1:
+            found[-1].append(piece)
+        else:
+            found.append([piece])
+    return found
 
 
 class PlainCache(KVCache):

@@ -98,10 +98,14 @@ def test_int8_weights_say_nearly_the_same():
     model = tiny_model(340, LEN)
     work = [Piece(0, 0, list(range(1, 40))), Piece(1, 0, [7]), Piece(2, 0, [300])]
     with torch.inference_mode():
-        slow, fast, alone = Reference(model, 3, LEN), Fast(model, 3, LEN, int8=True), Fast(model, 3, LEN, int8=True)
+        slow, fast = Reference(model, 3, LEN), Fast(model, 3, LEN, int8=True)
         expected, found = (r.logits(r.forward(work)) for r in (slow, fast))
         assert (found - expected).abs().max() < 0.25 * expected.std()
-        torch.testing.assert_close(alone.logits(alone.forward(work[:1])), found[:1], rtol=1e-3, atol=1e-3)
+        for i, piece in enumerate(work):        # few rows keep their activations in float32
+            alone = Fast(model, 3, LEN, int8=True)
+            for at, token in enumerate(piece.tokens):
+                hidden = alone.forward([Piece(piece.slot, at, [token])])
+            assert (alone.logits(hidden)[0] - expected[i]).abs().max() < 0.25 * expected.std()
 
 
 # ------------------------------------------------------------------------------------------------------ deterministic

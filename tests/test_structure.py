@@ -20,7 +20,7 @@ from nanochat.inventory import code_files, code_size
 LEVELS = {
     0: "common cli",
     1: "runtime attention elementwise fp8 gpt loss optim scaling sampling tokenizer hub sandbox sandbox_child "
-       "kindergarten inventory markdown plots metrics kv_cache",
+       "kindergarten inventory markdown plots metrics kv_cache kernels",
     2: "dataset token_shards dataloader chat_format tools checkpoint engine loss_eval core_eval tasks "
        "overlap runner sequence",
     3: "train finetune chat_eval rollout report worker server openai_api limits",

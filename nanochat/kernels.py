@@ -1,0 +1,197 @@
+"""
+Decoding on a CPU, in machine code that Numba makes of this Python at the first call and keeps on disk.
+
+With few rows a product takes as long as its weights take to be read, and so does attention of single queries; libraries'
+kernels, made for many rows, read at half the speed. A row is computed by itself in one order: its bits do not depend on
+who is beside it. Arrays are float32, int8, or the bits of bfloat16, which NumPy does not know, as uint16.
+"""
+import numpy as np
+import torch
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+F32 = np.float32
+NEVER = -(1 << 62)
+FAST = {"reassoc", "contract", "nsz"}  # sums in vectors, products added in one; infinities and NaN stay what they are
+
+
+def array(tensor):
+    """A NumPy array over the memory of a CPU tensor in float32, bfloat16 or int8."""
+    tensor = tensor.detach()
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def widen(x):
+    """An element of an array as a float32."""
+
+
+def narrow(x, kind):
+    """float32 x as an element of arrays whose elements are of `kind`'s type."""
+
+
+@overload(widen, inline="always")
+def _widen(x):
+    if x == types.uint16:
+        return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(F32)
+    return lambda x: F32(x)
+
+
+@overload(narrow, inline="always")
+def _narrow(x, kind):
+    if kind == types.float32:
+        return lambda x, kind: x
+
+    def nearest(x, kind):
+        bits = F32(x).view(np.uint32)
+        return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+    return nearest
+
+
+def compiled(function):
+    return njit(function, cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+
+
+@compiled
+def exp(x):
+    """Of x <= 0, to 4e-6 of it: 2^n times a polynomial, which compilers turn into vectors."""
+    t = max(x, F32(-87)) * F32(1.442695)
+    n = np.floor(t + F32(0.5))
+    f = (t - n) * F32(0.6931472)
+    p = F32(1 / 24) + f * (F32(1 / 120) + f * F32(1 / 720))
+    p = F32(1) + f * (F32(1) + f * (F32(1 / 2) + f * (F32(1 / 6) + f * p)))
+    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(F32)
+
+
+@compiled
+def dot(w, x):
+    total = F32(0)
+    for i in range(x.size):
+        total += widen(w[i]) * x[i]
+    return total
+
+
+@compiled
+def unit(x):
+    """RMSNorm of x (n,), in place."""
+    x /= max(np.sqrt(dot(x, x) / F32(x.size)), F32(1e-30))
+
+
+@intrinsic
+def atomic_add(context, counter, n):
+    """counter[0] += n at once for all threads; returns what it was."""
+    def emit(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", data, arguments[1], "seq_cst")
+    return types.int64(counter, types.int64), emit
+
+
+@compiled
+def meet(met, threads):
+    """Wait until all threads have come as far, or somebody has set met[0] to NEVER."""
+    full = (atomic_add(met, 1) // threads + 1) * threads
+    while NEVER // 2 < atomic_add(met, 0) < full:
+        pass
+
+
+@compiled
+def product(me, threads, w, scale, x, y):
+    """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,): this thread's share of the rows of w."""
+    row = np.empty(w.shape[1], F32)
+    for r in range(len(w) * me // threads, len(w) * (me + 1) // threads):
+        if len(x) == 1:
+            y[0, r] += dot(w[r], x[0]) * scale[r]
+            continue
+        for i in range(row.size):
+            row[i] = widen(w[r, i])
+        for b in range(len(x)):
+            y[b, r] += dot(row, x[b]) * scale[r]
+
+
+@compiled
+def store(me, threads, qkv, ids, table, slots, at, turn, k, v, offset):
+    """Normalise and rotate queries and keys in qkv (B, (n_q + 2 n_kv) * D) in place; cache the keys and values.
+
+    Row b is token ids[b] at position at[b] of slot slots[b]; table (V, n_kv * D) is added to its values if it has rows;
+    turn (S, D): the complex numbers by which pairs of channels turn; k, v as in `KVCache`, one layer, (slots, n_kv, S, D).
+    """
+    D, n_kv = v.shape[3], v.shape[1]
+    n = qkv.shape[1] // D - n_kv  # heads that rotate
+    here = D - offset
+    for task in range(me, len(qkv) * n, threads):
+        b, h = divmod(task, n)
+        head, slot, p, kv = qkv[b, h * D:(h + 1) * D], slots[b], at[b], h - n + n_kv
+        unit(head)
+        for i in range(0, D, 2):
+            c, s, left, right = turn[p, i], turn[p, i + 1], head[i], head[i + 1]
+            head[i] = left * c - right * s
+            head[i + 1] = right * c + left * s
+        if kv < 0:
+            continue
+        value, key, moved, kept = qkv[b, (n + kv) * D:(n + kv + 1) * D], k[slot, kv, p], k[slot, kv, p + 1], v[slot, kv, p]
+        if len(table):
+            value += table[ids[b], kv * D:(kv + 1) * D]
+        for i in range(here):
+            key[i] = narrow(head[i], key[0])
+        for i in range(here, D):
+            moved[i] = narrow(head[i], key[0])
+        for i in range(D):
+            kept[i] = narrow(value[i], key[0])
+
+
+@compiled
+def attend(me, threads, rows, qkv, slots, at, k, v, scale, y):
+    """y (B, n_q * D): what the queries of each b in `rows` find in positions 0 to at[b] of slot slots[b]."""
+    D, n_kv = v.shape[3], v.shape[1]
+    n_q = y.shape[1] // D
+    p, gain = np.empty(v.shape[2], F32), F32(scale)
+    for task in range(me, len(rows) * n_q, threads):
+        b, h = rows[task // n_q], task % n_q
+        n, q, out = at[b] + 1, qkv[b, h * D:(h + 1) * D], y[b, h * D:(h + 1) * D]
+        keys, values = k[slots[b], h * n_kv // n_q], v[slots[b], h * n_kv // n_q]
+        for s in range(n):
+            p[s] = dot(keys[s], q) * gain
+        most, total = p[:n].max(), F32(0)
+        for s in range(n):
+            p[s] = exp(p[s] - most)
+            total += p[s]
+        out[:] = 0
+        for s in range(0, n - n % 4, 4):  # four at a time: `out` is read and written less often
+            for i in range(D):
+                out[i] += (p[s] * widen(values[s, i]) + p[s + 1] * widen(values[s + 1, i])
+                           + p[s + 2] * widen(values[s + 2, i]) + p[s + 3] * widen(values[s + 3, i]))
+        for s in range(n - n % 4, n):
+            for i in range(D):
+                out[i] += p[s] * widen(values[s, i])
+        out /= total
+
+
+@compiled
+def units(x):
+    y = x.copy()
+    for row in y:
+        unit(row)
+    return y
+
+
+@compiled
+def step(me, threads, met, x, y, qkv, wide, ids, slots, at, tables, weights, scales, turn, k, v, offset, scale):
+    """The layers, in place on x (B, C): one token each for B slots. ids, slots, at (B,) as in `store`.
+
+    qkv, y, wide: room for what the threads share; weights and scales: of each layer qkv, proj, fc, out, as in
+    `product`; k, v (n_layer, slots, n_kv, S, D).
+    """
+    rows = np.arange(len(x))
+    for layer in range(len(k)):
+        first = 1 + 4 * layer
+        product(me, threads, weights[first], scales[first], units(x), qkv[layer])
+        meet(met, threads)
+        store(me, threads, qkv[layer], ids, tables[layer], slots, at, turn, k[layer], v[layer], offset)
+        meet(met, threads)
+        attend(me, threads, rows, qkv[layer], slots, at, k[layer], v[layer], scale, y)
+        meet(met, threads)
+        product(me, threads, weights[first + 1], scales[first + 1], y, x)
+        meet(met, threads)
+        product(me, threads, weights[first + 2], scales[first + 2], units(x), wide[layer])
+        meet(met, threads)
+        product(me, threads, weights[first + 3], scales[first + 3], np.maximum(wide[layer], F32(0)) ** 2, x)
+        meet(met, threads)

@@ -1,0 +1,138 @@
+"""The compiled decoding step: every kernel says what torch says, in any number of threads, and Ctrl-C leaves no thread."""
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from engines import LEN, model, tokenizer  # noqa: F401
+from tiny import drawn
+
+from nanochat import kernels
+from nanochat.engine import Engine
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.runner import Fast, Piece, _Team, threads_for
+
+KINDS = [torch.float32, torch.bfloat16, torch.int8]
+
+
+def draw(*shape, seed=0, dtype=torch.float32):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return (x * 40).round().clamp(-127, 127).to(dtype) if dtype == torch.int8 else x.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", KINDS, ids=str)
+@pytest.mark.parametrize("rows, threads", [(1, 1), (3, 2), (2, 5)])
+def test_a_product(dtype, rows, threads):
+    w, x, y, scale = draw(37, 50, dtype=dtype), draw(rows, 50, seed=1), draw(rows, 37, seed=2), draw(37, seed=3)
+    expected = y + x @ w.float().T * scale
+    for me in range(threads):
+        kernels.product(me, threads, *map(kernels.array, (w, scale, x, y)))
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_of_a_product_has_the_same_bits_beside_any_others():
+    w, x, one = draw(64, 48, dtype=torch.bfloat16), draw(5, 48, seed=1), torch.ones(64)
+    found = []
+    for rows in ([0, 1], [4, 0, 2], [3, 2, 1, 0]):
+        y = torch.zeros(len(rows), 64)
+        kernels.product(0, 1, *map(kernels.array, (w, one, x[rows], y)))
+        found.append(y[rows.index(0)])
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_float32_becomes_bfloat16_as_in_torch():
+    x = torch.cat((draw(3000) * 1e3, torch.tensor([0.0, -0.0, 1.00390625, 1.01171875, 3.3e38, 1e-40])))
+    y = torch.zeros(len(x), dtype=torch.bfloat16)
+    copy_narrow(kernels.array(x), kernels.array(y))
+    assert torch.equal(y, x.bfloat16())
+
+
+@kernels.compiled
+def copy_narrow(x, y):
+    for i in range(x.size):
+        y[i] = kernels.narrow(x[i], y[0])
+
+
+def test_exp():
+    x = -torch.rand(5000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 80
+    found = torch.tensor([kernels.exp(np.float32(a)) for a in x.tolist()], dtype=torch.float64)
+    assert (found / x.float().double().exp() - 1).abs().max() < 4e-6
+    assert kernels.exp(np.float32(0)) == 1 and 0 <= kernels.exp(np.float32(-1e30)) < 1e-37
+
+
+@pytest.mark.parametrize("dtype", KINDS[:2], ids=str)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_attention_of_rows_in_any_slot_at_any_position(dtype, threads):
+    n_q, n_kv, D, S = 4, 2, 16, 21
+    k, v = draw(6, n_kv, S + 1, D, seed=1, dtype=dtype), draw(6, n_kv, S, D, seed=2, dtype=dtype)
+    q, slots, at = draw(5, (n_q + 2 * n_kv) * D), [4, 0, 4, 5, 2], [3, 20, 17, 0, 9]
+    y = torch.zeros(5, n_q * D)
+    rows = np.array([0, 1, 3, 4])
+    for me in range(threads):
+        kernels.attend(me, threads, rows, kernels.array(q), np.array(slots), np.array(at), kernels.array(k),
+                       kernels.array(v), 0.3, kernels.array(y))
+    assert not y[2].any(), "a row that was not asked for"
+    for b in rows:
+        keys, values = (x[slots[b], :, :at[b] + 1].float() for x in (k, v))
+        expected = F.scaled_dot_product_attention(q[b, :n_q * D].view(n_q, 1, D), keys.repeat_interleave(2, 0),
+                                                  values.repeat_interleave(2, 0), scale=0.3)
+        torch.testing.assert_close(y[b].view(n_q, 1, D), expected, rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------- threads
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
+    config = GPTConfig(LEN, 340, n_layer=3, n_head=6, n_kv_head=3, n_embd=96, key_offset=0.5, value_tables=True)
+    model, found = drawn(GPT(config, torch.bfloat16)), []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr("nanochat.runner.threads_for", lambda model, n=threads: n)
+        fast = Fast(model, 3, LEN)
+        for i in range(12):
+            hidden = fast.forward([Piece(0, i, [i + 3]), Piece(2, i, [90 - i])])
+        found.append(fast.logits(hidden))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_a_small_model_has_one_thread(monkeypatch, model):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert threads_for(model) == 1
+    monkeypatch.setattr(model, "num_params", lambda: 35_000_000)
+    assert threads_for(model) == 4
+
+
+def test_ctrl_c_before_the_callers_share_leaves_no_thread_waiting():
+    team, left = _Team(3), []
+
+    def kernel(me, threads, met):
+        if me == 0:
+            raise KeyboardInterrupt
+        kernels.meet(met, threads)
+        left.append(me)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            team(kernel, team.met)
+    assert sorted(left) == [1, 1, 2, 2]
+    met = []
+    team(lambda me, threads, _: (kernels.meet(team.met, threads), met.append(me)), None)
+    assert sorted(met) == [0, 1, 2], "and the next step is whole again"
+
+
+def test_nobody_passes_before_all_have_come():
+    met, passed = np.zeros(1, np.int64), []
+    others = [threading.Thread(target=lambda: (kernels.meet(met, 3), passed.append(1))) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    time.sleep(0.2)
+    assert not passed
+    kernels.meet(met, 3)
+    for thread in others:
+        thread.join(10)
+    assert len(passed) == 2
+
+
+def test_replies_of_few_and_of_many_agree(model, tokenizer):
+    prompts = [[tokenizer.bos_id, *range(20, 25 + i)] for i in range(6)]
+    together = Engine(model, tokenizer).generate(prompts, max_new_tokens=12, temperature=0)
+    alone = [Engine(model, tokenizer).generate([p], max_new_tokens=12, temperature=0)[0] for p in prompts]
+    assert [c.ids for c in together] == [c.ids for c in alone]
