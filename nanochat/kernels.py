@@ -1,9 +1,9 @@
 """
 Decoding on a CPU, in machine code that Numba makes of this Python at the first call and keeps on disk.
 
-With few rows a product takes as long as its weights take to be read, and so does attention of single queries; libraries'
-kernels, made for many rows, read at half the speed. A row is computed by itself in one order: its bits do not depend on
-who is beside it. Arrays are float32, int8, or the bits of bfloat16, which NumPy does not know, as uint16.
+With few rows a product takes as long as its weights take to be read, and so does the attention of single queries; a
+library's kernels, made for many rows, read at half the speed. Each row is computed by itself in one order: its bits do
+not depend on who is beside it. Arrays are float32, int8, or uint16: the bits of bfloat16, which NumPy does not know.
 """
 import numpy as np
 import torch
@@ -42,8 +42,8 @@ def _narrow(x, kind):
         return lambda x, kind: x
 
     def nearest(x, kind):
-        bits = F32(x).view(np.uint32)
-        return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+        bits, half, sixteen = F32(x).view(np.uint32), np.uint32(0x7FFF), np.uint32(16)
+        return np.uint16(np.uint32(bits + half + ((bits >> sixteen) & np.uint32(1))) >> sixteen)
     return nearest
 
 
@@ -112,7 +112,7 @@ def store(me, threads, qkv, ids, table, slots, at, turn, k, v, offset):
     """Normalise and rotate queries and keys in qkv (B, (n_q + 2 n_kv) * D) in place; cache the keys and values.
 
     Row b is token ids[b] at position at[b] of slot slots[b]; table (V, n_kv * D) is added to its values if it has rows;
-    turn (S, D): the complex numbers by which pairs of channels turn; k, v as in `KVCache`, one layer, (slots, n_kv, S, D).
+    turn (S, D): complex numbers by which pairs of channels turn; k, v as in `KVCache`, one layer, (slots, n_kv, S, D).
     """
     D, n_kv = v.shape[3], v.shape[1]
     n = qkv.shape[1] // D - n_kv  # heads that rotate
@@ -127,7 +127,8 @@ def store(me, threads, qkv, ids, table, slots, at, turn, k, v, offset):
             head[i + 1] = right * c + left * s
         if kv < 0:
             continue
-        value, key, moved, kept = qkv[b, (n + kv) * D:(n + kv + 1) * D], k[slot, kv, p], k[slot, kv, p + 1], v[slot, kv, p]
+        value, kept = qkv[b, (n + kv) * D:(n + kv + 1) * D], v[slot, kv, p]
+        key, moved = k[slot, kv, p], k[slot, kv, p + 1]
         if len(table):
             value += table[ids[b], kv * D:(kv + 1) * D]
         for i in range(here):

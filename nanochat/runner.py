@@ -1,8 +1,8 @@
 """
 Runs a GPT over pieces of many conversations at once and keeps their keys and values.
 
-Measured to be fast: one matrix for query, key and value. On a CPU one or two tokens, and the attention of any number of
-single ones, are for `kernels`, other products for oneDNN's layout; on a GPU single tokens are a captured graph.
+Measured to be fast: one matrix for query, key and value. On a CPU steps of few tokens, and the attention of all single
+ones, are for `kernels`, other products for oneDNN's layout; on a GPU single tokens are a captured graph.
 """
 import warnings
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -36,6 +36,10 @@ class Piece(NamedTuple):
 def threads_for(model):
     """How many CPU threads decode fastest."""
     return min(torch.get_num_threads(), 1 + model.num_params() // PER_THREAD)
+
+
+def by_itself(kernel, *args):
+    kernel(0, 1, *args)
 
 
 class _Team:
@@ -99,7 +103,7 @@ class _Graphs:
 
 
 class Fast:
-    """The forward pass of a GPT for inference, with its weights as they are now.
+    """The forward pass of a GPT for inference, whose weights must stay as they are.
 
     `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since every matrix
     product has TILE rows and the rest goes row by row. `graphs`: by default on a GPU; only CUDA captures them.
@@ -114,7 +118,9 @@ class Fast:
         graphs = device.type != "cpu" if graphs is None else graphs
         self.graphs = _Graphs(self._decode, batch_size, capacity, device) if graphs else None
         capacity += bool(graphs)
-        dtype = torch.float32 if device.type == "cpu" and model.dtype == torch.float16 else model.dtype  # no CPU computes in it
+        dtype = model.dtype
+        if device.type == "cpu" and dtype == torch.float16:  # few CPUs compute in it
+            dtype = torch.float32
         self.cache = KVCache(model, batch_size, capacity, torch.bfloat16 if int8 else dtype)
         n = D - c.offset_channels  # channels that rotate, in pairs
         order = torch.cat((torch.arange(n).view(2, n // 2).T.flatten(), torch.arange(n, D)))
@@ -184,12 +190,14 @@ class Fast:
         longer = [part for part in parts if len(part[0].tokens) > 1 and not self.exact]
         alone = np.delete(np.arange(len(ids)), [i for _, rows in longer for i in range(rows.start, rows.stop)])
         shape = self.config.n_head, self.config.head_dim
-        team = self.team if at[alone].sum() * self.config.n_embd > MUCH else _Team(1)
+        team = self.team if at[alone].sum() * self.config.n_embd > MUCH else by_itself
 
         def attend(layer, qkv):
-            found, y, k, v = kernels.array(qkv), torch.zeros(len(qkv), shape[0] * shape[1]), self.k[layer], self.v[layer]
-            kernels.store(0, 1, found[:len(ids)], ids, self.added[layer], slots, at, self.angles, k, v, self.cache.offset)
-            team(kernels.attend, alone, found, slots, at, k, v, self.scale, kernels.array(y))
+            found, y = kernels.array(qkv), torch.zeros(len(qkv), shape[0] * shape[1])
+            cache = self.k[layer], self.v[layer]
+            by_itself(kernels.store, found[:len(ids)], ids, self.added[layer], slots, at, self.angles, *cache,
+                      self.cache.offset)
+            team(kernels.attend, alone, found, slots, at, *cache, self.scale, kernels.array(y))
             for piece, rows in longer:
                 y[rows] = self._read(layer, piece, qkv[rows, :y.size(1)].view(-1, *shape))
             return y
@@ -210,11 +218,13 @@ class Fast:
 
     def _decode(self, idx, at, seen):
         """One token for every slot, at positions `at` (B,): its hidden states (B, C)."""
-        slots, shown = torch.arange(len(at), device=at.device), torch.arange(seen, device=at.device) <= at[:, None]
+        slots, hidden = torch.arange(len(at), device=at.device), torch.arange(seen, device=at.device) > at[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self.cache.v.dtype, device=at.device).masked_fill_(hidden, -torch.inf)
 
         def attend(layer, qkv):
             q = self._store(layer, qkv, idx, slots, at)
-            return self._sdpa(q[:, None], self.cache.k[layer, :, :seen], self.cache.v[layer, :, :seen], shown[:, None, None])
+            keys, values = self.cache.k[layer, :, :seen], self.cache.v[layer, :, :seen]
+            return self._sdpa(q[:, None], keys, values, mask[:, None, None])
         return self._layers(unit(F.embedding(idx, self.model.wte.weight).float(), self.root), attend)
 
     def _store(self, layer, qkv, idx, slots, at):
@@ -237,11 +247,12 @@ class Fast:
         shown = torch.ones(n, seen, dtype=torch.bool, device=q.device).tril_(piece.start) if piece.start else None
         return self._sdpa(q[None], *(x[layer, None, piece.slot, :seen] for x in (self.cache.k, self.cache.v)), shown)
 
-    def _sdpa(self, q, keys, values, shown):
+    def _sdpa(self, q, keys, values, mask):
         """q (B, n, n_q, D), keys and values (B, seen, n_kv, D): (B * n, n_q * D)."""
         q, keys, values = (x.transpose(1, 2).to(q.dtype) for x in (q, keys, values))
-        return F.scaled_dot_product_attention(q, keys, values, shown, 0.0, shown is None, scale=self.scale,
-                                              enable_gqa=q.size(1) != keys.size(1)).transpose(1, 2).flatten(2).flatten(0, 1)
+        y = F.scaled_dot_product_attention(q, keys, values, mask, 0.0, mask is None, scale=self.scale,
+                                           enable_gqa=q.size(1) != keys.size(1))
+        return y.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def logits(self, hidden):
         """hidden (n, C) -> float32 (n, vocab_size)."""
@@ -265,7 +276,9 @@ def tiles(pieces):
 
 def by_length(pieces):
     """Those of one token, and the others, each if there are any."""
-    return [list(group) for _, group in groupby(sorted(pieces, key=lambda p: len(p.tokens) > 1), lambda p: len(p.tokens) > 1)]
+    def longer(piece):
+        return len(piece.tokens) > 1
+    return [list(group) for _, group in groupby(sorted(pieces, key=longer), longer)]
 
 
 def unit(x, scale):
