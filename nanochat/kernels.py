@@ -5,13 +5,21 @@ With few rows a product takes as long as its weights take to be read, and so doe
 library's kernels, made for many rows, read at half the speed. Each row is computed by itself in one order: its bits do
 not depend on who is beside it. Arrays are float32, int8, or uint16: the bits of bfloat16, which NumPy does not know.
 """
+import sys
+
+import numba
 import numpy as np
 import torch
-from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba import njit, prange, types
+from numba.extending import overload
 
+try:
+    from numba.np.ufunc import omppool  # noqa: F401    after torch: so both have the same threads
+    numba.config.THREADING_LAYER = "omp"
+    THREADS = sys.platform == "linux"  # a second OpenMP in one process ends it on a Mac
+except ImportError:  # no libgomp in the system
+    THREADS = False
 F32 = np.float32
-NEVER = -(1 << 62)
 FAST = {"reassoc", "contract", "nsz"}  # sums in vectors, products added in one; infinities and NaN stay what they are
 
 
@@ -47,8 +55,18 @@ def _narrow(x, kind):
     return nearest
 
 
-def compiled(function):
-    return njit(function, cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def compiled(function, parallel=False):
+    return njit(function, cache=True, nogil=True, fastmath=FAST, error_model="numpy", parallel=parallel)
+
+
+def shared(function):
+    """Compiled, its `prange` divided among as many threads as `share` has said."""
+    return compiled(function, THREADS)
+
+
+def share(threads):
+    if THREADS:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
 @compiled
@@ -76,39 +94,22 @@ def unit(x):
     x /= max(np.sqrt(dot(x, x) / F32(x.size)), F32(1e-30))
 
 
-@intrinsic
-def atomic_add(context, counter, n):
-    """counter[0] += n at once for all threads; returns what it was."""
-    def emit(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.atomic_rmw("add", data, arguments[1], "seq_cst")
-    return types.int64(counter, types.int64), emit
-
-
-@compiled
-def meet(met, threads):
-    """Wait until all threads have come as far, or somebody has set met[0] to NEVER."""
-    full = (atomic_add(met, 1) // threads + 1) * threads
-    while NEVER // 2 < atomic_add(met, 0) < full:
-        pass
-
-
-@compiled
-def product(me, threads, w, scale, x, y):
-    """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,): this thread's share of the rows of w."""
-    row = np.empty(w.shape[1], F32)
-    for r in range(len(w) * me // threads, len(w) * (me + 1) // threads):
+@shared
+def product(w, scale, x, y):
+    """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,)."""
+    for r in prange(len(w)):
         if len(x) == 1:
             y[0, r] += dot(w[r], x[0]) * scale[r]
             continue
+        row = np.empty(w.shape[1], F32)
         for i in range(row.size):
             row[i] = widen(w[r, i])
         for b in range(len(x)):
             y[b, r] += dot(row, x[b]) * scale[r]
 
 
-@compiled
-def store(me, threads, qkv, ids, table, slots, at, turn, k, v, offset):
+@shared
+def store(qkv, ids, table, slots, at, turn, k, v, offset):
     """Normalise and rotate queries and keys in qkv (B, (n_q + 2 n_kv) * D) in place; cache the keys and values.
 
     Row b is token ids[b] at position at[b] of slot slots[b]; table (V, n_kv * D) is added to its values if it has rows;
@@ -117,8 +118,8 @@ def store(me, threads, qkv, ids, table, slots, at, turn, k, v, offset):
     D, n_kv = v.shape[3], v.shape[1]
     n = qkv.shape[1] // D - n_kv  # heads that rotate
     here = D - offset
-    for task in range(me, len(qkv) * n, threads):
-        b, h = divmod(task, n)
+    for task in prange(len(qkv) * n):
+        b, h = divmod(np.int64(task), n)
         head, slot, p, kv = qkv[b, h * D:(h + 1) * D], slots[b], at[b], h - n + n_kv
         unit(head)
         for i in range(0, D, 2):
@@ -139,14 +140,16 @@ def store(me, threads, qkv, ids, table, slots, at, turn, k, v, offset):
             kept[i] = narrow(value[i], key[0])
 
 
-@compiled
-def attend(me, threads, rows, qkv, slots, at, k, v, scale, y):
+@shared
+def attend(rows, qkv, slots, at, k, v, scale, y):
     """y (B, n_q * D): what the queries of each b in `rows` find in positions 0 to at[b] of slot slots[b]."""
     D, n_kv = v.shape[3], v.shape[1]
     n_q = y.shape[1] // D
-    p, gain = np.empty(v.shape[2], F32), F32(scale)
-    for task in range(me, len(rows) * n_q, threads):
-        b, h = rows[task // n_q], task % n_q
+    gain = F32(scale)
+    for task in prange(len(rows) * n_q):
+        p = np.empty(v.shape[2], F32)
+        b, h = divmod(np.int64(task), n_q)
+        b = rows[b]
         n, q, out = at[b] + 1, qkv[b, h * D:(h + 1) * D], y[b, h * D:(h + 1) * D]
         keys, values = k[slots[b], h * n_kv // n_q], v[slots[b], h * n_kv // n_q]
         for s in range(n):
@@ -175,24 +178,18 @@ def units(x):
 
 
 @compiled
-def step(me, threads, met, x, y, qkv, wide, ids, slots, at, tables, weights, scales, turn, k, v, offset, scale):
+def step(x, y, qkv, wide, ids, slots, at, tables, weights, scales, turn, k, v, offset, scale):
     """The layers, in place on x (B, C): one token each for B slots. ids, slots, at (B,) as in `store`.
 
-    qkv, y, wide: room for what the threads share; weights and scales: of each layer qkv, proj, fc, out, as in
+    y, qkv, wide: room; weights and scales: of each layer qkv, proj, fc, out, as in
     `product`; k, v (n_layer, slots, n_kv, S, D).
     """
     rows = np.arange(len(x))
     for layer in range(len(k)):
         first = 1 + 4 * layer
-        product(me, threads, weights[first], scales[first], units(x), qkv[layer])
-        meet(met, threads)
-        store(me, threads, qkv[layer], ids, tables[layer], slots, at, turn, k[layer], v[layer], offset)
-        meet(met, threads)
-        attend(me, threads, rows, qkv[layer], slots, at, k[layer], v[layer], scale, y)
-        meet(met, threads)
-        product(me, threads, weights[first + 1], scales[first + 1], y, x)
-        meet(met, threads)
-        product(me, threads, weights[first + 2], scales[first + 2], units(x), wide[layer])
-        meet(met, threads)
-        product(me, threads, weights[first + 3], scales[first + 3], np.maximum(wide[layer], F32(0)) ** 2, x)
-        meet(met, threads)
+        product(weights[first], scales[first], units(x), qkv[layer])
+        store(qkv[layer], ids, tables[layer], slots, at, turn, k[layer], v[layer], offset)
+        attend(rows, qkv[layer], slots, at, k[layer], v[layer], scale, y)
+        product(weights[first + 1], scales[first + 1], y, x)
+        product(weights[first + 2], scales[first + 2], units(x), wide[layer])
+        product(weights[first + 3], scales[first + 3], np.maximum(wide[layer], F32(0)) ** 2, x)

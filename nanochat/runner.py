@@ -5,7 +5,6 @@ Measured to be fast: one matrix for query, key and value. On a CPU steps of few 
 ones, are for `kernels`, other products for oneDNN's layout; on a GPU single tokens are a captured graph.
 """
 import warnings
-from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import groupby
 from typing import NamedTuple
 from weakref import WeakMethod
@@ -21,7 +20,6 @@ from nanochat.kv_cache import KVCache
 
 TILE = 16  # rows of every matrix product when deterministic
 FEW = 3  # tokens that `kernels` read faster than oneDNN
-MUCH = 4_000_000  # elements of keys whose reading is worth waking another thread
 PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits for the first, or for a server's event loop
 
 
@@ -36,29 +34,6 @@ class Piece(NamedTuple):
 def threads_for(model):
     """How many CPU threads decode fastest."""
     return min(torch.get_num_threads(), 1 + model.num_params() // PER_THREAD)
-
-
-def by_itself(kernel, *args):
-    kernel(0, 1, *args)
-
-
-class _Team:
-    """Threads that run one kernel together, each its share; the caller is the first."""
-
-    def __init__(self, threads):
-        self.threads, self.pool, self.met = threads, ThreadPoolExecutor(threads), np.zeros(1, np.int64)
-
-    def __call__(self, kernel, *args):
-        others, self.met[0] = [], 0
-        try:
-            for i in range(1, self.threads):
-                others.append(self.pool.submit(kernel, i, self.threads, *args))
-            kernel(0, self.threads, *args)
-        except BaseException:  # Ctrl-C came before the caller's share: nobody is to wait for it
-            self.met[0] = kernels.NEVER
-            raise
-        finally:
-            wait(others)
 
 
 class _Graphs:
@@ -145,7 +120,7 @@ class Fast:
         if int8:
             weights = [eight_bits(w) for w in weights]
             scales, weights = [w.q_per_channel_scales().float() for w in weights], [w.int_repr() for w in weights]
-        self.team = _Team(threads_for(self.model))
+        kernels.share(threads_for(self.model))
         self.weights, self.scales = (List(map(kernels.array, part)) for part in (weights, scales))
         self.added = List([kernels.array(torch.zeros(0, 1) if table is None else table) for table in self.tables])
         self.k, self.v = (kernels.array(x.transpose(2, 3)) for x in (self.cache.k, self.cache.v))
@@ -190,14 +165,13 @@ class Fast:
         longer = [part for part in parts if len(part[0].tokens) > 1 and not self.exact]
         alone = np.delete(np.arange(len(ids)), [i for _, rows in longer for i in range(rows.start, rows.stop)])
         shape = self.config.n_head, self.config.head_dim
-        team = self.team if at[alone].sum() * self.config.n_embd > MUCH else by_itself
 
         def attend(layer, qkv):
             found, y = kernels.array(qkv), torch.zeros(len(qkv), shape[0] * shape[1])
             cache = self.k[layer], self.v[layer]
-            by_itself(kernels.store, found[:len(ids)], ids, self.added[layer], slots, at, self.angles, *cache,
+            kernels.store(found[:len(ids)], ids, self.added[layer], slots, at, self.angles, *cache,
                       self.cache.offset)
-            team(kernels.attend, alone, found, slots, at, *cache, self.scale, kernels.array(y))
+            kernels.attend(alone, found, slots, at, *cache, self.scale, kernels.array(y))
             for piece, rows in longer:
                 y[rows] = self._read(layer, piece, qkv[rows, :y.size(1)].view(-1, *shape))
             return y
@@ -206,7 +180,7 @@ class Fast:
     def _step(self, x, ids, slots, at):
         room = [np.zeros((len(self.layers), len(x), len(w)), np.float32) for w in list(self.weights)[1:4:2]]
         found, y = kernels.array(x), np.empty(x.shape, np.float32)
-        self.team(kernels.step, self.team.met, found, y, *room, ids, slots, at, self.added, self.weights, self.scales,
+        kernels.step(found, y, *room, ids, slots, at, self.added, self.weights, self.scales,
                   self.angles, self.k, self.v, self.cache.offset, self.scale)
         return unit(x, self.root)
 
@@ -262,7 +236,7 @@ class Fast:
             logits = self.head(hidden)
         else:
             logits = torch.zeros(len(hidden), self.config.vocab_size)
-            self.team(kernels.product, self.weights[0], self.scales[0], kernels.array(hidden), kernels.array(logits))
+            kernels.product(self.weights[0], self.scales[0], kernels.array(hidden), kernels.array(logits))
         return (logits.float() / self.config.softcap).tanh_().mul_(self.config.softcap)
 
 
