@@ -13,12 +13,13 @@ import torch
 from numba import njit, prange, types
 from numba.extending import overload
 
-try:
-    from numba.np.ufunc import omppool  # noqa: F401    after torch: so both have the same threads
-    numba.config.THREADING_LAYER = "omp"
-    THREADS = sys.platform == "linux"  # a second OpenMP in one process ends it on a Mac
-except ImportError:  # no libgomp in the system
-    THREADS = False
+THREADS = sys.platform == "linux"  # elsewhere a second OpenMP may end the process
+if THREADS:
+    try:
+        from numba.np.ufunc import omppool  # noqa: F401    after torch: so both have the same threads
+        numba.config.THREADING_LAYER = "omp"
+    except ImportError:  # no libgomp in the system
+        THREADS = False
 F32 = np.float32
 FAST = {"reassoc", "contract", "nsz"}  # sums in vectors, products added in one; infinities and NaN stay what they are
 
