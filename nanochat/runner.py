@@ -121,8 +121,9 @@ class Fast:
             weights = [eight_bits(w) for w in weights]
             scales, weights = [w.q_per_channel_scales().float() for w in weights], [w.int_repr() for w in weights]
         kernels.share(threads_for(self.model))
-        self.weights, self.scales = (List(map(kernels.array, part)) for part in (weights, scales))
-        self.added = List([kernels.array(torch.zeros(0, 1) if table is None else table) for table in self.tables])
+        tables = [torch.zeros(0, 1) if table is None else table for table in self.tables]
+        self.arrays = [[kernels.array(x) for x in part] for part in (tables, weights, scales)]
+        self.lists = [List(part) for part in self.arrays]  # slow to look into from outside of the kernels
         self.k, self.v = (kernels.array(x.transpose(2, 3)) for x in (self.cache.k, self.cache.v))
         self.angles = kernels.array(torch.view_as_real(self.turn).flatten(1))
 
@@ -169,7 +170,7 @@ class Fast:
         def attend(layer, qkv):
             found, y = kernels.array(qkv), torch.zeros(len(qkv), shape[0] * shape[1])
             cache = self.k[layer], self.v[layer]
-            kernels.store(found[:len(ids)], ids, self.added[layer], slots, at, self.angles, *cache,
+            kernels.store(found[:len(ids)], ids, self.arrays[0][layer], slots, at, self.angles, *cache,
                       self.cache.offset)
             kernels.attend(alone, found, slots, at, *cache, self.scale, kernels.array(y))
             for piece, rows in longer:
@@ -178,10 +179,10 @@ class Fast:
         return attend
 
     def _step(self, x, ids, slots, at):
-        room = [np.zeros((len(self.layers), len(x), len(w)), np.float32) for w in list(self.weights)[1:4:2]]
+        room = [np.zeros((len(self.layers), len(x), len(w)), np.float32) for w in self.arrays[1][1:4:2]]
         found, y = kernels.array(x), np.empty(x.shape, np.float32)
-        kernels.step(found, y, *room, ids, slots, at, self.added, self.weights, self.scales,
-                  self.angles, self.k, self.v, self.cache.offset, self.scale)
+        kernels.step(found, y, *room, ids, slots, at, *self.lists, self.angles, self.k, self.v, self.cache.offset,
+                     self.scale)
         return unit(x, self.root)
 
     def _prompts(self, parts, idx, slots, at):
@@ -236,7 +237,8 @@ class Fast:
             logits = self.head(hidden)
         else:
             logits = torch.zeros(len(hidden), self.config.vocab_size)
-            kernels.product(self.weights[0], self.scales[0], kernels.array(hidden), kernels.array(logits))
+            head, scale = (part[0] for part in self.arrays[1:])
+            kernels.product(head, scale, kernels.array(hidden), kernels.array(logits))
         return (logits.float() / self.config.softcap).tanh_().mul_(self.config.softcap)
 
 
