@@ -56,13 +56,17 @@ def _narrow(x, kind):
     return nearest
 
 
-def compiled(function, parallel=False):
-    return njit(function, cache=True, nogil=True, fastmath=FAST, error_model="numpy", parallel=parallel)
+def compiled(function, **options):
+    options |= {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+    try:
+        return njit(function, cache=True, **options)
+    except RuntimeError:  # no folder to keep it in
+        return njit(function, **options)
 
 
 def shared(function):
     """Compiled, its `prange` divided among as many threads as `share` has said."""
-    return compiled(function, THREADS)
+    return compiled(function, parallel=THREADS)
 
 
 def share(threads):

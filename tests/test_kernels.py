@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -121,3 +122,12 @@ def test_without_the_systems_openmp_one_thread_computes(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
                           env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
     assert done.stdout.split(None, 1) == ["False", "[[3.0, 7.0]]\n"], done.stderr
+
+
+def test_where_nothing_can_be_written_it_is_compiled_every_time(monkeypatch):
+    def njit(function, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return numba.njit(function, **options)
+    monkeypatch.setattr(kernels, "njit", njit)
+    assert kernels.compiled(lambda x: x + 1)(2) == 3
