@@ -81,10 +81,10 @@ def render_prompt(tokenizer, messages, max_tokens=None) -> list[int]:
     """
     validate({"messages": messages})
     messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-    system = messages[:messages[0]["role"] == "system"]
-    turns = [_render_message(tokenizer, m)[0] for m in messages[len(system):]]
-    head = [tokenizer.bos_id] + [i for m in system for i in _render_message(tokenizer, m)[0]]
-    tail = [tokenizer.special("<|assistant_start|>")]
+    turns = [_render_message(tokenizer, message)[0] for message in messages]
+    head, tail = [tokenizer.bos_id], [tokenizer.special("<|assistant_start|>")]
+    if messages[0]["role"] == "system":
+        head += turns.pop(0)
     if max_tokens is not None:
         turns = _newest(turns, max_tokens - len(head) - len(tail))
     return head + [i for turn in turns for i in turn] + tail
@@ -146,8 +146,8 @@ def parse_reply(tokenizer, ids) -> list[dict]:
             found[-1][1].append(i)
         elif found[-1][0] == closes[i]:
             found.append(("text", []))
-    texts = [tokenizer.decode(part).removeprefix(" " * (kind == "text")) for kind, part in found]
-    return [{"type": kind, "text": text} for (kind, _), text in zip(found, texts) if text or kind != "text"]
+    texts = [(kind, tokenizer.decode(part).removeprefix(" " * (kind == "text"))) for kind, part in found]
+    return [{"type": kind, "text": text} for kind, text in texts if text or kind != "text"]
 
 
 def reply_text(parts) -> str:

@@ -107,10 +107,10 @@ class Batcher:
             return False
         if source.sequence or 4 * n < 3 * len(source.tokens):  # to share, not to spoil
             target = self.free[0]
-            if n >= WORTH_COPYING and target is not source:
-                self.runner.cache.copy(source.index, target.index, n)
-            elif target is not source:
-                n = 0
+        if target is not source and n < WORTH_COPYING:
+            n = 0
+        elif target is not source:
+            self.runner.cache.copy(source.index, target.index, n)
         target.tokens, target.sequence, sequence.cached_tokens = prompt[:n], sequence, n
         self.free.remove(target)
         self.running.append(target)
@@ -168,15 +168,6 @@ class Batcher:
         return done
 
 
-@dataclass
-class Completion:
-    """Fields as in `Sequence`."""
-
-    ids: list[int]
-    sampled: list[int]
-    finish_reason: str
-
-
 class Engine:
     """Generates with `model` (eval mode, on its device). A conversation may hold `max_len` tokens.
 
@@ -190,8 +181,8 @@ class Engine:
     def batcher(self, batch_size, capacity=None, **settings):
         return Batcher(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
 
-    def generate(self, prompts, *, batch_size=64, **sampling) -> list[Completion]:
-        """One Completion a prompt (a list of token ids), in order; keywords as in `Sampling`.
+    def generate(self, prompts, *, batch_size=64, **sampling) -> list[Sequence]:
+        """One ended Sequence a prompt (a list of token ids), in order; keywords as in `Sampling`.
 
         Raises UsageError before any work when a prompt leaves no room below max_len.
         """
@@ -205,7 +196,7 @@ class Engine:
             batcher.add(sequence)
         while not batcher.idle:
             batcher.step()
-        return [Completion(s.ids, s.sampled, s.finish_reason) for s in sequences]
+        return sequences
 
     def stream(self, prompt, **sampling):
         """The Events of one reply as they come. Closing the iterator stops the work.

@@ -53,12 +53,11 @@ class Message(_Strict):
     content: str | list[Part]
 
     def plain(self):
-        content = self.content
-        if not isinstance(content, str) and self.role != "assistant":
-            if any(part.type != "text" for part in content):
-                raise DataError(f"only the assistant can use tools, not the {self.role}")
-            content = "".join(part.text for part in content)
-        return {"role": self.role, "content": content if isinstance(content, str) else [p.model_dump() for p in content]}
+        if isinstance(self.content, str) or self.role == "assistant":
+            return self.model_dump()
+        if any(part.type != "text" for part in self.content):
+            raise DataError(f"only the assistant can use tools, not the {self.role}")
+        return {"role": self.role, "content": "".join(part.text for part in self.content)}
 
 
 def whole(low, high=None):

@@ -27,7 +27,7 @@ from nanochat.openai_api import ApiError, ChatRequest, TextRequest, Writer, inva
 from nanochat.sampling import Sampling
 from nanochat.worker import Worker
 
-SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}
 
 
 def reply_json(value, status=200, headers=None):
@@ -92,8 +92,7 @@ class EventStream(StreamingResponse):
     """Server-sent events. `on_close` runs however they end, even before the first byte."""
 
     def __init__(self, chunks, on_close):
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(chunks, headers=headers, media_type="text/event-stream")
+        super().__init__(chunks, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, "text/event-stream")
         self.on_close = on_close
 
     async def __call__(self, scope, receive, send):
@@ -141,7 +140,7 @@ class Api:
             raise ApiError(400, f"The model's context is {limit} tokens; the {what} take {longest} and the answer may "
                                 f"have {wanted.limit or 1}, which is {over} too many.",
                            param=what, code="context_length_exceeded")
-        given = {name: value for name in SETTINGS if (value := getattr(wanted, name)) is not None}
+        given = wanted.model_dump(include=SETTINGS, exclude_none=True)
         return Sampling(max_new_tokens=wanted.limit or limit - longest, use_tools=wanted.chat, stop=wanted.stops,
                         logprobs=wanted.alternatives, **{"seed": secrets.randbits(62), **self.defaults, **given})
 
@@ -183,9 +182,8 @@ def page():
     html = (Path(__file__).parent / "ui.html").read_text(encoding="utf-8")
 
     def source(tag):
-        inline = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline]
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
+        inline = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)[1]
+        return f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"
     return html, (f"default-src 'none'; script-src {source('script')}; style-src {source('style')}; "
                   "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 

@@ -40,9 +40,11 @@ def test_rows_join_and_leave_at_any_step(engine, model, tokenizer):
 def test_sampled_result_is_independent_of_batch_size(engine, tokenizer):
     prompts = prompts_of(tokenizer, [6, 14, 3, 9, 21])
     settings = dict(max_new_tokens=10, temperature=1.0, top_k=40, top_p=0.95, seed=5, use_tools=False)
-    whole = engine.generate(prompts, **settings)
-    assert whole == engine.generate(prompts, **settings, batch_size=2) == engine.generate(prompts, **settings)
-    assert whole != engine.generate(prompts, **{**settings, "seed": -5})
+
+    def replies(**how):
+        return [(s.ids, s.sampled, s.finish_reason) for s in engine.generate(prompts, **{**settings, **how})]
+    assert replies() == replies(batch_size=2) == replies()
+    assert replies() != replies(seed=-5)
 
 
 def test_first_token_is_sampled_for_each_sequence(engine, tokenizer):
