@@ -25,8 +25,7 @@ def plain_rotate_norm(x, cos, sin, gain=1.0):
 
 
 def _by_hand(x):
-    return (x.device.type == "cpu" and not torch.compiler.is_compiling()
-            and x.requires_grad and torch.is_grad_enabled())
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and x.requires_grad and torch.is_grad_enabled()
 
 
 def norm(x):

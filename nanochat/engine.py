@@ -151,8 +151,8 @@ class Batcher:
                          s.min_p or 0.0) for sequence, s in zip(sequences, settings)))
         tokens, found = sample(logits, *columns).tolist(), {}
         if asked := [i for i, s in enumerate(settings) if s.logprobs is not None]:
-            found = likeliest(raw[asked], [tokens[i] for i in asked], [settings[i].logprobs for i in asked])
-            found = dict(zip(asked, found))
+            counts = [settings[i].logprobs for i in asked]
+            found = dict(zip(asked, likeliest(raw[asked], [tokens[i] for i in asked], counts)))
         for i, (sequence, token) in enumerate(zip(sequences, tokens)):
             sequence.accept(token, found.get(i))
             if sequence.call is not None and not sequence.finish_reason:

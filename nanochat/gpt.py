@@ -216,7 +216,6 @@ class GPT(nn.Module):
 
     def flops_per_token(self):
         """Training FLOPs, forward and backward (PaLM, arXiv 2204.02311, appendix B; full attention counted)."""
-        c = self.config
-        groups = self.parameter_groups()
+        c, groups = self.config, self.parameter_groups()
         matmul = sum(p.numel() for _, p in groups["matrix"] + groups["unembedding"])
         return 6 * matmul + 12 * c.n_layer * c.n_embd * c.sequence_len

@@ -2,7 +2,7 @@
 One reply: what may be sampled next, when a tool is asked, when it ends, and its text.
 """
 import codecs
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nanochat.common import mix_seed
 
@@ -84,8 +84,8 @@ class Event:
     kind: str
     text: str = ""
     finish_reason: str | None = None
-    usage: dict = field(default_factory=dict)
-    logprobs: list = field(default_factory=list)
+    usage: dict | None = None
+    logprobs: list | tuple = ()
 
 
 class TextStream:

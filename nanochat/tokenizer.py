@@ -18,7 +18,6 @@ import tiktoken
 from nanochat.common import DataError, MissingArtifact, UsageError, atomic_write, base_dir, read_json
 
 FORMAT = "nanochat-tokenizer-1"
-N_BYTES = 256
 
 # Reserved names let a new tool be taught without training a new tokenizer.
 SPECIAL_TOKENS = ["<|bos|>",
@@ -72,7 +71,7 @@ class Tokenizer:
     @classmethod
     def train(cls, texts, vocab_size):
         """Learn `vocab_size` tokens, the special ones among them; little text gives fewer. Raises UsageError."""
-        least = N_BYTES + len(SPECIAL_TOKENS)
+        least = 256 + len(SPECIAL_TOKENS)
         if vocab_size < least:
             raise UsageError(f"--vocab_size must be at least {least} (bytes and special tokens), got {vocab_size}")
         bpe, pattern = rustbpe.Tokenizer(), split_pattern(vocab_size)
