@@ -2,9 +2,8 @@
 CORE: the mean centred accuracy of a base model over 22 few-shot tasks (DCLM, arXiv 2406.11794).
 
 Scored are: each choice given the question (multiple choice), one continuation given each of several contexts (schema),
-the answer given the question (language modelling). The first two take the option with the highest mean log-likelihood a
-token; the last is right when greedy decoding gives the answer exactly. What the options of a question share is read
-once; `reference` does the same one option at a time.
+the answer given the question (language modelling). The first two take the option of the highest mean log-likelihood a
+token; the last is right when greedy decoding gives the answer exactly. What a question's options share is read once.
 """
 import csv
 import json
@@ -21,7 +20,7 @@ from nanochat import runtime
 from nanochat.common import DataError, mix_seed
 from nanochat.gpt import offset_keys
 
-GROUP = 512  # items rendered at a time: to sort by length without holding a whole task as tokens
+GROUP = 512  # items rendered and sorted at a time: a whole task as tokens is much
 KINDS = {"multiple_choice": ("query", "choices"), "schema": ("context_options", "continuation"),
          "language_modeling": ("context", "continuation")}  # an example's keys: what is given, what is scored
 
@@ -44,7 +43,7 @@ def wilson(correct, n, z=1.96):
 def mean_centered(scores):
     """(mean of the centred accuracies, its 95 % interval) of scores as run_core_task gives them.
 
-    Each side of the interval is made of that side of the tasks' own (Zou and Donner 2008).
+    Each side of it is made of that side of the tasks' own (Zou and Donner 2008).
     """
     mean = sum(s["centered"] for s in scores) / len(scores)
     sides = [[centered(s["ci95"][i], s["chance"]) - s["centered"] for s in scores] for i in (0, 1)]
@@ -63,9 +62,9 @@ def subset(n, limit, seed):
 
 
 def share_out(rt, numbers, grade):
-    """The records that grade(numbers) gives, with the work shared out among the ranks; the same on all, in order."""
+    """The records that grade(numbers) gives, the work shared out among the ranks; the same on all, in order."""
     found = runtime.all_gather_object(rt, list(grade(numbers[rt.rank::rt.world_size])))
-    return sorted((record for part in found for record in part), key=lambda record: record["index"])
+    return sorted(sum(found, []), key=lambda record: record["index"])
 
 
 # ---- the bundle
@@ -82,7 +81,7 @@ class CoreTask:
 
 
 def read_yaml(text):
-    """The mappings in core.yaml. Knows just that much YAML: '-' starts an entry, then lines of 'key: value'."""
+    """The mappings in core.yaml, in just that much YAML: '-' starts an entry, then lines of 'key: value'."""
     entries = []
     for line in text.splitlines():
         key, colon, value = (part.strip() for part in line.partition(":"))
@@ -139,7 +138,7 @@ class Item:
 
     @cached_property
     def shared(self):
-        """How many first tokens the options share, without the one that predicts the first scored."""
+        """How many first tokens the options share, less the one that predicts the first scored."""
         return min(len(os.path.commonprefix([s.ids for s in self.spans])), *(s.start - 1 for s in self.spans))
 
 
@@ -195,10 +194,10 @@ def _judge(logits, targets):
 
 @torch.inference_mode()
 def reference(model, span):
-    """(mean log-likelihood, exact greedy match, likeliest tokens) of one span by one plain forward of the model."""
+    """(mean log-likelihood, exact greedy match, likeliest tokens) of one span by a plain forward."""
     ids = torch.tensor(span.ids, device=model.device)
     likelihood, likeliest = _judge(model(ids[None, :-1])[0, span.start - 1:], ids[span.start:])
-    return likelihood.mean().item(), torch.equal(likeliest, ids[span.start:]), likeliest.tolist()
+    return likelihood.mean().item(), likeliest.equal(ids[span.start:]), likeliest.tolist()
 
 
 def batches(items, cost, limit):
@@ -220,7 +219,7 @@ def pad(sequences, device):
 
 
 class _Filled(Exception):
-    """Ends a forward that was only for its keys and values."""
+    """Ends a forward that was for its keys and values."""
 
 
 class _Prefixes:
@@ -255,12 +254,12 @@ def computed_tokens(items):
 
 @torch.inference_mode()
 def score_items(model, items, batch_tokens=0):
-    """`reference` of every span of every item, in order, equal but for the order of sums: about 2e-6 in fp32."""
+    """`reference` of every span of every item, equal but for the order of sums: about 2e-6 in fp32."""
     results = {}
     batch_tokens = batch_tokens or (1024 if model.device.type == "cpu" else 16384)  # fits a processor's cache
     for batch in batches(sorted(items, key=lambda item: -item.shared), computed_tokens, batch_tokens):
         found = iter(_score_batch(model, batch))
-        results.update({item.index: [next(found) for _ in item.spans] for item in batch})
+        results |= {item.index: [next(found) for _ in item.spans] for item in batch}
     return [results[item.index] for item in items]
 
 
@@ -289,8 +288,9 @@ def is_right(task, item, results):
 
 def _record(task, example, item, results, tokenizer):
     """A graded item as chat_eval keeps it; in language modelling the reply is the likeliest token at each place."""
-    contexts, continuations = zip(*options(task, example))
-    asked, answers = (continuations, contexts) if task.kind == "schema" else (contexts, continuations)
+    asked, answers = zip(*options(task, example))
+    if task.kind == "schema":
+        asked, answers = answers, asked
     reply = (tokenizer.decode(results[0][2]).strip() if task.kind == "language_modeling"
              else answers[likeliest_option(results)])
     right = is_right(task, item, results)
@@ -302,7 +302,7 @@ def _record(task, example, item, results, tokenizer):
 def run_core_task(task, model, tokenizer, rt, *, max_items=0, batch_tokens=0, progress=None, control=False):
     """Score a task: ({"accuracy", "centered", "n", "chance", "ci95", "cut"}, records), the same on every rank.
 
-    All must call. `cut` counts the items whose prompt was too long. `control`: each answer behind another question.
+    All must call. `cut` counts the items whose prompt was too long; for `control` see posed().
     """
     examples = read_examples(task.path)
 

@@ -3,8 +3,8 @@ Pretraining text: which data sets there are, how their shards get onto the disk,
 
     python -m nanochat.dataset -n 450           450 training shards of ClimbMix and the validation shard
 
-A shard is a parquet file with a column `text`. Every script also takes a folder of such files instead of a data set;
-the one that sorts last is then for validation.
+A shard is a parquet file with a column `text`. Every script also takes a folder of such files; the one that sorts last
+is then for validation.
 """
 import functools
 import hashlib
@@ -38,9 +38,9 @@ class Dataset:
 
 
 DATASETS = {row.name: row for row in [
-    # ClimbMix (arXiv 2504.13161), shuffled: 400B tokens of web text, 100 MB a shard
+    # 100 MB a shard. ClimbMix (arXiv 2504.13161), shuffled: 400B tokens of web text
     Dataset("climbmix", "karpathy/climbmix-400b-shuffle", "shard_{:05d}.parquet", 6542, "shard_06542.parquet", 8),
-    # FineWeb-Edu (arXiv 2406.17557), shuffled: 100B tokens of educational pages, 100 MB a shard
+    # FineWeb-Edu (arXiv 2406.17557), shuffled: 100B tokens of educational pages
     Dataset("fineweb-edu", "karpathy/fineweb-edu-100b-shuffle", "shard_{:05d}.parquet", 1822, "shard_01822.parquet", 8),
     Dataset("kindergarten", "", "train_{:03d}.parquet", 1000, "val.parquet", 4),
 ]}
@@ -49,10 +49,10 @@ KINDERGARTEN_VAL = 800
 
 
 def shards(name, split) -> list[Path]:
-    """The shards of a data set, or of a folder, that are on this machine, in a fixed order.
+    """The shards of a data set, or of a folder, on this machine, in a fixed order.
 
-    "train": up to the first that is missing, so that a row's number never changes. The kindergarten is generated when
-    asked for. Raises MissingArtifact, UsageError.
+    "train": up to the first missing, so that a row's number never changes. The kindergarten is generated when asked
+    for. Raises MissingArtifact, UsageError.
     """
     assert split in ("train", "val"), split
     if name not in DATASETS:
@@ -71,9 +71,9 @@ def shards(name, split) -> list[Path]:
 
 
 def _folder_shards(folder, split):
-    if not Path(folder).expanduser().is_dir():
+    if not (path := Path(folder).expanduser()).is_dir():
         raise UsageError(f"--dataset={folder} is neither a folder of parquet files nor one of {', '.join(DATASETS)}.")
-    paths = sorted(Path(folder).expanduser().glob("[!.]*.parquet"))
+    paths = sorted(path.glob("[!.]*.parquet"))
     if len(paths) < 2:
         raise UsageError(f"--dataset={folder} holds {len(paths)} parquet files; it wants two or more, the last one is "
                          f"for validation.")
@@ -115,7 +115,7 @@ def iter_texts(paths):
 
 
 def generate(row, n):
-    """Write those of the first n training shards and the validation shard that are missing, each from its own seed."""
+    """Write what is missing of the first n training shards and the validation shard, each from its own seed."""
     from nanochat.kindergarten import documents  # reading other data sets needs none
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
     wanted = [(name, count) for name, count in wanted if not (row.folder / name).exists()]
@@ -126,7 +126,7 @@ def generate(row, n):
             texts.append(text)
             progress.update()
         with atomic_file(row.folder / name) as tmp:
-            table = pa.table({"text": texts}).replace_schema_metadata({"made_by": _kindergarten_version()})
+            table = pa.table({"text": texts}, metadata={"made_by": _kindergarten_version()})
             pq.write_table(table, tmp, row_group_size=1024, compression="zstd", write_page_checksum=True)
     progress.close()
 
@@ -147,7 +147,7 @@ def _warn_if_stale(path):
 
 def download(row, n, workers=4):
     """Fetch what is missing of the first n training shards and the validation shard. Raises hub.HubError."""
-    names = [row.validation] + [row.pattern.format(i) for i in range(n)]
+    names = [row.validation, *map(row.pattern.format, range(n))]
     missing = [name for name in names if not (row.folder / name).exists()]
     progress = Progress(len(missing), f"downloading {row.name}: shards")
     lock, stop, seen_bytes = threading.Lock(), threading.Event(), 0
@@ -200,7 +200,7 @@ def main(argv=None):
         download(row, config.num_shards, config.num_workers)
     else:
         generate(row, config.num_shards)
-    log.info(f"{config.dataset}: {len(shards(row.name, 'train')) if config.num_shards else 0} training shards and the "
+    log.info(f"{row.name}: {len(shards(row.name, 'train')) if config.num_shards else 0} training shards and the "
              f"validation shard in {row.folder}")
 
 

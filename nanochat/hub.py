@@ -1,8 +1,8 @@
 """
 Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe twice at once.
 
-huggingface_hub does the talking, but forgets half a file when a process ends, and never compares bytes. Here the part
-that has arrived stays, and gets the name when it has the hash that the hub announces (the ETag).
+huggingface_hub forgets half a file when a process ends, and never compares bytes. Here the part that has arrived stays,
+and gets the name when it has the hash that the hub announces (the ETag).
 """
 import contextlib
 import fcntl
@@ -30,15 +30,15 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
-def list_files(repo, repo_type="dataset") -> list[str]:
-    """Sorted. Raises HubError."""
+def list_files(repo) -> list[str]:
+    """Those of a data set, sorted. Raises HubError."""
     from huggingface_hub import HfApi
     with _explained(f"the list of files of {repo}"):
-        return sorted(HfApi(endpoint=endpoint()).list_repo_files(repo, repo_type=repo_type))
+        return sorted(HfApi(endpoint=endpoint()).list_repo_files(repo, repo_type="dataset"))
 
 
-def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
-    """The local path of a file of the hub, fetched unless there: `dest` or base_dir()/hub/<repo>/<path>.
+def fetch(repo, path, dest=None, on_bytes=None) -> Path:
+    """The local path of a data set's file, fetched unless there: `dest` or base_dir()/hub/<repo>/<path>.
 
     on_bytes(n) is called as bytes arrive; it may raise Stopped. Raises HubError.
     """
@@ -50,7 +50,7 @@ def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
     with _explained(f"{path} of {repo}"):
         for attempt in range(ATTEMPTS):
             try:
-                url, etag, size = _describe(repo, path, repo_type)
+                url, etag, size = _describe(repo, path)
                 if _fetch_once(dest, url, etag, size, on_bytes or (lambda n: None)):
                     return dest
             except HTTPError as e:
@@ -62,16 +62,16 @@ def fetch(repo, path, dest=None, repo_type="dataset", on_bytes=None) -> Path:
 
 
 def _passing(error):
-    """May this fault be gone at the next attempt?"""
+    """May it be gone at the next attempt?"""
     from huggingface_hub.errors import HfHubHTTPError
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in (408, 416, 429, 500, 502, 503, 504)
     return type(error).__name__ != "ConnectError"  # by name: which httpx depends on huggingface_hub
 
 
-def _describe(repo, path, repo_type):
+def _describe(repo, path):
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    url = hf_hub_url(repo, path, repo_type=repo_type, endpoint=endpoint())
+    url = hf_hub_url(repo, path, repo_type="dataset", endpoint=endpoint())
     about = get_hf_file_metadata(url, endpoint=endpoint())
     if not about.etag:
         raise HubError(f"{endpoint()} is no Hugging Face hub: it gives no ETag for {path}. Check HF_ENDPOINT.")
@@ -90,14 +90,11 @@ def _part_file(dest, etag, on_bytes):
                     break
                 on_bytes(0)
                 time.sleep(0.1)
-            mine = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())
-            if dest.exists():
-                if mine:  # opened after the other had finished
-                    part.unlink()
-                yield None
-                return
-            if mine:
-                yield file
+            mine, done = part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()), dest.exists()
+            if mine and done:  # opened after the other had finished
+                part.unlink()
+            if mine or done:
+                yield None if done else file
                 return
 
 
@@ -127,7 +124,7 @@ def _fetch_once(dest, url, etag, size, on_bytes):
             return False
         os.fsync(part.fileno())
         os.replace(part.name, dest)
-        for old in dest.parent.glob(f".{dest.name}.*.part"):  # of versions the hub no longer has
+        for old in dest.parent.glob(f".{dest.name}.*.part"):  # of older versions
             old.unlink(missing_ok=True)
         return True
 
@@ -159,9 +156,10 @@ def _right_bytes(file, etag):
 @contextlib.contextmanager
 def _explained(what):
     from huggingface_hub import errors
-    hub, why = endpoint(), None
+    hub = endpoint()
     try:
         yield
+        return
     except errors.OfflineModeIsEnabled:
         why = "HF_HUB_OFFLINE is set. Unset it."
     except errors.GatedRepoError:
@@ -175,5 +173,4 @@ def _explained(what):
     except errors.HTTPError as e:
         why = (f"{hub} cannot be reached ({str(e) or type(e).__name__}). Check the network, or set HF_ENDPOINT to a "
                f"mirror, and run the same command again.")
-    if why:
-        raise HubError(f"cannot fetch {what}: {why}")
+    raise HubError(f"cannot fetch {what}: {why}")

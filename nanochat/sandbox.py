@@ -25,7 +25,7 @@ from pathlib import Path
 MAX_OUTPUT = 64 * 1024
 FILE_BYTES, FOLDER_BYTES, FOLDER_FILES = 16 << 20, 64 << 20, 4096
 SAFE = ("full", "walls", "landlock")
-# -S leaves out site.py (6 of 20 ms); its folders are handed over in the request instead.
+# -S leaves out site.py (6 of 20 ms); its folders come in the request.
 _START = "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; sandbox_child.main(int(sys.argv[2]))"
 
 
@@ -55,8 +55,8 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) 
         finally:
             os.close(verdict_in)
         try:
-            request = _request(code, folder, timeout_s, memory_bytes, unsafe)
-            _send(process.stdin, request, {"tests": tests, "nonce": nonce})
+            _send(process.stdin, _request(code, folder, timeout_s, memory_bytes, unsafe),
+                  {"tests": tests, "nonce": nonce})
             output, verdict, in_time = _listen(process.stdout.fileno(), verdict_out, time.monotonic() + timeout_s)
         finally:
             _kill(process)
@@ -71,16 +71,16 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) 
 
 
 def _start(folder, verdict_in):
+    command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _START, str(Path(__file__).parent), str(verdict_in)]
     environment = {"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1",
                    "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-I", "-S", "-X", "utf8", "-c", _START, str(Path(__file__).parent),
-                             str(verdict_in)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             cwd=folder, env=environment, start_new_session=True, pass_fds=(verdict_in,))
 
 
 def _request(code, folder, timeout_s, memory_bytes, unsafe):
-    standard = [p for p in sys.path if Path(p) == Path(os.__file__).parent or p.endswith(("lib-dynload", ".zip"))]
-    path = standard + site.getsitepackages()
+    path = [p for p in sys.path if Path(p) == Path(os.__file__).parent or p.endswith(("lib-dynload", ".zip"))]
+    path += site.getsitepackages()
     libraries = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom"]
     return {"code": code, "folder": folder, "timeout_s": timeout_s, "memory_bytes": memory_bytes, "path": path,
             "safe": None if unsafe else SAFE, "room": f"size={FOLDER_BYTES},nr_inodes={FOLDER_FILES},mode=700",
@@ -94,16 +94,13 @@ def _send(pipe, *values):
 
 
 def _listen(output_fd, verdict_fd, deadline):
-    """(output, verdict, in time) of a child: read until it closes the verdict's pipe or the deadline passes."""
+    """(output, verdict, in time): read until the child closes the verdict's pipe or the deadline passes."""
     kept = {output_fd: b"", verdict_fd: b""}
     with selectors.DefaultSelector() as selector:
         for fd in kept:
             os.set_blocking(fd, False)
             selector.register(fd, selectors.EVENT_READ)
-        while verdict_fd in selector.get_map():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
+        while verdict_fd in selector.get_map() and (left := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(left):
                 block = os.read(key.fd, 1 << 16)
                 kept[key.fd] = (kept[key.fd] + block)[:MAX_OUTPUT]  # a chatty program neither blocks nor fills memory
@@ -117,7 +114,7 @@ def _listen(output_fd, verdict_fd, deadline):
 
 
 def _kill(process):
-    """Kill the child's whole group while the unreaped child still holds the group's number, then reap it."""
+    """Kill the child's whole group while the unreaped child holds its number, then reap it."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

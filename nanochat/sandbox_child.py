@@ -47,8 +47,7 @@ def seccomp_program(machine, pid):
 
 
 def _seccomp(libc):
-    program = seccomp_program(os.uname().machine, os.getpid())
-    if program is None:
+    if (program := seccomp_program(os.uname().machine, os.getpid())) is None:
         return False
 
     class Program(ctypes.Structure):
@@ -94,8 +93,7 @@ def _landlock(libc, readable, folder):
 def _limit(**limits):
     """Set hard limits, which a process without capabilities cannot raise again."""
     for name, most in limits.items():
-        kind = getattr(resource, f"RLIMIT_{name}", None)
-        if kind is not None:
+        if (kind := getattr(resource, f"RLIMIT_{name}", None)) is not None:
             hard = resource.getrlimit(kind)[1]
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
             try:
@@ -218,8 +216,7 @@ def _ask(name, calls, answers):
     def stand_in(*arguments, **keywords):
         import ast
         _send(calls, marshal.dumps((name, arguments, keywords)))
-        reply = _receive(answers)
-        if reply is None:
+        if (reply := _receive(answers)) is None:
             raise RuntimeError(f"the program ended within {name}()")
         text = reply[1:].decode("utf-8", "replace")
         if reply[:1] == b"=":
@@ -238,15 +235,12 @@ def _names(code):
 
 def _judge(tests, calls, answers, worker):
     """None when the program passed `tests`, else what went wrong, as bytes."""
-    reply = _receive(answers)
-    if reply is None:
+    if (reply := _receive(answers)) is None:
         status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
         how = f"exited with status {status} before its end" if status >= 0 else f"killed by signal {-status}"
         return how.encode()
     if reply != b"=":
         return reply[1:]
-    if not tests:
-        return None
     try:
         code = compile(tests, "<tests>", "exec")
         namespace = {name: _ask(name, calls, answers) for name in _names(code) - set(dir(builtins))}

@@ -1,7 +1,5 @@
 """
 From one dial to everything: pure functions from depth to shape, recipe, shards and memory.
-
-scripts/plan.py says what a run needs by the functions that training uses.
 """
 import math
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ REFERENCE_BATCH = 2**19  # tokens a step, of learning rates (first public d20 ru
 DEEP = 12  # from here on the recipe follows published laws; below, what was measured here
 TOKENS_PER_SHARD = 52e6  # of web text: 250M characters, 4.8 a token (vocabulary 65,536)
 LATER_STAGES = 0.12  # of pretraining's hours: with MFU 0.4 the first d20 run's 3h51m
+ROWS = (1, 2, 4, 8, 16, 32, 64)  # a device at a time
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ GPUS = {"b200": GPU(179, 2250e12, 5.0), "h200": GPU(140, 989e12, 3.5), "h100-pci
 
 
 def gpu_named(device_name):
-    """The first key of GPUS whose words are in a name such as 'NVIDIA A100-SXM4-80GB', or None."""
+    """The first of GPUS whose words are in a name such as 'NVIDIA A100-SXM4-80GB', or None."""
     return next((key for key in GPUS if all(word in device_name.lower() for word in key.split("-"))), None)
 
 
@@ -85,8 +84,8 @@ def num_params(depth, vocab_size, tables=True) -> int:
 
 
 def flops_per_token(depth, vocab_size, sequence_len) -> int:
-    attention = 12 * depth * model_shape(depth).n_embd * sequence_len
-    return 6 * (matrix_params(depth) + head_params(depth, vocab_size)) + attention
+    weights = matrix_params(depth) + head_params(depth, vocab_size)
+    return 6 * weights + 12 * depth * model_shape(depth).n_embd * sequence_len
 
 
 def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02) -> Pretraining:
@@ -139,14 +138,12 @@ def lr_scale(step, steps, warmup_frac=0.0, warmdown_frac=0.4, final=0.0) -> floa
         return (step + 1) / warmup
     if step < steps - warmdown:
         return 1.0
-    left = (steps - step) / max(warmdown, 1)
-    return final + (1 - final) * left
+    return final + (1 - final) * ((steps - step) / max(warmdown, 1))
 
 
 def muon_momentum(step, steps) -> float:
     """0.85 rising to 0.95 over the first 300 steps, or a fifth of a shorter run."""
-    ramp = max(1, min(300, steps // 5))
-    return 0.85 + 0.10 * min(1.0, step / ramp)
+    return 0.85 + 0.10 * min(1.0, step / max(1, min(300, steps // 5)))
 
 
 def shards_needed(tokens) -> int:
@@ -164,23 +161,23 @@ def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2, tab
     """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
     Weights of `itemsize` bytes (embedding and tables 4), float32 gradients; masters and optimizer state shared by
-    `world` devices. A layer keeps 18 numbers a token and channel for the backward pass; the optimizer's temporaries come later.
+    `world` devices. A layer keeps 18 numbers a token and channel; the optimizer's temporaries come later.
     """
     head, matrix, width = head_params(depth, vocab_size), matrix_params(depth), model_shape(depth).n_embd
     embedding = head + tables * table_params(depth, vocab_size)
     held = (itemsize + 4) * (matrix + head) + 8 * embedding + (8 * matrix + 12 * (head + embedding)) / world
-    held += 4 * (matrix + head + embedding) / world if world > 1 else 0
+    held += (world > 1) * 4 * (matrix + head + embedding) / world
     backward = (18 * depth + 13) * rows * sequence_len * width * itemsize + (8 + itemsize) * head
     return held + max(backward, (8 + 3 * itemsize) * matrix / 3 / world)
 
 
 def device_batch_size(depth, vocab_size, sequence_len, gib, world=1, tables=True) -> int:
-    """The most rows, a power of two up to 64, that leave a tenth of `gib` free, or 0."""
-    return max((rows for rows in (1, 2, 4, 8, 16, 32, 64)
-                if memory_bytes(depth, vocab_size, sequence_len, rows, world, 2, tables) < 0.9 * gib * 2**30), default=0)
+    """The most of ROWS that leave a tenth of `gib` free, or 0."""
+    return max((rows for rows in ROWS if memory_bytes(depth, vocab_size, sequence_len, rows, world, tables=tables)
+                < 0.9 * gib * 2**30), default=0)
 
 
 def rows_at_a_time(device_type, sequence_len, rows) -> int:
-    """A divisor of a device's `rows` a step: up to 32, on a CPU 2,048 tokens: a third of the memory (dev/LOG.md)."""
+    """A divisor of a device's `rows` a step: up to 32, on a CPU 2,048 tokens (dev/LOG.md)."""
     most = max(1, 2048 // sequence_len) if device_type == "cpu" else 32
     return max(n for n in range(1, max(1, min(rows, most)) + 1) if max(rows, 1) % n == 0)

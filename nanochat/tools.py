@@ -20,9 +20,9 @@ _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.m
               ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
               ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_}
 _FUNCTIONS = {f.__name__: f for f in (abs, float, int, len, max, min, round, str)}
-# Only methods whose result is no longer than what they are given; replace() is measured first.
-_METHODS = {"capitalize", "count", "endswith", "find", "index", "isalpha", "isdigit", "islower", "isupper", "lower",
-            "lstrip", "replace", "rstrip", "startswith", "strip", "title", "upper"}
+# Their results are no longer than what they are given; replace() is measured first.
+_METHODS = set("capitalize count endswith find index isalpha isdigit islower isupper lower lstrip replace rstrip "
+               "startswith strip title upper".split())
 
 
 class _Refused(Exception):

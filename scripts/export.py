@@ -22,7 +22,8 @@ from nanochat.tokenizer import SPECIAL_TOKENS
 
 EXPRESSED = "sequence_len vocab_size n_layer n_head n_kv_head n_embd softcap rope_base max_attn_logit".split()
 CHAT_TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>{% if m.content %} {{ m.content }}"
-                 "{% endif %}<|{{ m.role }}_end|>{% endfor %}{% if add_generation_prompt %}<|assistant_start|>{% endif %}")
+                 "{% endif %}<|{{ m.role }}_end|>{% endfor %}"
+                 "{% if add_generation_prompt %}<|assistant_start|>{% endif %}")
 
 
 @dataclass
@@ -99,8 +100,8 @@ def main(argv=None):
     model, tokenizer, _ = checkpoint.load_model(stage, Runtime(), path.parent.name)
     if more := {name: value for name, value in asdict(model.config).items() if name not in EXPRESSED and value}:
         has, flags = ", ".join(f"{n}={v}" for n, v in more.items()), " ".join(f"--{n}=0" for n in more)
-        raise NanochatError(f"transformers' NanoChatForCausalLM cannot express {has}: it would be another model there. One "
-                            f"trained with {flags} can be exported.")
+        raise NanochatError(f"transformers' NanoChatForCausalLM cannot express {has}: it would be another model there. "
+                            f"One trained with {flags} can be exported.")
     # a document ends with the bos of the next
     ids = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.bos_id,
            "eos_token_id": [tokenizer.special("<|assistant_end|>"), tokenizer.bos_id]}

@@ -56,7 +56,7 @@ def plan(config, depth):
     tokens = recipe.steps * recipe.batch_tokens
     shards, rows = scaling.shards_needed(tokens), scaling.device_batch_size(*model, gpu.gib, gpus)
     memory = ", ".join(f"{n}: {scaling.memory_bytes(*model, n, gpus, 4 if name == 'cpu' else 2) / 2**30:.1f}"
-                       for n in (1, 2, 4, 8, 16, 32, 64))
+                       for n in scaling.ROWS)
     flops, peak = tokens * scaling.flops_per_token(*model), gpus * gpu.peak_flops
     hours = flops / (peak * config.mfu) / 3600 if peak else float("nan")
     price, in_all = gpu.dollars if config.price is None else config.price, hours * (1 + scaling.LATER_STAGES)

@@ -20,8 +20,8 @@ from nanochat.tokenizer import Tokenizer
 
 PEERS = {"gpt2": "gpt2", "gpt4": "cl100k_base"}
 
-_TEXTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8")
-TEXTS = dict(text.split("\n", 1) for text in _TEXTS.split("=== ")[1:])
+TEXTS = dict(text.split("\n", 1) for text in
+             Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").split("=== ")[1:])
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Config:
 def load_peers(wait_s):
     """({peer: encoding} of those that could be had within `wait_s` seconds, notes on the rest).
 
-    tiktoken downloads without a time-out of its own, hence a thread that is left behind when it hangs.
+    tiktoken downloads without a time-out, hence a thread that is left behind when it hangs.
     """
     found, problems = {}, []
 
@@ -92,9 +92,8 @@ def main(argv=None):
     for line in table(columns, [[row[column] for column in columns] for row in rows]) + notes:
         log.info(line)
     sizes = {"ours": tokenizer.vocab_size, **{peer: encoding.n_vocab for peer, encoding in peers.items()}}
-    metrics = {"rows": rows, "vocab_sizes": sizes, "hash": tokenizer.hash}
-    save_result("tok_eval", metrics=metrics, config=asdict(config), device="cpu", wall_s=time.monotonic() - start,
-                notes=notes)
+    save_result("tok_eval", metrics={"rows": rows, "vocab_sizes": sizes, "hash": tokenizer.hash}, notes=notes,
+                config=asdict(config), device="cpu", wall_s=time.monotonic() - start)
 
 
 if __name__ == "__main__":
