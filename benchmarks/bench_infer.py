@@ -36,7 +36,7 @@ SHAPES = {"d4": (4, 256, 2048), "d6": (6, 1280, 4096), "d12": (12, 1280, 32768)}
 OURS = {"fp32": {}, "bf16": {}, "int8": {"int8": True}, "fp32 deterministic": {"deterministic": True},
         "bf16 deterministic": {"deterministic": True}}
 PEERS = ["transformers fp32", "transformers bf16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
 PROMPT, NEW = 64, 64
 
 

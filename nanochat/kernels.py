@@ -100,10 +100,10 @@ def unit(x):
 
 
 @shared
-def product(w, scale, x, y):
-    """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,)."""
+def product(w, scale, x, y, exact):
+    """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,); `exact`: a row's bits are the same in any B."""
     for r in prange(len(w)):
-        if len(x) == 1:
+        if len(x) == 1 and not exact:
             y[0, r] += dot(w[r], x[0]) * scale[r]
             continue
         row = np.empty(w.shape[1], F32)
@@ -183,18 +183,24 @@ def units(x):
 
 
 @compiled
-def step(x, y, qkv, wide, ids, slots, at, tables, weights, scales, turn, k, v, offset, scale):
-    """The layers, in place on x (B, C): one token each for B slots. ids, slots, at (B,) as in `store`.
+def step(x, ids, slots, at, tables, weights, scales, turn, k, v, offset, scale, exact):
+    """x (B, C), embeddings of tokens ids (B,) at positions at (B,) of slots (B,), become their last hidden states.
 
-    y, qkv, wide: room; weights and scales: of each layer qkv, proj, fc, out, as in
-    `product`; k, v (n_layer, slots, n_kv, S, D).
+    tables, weights, scales: lists; from the second on, weights and scales are each layer's qkv, proj, fc, out, as in
+    `product`; the rest as in `store` and `attend`, k and v of all layers.
     """
     rows = np.arange(len(x))
+    for row in x:
+        unit(row)
     for layer in range(len(k)):
-        first = 1 + 4 * layer
-        product(weights[first], scales[first], units(x), qkv[layer])
-        store(qkv[layer], ids, tables[layer], slots, at, turn, k[layer], v[layer], offset)
-        attend(rows, qkv[layer], slots, at, k[layer], v[layer], scale, y)
-        product(weights[first + 1], scales[first + 1], y, x)
-        product(weights[first + 2], scales[first + 2], units(x), wide[layer])
-        product(weights[first + 3], scales[first + 3], np.maximum(wide[layer], F32(0)) ** 2, x)
+        i, y = 1 + 4 * layer, np.empty_like(x)
+        qkv = np.zeros((len(x), len(weights[i])), F32)
+        product(weights[i], scales[i], units(x), qkv, exact)
+        store(qkv, ids, tables[layer], slots, at, turn, k[layer], v[layer], offset)
+        attend(rows, qkv, slots, at, k[layer], v[layer], scale, y)
+        product(weights[i + 1], scales[i + 1], y, x, exact)
+        wide = np.zeros((len(x), len(weights[i + 2])), F32)
+        product(weights[i + 2], scales[i + 2], units(x), wide, exact)
+        product(weights[i + 3], scales[i + 3], np.maximum(wide, F32(0)) ** 2, x, exact)
+    for row in x:
+        unit(row)

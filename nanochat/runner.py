@@ -4,7 +4,6 @@ Runs a GPT over pieces of many conversations at once and keeps their keys and va
 Measured to be fast: one matrix for query, key and value. On a CPU steps of few tokens, and the attention of all single
 ones, are for `kernels`, other products for oneDNN's layout; on a GPU single tokens are a captured graph.
 """
-import warnings
 from itertools import groupby
 from typing import NamedTuple
 from weakref import WeakMethod
@@ -18,7 +17,6 @@ from nanochat import kernels
 from nanochat.common import UsageError
 from nanochat.kv_cache import KVCache
 
-TILE = 16  # rows of every matrix product when deterministic
 FEW = 3  # tokens that `kernels` read faster than oneDNN
 PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits for the first, or for a server's event loop
 
@@ -80,15 +78,16 @@ class _Graphs:
 class Fast:
     """The forward pass of a GPT for inference, whose weights must stay as they are.
 
-    `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since every matrix
-    product has TILE rows and the rest goes row by row. `graphs`: by default on a GPU; only CUDA captures them.
+    `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since all is left to
+    `kernels`, which go row by row. `int8` (CPU): they read weights in 8 bits, one scale a row. `graphs`: by default on a
+    GPU; only CUDA captures them.
     """
 
     @torch.inference_mode()
     def __init__(self, model, batch_size, capacity, deterministic=False, int8=False, graphs=None):
         c, device, D = model.config, model.device, model.config.head_dim
-        if deterministic and device.type != "cpu":
-            raise UsageError("deterministic answers are for a CPU.")
+        if (deterministic or int8) and device.type != "cpu":
+            raise UsageError("deterministic answers and int8 weights are for a CPU.")
         self.model, self.config, self.exact = model, c, deterministic
         graphs = device.type != "cpu" if graphs is None else graphs
         self.graphs = _Graphs(self._decode, batch_size, capacity, device) if graphs else None
@@ -109,19 +108,20 @@ class Fast:
             q, k = (w.weight.view(-1, D, w.in_features)[:, order].flatten(0, 1) for w in (a.c_q, a.c_k))
             weights += torch.cat((q, k, a.c_v.weight)), a.c_proj.weight, mlp.c_fc.weight, mlp.c_proj.weight
         weights = [w.to(dtype) for w in weights]
-        self.head, *linears = [(pack_int8 if int8 else pack_plain)(w, i and i % 4 == 3) for i, w in enumerate(weights)]
+        self.head, *linears = [pack(w, i and i % 4 == 3) for i, w in enumerate(weights)]
         self.layers = list(zip(*(linears[i::4] for i in range(4))))
         if not graphs:
             self._compile(weights, int8)
 
     def _compile(self, weights, int8):
         """What `kernels` want to have."""
-        scales = [torch.ones(len(w)) for w in weights]
+        scales = [torch.ones(len(w), 1) for w in weights]
         if int8:
-            weights = [eight_bits(w) for w in weights]
-            scales, weights = [w.q_per_channel_scales().float() for w in weights], [w.int_repr() for w in weights]
+            scales = [w.float().abs().amax(1, keepdim=True).clamp_(min=1e-12) / 127 for w in weights]
+            weights = [(w / scale).round_().to(torch.int8) for w, scale in zip(weights, scales)]
         kernels.share(threads_for(self.model))
         tables = [torch.zeros(0, 1) if table is None else table for table in self.tables]
+        scales = [scale.flatten() for scale in scales]
         self.arrays = [[kernels.array(x) for x in part] for part in (tables, weights, scales)]
         self.lists = [List(part) for part in self.arrays]  # slow to look into from outside of the kernels
         self.k, self.v = (kernels.array(x.transpose(2, 3)) for x in (self.cache.k, self.cache.v))
@@ -129,11 +129,11 @@ class Fast:
 
     def forward(self, pieces):
         """Each piece's last hidden state: (len(pieces), C)."""
-        if not (self.exact or self.graphs):
+        if not self.graphs:
             return self._forward(pieces)
         last = {}
-        for group in tiles(pieces) if self.exact else by_length(pieces):
-            run = self.graphs if self.graphs and len(group[0].tokens) == 1 else self._forward
+        for group in by_length(pieces):
+            run = self._forward if len(group[0].tokens) > 1 else self.graphs
             last |= zip((piece.slot for piece in group), run(group))
         return torch.stack([last[piece.slot] for piece in pieces])
 
@@ -142,19 +142,21 @@ class Fast:
         ids, slots, at = np.array(rows).T.copy()
         ends = np.cumsum([len(piece.tokens) for piece in pieces])
         parts = [(piece, slice(end - len(piece.tokens), end)) for piece, end in zip(pieces, ends)]
-        idx = torch.from_numpy(np.pad(ids, (0, (TILE - len(ids)) * self.exact))).to(self.model.device)
-        x = unit(F.embedding(idx, self.model.wte.weight).float(), self.root)
+        idx = torch.from_numpy(ids).to(self.model.device)
+        x = F.embedding(idx, self.model.wte.weight).float()
         if self.graphs:
             slots, at = (torch.from_numpy(a).to(x.device) for a in (slots, at))
             x = self._layers(x, self._prompts(parts, idx, slots, at))
-        elif self.exact or len(rows) > FEW:
-            x = self._layers(x, self._native(parts, ids, slots, at))
+        elif self.exact or len(rows) <= FEW:
+            kernels.step(kernels.array(x), ids, slots, at, *self.lists, self.angles, self.k, self.v, self.cache.offset,
+                         self.scale, self.exact)
         else:
-            x = self._step(x, ids, slots, at)
+            x = self._layers(x, self._native(parts, ids, slots, at))
         return x if len(x) == len(pieces) else x[torch.from_numpy(ends - 1).to(x.device)]
 
     def _layers(self, x, attend):
-        """Last hidden states of x (n, C); attend(layer, qkv) -> (n, n_head * head_dim)."""
+        """Last hidden states of embeddings x (n, C); attend(layer, qkv) -> (n, n_head * head_dim)."""
+        x = unit(x, self.root)
         for layer, (qkv, proj, fc, out) in enumerate(self.layers):
             x = proj(attend(layer, qkv(unit(x, self.root)).float()), x)
             y = fc(unit(x, self.root))
@@ -162,28 +164,21 @@ class Fast:
         return unit(x, self.root)
 
     def _native(self, parts, ids, slots, at):
-        """Attention by `kernels`, but by torch for pieces of several tokens, unless exact."""
-        longer = [part for part in parts if len(part[0].tokens) > 1 and not self.exact]
+        """Attention by `kernels`, but by torch for pieces of several tokens."""
+        longer = [part for part in parts if len(part[0].tokens) > 1]
         alone = np.delete(np.arange(len(ids)), [i for _, rows in longer for i in range(rows.start, rows.stop)])
         shape = self.config.n_head, self.config.head_dim
 
         def attend(layer, qkv):
             found, y = kernels.array(qkv), torch.zeros(len(qkv), shape[0] * shape[1])
             cache = self.k[layer], self.v[layer]
-            kernels.store(found[:len(ids)], ids, self.arrays[0][layer], slots, at, self.angles, *cache,
+            kernels.store(found, ids, self.arrays[0][layer], slots, at, self.angles, *cache,
                       self.cache.offset)
             kernels.attend(alone, found, slots, at, *cache, self.scale, kernels.array(y))
             for piece, rows in longer:
                 y[rows] = self._read(layer, piece, qkv[rows, :y.size(1)].view(-1, *shape))
             return y
         return attend
-
-    def _step(self, x, ids, slots, at):
-        room = [np.zeros((len(self.layers), len(x), len(w)), np.float32) for w in self.arrays[1][1:4:2]]
-        found, y = kernels.array(x), np.empty(x.shape, np.float32)
-        kernels.step(found, y, *room, ids, slots, at, *self.lists, self.angles, self.k, self.v, self.cache.offset,
-                     self.scale)
-        return unit(x, self.root)
 
     def _prompts(self, parts, idx, slots, at):
         def attend(layer, qkv):
@@ -200,7 +195,7 @@ class Fast:
             q = self._store(layer, qkv, idx, slots, at)
             keys, values = self.cache.k[layer, :, :seen], self.cache.v[layer, :, :seen]
             return self._sdpa(q[:, None], keys, values, mask[:, None, None])
-        return self._layers(unit(F.embedding(idx, self.model.wte.weight).float(), self.root), attend)
+        return self._layers(F.embedding(idx, self.model.wte.weight).float(), attend)
 
     def _store(self, layer, qkv, idx, slots, at):
         """Keep keys and values of qkv (n, (n_q + 2 n_kv) * D), a row for position at[i] of slots[i]; its queries."""
@@ -231,23 +226,13 @@ class Fast:
 
     def logits(self, hidden):
         """hidden (n, C) -> float32 (n, vocab_size)."""
-        if self.exact:
-            logits = torch.cat([self.head(F.pad(x, (0, 0, 0, TILE - len(x))))[:len(x)] for x in hidden.split(TILE)])
-        elif self.graphs or len(hidden) > FEW:
+        if self.graphs or len(hidden) > FEW and not self.exact:
             logits = self.head(hidden)
         else:
             logits = torch.zeros(len(hidden), self.config.vocab_size)
             head, scale = (part[0] for part in self.arrays[1:])
-            kernels.product(head, scale, kernels.array(hidden), kernels.array(logits))
+            kernels.product(head, scale, kernels.array(hidden), kernels.array(logits), self.exact)
         return (logits.float() / self.config.softcap).tanh_().mul_(self.config.softcap)
-
-
-def tiles(pieces):
-    """The pieces in groups of at most TILE tokens."""
-    rows = [(piece.slot, piece.start + i, token) for piece in pieces for i, token in enumerate(piece.tokens)]
-    for first in range(0, len(rows), TILE):
-        parts = [list(part) for _, part in groupby(rows[first:first + TILE], key=lambda row: row[0])]
-        yield [Piece(*part[0][:2], [token for *_, token in part]) for part in parts]
 
 
 def by_length(pieces):
@@ -262,29 +247,7 @@ def unit(x, scale):
     return x / (torch.linalg.vector_norm(x, 2, -1, True) / scale).clamp_(min=1e-30)
 
 
-def eight_bits(weight):
-    """weight (R, C) in int8, one scale a row (LLM.int8(), arXiv 2208.07339, without outliers)."""
-    scale = weight.float().abs().amax(1).clamp(min=1e-12).double() / 127
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch deprecates the only constructor for its kernel
-        return torch.quantize_per_channel(weight.float(), scale, torch.zeros_like(scale).long(), 0, torch.qint8)
-
-
-def pack_int8(weight, relu=False):
-    """`pack_plain` in 8 bits, x too, one scale a row of it."""
-    if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
-        raise UsageError("int8 weights are for x86 CPUs.")
-    packed = torch.ops.quantized.linear_prepack(eight_bits(weight), None)
-    product = getattr(torch.ops.quantized, f"linear_with_input_q_dq_qweight_dq_{'relu_' * relu}output_fp32").default
-
-    def linear(x, residual=None):
-        largest = x.abs().amax(-1, True).clamp_(min=1e-12)
-        y = product(x / largest, 1 / 127, 128, packed)
-        return y.mul_(largest) if residual is None else torch.addcmul(residual, y, largest)
-    return linear
-
-
-def pack_plain(weight, relu=False):
+def pack(weight, relu=False):
     """f(x, residual=None): x @ weight.T, cut at 0 if `relu`, plus residual; x and residual in float32.
 
     In oneDNN's layout, where torch has it (not on a Mac), 1 to 32 rows take half of F.linear's time.

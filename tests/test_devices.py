@@ -1,5 +1,4 @@
 """Other devices than this one: what Apple's and Intel's GPUs lack is not asked of them."""
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nanochat import finetune, runner, runtime, sampling, train
-from nanochat.common import UsageError
 from nanochat.dataloader import Batch
 from nanochat.engine import Engine
 from nanochat.runtime import Runtime
@@ -83,14 +81,8 @@ def test_a_torch_without_onednn(monkeypatch):
                            for i, shape in enumerate([(24, 16), (3, 16), (3, 24)]))
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
-    torch.testing.assert_close(runner.pack_plain(weight)(x, residual), residual + x @ weight.T)
-    torch.testing.assert_close(runner.pack_plain(weight, relu=True)(x), (x @ weight.T).relu())
-
-
-def test_int8_needs_its_library(monkeypatch):
-    monkeypatch.setattr(torch.backends, "quantized", SimpleNamespace(supported_engines=["qnnpack"]))
-    with pytest.raises(UsageError, match="x86"):
-        runner.pack_int8(torch.randn(8, 8))
+    torch.testing.assert_close(runner.pack(weight)(x, residual), residual + x @ weight.T)
+    torch.testing.assert_close(runner.pack(weight, relu=True)(x), (x @ weight.T).relu())
 
 
 def test_the_accelerator_that_torch_finds_is_taken(monkeypatch):
