@@ -4,7 +4,6 @@ Runs a GPT over pieces of many conversations at once and keeps their keys and va
 Measured to be fast: one matrix for query, key and value. On a CPU steps of few tokens, and the attention of all single
 ones, are for `kernels`, other products for oneDNN's layout; on a GPU single tokens are a captured graph.
 """
-from itertools import groupby
 from typing import NamedTuple
 from weakref import WeakMethod
 
@@ -132,9 +131,10 @@ class Fast:
         if not self.graphs:
             return self._forward(pieces)
         last = {}
-        for group in by_length(pieces):
-            run = self._forward if len(group[0].tokens) > 1 else self.graphs
-            last |= zip((piece.slot for piece in group), run(group))
+        for run, group in ((self.graphs, [piece for piece in pieces if len(piece.tokens) == 1]),
+                           (self._forward, [piece for piece in pieces if len(piece.tokens) > 1])):
+            if group:
+                last |= zip((piece.slot for piece in group), run(group))
         return torch.stack([last[piece.slot] for piece in pieces])
 
     def _forward(self, pieces):
@@ -235,13 +235,6 @@ class Fast:
         return (logits.float() / self.config.softcap).tanh_().mul_(self.config.softcap)
 
 
-def by_length(pieces):
-    """Those of one token, and the others, each if there are any."""
-    def longer(piece):
-        return len(piece.tokens) > 1
-    return [list(group) for _, group in groupby(sorted(pieces, key=longer), longer)]
-
-
 def unit(x, scale):
     """RMSNorm in half the time of F.rms_norm on a CPU."""
     return x / (torch.linalg.vector_norm(x, 2, -1, True) / scale).clamp_(min=1e-30)
@@ -256,11 +249,9 @@ def pack(weight, relu=False):
     dtype, packed = weight.dtype, on_cpu and torch.backends.mkldnn.is_available()
     if packed:
         weight = ops._reorder_linear_weight(weight.contiguous(), 1)
-        plain, added = ops._linear_pointwise.default, ops._linear_pointwise.binary
+        plain = ops._linear_pointwise.default
 
     def linear(x, residual=None):
-        if packed and dtype == torch.float32 and residual is not None:
-            return added(x, residual, weight, None, "add")
         if packed:
             y = plain(x.to(dtype), weight, None, "relu" if relu else "none", [], "")
         else:
