@@ -1,9 +1,8 @@
 """
-Runs a task with a chat model: the model's replies, their verdicts, and a score that says how far it can be trusted.
+Runs a task with a chat model: the model's replies, their verdicts, and a score with its interval.
 
-Generative tasks are answered by the engine (tools included) and graded by the task; categorical ones take the likeliest
-letter. Every graded item is kept. Results depend on batch size and number of ranks only by the rounding of differently
-shaped matrix products.
+The engine (tools included) answers generative tasks; categorical ones take the likeliest letter. Results depend on
+batch size and number of ranks only by the rounding of differently shaped matrix products.
 """
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -43,8 +42,6 @@ class Score:
 
 @dataclass
 class Options:
-    """How to run a task."""
-
     max_problems: int = option(0, "questions a task, a fixed random sample; 0 for all")
     batch_size: int = option(64, "replies generated together; lower it when memory runs out")
     temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
@@ -55,14 +52,13 @@ class Options:
 
 
 def run_task(task, model, tokenizer, rt, options=Options()):
-    """(Score, records of the questions as `_record` has them), the same on every rank, all of which must call."""
+    """(Score, a `_record` of each question), the same on every rank, all of which must call."""
     grade = _grade_letters if task.kind == "categorical" else _grade_replies
 
     def graded(numbers):
         progress = Progress(len(numbers) * (options.num_samples if task.kind == "generative" else 1), task.name)
-        records = grade(task, model, tokenizer, numbers, options, progress)
+        yield from grade(task, model, tokenizer, numbers, options, progress)
         progress.close()
-        return records
     records = share_out(rt, subset(len(task), options.max_problems, mix_seed("chat_eval", task.name)), graded)
     return Score(task.name, len(records), sum(r["score"] for r in records), task.chance), records
 
@@ -95,7 +91,13 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
     sampling = Sampling(new, options.temperature)
     samples = [Sequence(tokenizer, ids, sampling, index=mix_seed(task.name, number, k))  # ranks do not matter to it
                for number, (ids, _) in zip(numbers, prompts) for k in range(each)]
-    _generate(Engine(model, tokenizer), samples, options.batch_size, progress)
+    if samples:
+        longest = max(len(ids) for ids, _ in prompts) + new
+        batcher = Engine(model, tokenizer).batcher(min(options.batch_size, len(samples)), min(room, longest))
+        for sample in samples:
+            batcher.add(sample)
+        while not batcher.idle:
+            progress.update(sum(s.finish_reason is not None for s in batcher.step()))
     replies = [parse_reply(tokenizer, s.ids) for s in samples]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a program that waits for its core runs out of time
         verdicts = list(pool.map(task.evaluate, [c for c in conversations for _ in range(each)], replies))
@@ -104,33 +106,19 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
             for number, conversation, (_, cut), part in zip(numbers, conversations, prompts, parts)]
 
 
-def _generate(engine, sequences, batch_size, progress):
-    if not sequences:
-        return
-    longest = max(len(s.prompt) + s.sampling.max_new_tokens for s in sequences)
-    batcher = engine.batcher(min(batch_size, len(sequences)), min(engine.max_len, longest))
-    for sequence in sequences:
-        batcher.add(sequence)
-    while not batcher.idle:
-        progress.update(sum(s.finish_reason is not None for s in batcher.step()))
-
-
 # ---- categorical
 def _grade_letters(task, model, tokenizer, numbers, options, progress):
     conversations = [task[i] for i in numbers]
     prompts = [_prompt(tokenizer, conversation, model.config.sequence_len) for conversation in conversations]
     letters = [letter_ids(tokenizer, conversation["letters"]) for conversation in conversations]
-    records = []
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][0]))
     for batch in batches(longest_first, lambda batch: len(prompts[batch[0]][0]) * len(batch), options.batch_tokens):
-        logits = last_logits(model, [prompts[i][0] + letters[i][0] for i in batch])
-        for i, row in zip(batch, logits):
+        for i, row in zip(batch, last_logits(model, [prompts[i][0] + letters[i][0] for i in batch])):
             letter = conversations[i]["letters"][int(row[letters[i][1]].argmax())]
             parts = [{"type": "text", "text": letter}]
             right = task.evaluate(conversations[i], parts)
-            records.append(_record(task, numbers[i], conversations[i], prompts[i][1], [parts], [right]))
+            yield _record(task, numbers[i], conversations[i], prompts[i][1], [parts], [right])
         progress.update(len(batch))
-    return records
 
 
 @torch.inference_mode()
@@ -141,7 +129,7 @@ def last_logits(model, prompts):
 
 
 def letter_ids(tokenizer, letters):
-    """(ids that precede the letter in a reply, the id of each letter): a toy vocabulary has no token " A"."""
+    """(ids before the letter in a reply, the id of each letter): a toy vocabulary has no token " A"."""
     ids = [encode_text(tokenizer, letter) for letter in letters]
     if all(len(i) == 1 for i in ids):
         return [], [i[0] for i in ids]
@@ -154,9 +142,9 @@ def items_path(stage, name):
 
 
 def save_items(stage, name, records, tag=None):
-    """Keep every graded item of a task for the eye, one JSON a line, with a tag as stage@tag; rank 0 only."""
-    path = items_path(f"{stage}@{tag}" if tag else stage, name)
-    atomic_write(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    """Keep a task's graded items, one JSON a line, with a tag as stage@tag; rank 0 only."""
+    atomic_write(items_path(f"{stage}@{tag}" if tag else stage, name),
+                 "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
 def load_items(stage, name):
@@ -168,7 +156,7 @@ def load_items(stage, name):
 def paired(before, after):
     """(n, mean, mean, half of the 95 % interval of their difference) of two models' scores on the same questions.
 
-    Paired, which leaves the questions' own spread out (arXiv 2411.00640).
+    Pairing leaves the questions' own spread out (arXiv 2411.00640).
     """
     asked = [[(r["index"], r["prompt"], r["reference"]) for r in records] for records in (before, after)]
     if asked[0] != asked[1] or not before:
@@ -180,7 +168,6 @@ def paired(before, after):
 
 
 def compare(stages, names=()):
-    """Two stages' scores and their paired differences, as text."""
     kept = [{path.stem.removeprefix(f"{s}_") for path in items_path(s, "").parent.glob(f"{s}_*.jsonl")} for s in stages]
     names = names or sorted(set.intersection(*kept))
     if len(stages) != 2 or not names:
@@ -194,7 +181,6 @@ def compare(stages, names=()):
 
 
 def item_text(record):
-    """A graded item as text."""
     lines = [f"--- {record['task']} {record['index']}"]
     said = [*record["prompt"], {"role": "reference", "content": record["reference"]}]
     said += [{"role": "right" if right else "wrong", "content": reply}

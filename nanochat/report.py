@@ -7,7 +7,6 @@ The report card: report/results/*.json and logs/*.jsonl in, report.md with curve
 A dash's footnote says why a number was not measured. Errors are 95 % intervals: Wilson's for one score, Newcombe's for
 the difference of two (1998, method 10), which holds near 0 and 100 % too.
 """
-import datetime
 import itertools
 import math
 import re
@@ -16,6 +15,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from nanochat import kindergarten
@@ -25,7 +25,7 @@ from nanochat.common import (DataError, MissingArtifact, UsageError, atomic_writ
 from nanochat.inventory import code_size, dependencies, hardware
 from nanochat.markdown import Footnotes, duration, human, inline, percent, table, wall_clock
 from nanochat.plots import draw, load_log
-from nanochat.tasks import PREFIX, TASKS
+from nanochat.tasks import PREFIX, TASKS, in_group
 
 PICTURES = "report_files"  # beside report.md and its copy, so that the links hold in both
 PHASES = ("base", "mid", "sft", "rl")
@@ -34,13 +34,13 @@ STAGES = {"tok_train": "Tokenizer training", "tok_eval": "Tokenizer evaluation",
           "mid_train": "Midtraining", "chat_eval_mid": "Chat evaluation, mid", "chat_sft": "Supervised finetuning",
           "chat_eval_sft": "Chat evaluation, SFT", "chat_rl": "Reinforcement learning",
           "chat_eval_rl": "Chat evaluation, RL"}
-BENCHMARKS = sorted(name for name, row in TASKS.items() if row.group == "core")
-SKILLS = [name for name, row in TASKS.items() if row.group == "kindergarten"]
+BENCHMARKS = sorted(in_group("core"))
+SKILLS = in_group("kindergarten")
 
 
 # ---- sources
 def load_results():
-    """{name: result} of every result file. Raises DataError for one that cannot be used, MissingArtifact for none."""
+    """{name: result} of every file. Raises DataError for one that cannot be used, MissingArtifact for none."""
     folder, results = base_dir() / "report" / "results", {}
     for path in sorted(folder.glob("*.json")):
         results[path.stem] = result = read_json(path)
@@ -64,7 +64,7 @@ def since_reset(results):
     """Seconds from reset to the last result; None without a reset."""
     path = base_dir() / "report" / "start.json"
     if path.exists():
-        ends = [datetime.datetime.strptime(r["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp() for r in results.values()]
+        ends = [datetime.strptime(r["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp() for r in results.values()]
         return max(ends) - read_json(path)["start"]
 
 
@@ -73,7 +73,7 @@ NOT_RUN = {"metrics": {}, "notes": []}
 
 
 def scores(results, phase):
-    """{task: its record} of the chat evaluation after `phase`; {} when there was none."""
+    """{task: its record} of the chat evaluation after `phase`."""
     return results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"].get("tasks") or {}
 
 
@@ -94,17 +94,15 @@ def why_missing(results, phase, task):
     return dict(skipped(results[name])).get(task, f"Not asked for: `{command} -a TASK`.")
 
 
-def _centered(metrics, name, notes, reason):
-    """CORE or ChatCORE with its error, or a dash."""
-    value = metrics.get(name)
-    return notes.dash(reason) if value is None else percent(value, metrics.get(f"{name}_ci95"), 1, 4)
+def _centered(result, name, notes, reason):
+    value, interval = map(result["metrics"].get, (name, f"{name}_ci95"))
+    return notes.dash(reason) if value is None else percent(value, interval, 1, 4)
 
 
 def _core_row(results, notes):
     result = results.get("base_eval", {"metrics": {}, "notes": ["skipped: Not run: `python -m scripts.base_eval`."]})
-    metrics, tasks = result["metrics"], result["metrics"].get("tasks")
-    reason = dict(skipped(result)).get("", "Not measured.")
-    return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", _centered(metrics, "core", notes, reason),
+    tasks, reason = result["metrics"].get("tasks"), dict(skipped(result)).get("", "Not measured.")
+    return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", _centered(result, "core", notes, reason),
             *[notes.dash("CORE measures the base model only.")] * 3]
 
 
@@ -116,7 +114,7 @@ def _sizes(counts):
 
 def _chatcore_row(results, notes):
     tasks = _sizes(sum(task["group"] == "core" for task in scores(results, phase).values()) for phase in PHASES)
-    cells = [_centered(results.get(f"chat_eval_{phase}", NOT_RUN)["metrics"], "chatcore", notes,
+    cells = [_centered(results.get(f"chat_eval_{phase}", NOT_RUN), "chatcore", notes,
                        "The mean of the benchmarks above, which are missing.") for phase in PHASES]
     return ["ChatCORE", "", f"{tasks} tasks" if tasks else "", "0", *cells]
 
@@ -130,7 +128,7 @@ def _task_row(results, task, split, notes):
 
 
 def skill_means(results):
-    """The mean over the skills after each phase; "" where one was not measured."""
+    """The skills' mean after each phase; "" where one was not measured."""
     records = [[scores(results, phase).get(task) for task in SKILLS] for phase in PHASES]
     return [percent(sum(r["score"] for r in all_of) / len(SKILLS)) if all(all_of) else "" for all_of in records]
 
@@ -155,8 +153,7 @@ def summary(results):
 # ---- stages
 def _command(name, config):
     script = name.removesuffix("_control").replace("chat_eval_", "chat_eval -i ")
-    hidden = {"stage"} if name.startswith("chat_eval_") else set()
-    flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "") and k not in hidden]
+    flags = [f"--{k}={v}" for k, v in config.items() if v not in (None, "") and k != "stage"]  # which is -i
     return " ".join(["python -m scripts." + script, *map(shlex.quote, flags)])
 
 
@@ -165,7 +162,7 @@ def _model_words(m):
             f"context {m['sequence_len']:,}, vocabulary {m['vocab_size']:,}")
 
 
-# metric -> (label, how it is written). What is not listed is shown under its own name.
+# metric -> (label, how it is written); others are shown under their own names
 NATS, BITS, FLOP = "{:.4f} nats a token".format, "{:.4f} bits a byte".format, "{:.2e} FLOP".format
 LABELS = {
     "model": ("model", _model_words), "params": ("parameters", "{:,}".format),
@@ -183,14 +180,12 @@ NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}  # mean little where 
 
 
 def metric_rows(name, metrics):
-    """[(label, value)] of the plain numbers among the metrics of stage `name`."""
+    """(label, value) of the plain numbers among a stage's metrics."""
     hidden = {"log", "chatcore", *(AS_BEFORE if name != "base_train" else ()), *(NOT_RL if name == "chat_rl" else ())}
-    rows = []
     for key in sorted(metrics.keys() - hidden, key=[*LABELS, *metrics].index):
-        label, write = LABELS.get(key, (key.replace("_", " "), human))
         if key == "model" or not isinstance(metrics[key], (dict, list, type(None))):
-            rows.append((label, write(metrics[key])))
-    return rows
+            label, write = LABELS.get(key, (key.replace("_", " "), human))
+            yield label, write(metrics[key])
 
 
 def _tokenizer_table(rows):
@@ -214,11 +209,6 @@ def _core_table(metrics):
     return table("task|n|accuracy, %|centered|chance|GPT-2|medium|large|XL".split("|"), rows)
 
 
-def _chat_section(metrics):
-    sizes = [task["n"] for task in (metrics.get("tasks") or {}).values()]
-    return [f"{len(sizes)} tasks, {sum(sizes):,} questions; the scores are in the summary.", ""]
-
-
 def difference(before, after):
     """(change, low, high): Newcombe's 95 % interval of after - before, from the scores and their Wilson intervals."""
     (p, (pl, pu)), (q, (ql, qu)) = (before["score"], before["ci95"]), (after["score"], after["ci95"])
@@ -227,7 +217,6 @@ def difference(before, after):
 
 
 def rl_change(results):
-    """What RL did to its own task and to the others, against SFT."""
     before, after = scores(results, "sft"), scores(results, "rl")
     trained = str(results["chat_rl"]["metrics"].get("task", "")).split("|")
     both = sorted((task for task in after if task in before), key=lambda task: task not in trained)
@@ -247,16 +236,16 @@ def rl_change(results):
 
 
 def section(name, results, pictures):
-    result, metrics = results[name], results[name]["metrics"]
-    label = STAGES.get(name, name)
+    result, metrics, label = results[name], results[name]["metrics"], STAGES.get(name, name)
     lines = [f"### {label}", ""]
-    if rows := metric_rows(name, metrics):
+    if rows := list(metric_rows(name, metrics)):
         lines += table(["", ""], rows, left=2)
     lines += _tokenizer_table(metrics["rows"]) if metrics.get("rows") else []
     for sample in metrics.get("samples") or ():
         lines += [f"> **{inline(sample['prompt'])}** {inline(sample['text'])}", ""]
     if name.startswith("chat_eval_"):
-        lines += _chat_section(metrics)
+        sizes = [task["n"] for task in (metrics.get("tasks") or {}).values()]
+        lines += [f"{len(sizes)} tasks, {sum(sizes):,} questions; the scores are in the summary.", ""]
     elif metrics.get("tasks"):
         lines += _core_table(metrics)
     lines += rl_change(results) if name == "chat_rl" else []
@@ -283,8 +272,8 @@ def _headline(results, stages_s):
 def _where(results):
     versions = {name: version for r in results.values() for name, version in r["versions"].items()}
     devices = sorted({str(r["device"]) for r in results.values()} - {"cpu"})
-    commits = sorted({r["commit"] for r in results.values()})
-    return table(["", ""], [("date", time.strftime("%Y-%m-%d %H:%M")), ("commit", ", ".join(commits)),
+    return table(["", ""], [("date", time.strftime("%Y-%m-%d %H:%M")),
+                            ("commit", ", ".join(sorted({r["commit"] for r in results.values()}))),
                             ("machine", hardware()), ("computed on", "; ".join(devices) or "CPU"),
                             ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())))], left=2)
 
@@ -292,7 +281,7 @@ def _where(results):
 def _code():
     (_, *ours), (_, *aside) = sizes = code_size()
     sizes.append(("all", *map(sum, zip(ours, aside))))
-    rows = [[what, *(f"{n:,}" for n in (files, lines, chars, chars // 4))] for what, files, lines, chars in sizes]
+    rows = [[what, *(f"{n:,}" for n in (*counts, counts[-1] // 4))] for what, *counts in sizes]
     names = dependencies()
     return ["## The code", "", *table(["", "files", "lines", "characters", "tokens (characters / 4)"], rows),
             f"{len(names)} direct dependencies: {', '.join(names)}.", ""]
@@ -303,7 +292,7 @@ def _skipped(results):
     for name, result in results.items():
         for task, reason in skipped(result):
             tasks, stages = reasons.setdefault(reason, ({}, {}))
-            tasks[task and title(task)] = stages[STAGES.get(name, name)] = None
+            tasks[title(task)] = stages[STAGES.get(name, name)] = None
     told = [f"- {'; '.join(stages)}: {', '.join(tasks)}{': ' if any(tasks) else ''}{reason}"
             for reason, (tasks, stages) in reasons.items()]
     told += [f"- {label}: the stage was not run." for name, label in STAGES.items() if name not in results]
@@ -330,7 +319,7 @@ def reset():
     log.info(f"report: earlier results removed, the clock is running ({folder})")
 
 
-def generate(out="."):
+def generate(out):
     results, folder = load_results(), base_dir() / "report"
     pictures = draw_all(results, folder / PICTURES)
     path = folder / "report.md"

@@ -22,7 +22,7 @@ from nanochat.checkpoint import ModelFlags, find, load_model
 from nanochat.cli import at_least, option, parse
 from nanochat.common import DataError, Progress, atomic_dir, base_dir, log, run, save_result, setup_logging
 from nanochat.dataset import DATASETS, iter_texts, shards
-from nanochat.tasks import TASKS, training_conversations
+from nanochat.tasks import TASKS, in_group, training_conversations
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 
@@ -44,7 +44,7 @@ def bundle_dir():
 
 
 def download():
-    """Fetch and unpack the bundle; it appears under its name only when whole."""
+    """The bundle appears under its name only when whole."""
     log.info(f"fetching {URL}")
     try:
         with tempfile.TemporaryFile() as archive:
@@ -76,11 +76,11 @@ def evaluate(config, rt):
         log.info(f"{task.label:<34} {found['accuracy']:6.1%} ({low:.1%} to {high:.1%}) of {found['n']:,} | chance "
                  f"{task.chance:.1%} | centred {found['centered']:+.4f} | GPT-2 {gpt2.get(task.label, '')}")
     progress.close()
-    core, (low, high) = core_eval.mean_centered(list(results.values()))
+    core, (low, high) = core_eval.mean_centered(results.values())
     log.info(f"CORE {core:.4f} ({low:.4f} to {high:.4f}) | GPT-2 {gpt2['CORE']}")
-    above = [label for label, found in results.items() if found["ci95"][0] > found["chance"]]
+    above = ", ".join(label for label, found in results.items() if found["ci95"][0] > found["chance"])
     notes = ["a control: each answer stood behind another question"] if config.control else []
-    notes.append(f"above chance beyond the interval: {', '.join(above) or 'no task'}")
+    notes.append(f"above chance beyond the interval: {above or 'no task'}")
     if cut := ", ".join(f"{label} {found['cut']}" for label, found in results.items() if found["cut"]):
         notes.append(f"prompts too long for the model, cut on the left: {cut}")
     if config.max_per_task:
@@ -95,17 +95,16 @@ def words_of(conversation):
 
 
 def count_overlap(sources):
-    """({test: [questions found in the texts, questions looked for]}, note) for the tests that are here."""
-    tests, texts = {}, []
+    """({test: [questions found, questions in all]}, note) for the tests that are here."""
+    tests = {}
     for task in core_eval.load_bundle(bundle_dir()) if bundle_dir().exists() else []:
         tests[task.label] = [" ".join(core_eval.options(task, example)[example.get("gold", 0)])
                              for example in core_eval.read_examples(task.path)]
-    for name, row in TASKS.items():
-        if row.group == "core" and row.source and row.is_local():
-            tests[f"chat {name}"] = map(words_of, row.make("test"))
-    for name in sources.split("|"):
-        in_shards = name in DATASETS or "/" in name
-        texts.append(iter_texts(shards(name, "train")) if in_shards else map(words_of, training_conversations(name)))
+    for name in in_group("core"):
+        if TASKS[name].source and TASKS[name].is_local():
+            tests[f"chat {name}"] = map(words_of, TASKS[name].make("test"))
+    texts = [iter_texts(shards(name, "train")) if name in DATASETS or "/" in name
+             else map(words_of, training_conversations(name)) for name in sources.split("|")]
     found = overlap.overlap(itertools.chain(*texts), tests)
     told = ", ".join(f"{name} {hits:,} of {n:,}" for name, (hits, n) in found.items() if hits)
     return found, f"test questions with {overlap.N} words in a row that stand in {sources}: {told or 'none'}"

@@ -15,7 +15,7 @@ from nanochat.checkpoint import ModelFlags, load_model
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, base_dir, log, run, save_result, setup_logging
 from nanochat.core_eval import mean_centered
-from nanochat.tasks import TASKS, TaskUnavailable, lookup
+from nanochat.tasks import TASKS, TaskUnavailable, in_group, lookup
 
 
 @dataclass
@@ -46,38 +46,32 @@ def choose(config, meta):
     """(names of the tasks to run, notes on the others)."""
     if config.names():
         return config.names(), []
-    core = [name for name, row in TASKS.items() if row.group == "core"]
+    core = in_group("core")
     if meta["dataset"] != "kindergarten":
         return core, []
     here = [name for name in core if TASKS[name].source and TASKS[name].is_local()]
     notes = [f"skipped: {name}: not part of the kindergarten{', its data are not here' if TASKS[name].source else ''}; "
              f"-a {name} runs it" for name in core if name not in here]
-    return [name for name, row in TASKS.items() if row.group == "kindergarten"] + here, notes
+    return in_group("kindergarten") + here, notes
 
 
 def make_task(name, rt, hub_fails=False, unsafe=False):
     """(task, "") or (None, why not). Rank 0 fetches the data, once."""
-    task, why = None, ""
-    if rt.rank == 0 and hub_fails and not TASKS[name].is_local():
+    task, why, row = None, "", TASKS[name]
+    if rt.rank == 0 and hub_fails and not row.is_local():
         why = f"its data are not here and an earlier fetch failed; -a {name} tries this one alone"
     elif rt.rank == 0:
         try:
-            task = TASKS[name].make("test")
+            task = row.make("test")
         except TaskUnavailable as e:
             why = str(e)
     if task and task.runs_code and not unsafe and (level := sandbox.run("pass", unsafe=True).level) not in sandbox.SAFE:
         why = f"the sandbox only reaches {level!r} here; --unsafe runs the model's code all the same"
     if why := runtime.broadcast_object(rt, why):
         return None, why
-    task = task or TASKS[name].make("test")
+    task = task or row.make("test")
     task.unsafe = unsafe
     return task, ""
-
-
-def metrics_of(score):
-    row = TASKS[score.name]
-    return {"score": score.score, "n": score.n, "chance": score.chance, "centered": score.centered,
-            "ci95": list(score.ci95), "kind": row.kind, "group": row.group, "title": row.title}
 
 
 def table(scores):
@@ -119,7 +113,8 @@ def main(argv=None):
         if rt.rank == 0:
             chat_eval.save_items(config.stage, name, records, config.tag)
     if rt.rank == 0:
-        tasks = {score.name: metrics_of(score) for score in scores}
+        tasks = {s.name: {"score": s.score, "n": s.n, "chance": s.chance, "centered": s.centered, "ci95": list(s.ci95),
+                          **{key: getattr(TASKS[s.name], key) for key in ("kind", "group", "title")}} for s in scores}
         core = {name: found for name, found in tasks.items() if found["group"] == "core"}
         chatcore, interval = mean_centered(core.values()) if core else (None, None)
         metrics = {"tasks": tasks, "chatcore": chatcore, "chatcore_ci95": interval, "chatcore_tasks": list(core)}

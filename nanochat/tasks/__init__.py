@@ -24,8 +24,6 @@ from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
 
 @dataclass(frozen=True)
 class Row:
-    """How to make a task and what the report must know of it."""
-
     make: Callable[[str], Task]  # split -> Task; raises TaskUnavailable
     kind: str  # these as in Task
     chance: float
@@ -46,15 +44,18 @@ TASKS |= {PREFIX + name: Row(lambda split, name=name: Kindergarten(name, split),
                              "kindergarten", skill.title) for name, skill in world.SKILLS.items()}
 
 
+def in_group(group):
+    return [name for name, row in TASKS.items() if row.group == group]
+
+
 def lookup(name) -> Row:
-    """The row of a task, or UsageError."""
     if name not in TASKS:
         raise UsageError(f"no task is called {name!r}. There are: {', '.join(TASKS)}.")
     return TASKS[name]
 
 
 def factors(names):
-    """(name, times) of each of `names`: "gsm8k*2" means twice."""
+    """(name, times) of each: "gsm8k*2" means twice."""
     for whole in names:
         name, star, times = whole.partition("*")
         if star and not (times.isdecimal() and int(times)):
@@ -63,10 +64,7 @@ def factors(names):
 
 
 def training_conversations(*names):
-    """The training conversations of the named tasks, a sequence read as it is indexed.
-
-    A name is a row of TASKS or a .jsonl file; "gsm8k*2" takes it twice. Kindergarten skills are tests: refused.
-    """
+    """The training conversations of tasks and .jsonl files, a sequence read as it is indexed."""
     from torch.utils.data import ConcatDataset  # here, since the report reads TASKS without torch
     parts = []
     for name, times in factors(names):

@@ -23,8 +23,8 @@ class TaskUnavailable(DataError):
 class Task:
     """Subclasses give n, `conversation` and, where the reference is not simply the text to match, a grader.
 
-    "generative" tasks are answered in free text; "categorical" ones by one of the letters that the conversation lists
-    under "letters", chosen by comparing the letters' logits; "conversations" are for training only.
+    "generative" tasks are answered in free text; "categorical" ones by that of the conversation's "letters" which has
+    the highest logit; "conversations" are for training only.
     """
 
     name = ""
@@ -57,7 +57,7 @@ class Task:
 
 
 def exchange(question, answer, **more):
-    """A conversation of one question and one answer (text or parts), with extra keys."""
+    """One question and one answer (text or parts), with extra keys."""
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **more}
 
 
@@ -69,7 +69,7 @@ def multiple_choice(question, choices, gold):
 
 
 class HubTask(Task):
-    """Conversations made of the rows of a hub data set; subclasses give source, columns and `read`."""
+    """Conversations made of a hub data set's rows; subclasses give source, columns and `read`."""
 
     columns = None
 
@@ -82,7 +82,7 @@ class HubTask(Task):
 
 
 class HubTable:
-    """Rows of one split: the files <folder>/<split>-00000-of-00004.parquet and so on."""
+    """Rows of one split, the files <folder>/<split>-00000-of-00004.parquet ..."""
 
     def __init__(self, repo, folder, split, columns=None):
         paths = local_files(repo, folder, split) or _download(repo, folder, split)
@@ -101,13 +101,12 @@ class HubTable:
 
 def _split_files(names, split):
     """Those of `names` that belong to `split`, sorted; [] unless all N of them are there."""
-    found = [(re.fullmatch(rf"{split}-\d+-of-(\d+)\.parquet", name.split("/")[-1]), name) for name in names]
-    found = [(int(match[1]), name) for match, name in found if match]
-    return sorted(name for _, name in found) if found and len(found) == found[0][0] else []
+    found = [m for name in names if (m := re.fullmatch(rf"(?:.*/)?{split}-\d+-of-(\d+)\.parquet", name))]
+    return sorted(m[0] for m in found) if found and len(found) == int(found[0][1]) else []
 
 
 def local_files(repo, folder, split):
-    """The split's files if all of them are on this machine, else []."""
+    """The split's files if all are on this machine, else []."""
     home = base_dir() / "tasks" / repo / folder
     return [home / name for name in _split_files([path.name for path in home.glob("*.parquet")], split)]
 

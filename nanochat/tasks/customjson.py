@@ -1,8 +1,7 @@
 """
-Your own conversations: a file with one JSON conversation a line.
+Your own conversations, a file with one JSON a line.
 
-A line is {"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document to be read again. A bad
-line is named when the file is opened.
+{"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document. Opening it names a bad line.
 """
 import json
 from pathlib import Path

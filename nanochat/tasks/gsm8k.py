@@ -2,8 +2,7 @@
 GSM8K: grade-school word problems whose solutions call a calculator.
 
 Cobbe et al. 2021 (arXiv 2110.14168), openai/gsm8k, configuration "main": 7,473 train, 1,319 test. The solutions mark
-each calculation as <<expression=result>>, made a call of the tool, and end in "#### number". A reply is right when the
-number after its last #### is exactly the reference's.
+each calculation as <<expression=result>>, made a call of the tool, and end in "#### number", the last of which counts.
 """
 import itertools
 import re

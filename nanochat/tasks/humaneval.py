@@ -2,8 +2,8 @@
 HumanEval: 164 Python functions to be written from their docstring; the reply's code is run against hidden tests.
 
 Chen et al. 2021 (arXiv 2107.03374), openai/openai_humaneval; evaluation only. The code runs in nanochat.sandbox.
-Changed from the paper: the function is asked for in a chat message, so the reply may hold a whole program in a code
-block; pass@1 at temperature 0 unless the runner is told to sample.
+Changed from the paper: asked in a chat message, so the reply may hold a whole program in a code block; by default
+pass@1 at temperature 0.
 """
 import re
 
@@ -16,8 +16,7 @@ BLOCK = re.compile(r"```\w*[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 
 def program(prompt, entry_point, reply):
     """The reply's code as a program: its first code block or all of it, behind what the prompt already gives."""
-    block = BLOCK.search(reply)
-    code = block[1] if block else reply
+    code = block[1] if (block := BLOCK.search(reply)) else reply
     definition = re.compile(rf"^def {re.escape(entry_point)}\b", re.MULTILINE)
     if definition.search(code):  # imports and helper functions of the prompt first, then the reply's own definition
         return f"{prompt[:[m.start() for m in definition.finditer(prompt)][-1]]}\n{code}\n"

@@ -1,8 +1,7 @@
 """
-SpellingBee: how often a letter stands in a word, spelled out first and then counted by the tool; and plain spelling.
+SpellingBee: how often a letter stands in a word (of words.txt), and plain spelling.
 
-The words are embedded (words.txt: common English ones). A tokenizer hides the letters from the model: writing them one
-by one makes them tokens; counting is left to the tool.
+A tokenizer hides the letters from the model: writing them one by one makes them tokens; counting is left to the tool.
 """
 import random
 import re
@@ -35,8 +34,8 @@ class SpellingBee(Task):
 
     def ask(self, rng, word, letter):
         count = str(word.count(letter))
-        text = f"{word} is spelled {', '.join(word)}. I count the {letter}: "
-        answer = [{"type": "text", "text": text}, {"type": "python", "text": f"'{word}'.count('{letter}')"},
+        answer = [{"type": "text", "text": f"{word} is spelled {', '.join(word)}. I count the {letter}: "},
+                  {"type": "python", "text": f"'{word}'.count('{letter}')"},
                   {"type": "python_output", "text": count}, {"type": "text", "text": f"{count}\n#### {count}"}]
         return exchange(rng.choice(COUNT_QUESTIONS).format(word=word, letter=letter), answer)
 
