@@ -1,8 +1,8 @@
 """
 Runs a GPT over pieces of many conversations at once and keeps their keys and values.
 
-Measured to be fast: one matrix for query, key and value. On a CPU steps of few tokens, and the attention of all single
-ones, are for `kernels`, other products for oneDNN's layout; on a GPU single tokens are a captured graph.
+On a CPU steps of few tokens, and the attention of all single ones, are for `kernels`, other products for oneDNN; on a
+GPU single tokens are a captured graph.
 """
 from typing import NamedTuple
 from weakref import WeakMethod
@@ -17,7 +17,7 @@ from nanochat.common import UsageError
 from nanochat.kv_cache import KVCache
 
 FEW = 3  # tokens that `kernels` read faster than oneDNN
-PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits for the first, or for a server's event loop
+PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits more than it helps
 
 
 class Piece(NamedTuple):
@@ -245,17 +245,15 @@ def pack(weight, relu=False):
 
     In oneDNN's layout, where torch has it (not on a Mac), 1 to 32 rows take half of F.linear's time.
     """
-    on_cpu, ops = weight.device.type == "cpu", torch.ops.mkldnn
-    dtype, packed = weight.dtype, on_cpu and torch.backends.mkldnn.is_available()
-    if packed:
-        weight = ops._reorder_linear_weight(weight.contiguous(), 1)
-        plain = ops._linear_pointwise.default
+    dtype, product = weight.dtype, F.linear
+    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 1)
+
+        def product(x, weight):
+            return torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
 
     def linear(x, residual=None):
-        if packed:
-            y = plain(x.to(dtype), weight, None, "relu" if relu else "none", [], "")
-        else:
-            y = F.linear(x.to(dtype), weight)
-            y = y.relu() if relu else y
+        y = product(x.to(dtype), weight)
+        y = y.relu_() if relu else y
         return y if residual is None else residual + y
     return linear
