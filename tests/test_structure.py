@@ -1,7 +1,7 @@
 """
 The house plan, held: arrows point down, rooms stay small, and what the plan forbids is nowhere in the code.
 
-A new module gets a row in LEVELS; the levels are those of the map in README.md.
+A new module gets a row in LEVELS.
 """
 import ast
 import importlib
