@@ -106,7 +106,7 @@ def test_at_most_one_checkpoint_is_written_at_a_time_and_the_stall_is_counted(tm
     def slow(*args):
         inside.append(1)
         most.append(len(inside))
-        time.sleep(0.1)
+        time.sleep(0.3)      # of 1.2 s in all the steps between hide some
         real(*args)
         inside.pop()
     monkeypatch.setattr(checkpoint, "save", slow)
