@@ -1,5 +1,5 @@
 """
-Inference: continuous batching, a prefix cache and tools. It takes a model and a tokenizer and loads neither.
+Inference: continuous batching, a prefix cache and tools.
 
 Sequences join as others leave, prompts are read in chunks beside the decoding, a free slot keeps its tokens for whoever
 begins with the same ones, tools run on threads. A reply does not depend on who else is in the batch, beyond the rounding
@@ -140,7 +140,8 @@ class Batcher:
 
     def _choose(self, sequences, logits):
         settings = [s.sampling for s in sequences]
-        logits = raw = logits + self.bans[[s.state for s in sequences]]
+        states = [s.state for s in sequences]
+        logits = raw = logits + self.bans[states if len(set(states)) > 1 else states[:1]]
         if any(s.repetition_penalty for s in settings):
             logits = raw.clone()
         for row, sequence, s in zip(logits, sequences, settings):

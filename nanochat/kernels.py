@@ -10,8 +10,9 @@ import sys
 import numba
 import numpy as np
 import torch
+from llvmlite import ir
 from numba import njit, prange, types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 THREADS = sys.platform == "linux"  # elsewhere a second OpenMP may end the process
 if THREADS:
@@ -21,7 +22,8 @@ if THREADS:
     except ImportError:  # no libgomp in the system
         THREADS = False
 F32 = np.float32
-FAST = {"reassoc", "contract", "nsz"}  # sums in vectors, products added in one; infinities and NaN stay what they are
+# Sums in vectors, products added in one; infinities and NaN stay what they are.
+OPTIONS = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
 
 
 def array(tensor):
@@ -57,11 +59,10 @@ def _narrow(x, kind):
 
 
 def compiled(function, **options):
-    options |= {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
     try:
-        return njit(function, cache=True, **options)
+        return njit(function, cache=True, **OPTIONS, **options)
     except RuntimeError:  # no folder to keep it in
-        return njit(function, **options)
+        return njit(function, **OPTIONS, **options)
 
 
 def shared(function):
@@ -72,6 +73,19 @@ def shared(function):
 def share(threads):
     if THREADS:
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+@intrinsic
+def fetch(_, row):
+    """Have a row's first 64 bytes brought from memory meanwhile."""
+    def generate(context, builder, signature, values):
+        place, flag = ir.PointerType(ir.IntType(8)), ir.IntType(32)
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        kind = ir.FunctionType(ir.VoidType(), [place, flag, flag, flag])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
+        builder.call(prefetch, [builder.bitcast(array.data, place), flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+    return types.none(row), generate
 
 
 @compiled
@@ -104,6 +118,9 @@ def product(w, scale, x, y, exact):
     """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,); `exact`: a row's bits are the same in any B."""
     for r in prange(len(w)):
         if len(x) == 1 and not exact:
+            if w.itemsize == 1:  # wider rows arrive in time
+                for i in range(0, w.shape[1], 64):
+                    fetch(w[min(r + 1, len(w) - 1), i:])
             y[0, r] += dot(w[r], x[0]) * scale[r]
             continue
         row = np.empty(w.shape[1], F32)
@@ -158,6 +175,8 @@ def attend(rows, qkv, slots, at, k, v, scale, y):
         n, q, out = at[b] + 1, qkv[b, h * D:(h + 1) * D], y[b, h * D:(h + 1) * D]
         keys, values = k[slots[b], h * n_kv // n_q], v[slots[b], h * n_kv // n_q]
         for s in range(n):
+            for i in range(0, D, 64 // values.itemsize):
+                fetch(values[s, i:])
             p[s] = dot(keys[s], q) * gain
         most, total = p[:n].max(), F32(0)
         for s in range(n):
@@ -174,6 +193,71 @@ def attend(rows, qkv, slots, at, k, v, scale, y):
         out /= total
 
 
+def cast(row, out):
+    """Floats into `out`, of any type; in bytes they stand around 128. Returns what 1 in `out` is worth."""
+
+
+@overload(cast, jit_options=OPTIONS)
+def _cast(row, out):
+    if out.dtype != types.uint8:
+        def impl(row, out):
+            for i in range(row.size):
+                out[i] = narrow(row[i], out[0])
+            return F32(1)
+        return impl
+
+    def impl(row, out):
+        most = np.uint32(1)
+        for i in range(row.size):  # the bits of positive floats are in the order of the floats
+            most = max(most, F32(row[i]).view(np.uint32) & np.uint32(0x7FFFFFFF))
+        unit = np.uint32(most).view(F32) / F32(127) + F32(1e-30)
+        gain = F32(1) / unit
+        for i in range(row.size):
+            out[i] = np.uint8(np.int32(row[i] * gain + F32(128.5)))
+        return unit
+    return impl
+
+
+@shared
+def ready(x, s, a):
+    """a and s (B,) become x."""
+    for b in prange(len(x)):
+        s[b] = cast(x[b], a[b])
+
+
+@shared
+def renew(x, y, s, a):
+    """x += y times its rows' s; then a and s are the RMSNorm of x."""
+    for b in prange(len(x)):
+        for i in range(x.shape[1]):
+            x[b, i] += widen(y[b, i]) * s[b]
+        row = x[b].copy()
+        unit(row)
+        s[b] = cast(row, a[b])
+
+
+@shared
+def square(y, s, a):
+    """a and s become the square of what is positive in y times its rows' s."""
+    for b in prange(len(y)):
+        row = np.empty(y.shape[1], F32)
+        for i in range(row.size):
+            row[i] = max(widen(y[b, i]), F32(0)) ** 2
+        s[b] *= s[b] * cast(row, a[b])
+
+
+@shared
+def soften(y, s, cap, out):
+    """out (B, V): cap * tanh(y times its rows' s / cap), to 4e-6 of cap."""
+    for b in prange(len(y)):
+        gain, most = F32(2) * s[b] / F32(cap), F32(cap)
+        for i in range(y.shape[1]):
+            x = widen(y[b, i]) * gain
+            rest = exp(-abs(x))
+            z = most * (F32(1) - rest) / (F32(1) + rest)
+            out[b, i] = z if x > 0 else -z
+
+
 @compiled
 def units(x):
     y = x.copy()
@@ -184,7 +268,7 @@ def units(x):
 
 @compiled
 def step(x, ids, slots, at, tables, weights, scales, turn, k, v, offset, scale, exact):
-    """x (B, C), embeddings of tokens ids (B,) at positions at (B,) of slots (B,), become their last hidden states.
+    """x (B, C), embeddings of tokens ids (B,), become their last hidden states.
 
     tables, weights, scales: lists; from the second on, weights and scales are each layer's qkv, proj, fc, out, as in
     `product`; the rest as in `store` and `attend`, k and v of all layers.

@@ -7,7 +7,7 @@ import torch
 class KVCache:
     """Keys and values of B rows (slots): k, v (n_layer, B, S, n_kv_head, head_dim).
 
-    In memory a head's positions stand together, which is faster. The last `offset` channels of a key are stored one
+    In memory a head's positions stand together. The last `offset` channels of a key are stored one
     position on (`gpt.offset_keys`), for which k has room for one more.
     """
 

@@ -1,4 +1,4 @@
-"""What keeps a server up when clients are careless or hostile: who may ask, how often, how much, how slowly."""
+"""What keeps a server up when clients are careless or hostile."""
 import asyncio
 import hmac
 import ipaddress

@@ -218,7 +218,7 @@ class Writer:
         return {"tokens": [t["token"] for t in tokens], "token_logprobs": [t["logprob"] for t in tokens],
                 "top_logprobs": [{x["token"]: x["logprob"] for x in t["top"][::-1]} for t in tokens], "text_offset": offsets}
 
-    def _choice(self, index, said, tokens=(), reason=None):
+    def _choice(self, index, said, tokens, reason):
         return {"index": index, **said, "logprobs": self._logprobs(index, tokens) if tokens else None,
                 "finish_reason": reason}
 
@@ -240,7 +240,7 @@ class Writer:
                 yield sse(server_error(events[-1].text).body)
                 break
             usages[index] = events[-1].usage
-            yield "".join(self._chunk(index, event) for event in joined(events))
+            yield "".join(self._chunk(index, event) for event in events)  # a token each, as clients count them
         else:
             if self.wanted.stream_options and self.wanted.stream_options.include_usage:
                 yield sse({**self.head, "choices": [], "usage": usage(usages, self.n)})

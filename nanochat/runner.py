@@ -14,6 +14,7 @@ from numba.typed import List
 
 from nanochat import kernels
 from nanochat.common import UsageError
+from nanochat.elementwise import norm
 from nanochat.kv_cache import KVCache
 
 FEW = 3  # tokens that `kernels` read faster than oneDNN
@@ -78,8 +79,8 @@ class Fast:
     """The forward pass of a GPT for inference, whose weights must stay as they are.
 
     `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since all is left to
-    `kernels`, which go row by row. `int8` (CPU): they read weights in 8 bits, one scale a row. `graphs`: by default on a
-    GPU; only CUDA captures them.
+    `kernels`, which go row by row. `int8` (CPU): weights in 8 bits, one scale a row; what many tokens multiply them by
+    too, if the processor has products of bytes. `graphs`: by default on a GPU; only CUDA captures them.
     """
 
     @torch.inference_mode()
@@ -100,27 +101,27 @@ class Fast:
         angle = torch.zeros(capacity, D // 2)
         angle[:, :n // 2] = -torch.arange(capacity)[:, None] * c.rope_base ** (-torch.arange(0.0, n, 2) / max(n, 1))
         self.turn = torch.polar(torch.ones_like(angle), angle)[:, None].to(device)
-        self.scale, self.root = c.max_attn_logit / D, c.n_embd ** 0.5
+        self.scale = c.max_attn_logit / D
         self.tables = [block.attn.table and block.attn.table.weight for block in model.blocks]
         weights = [model.lm_head.weight[: c.vocab_size]]
         for a, mlp in ((block.attn, block.mlp) for block in model.blocks):
             q, k = (w.weight.view(-1, D, w.in_features)[:, order].flatten(0, 1) for w in (a.c_q, a.c_k))
             weights += torch.cat((q, k, a.c_v.weight)), a.c_proj.weight, mlp.c_fc.weight, mlp.c_proj.weight
-        weights = [w.to(dtype) for w in weights]
-        self.head, *linears = [pack(w, i and i % 4 == 3) for i, w in enumerate(weights)]
+        weights, scales = [w.to(dtype) for w in weights], [torch.ones(len(w)) for w in weights]
+        narrow = int8 and torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
+        self.kind, products = torch.uint8 if narrow else dtype, [] if narrow else map(pack, weights)
+        if int8:
+            scales = [w.float().abs().amax(1).clamp_(min=1e-12) / 127 for w in weights]
+            weights = [(w / scale[:, None]).round_().to(torch.int8) for w, scale in zip(weights, scales)]
+        self.head, *linears = products or map(pack8, weights, scales)
         self.layers = list(zip(*(linears[i::4] for i in range(4))))
         if not graphs:
-            self._compile(weights, int8)
+            self._compile(weights, scales)
 
-    def _compile(self, weights, int8):
+    def _compile(self, weights, scales):
         """What `kernels` want to have."""
-        scales = [torch.ones(len(w), 1) for w in weights]
-        if int8:
-            scales = [w.float().abs().amax(1, keepdim=True).clamp_(min=1e-12) / 127 for w in weights]
-            weights = [(w / scale).round_().to(torch.int8) for w, scale in zip(weights, scales)]
         kernels.share(threads_for(self.model))
         tables = [torch.zeros(0, 1) if table is None else table for table in self.tables]
-        scales = [scale.flatten() for scale in scales]
         self.arrays = [[kernels.array(x) for x in part] for part in (tables, weights, scales)]
         self.lists = [List(part) for part in self.arrays]  # slow to look into from outside of the kernels
         self.k, self.v = (kernels.array(x.transpose(2, 3)) for x in (self.cache.k, self.cache.v))
@@ -131,60 +132,65 @@ class Fast:
         if not self.graphs:
             return self._forward(pieces)
         last = {}
-        for run, group in ((self.graphs, [piece for piece in pieces if len(piece.tokens) == 1]),
-                           (self._forward, [piece for piece in pieces if len(piece.tokens) > 1])):
+        for run, group in ((self.graphs, [p for p in pieces if len(p.tokens) == 1]),
+                           (self._forward, [p for p in pieces if len(p.tokens) > 1])):
             if group:
-                last |= zip((piece.slot for piece in group), run(group))
-        return torch.stack([last[piece.slot] for piece in pieces])
+                last |= zip((p.slot for p in group), run(group))
+        return torch.stack([last[p.slot] for p in pieces])
 
     def _forward(self, pieces):
-        rows = [(token, piece.slot, piece.start + i) for piece in pieces for i, token in enumerate(piece.tokens)]
+        rows = [(token, p.slot, p.start + i) for p in pieces for i, token in enumerate(p.tokens)]
         ids, slots, at = np.array(rows).T.copy()
-        ends = np.cumsum([len(piece.tokens) for piece in pieces])
-        parts = [(piece, slice(end - len(piece.tokens), end)) for piece, end in zip(pieces, ends)]
+        ends = np.cumsum([len(p.tokens) for p in pieces])
+        parts = [(p, slice(end - len(p.tokens), end)) for p, end in zip(pieces, ends)]
         idx = torch.from_numpy(ids).to(self.model.device)
         x = F.embedding(idx, self.model.wte.weight).float()
         if self.graphs:
             slots, at = (torch.from_numpy(a).to(x.device) for a in (slots, at))
-            x = self._layers(x, self._prompts(parts, idx, slots, at))
+
+            def attend(layer, qkv):
+                q = self._store(layer, qkv, idx, slots, at)
+                return torch.cat([self._read(layer, piece, q[rows]) for piece, rows in parts])
+            x = self._layers(x, attend)
         elif self.exact or len(rows) <= FEW:
             kernels.step(kernels.array(x), ids, slots, at, *self.lists, self.angles, self.k, self.v, self.cache.offset,
                          self.scale, self.exact)
         else:
-            x = self._layers(x, self._native(parts, ids, slots, at))
+            x = self._native(x, parts, ids, slots, at)
         return x if len(x) == len(pieces) else x[torch.from_numpy(ends - 1).to(x.device)]
 
     def _layers(self, x, attend):
         """Last hidden states of embeddings x (n, C); attend(layer, qkv) -> (n, n_head * head_dim)."""
-        x = unit(x, self.root)
+        x = norm(x)
         for layer, (qkv, proj, fc, out) in enumerate(self.layers):
-            x = proj(attend(layer, qkv(unit(x, self.root)).float()), x)
-            y = fc(unit(x, self.root))
-            x = out(y * y, x)
-        return unit(x, self.root)
+            x = x + proj(attend(layer, qkv(norm(x)).float()))
+            x = x + out(fc(norm(x)).relu().square())
+        return norm(x)
 
-    def _native(self, parts, ids, slots, at):
-        """Attention by `kernels`, but by torch for pieces of several tokens."""
+    def _native(self, x, parts, ids, slots, at):
+        """The same on a CPU: products by oneDNN, what is between them by `kernels`, longer pieces' attention by torch."""
         longer = [part for part in parts if len(part[0].tokens) > 1]
         alone = np.delete(np.arange(len(ids)), [i for _, rows in longer for i in range(rows.start, rows.stop)])
         shape = self.config.n_head, self.config.head_dim
 
-        def attend(layer, qkv):
-            found, y = kernels.array(qkv), torch.zeros(len(qkv), shape[0] * shape[1])
-            cache = self.k[layer], self.v[layer]
-            kernels.store(found, ids, self.arrays[0][layer], slots, at, self.angles, *cache,
-                      self.cache.offset)
-            kernels.attend(alone, found, slots, at, *cache, self.scale, kernels.array(y))
+        x, y = torch.from_numpy(kernels.units(kernels.array(x))), torch.zeros_like(x)
+        a, s = torch.empty_like(x, dtype=self.kind), torch.empty(len(x))
+        X, Y, A, S = map(kernels.array, (x, y, a, s))
+        kernels.ready(X, S, A)
+        for layer, (qkv, proj, fc, out) in enumerate(self.layers):
+            found = qkv(a).float().mul_(s[:, None])
+            there, cache = kernels.array(found), (self.k[layer], self.v[layer])
+            kernels.store(there, ids, self.arrays[0][layer], slots, at, self.angles, *cache, self.cache.offset)
+            kernels.attend(alone, there, slots, at, *cache, self.scale, Y)
             for piece, rows in longer:
-                y[rows] = self._read(layer, piece, qkv[rows, :y.size(1)].view(-1, *shape))
-            return y
-        return attend
-
-    def _prompts(self, parts, idx, slots, at):
-        def attend(layer, qkv):
-            q = self._store(layer, qkv, idx, slots, at)
-            return torch.cat([self._read(layer, piece, q[rows]) for piece, rows in parts])
-        return attend
+                y[rows] = self._read(layer, piece, found[rows, :y.size(1)].view(-1, *shape))
+            kernels.ready(Y, S, A)
+            kernels.renew(X, kernels.array(proj(a)), S, A)
+            found = fc(a)
+            wide = torch.empty_like(found, dtype=self.kind)
+            kernels.square(kernels.array(found), S, kernels.array(wide))
+            kernels.renew(X, kernels.array(out(wide)), S, A)
+        return torch.from_numpy(kernels.units(X))
 
     def _decode(self, idx, at, seen):
         """One token for every slot, at positions `at` (B,): its hidden states (B, C)."""
@@ -203,7 +209,7 @@ class Fast:
         qk, v = qkv.unflatten(1, (-1, self.config.head_dim)).split((n_q + n_kv, n_kv), 1)
         if self.tables[layer] is not None:
             v = v + F.embedding(idx, self.tables[layer]).view_as(v)
-        qk = torch.view_as_complex(unit(qk, self.config.head_dim ** 0.5).unflatten(2, (-1, 2))) * self.turn[at]
+        qk = torch.view_as_complex(norm(qk).unflatten(2, (-1, 2))) * self.turn[at]
         q, k = torch.view_as_real(qk).flatten(2).to(self.cache.v.dtype).split((n_q, n_kv), 1)
         here = k.size(2) - offset
         self.cache.k[layer, slots, at, :, :here] = k[..., :here]
@@ -226,22 +232,24 @@ class Fast:
 
     def logits(self, hidden):
         """hidden (n, C) -> float32 (n, vocab_size)."""
-        if self.graphs or len(hidden) > FEW and not self.exact:
-            logits = self.head(hidden)
+        cap = self.config.softcap
+        if self.graphs:
+            return (self.head(hidden).float() / cap).tanh_().mul_(cap)
+        logits, s = torch.zeros(len(hidden), self.config.vocab_size), torch.ones(len(hidden))
+        found = out = kernels.array(logits)
+        if len(hidden) > FEW and not self.exact:
+            a = torch.empty_like(hidden, dtype=self.kind)
+            kernels.ready(*map(kernels.array, (hidden, s, a)))
+            found = kernels.array(self.head(a))
         else:
-            logits = torch.zeros(len(hidden), self.config.vocab_size)
-            head, scale = (part[0] for part in self.arrays[1:])
-            kernels.product(head, scale, kernels.array(hidden), kernels.array(logits), self.exact)
-        return (logits.float() / self.config.softcap).tanh_().mul_(self.config.softcap)
+            head, scales = (part[0] for part in self.arrays[1:])
+            kernels.product(head, scales, kernels.array(hidden), out, self.exact)
+        kernels.soften(found, kernels.array(s), cap, out)
+        return logits
 
 
-def unit(x, scale):
-    """RMSNorm in half the time of F.rms_norm on a CPU."""
-    return x / (torch.linalg.vector_norm(x, 2, -1, True) / scale).clamp_(min=1e-30)
-
-
-def pack(weight, relu=False):
-    """f(x, residual=None): x @ weight.T, cut at 0 if `relu`, plus residual; x and residual in float32.
+def pack(weight):
+    """f(x): x @ weight.T in the weight's dtype.
 
     In oneDNN's layout, where torch has it (not on a Mac), 1 to 32 rows take half of F.linear's time.
     """
@@ -251,9 +259,11 @@ def pack(weight, relu=False):
 
         def product(x, weight):
             return torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
+    return lambda x: product(x.to(dtype), weight)
 
-    def linear(x, residual=None):
-        y = product(x.to(dtype), weight)
-        y = y.relu_() if relu else y
-        return y if residual is None else residual + y
-    return linear
+
+def pack8(weight, scale):
+    """f(x): (x - 128) @ weight.T times scale, in float32; x uint8, weight (R, C) int8, scale (R,)."""
+    packed, zeros = torch.ops.onednn.qlinear_prepack(weight, None), torch.zeros(len(weight), dtype=torch.int32)
+    return lambda x: torch.ops.onednn.qlinear_pointwise(x, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32,
+                                                        "none", [], "")

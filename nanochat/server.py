@@ -2,7 +2,7 @@
 The web server: an OpenAI-compatible API and the chat page, over one model on one worker thread.
 
 The event loop only moves bytes; nanochat.worker decodes, nanochat.openai_api reads and writes JSON, nanochat.limits
-guards. A model in /v1/models also tells `max_model_len` and `defaults`. No conversation is logged or kept.
+guards. No conversation is logged or kept.
 """
 import asyncio
 import base64
@@ -46,16 +46,11 @@ class Answers:
     def __init__(self, worker, metrics):
         self.worker, self.metrics, self.sequences = worker, metrics, []
         self.began, self.first = time.monotonic(), {}
-        self._loop, self._arrived, self._new = asyncio.get_running_loop(), asyncio.Event(), {}
+        self._arrived, self._new = asyncio.Event(), {}
 
     def add(self, prompt, sampling, index):
-        post = functools.partial(self._post, len(self.sequences))
+        post = functools.partial(self._take, len(self.sequences))
         self.sequences.append(self.worker.submit(prompt, sampling, index, post))
-
-    def _post(self, index, events):
-        """Called by the worker's thread."""
-        with contextlib.suppress(RuntimeError):  # the event loop has closed: nobody is left to read
-            self._loop.call_soon_threadsafe(self._take, index, events)
 
     def _take(self, index, events):
         self._new.setdefault(index, []).extend(events)
@@ -276,6 +271,7 @@ def create_app(engine, *, model_id, api_key=None, hosts=(), slots=8, max_waiting
 
     @contextlib.asynccontextmanager
     async def lifespan(_):
+        worker.call = asyncio.get_running_loop().call_soon_threadsafe
         worker.start()
         yield
         await asyncio.to_thread(worker.stop)

@@ -1,10 +1,13 @@
 """
 The thread that owns a model and serves many conversations at once.
 
-If it crashes, every open reply gets an "error" event and `failed` is set; it never goes on half broken.
+If it crashes, every open reply gets an "error" event and `failed` is set.
 """
+import contextlib
 import queue
 import threading
+import time
+from dataclasses import dataclass
 
 import torch
 
@@ -14,6 +17,14 @@ from nanochat.runner import threads_for
 from nanochat.sequence import Event, Sequence, TextStream
 
 BESIDE = 128  # prompt tokens read in one step while others decode: what they wait for at most
+PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster, and each takes time
+
+
+@dataclass
+class Job:
+    text: TextStream
+    post: object
+    due: float = 0.0  # time.monotonic
 
 
 class Worker(threading.Thread):
@@ -23,7 +34,8 @@ class Worker(threading.Thread):
         super().__init__(name="nanochat-decode", daemon=True)
         self.engine, self.slots, self.places = engine, slots, slots + max_waiting
         self.failed = self._stopping = False
-        self._jobs, self._lock = {}, threading.Lock()  # sequence: (text, post)
+        self.call = lambda work: work()  # or where another thread is to do it
+        self._jobs, self._lock = {}, threading.Lock()  # by sequence
         self._news = queue.SimpleQueue()  # what the thread does with its batcher between two steps
 
     @property
@@ -31,7 +43,7 @@ class Worker(threading.Thread):
         return len(self._jobs)
 
     def stop(self):
-        """Stop after the current step; requests still open get an error event."""
+        """Stop after the current step."""
         self._stopping = True
         self._news.put(lambda batcher: None)
         self.join()
@@ -39,12 +51,12 @@ class Worker(threading.Thread):
     def submit(self, prompt, sampling, index, post):
         """Queue a reply to `prompt` (token ids, below the engine's max_len); returns its Sequence. Raises as `check`.
 
-        The thread calls `post` with lists of the engine's Events, the last of kind "end" or "error".
+        The thread has `call` call `post` with lists of the engine's Events, the last of kind "end" or "error".
         """
         sequence = Sequence(self.engine.tokenizer, prompt, sampling, index)
         with self._lock:
             self.check()
-            self._jobs[sequence] = TextStream(self.engine.tokenizer), post
+            self._jobs[sequence] = Job(TextStream(self.engine.tokenizer), post)
         self._news.put(lambda batcher: batcher.add(sequence))
         return sequence
 
@@ -57,7 +69,7 @@ class Worker(threading.Thread):
                            code="queue_full", headers={"Retry-After": "2"})
 
     def cancel(self, sequence):
-        """Give a reply's place back, whatever its state."""
+        """Give a reply's place back."""
         if self._jobs.pop(sequence, None):
             self._news.put(lambda batcher: batcher.remove(sequence))
 
@@ -76,11 +88,19 @@ class Worker(threading.Thread):
         finally:
             with self._lock:
                 left, self._jobs = self._jobs, {}
-            for _, post in left.values():
-                post([Event("error", "The model has stopped before the answer was complete.")])
+            error = [Event("error", "The model has stopped before the answer was complete.")]
+            self._post([(job, error) for job in left.values()])
 
     def _step(self, batcher):
-        for sequence in batcher.step():
+        touched, now, news = batcher.step(), time.monotonic(), []
+        for sequence in touched:
             job = self._jobs.pop(sequence, None) if sequence.finish_reason else self._jobs.get(sequence)
-            if job and (events := job[0].take(sequence)):
-                job[1](events)
+            if job and (now >= job.due or sequence.finish_reason or sequence.call is not None):
+                job.due = now + PAUSE_S
+                news += [(job, events)] if (events := job.text.take(sequence)) else []
+        if news:
+            self._post(news)
+
+    def _post(self, news):
+        with contextlib.suppress(RuntimeError):  # the event loop has closed: nobody is left to read
+            self.call(lambda: [job.post(events) for job, events in news])

@@ -1,11 +1,10 @@
 """
 Serve the chat page and an OpenAI-compatible API.
 
-    python -m scripts.chat_web                              http://localhost:8000
-    python -m scripts.chat_web -i sft --port=8080
-    python -m scripts.chat_web --host=0.0.0.0 --api_key=SECRET        for others too, who then need the key
+    python -m scripts.chat_web                                    http://localhost:8000
+    python -m scripts.chat_web --host=0.0.0.0 --api_key=SECRET    for others too, who then need the key
 
-It listens on this machine only, unless --host says otherwise. Ctrl-C finishes the running answers and stops.
+Ctrl-C finishes the running answers and stops.
 """
 import contextlib
 import ipaddress
@@ -33,7 +32,7 @@ class Config(checkpoint.ModelFlags):
     temperature: float = option(0.0, "for requests that name none; 0 is the most correct for small models")
     top_k: int = option(50, "for requests that name none; 0 is off")
     deterministic: bool = option(False, "the same seed gives the same answer bit for bit, whoever else asks; slower (CPU)")
-    int8: bool = option(False, "weights and activations in 8 bits: faster, a little less exact (CPU)")
+    int8: bool = option(False, "weights in 8 bits, and what they multiply: faster, a little less exact (CPU)")
 
     def __post_init__(self):
         if not self.local and not self.api_key and not self.no_auth:

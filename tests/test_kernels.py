@@ -57,6 +57,42 @@ def copy_narrow(x, y):
         y[i] = kernels.narrow(x[i], y[0])
 
 
+def meant(a, s):
+    """The floats that an array of any type and the worth of its rows stand for."""
+    return (a.float() - 128 * (a.dtype == torch.uint8)) * s[:, None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8], ids=str)
+def test_what_is_between_two_products(dtype):
+    """As floats to what the type can say; a row of zeros stays one, a byte's row reaches both ends."""
+    close = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.uint8: 4e-3}[dtype]
+    x, s, a = draw(5, 64) * 3, torch.empty(5), torch.empty(5, 64, dtype=dtype)
+    x[1] = 0
+    kernels.ready(*map(kernels.array, (x, s, a)))
+    assert (meant(a, s) - x).abs().max() < close * x.abs().max() and not meant(a, s)[1].any()
+    assert dtype != torch.uint8 or {1, 255} & {int(a[0].min()), int(a[0].max())} and a[0].min() > 0
+
+    y, s = draw(5, 64, seed=1, dtype=torch.bfloat16 if dtype == torch.bfloat16 else torch.float32), torch.rand(5) + 0.5
+    expected = x + y.float() * s[:, None]
+    kernels.renew(*map(kernels.array, (x, y, s, a)))
+    torch.testing.assert_close(x, expected)
+    assert (meant(a, s) - F.rms_norm(expected, (64,))).abs().max() < 4 * close
+
+    s = torch.rand(5) + 0.5
+    expected = (y.float() * s[:, None]).relu().square()
+    kernels.square(*map(kernels.array, (y, s, a)))
+    assert ((meant(a, s) - expected).abs().amax(1) < close * expected.amax(1)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_soft_cap(dtype):
+    y = torch.cat((draw(3, 200) * 30, torch.tensor([[0.0, 1e30]] * 3)), 1).to(dtype)
+    s, out = torch.rand(3) + 0.5, torch.empty(3, 202)
+    kernels.soften(kernels.array(y), kernels.array(s), 15.0, kernels.array(out))
+    expected = 15 * torch.tanh(y.double() * s[:, None] / 15)
+    assert (out - expected).abs().max() < 6e-5 and (out[:, 201] == 15).all()
+
+
 def test_exp():
     x = -torch.rand(5000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 80
     found = torch.tensor([kernels.exp(np.float32(a)) for a in x.tolist()], dtype=torch.float64)

@@ -94,7 +94,11 @@ def test_the_cache_is_gone_with_its_runner_though_nothing_collects_garbage(graph
         gc.enable()
 
 
-def test_int8_weights_say_nearly_the_same():
+@pytest.mark.parametrize("vnni", [True, False])
+def test_int8_weights_say_nearly_the_same(monkeypatch, vnni):
+    """Token by token, and all at once, where products of bytes are for processors that have them."""
+    if not vnni:
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     model = tiny_model(340, LEN)
     work = [Piece(0, 0, list(range(1, 40))), Piece(1, 0, [7]), Piece(2, 0, [300])]
     with torch.inference_mode():
@@ -105,6 +109,11 @@ def test_int8_weights_say_nearly_the_same():
                 hidden = fast.forward([Piece(piece.slot, at, [token])])
             found = fast.logits(hidden)[0]
             assert 0 < (found - expected[i]).abs().max() < 0.25 * expected.std()
+        together = Fast(model, 9, LEN, int8=True)
+        work += [Piece(i, 0, [7]) for i in range(3, 9)]
+        found = together.logits(together.forward(work))
+        assert 0 < (found[:3] - expected).abs().max() < 0.25 * expected.std() and (found[3:] - found[1]).abs().max() < 0.01
+        assert together.kind == (torch.uint8 if torch.cpu._is_vnni_supported() else torch.float32)
 
 
 def test_deterministic_and_int8_are_for_a_cpu():

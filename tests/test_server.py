@@ -12,7 +12,9 @@ from serving import (HELLO, LEN, ask, client, engine, events_of, make_engine, se
 
 from nanochat.chat_format import parse_reply, render_prompt
 from nanochat.limits import MAX_BODY_BYTES
-from nanochat.worker import Worker
+from nanochat.sampling import Sampling
+from nanochat.sequence import Sequence, TextStream
+from nanochat.worker import Job, Worker
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -176,6 +178,34 @@ def test_the_event_loop_answers_while_the_model_decodes(client, engine):
             assert client.get("/health").json()["busy"] == 1
             times.append(time.monotonic() - start)
     assert min(times) < 0.5
+
+
+def test_a_reply_is_told_in_few_pieces_and_before_a_tool_at_once(engine, tokenizer, monkeypatch):
+    """The first token, what a tool is asked, and at the end all the rest; one call for all replies of a step."""
+    monkeypatch.setattr("nanochat.worker.PAUSE_S", 1000)
+    prompt, posts, calls = render_prompt(tokenizer, HELLO), {0: [], 1: []}, []
+    worker = Worker(engine, slots=2)
+    worker.call = lambda work: (calls.append(1), work())
+    sampling = Sampling(30, 1.5, seed=3, use_tools=False)
+    sequences = [worker.submit(prompt, sampling, i, posts[i].append) for i in posts]
+    worker.start()
+    settles(lambda: not worker.busy)
+    worker.stop()
+    for i, reply in enumerate(sequences):
+        assert len(posts[i]) == 2 and posts[i][1][-1].kind == "end"
+        said = "".join(event.text for part in posts[i] for event in part if event.kind == "text")
+        assert said == "".join(part["text"] for part in parse_reply(tokenizer, reply.ids))
+    assert len(calls) <= 3
+
+    class Batcher:
+        def step(self):
+            reply.call = "1+1"
+            return [reply]
+    reply, later = Sequence(tokenizer, prompt, sampling), Worker(engine)
+    reply.ids, reply.logprobs = tokenizer.encode("so"), [None] * len(tokenizer.encode("so"))
+    later._jobs[reply] = Job(TextStream(tokenizer), posts[0].append, due=time.monotonic() + 1000)
+    later._step(Batcher())
+    assert "".join(event.text for event in posts[0][-1]) == "so"
 
 
 @pytest.mark.parametrize("stream", [True, False])
