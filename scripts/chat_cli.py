@@ -1,10 +1,10 @@
 """
 Talk to a model in the terminal.
 
-    python -m scripts.chat_cli -p "What is 47 * 12?"        one answer, then exit
+    python -m scripts.chat_cli -p "What is 47 * 12?"    one answer, then exit
     python -m scripts.chat_cli -i mid --temperature=0.8
 
-/help lists the commands. With -i base the model just goes on with the text it is given.
+With -i base the model just goes on with the text it is given.
 """
 import contextlib
 import os
@@ -44,8 +44,9 @@ class Config(checkpoint.ModelFlags):
 SETTINGS = {"temperature": ("temperature", float), "topk": ("top_k", int)}
 
 
-def dim(text):
-    return f"\033[2m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+def note(text, end="\n"):
+    dim = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(f"\033[2m{text}\033[0m" if dim else text, end=end, flush=True)
 
 
 class Chat:
@@ -60,12 +61,12 @@ class Chat:
         if self.base:
             ids = tokenizer.encode(self.messages.pop()["content"])
             if len(ids) >= limit:
-                print(dim("(the text is too long: its beginning was left out)"))
+                note("(the text is too long: its beginning was left out)")
             return [tokenizer.bos_id, *ids[1 - limit:]]
         if len(render_prompt(tokenizer, self.messages[-1:])) > limit:
-            print(dim("(the question is too long: its beginning was left out)"))
+            note("(the question is too long: its beginning was left out)")
         elif len(render_prompt(tokenizer, self.messages)) > limit:
-            print(dim("(the oldest turns no longer fit and were left out)"))
+            note("(the oldest turns no longer fit and were left out)")
         return render_prompt(tokenizer, self.messages, limit)
 
     def answer(self, question):
@@ -81,13 +82,13 @@ class Chat:
                     if event.kind == "text":
                         print(event.text, end="", flush=True)
                     elif event.kind == "python_output":  # a call is shown once its result is there
-                        print(dim(f"[{events[-1].text} = {event.text}]"), end=" ", flush=True)
+                        note(f"[{events[-1].text} = {event.text}]", end=" ")
                     elif event.finish_reason == "length":
-                        print(dim(" (cut at the longest answer allowed)"), end="")
+                        note(" (cut at the longest answer allowed)", end="")
                     events.append(event)
         except KeyboardInterrupt:
             self.stopped = True
-            print(dim(" (stopped)"), end="")
+            note(" (stopped)", end="")
         print()
         if not self.base:
             parts = [part(event) for event in joined(events) if event.kind != "end"]
@@ -95,31 +96,28 @@ class Chat:
 
     def command(self, line):
         """Carry out a line that starts with '/'. True: leave."""
-        name, _, value = line[1:].partition(" ")
+        name, _, value = map(str.strip, line[1:].partition(" "))
         if name == "clear":
             self.messages, self.turn = [], 0
-            print(dim("(a new conversation)"))
+            note("(a new conversation)")
         elif name in SETTINGS:
-            self.change(*SETTINGS[name], value.strip())
+            field, kind = SETTINGS[name]
+            try:
+                self.config = replace(self.config, **{field: kind(value)} if value else {})
+            except UsageError as e:
+                print(e)
+            except ValueError:
+                print(f"{value!r} is not a number.")
+            note(f"({field} is {getattr(self.config, field)})")
         elif name != "quit":
             print(HELP if name == "help" else f"There is no /{name}.\n{HELP}")
         return name == "quit"
 
-    def change(self, field, kind, value):
-        try:
-            self.config = replace(self.config, **{field: kind(value)} if value else {})
-        except UsageError as e:
-            print(e)
-        except ValueError:
-            print(f"{value!r} is not a number.")
-        print(dim(f"({field} is {getattr(self.config, field)})"))
-
     def loop(self):
-        """Read and answer until /quit or the end of the input."""
         with contextlib.suppress(AttributeError):
             sys.stdin.reconfigure(errors="replace")
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  (gives input() line editing and history)
+            import readline  # noqa: F401  (line editing and history)
         while True:
             del self.messages[len(self.messages) // 2 * 2:]  # an unanswered question
             try:
@@ -136,7 +134,7 @@ class Chat:
                 print()
                 return
             except KeyboardInterrupt:
-                print(dim("\n(Ctrl-D or /quit leaves)"))
+                note("\n(Ctrl-D or /quit leaves)")
             except NanochatError as e:
                 print(f"error: {e}")
 

@@ -84,10 +84,11 @@ class Page:
         self.until(named)[-1].click()
 
     def press(self, label, nth=0):
-        """Press the nth button of this name, also one that shows only under the pointer."""
+        """Press the nth button of this name, also one that shows only under the pointer; a renaming, whose prompt() would
+        stop this script, a little later."""
         self.until(lambda: self.browser.execute_script("""const [label, nth] = arguments;
             const found = [...document.querySelectorAll('button')].filter(b => b.ariaLabel === label || b.textContent === label);
-            if (found.length > nth) setTimeout(() => found[nth].click());   // later: a prompt() would stop this script
+            if (found.length > nth) label.startsWith("Rename") ? setTimeout(() => found[nth].click()) : found[nth].click();
             return found.length > nth""", label, nth))
 
     def fake(self, *replies):
