@@ -68,26 +68,26 @@ def pass_at_k(n, c, k):
     return 1.0 - comb(n - c, k) / comb(n, k)
 
 
-def _record(task, index, conversation, cut, replies, verdicts, pass_k=1):
-    *asked, last = conversation["messages"]
+def _record(task, index, chat, cut, replies, verdicts, pass_k=1):
+    *asked, last = chat["messages"]
     return {"task": task.name, "index": index, "prompt": asked, "cut": cut, "reference": last["content"],
-            "replies": replies, "answers": [task.answer(conversation, reply) for reply in replies],
+            "replies": replies, "answers": [task.answer(chat, reply) for reply in replies],
             "verdicts": verdicts, "score": pass_at_k(len(verdicts), sum(verdicts), pass_k)}
 
 
-def _prompt(tokenizer, conversation, room):
+def _prompt(tokenizer, chat, room):
     """(ids up to the reply, whether they had to be cut to `room`)."""
-    whole = render_prompt(tokenizer, conversation["messages"])
-    short = render_prompt(tokenizer, conversation["messages"], max_tokens=room)
+    whole = render_prompt(tokenizer, chat["messages"])
+    short = render_prompt(tokenizer, chat["messages"], max_tokens=room)
     return short, short != whole
 
 
 # ---- generative
 def _grade_replies(task, model, tokenizer, numbers, options, progress):
-    conversations, each = [task[i] for i in numbers], options.num_samples
+    chats, each = [task[i] for i in numbers], options.num_samples
     room = model.config.sequence_len
     new = min(options.max_new_tokens or task.max_new_tokens, room // 2)
-    prompts = [_prompt(tokenizer, conversation, room - new) for conversation in conversations]
+    prompts = [_prompt(tokenizer, c, room - new) for c in chats]
     sampling = Sampling(new, options.temperature)
     samples = [Sequence(tokenizer, ids, sampling, index=mix_seed(task.name, number, k))  # ranks do not matter to it
                for number, (ids, _) in zip(numbers, prompts) for k in range(each)]
@@ -100,24 +100,24 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
             progress.update(sum(s.finish_reason is not None for s in batcher.step()))
     replies = [parse_reply(tokenizer, s.ids) for s in samples]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a program that waits for its core runs out of time
-        verdicts = list(pool.map(task.evaluate, [c for c in conversations for _ in range(each)], replies))
+        verdicts = list(pool.map(task.evaluate, [c for c in chats for _ in range(each)], replies))
     parts = [slice(i * each, (i + 1) * each) for i in range(len(numbers))]
-    return [_record(task, number, conversation, cut, replies[part], verdicts[part], options.pass_k)
-            for number, conversation, (_, cut), part in zip(numbers, conversations, prompts, parts)]
+    return [_record(task, number, c, cut, replies[part], verdicts[part], options.pass_k)
+            for number, c, (_, cut), part in zip(numbers, chats, prompts, parts)]
 
 
 # ---- categorical
 def _grade_letters(task, model, tokenizer, numbers, options, progress):
-    conversations = [task[i] for i in numbers]
-    prompts = [_prompt(tokenizer, conversation, model.config.sequence_len) for conversation in conversations]
-    letters = [letter_ids(tokenizer, conversation["letters"]) for conversation in conversations]
+    chats = [task[i] for i in numbers]
+    prompts = [_prompt(tokenizer, c, model.config.sequence_len) for c in chats]
+    letters = [letter_ids(tokenizer, c["letters"]) for c in chats]
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][0]))
     for batch in batches(longest_first, lambda batch: len(prompts[batch[0]][0]) * len(batch), options.batch_tokens):
         for i, row in zip(batch, last_logits(model, [prompts[i][0] + letters[i][0] for i in batch])):
-            letter = conversations[i]["letters"][int(row[letters[i][1]].argmax())]
+            letter = chats[i]["letters"][int(row[letters[i][1]].argmax())]
             parts = [{"type": "text", "text": letter}]
-            right = task.evaluate(conversations[i], parts)
-            yield _record(task, numbers[i], conversations[i], prompts[i][1], [parts], [right])
+            right = task.evaluate(chats[i], parts)
+            yield _record(task, numbers[i], chats[i], prompts[i][1], [parts], [right])
         progress.update(len(batch))
 
 
@@ -142,7 +142,7 @@ def items_path(stage, name):
 
 
 def save_items(stage, name, records, tag=None):
-    """Keep a task's graded items, one JSON a line, with a tag as stage@tag; rank 0 only."""
+    """A task's graded items, one JSON a line; rank 0 only."""
     atomic_write(items_path(f"{stage}@{tag}" if tag else stage, name),
                  "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 

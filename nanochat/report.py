@@ -1,11 +1,11 @@
 """
 The report card: report/results/*.json and logs/*.jsonl in, report.md with curves out.
 
-    python -m nanochat.report reset         forget earlier results and start the clock
-    python -m nanochat.report generate      write report/report.md, and a copy into this folder (--out)
+    python -m nanochat.report reset       forget earlier results and start the clock
+    python -m nanochat.report generate    write report/report.md, and a copy into --out
 
 A dash's footnote says why a number was not measured. Errors are 95 % intervals: Wilson's for one score, Newcombe's for
-the difference of two (1998, method 10), which holds near 0 and 100 % too.
+the difference of two (1998, method 10).
 """
 import itertools
 import math
@@ -53,10 +53,12 @@ def load_results():
 
 def draw_all(results, folder):
     """{stage: file name} of the curves drawn into `folder`."""
-    logs = {name: load_log(base_dir() / r["metrics"]["log"]) for name, r in results.items() if r["metrics"].get("log")}
-    pictures = {name: f"{name}.png" for name, records in logs.items() if any("loss" in r for r in records)}
-    for name, picture in pictures.items():
-        draw(logs[name], folder / picture)
+    pictures = {}
+    for name, result in results.items():
+        records = load_log(base_dir() / path) if (path := result["metrics"].get("log")) else []
+        if any("loss" in r for r in records):
+            pictures[name] = f"{name}.png"
+            draw(records, folder / pictures[name])
     return pictures
 
 
@@ -100,8 +102,9 @@ def _centered(result, name, notes, reason):
 
 
 def _core_row(results, notes):
-    result = results.get("base_eval", {"metrics": {}, "notes": ["skipped: Not run: `python -m scripts.base_eval`."]})
-    tasks, reason = result["metrics"].get("tasks"), dict(skipped(result)).get("", "Not measured.")
+    result = results.get("base_eval", NOT_RUN)
+    tasks = result["metrics"].get("tasks")
+    reason = dict(skipped(result)).get("", "Not run: `python -m scripts.base_eval`.")
     return ["CORE", "", f"{len(tasks)} tasks" if tasks else "", "0", _centered(result, "core", notes, reason),
             *[notes.dash("CORE measures the base model only.")] * 3]
 
@@ -157,15 +160,12 @@ def _command(name, config):
     return " ".join(["python -m scripts." + script, *map(shlex.quote, flags)])
 
 
-def _model_words(m):
-    return (f"{m['n_layer']} layers, {m['n_embd']} wide, {m['n_head']} heads ({m['n_kv_head']} for keys and values), "
-            f"context {m['sequence_len']:,}, vocabulary {m['vocab_size']:,}")
-
-
+MODEL = ("{n_layer} layers, {n_embd} wide, {n_head} heads ({n_kv_head} for keys and values), "
+         "context {sequence_len:,}, vocabulary {vocab_size:,}").format_map
 # metric -> (label, how it is written); others are shown under their own names
 NATS, BITS, FLOP = "{:.4f} nats a token".format, "{:.4f} bits a byte".format, "{:.2e} FLOP".format
 LABELS = {
-    "model": ("model", _model_words), "params": ("parameters", "{:,}".format),
+    "model": ("model", MODEL), "params": ("parameters", "{:,}".format),
     "tokens": ("tokens trained on", human), "steps": ("optimizer steps", human),
     "final_loss": ("training loss at the end", NATS), "val_bpb": ("validation", BITS),
     "train_bpb": ("training text", BITS), "val_loss": ("validation loss", NATS),
@@ -175,13 +175,15 @@ LABELS = {
     "vocab_size": ("vocabulary", human), "token_bytes_mean": ("bytes of a token, mean", human),
     "core": ("CORE", "{:.4f}".format), "reward_start": ("reward at the start", human),
     "reward_end": ("reward at the end", human), "task": ("task", str)}
-AS_BEFORE = {"model", "params", "flops_per_token"}  # told once, under pretraining
-NOT_RL = {"final_loss", "tok_per_s", "mfu", "total_flops"}  # mean little where sampling takes the time
 
 
 def metric_rows(name, metrics):
     """(label, value) of the plain numbers among a stage's metrics."""
-    hidden = {"log", "chatcore", *(AS_BEFORE if name != "base_train" else ()), *(NOT_RL if name == "chat_rl" else ())}
+    hidden = {"log", "chatcore"}
+    if name != "base_train":  # where they are told once
+        hidden |= {"model", "params", "flops_per_token"}
+    if name == "chat_rl":  # sampling takes the time
+        hidden |= {"final_loss", "tok_per_s", "mfu", "total_flops"}
     for key in sorted(metrics.keys() - hidden, key=[*LABELS, *metrics].index):
         if key == "model" or not isinstance(metrics[key], (dict, list, type(None))):
             label, write = LABELS.get(key, (key.replace("_", " "), human))
@@ -272,7 +274,7 @@ def _headline(results, stages_s):
 def _where(results):
     versions = {name: version for r in results.values() for name, version in r["versions"].items()}
     devices = sorted({str(r["device"]) for r in results.values()} - {"cpu"})
-    return table(["", ""], [("date", time.strftime("%Y-%m-%d %H:%M")),
+    return table(["", ""], [("date", max(r["time"] for r in results.values())[:16].replace("T", " ")),
                             ("commit", ", ".join(sorted({r["commit"] for r in results.values()}))),
                             ("machine", hardware()), ("computed on", "; ".join(devices) or "CPU"),
                             ("versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items())))], left=2)

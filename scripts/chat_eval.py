@@ -1,11 +1,9 @@
 """
 Ask a chat model the questions of the tasks and say how well it did, with an interval and the score of blind guessing.
 
-    python -m scripts.chat_eval -i rl -a 'gsm8k|arc_easy'   these two (their data are fetched when they are not here)
-    python -m scripts.chat_eval --compare=sft,rl            how two graded stages differ, question by question
-    python -m scripts.chat_eval --show=sft_kg_story --wrong     what it was asked and got wrong
-
-Every graded question is kept in report/items/<stage>_<task>.jsonl under the base directory, <stage>@<tag> with --tag.
+    python -m scripts.chat_eval -i rl -a 'gsm8k|arc_easy'    fetches their data when they are not here
+    python -m scripts.chat_eval --show=sft_kg_story --wrong
+    python -m scripts.chat_eval --compare=sft,rl    question by question
 """
 import time
 from dataclasses import asdict, dataclass
@@ -106,7 +104,8 @@ def main(argv=None):
         score, records = chat_eval.run_task(task, model, tokenizer, rt, config)
         scores.append(score)
         if config.pass_k > 1:
-            once = sum(sum(r["verdicts"]) for r in records) / max(sum(len(r["verdicts"]) for r in records), 1)
+            found = [v for record in records for v in record["verdicts"]]
+            once = sum(found) / max(len(found), 1)
             notes.append(f"{name}: pass@{config.pass_k} {score.score:.1%}, pass@1 {once:.1%}")
         if cut := sum(record["cut"] for record in records):
             notes.append(f"{name}: {cut} of {score.n} prompts were too long for the model and lost their beginning")

@@ -272,6 +272,15 @@ def test_several_replies_give_pass_at_k_and_pass_at_1(home):
     assert any(note.startswith("simplespelling: pass@2 0.0%, pass@1 0.0%") for note in result(home, "base")["notes"])
 
 
+def test_a_choice_of_letters_is_made_once_whatever_the_samples(home, monkeypatch):
+    save_tiny_checkpoint("base", "climbmix", sequence_len=128)
+    monkeypatch.setitem(TASKS, "letters", replace(TASKS["simplespelling"], make=lambda split: Letters(), kind="categorical"))
+    script.main(["-i", "base", "-a", "letters", "--device=cpu", "--temperature=1", "--num_samples=3", "--pass_k=2"])
+    found = result(home, "base")
+    score = found["metrics"]["tasks"]["letters"]["score"]
+    assert score > 0 and f"letters: pass@2 {score:.1%}, pass@1 {score:.1%}" in found["notes"]
+
+
 def test_model_code_is_refused_without_walls_unless_unsafe(home, monkeypatch):
     class Code(Words):
         name, runs_code = "code", True

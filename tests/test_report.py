@@ -207,6 +207,13 @@ def test_the_clock_runs_from_reset_to_the_last_result(full_run, base):
     assert text == generated(base), "generating again changes nothing"
 
 
+def test_its_date_is_that_of_the_last_result(full_run, base):
+    first, *others = sorted((base / "report" / "results").glob("*.json"))
+    for path in (first, *others):
+        common.write_json(path, {**common.read_json(path), "time": f"2026-01-0{1 + (path == first)}T03:04:05+0000"})
+    assert "| date | 2026-01-02 03:04 |" in generated(base)
+
+
 def test_without_a_reset_the_clock_is_said_to_be_unknown(full_run, base):
     (base / "report" / "start.json").unlink()
     assert "Total wall clock time: not known" in generated(base)
