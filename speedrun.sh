@@ -41,10 +41,11 @@ kindergarten() {
 
 # gpu_tier DEPTH: not run on 8xH100 yet; the figures in README.md are goals until they are in dev/LEADERBOARD.md.
 gpu_tier() {
-    local depth=$1 gpus rows shards
+    local depth=$1 gpus rows shards each
     python -m scripts.plan --depth="$depth"
     eval "$(python -m scripts.plan --depth="$depth" --shell)"
     [ "$rows" -gt 0 ] || fail "d$depth does not fit into the memory of these GPUs"
+    each=$(((15 + gpus) / gpus * gpus))  # 16 if these GPUs can share them
     local train=(torchrun --standalone --nproc_per_node="$gpus" -m)
     stage report_reset     python -m nanochat.report reset
     stage first_shards     python -m nanochat.dataset -n 8
@@ -60,7 +61,7 @@ gpu_tier() {
     stage chat_eval_mid    "${train[@]}" scripts.chat_eval -- -i mid
     stage chat_sft         "${train[@]}" scripts.chat_sft -- --device_batch_size="$rows"
     stage chat_eval_sft    "${train[@]}" scripts.chat_eval -- -i sft
-    stage chat_rl          "${train[@]}" scripts.chat_rl
+    stage chat_rl          "${train[@]}" scripts.chat_rl -- --questions="$each" --anchor_rows="$each"
     stage chat_eval_rl     "${train[@]}" scripts.chat_eval -- -i rl
     stage report_generate  python -m nanochat.report generate
 }

@@ -3,19 +3,21 @@ Do additions to the Transformer pay? Each is trained beside the plain model on t
 what a step of it costs is measured first, step by step in turn with the others, and a dearer variant gets fewer steps.
 
     NANOCHAT_BASE_DIR=... python benchmarks/bench_architecture.py --depth=4 --seeds=0,1,2        climbmix, tokenizer trained
-    ... --variants=plain,values --steps=300
+    ... --variants=plain,tables --steps=300
 
 plain      the model without any
 offset     half of a head's channels find a token by the one before (GPTConfig.key_offset)
 tables     a vector by token is added to attention's values in every second layer (GPTConfig.value_tables)
-gentle     the tables' learning rate is a tenth of the embedding's
+rateN      the tables' learning rate is N times the embedding's: rate0.1, rate3
 scalars    before each layer x becomes a * x + b * x0, x0 being the embedding, both learned (modded-nanogpt's U-net lambdas)
 windows    three layers of four see the last half of the context only (SSSL). By a mask, which saves no time, so equal steps
 
-Several are joined by a plus: offset+values. Results are added to --results, one JSON line a training; the table is made of
+Several are joined by a plus: offset+tables. Results are added to --results, one JSON line a training; the table is made of
 all lines there with these settings.
 """
 import json
+import math
+import re
 import statistics
 import sys
 import time
@@ -37,7 +39,7 @@ from nanochat.gpt import GPT, GPTConfig  # noqa: E402
 from nanochat.loss_eval import bits_per_byte  # noqa: E402
 from nanochat.tokenizer import Tokenizer  # noqa: E402
 
-PARTS = ("plain", "offset", "tables", "gentle", "scalars", "windows")
+PARTS = r"plain|offset|tables|rate\d+(\.\d+)?|scalars|windows"
 gpt_attention = gpt.attention
 
 
@@ -111,9 +113,10 @@ class Training:
         self.model = Variant(model_config, rt.dtype, parts)
         self.model.init_weights(seed)
         self.optimizer, self.rt, self.steps = train.make_optimizer(self.model, rt), rt, steps
-        for bucket in self.optimizer.buckets if "gentle" in parts else ():
+        rate = math.prod(float(part[4:]) for part in parts if part.startswith("rate"))
+        for bucket in self.optimizer.buckets:
             if bucket.names[0].endswith("table.weight"):
-                bucket.group = replace(bucket.group, lr=bucket.group.lr / 10)
+                bucket.group = replace(bucket.group, lr=bucket.group.lr * rate)
         self.batches = iter(StepBatches(rows, config.total_batch_size // config.sequence_len, config.device_batch_size,
                                         seed=seed, shuffle=True))
 
@@ -155,8 +158,8 @@ def main(argv=None):
                       for split in ("train", "val"))
     given, names = (rows, tokenizer.vocab_size, rt), config.variants.split(",")
     settings = {k: v for k, v in asdict(config).items() if k not in ("variants", "seeds", "rounds", "results")}
-    if wrong := [part for name in names for part in name.split("+") if part not in PARTS]:
-        raise UsageError(f"--variants must be of {', '.join(PARTS)}, got {wrong[0]!r}.")
+    if wrong := [part for name in names for part in name.split("+") if not re.fullmatch(PARTS, part)]:
+        raise UsageError(f"--variants are made of plain, offset, tables, rateN, scalars and windows, got {wrong[0]!r}.")
     cost = costs(config, [n for n in names if n != "plain"], *given)
     log.info("a step costs, of the plain model's: " + ", ".join(f"{n} {c:.3f}" for n, c in cost.items()))
     for seed in map(int, config.seeds.split(",")):

@@ -16,16 +16,16 @@ PARTS = {"python": ("<|python_start|>", "<|python_end|>"), "python_output": ("<|
 
 
 # ---- validate
-def validate(conversation):
-    """Raise DataError, saying which message is wrong, unless `conversation` can be rendered.
+def validate(chat):
+    """Raise DataError, saying which message is wrong, unless `chat` can be rendered.
 
     Allowed: {"text": str}, a document; else an optional system message, then user and assistant in turn, user first.
     The assistant's content may be a list of {"type": "text" | "python" | "python_output", "text": str}.
     """
-    conversation = conversation if isinstance(conversation, dict) else {}
-    if "messages" not in conversation and isinstance(conversation.get("text"), str):
+    chat = chat if isinstance(chat, dict) else {}
+    if "messages" not in chat and isinstance(chat.get("text"), str):
         return
-    messages = conversation.get("messages")
+    messages = chat.get("messages")
     if not isinstance(messages, list) or not messages:
         raise DataError("a conversation wants a list of at least one message under 'messages'")
     for i, message in enumerate(messages):
@@ -59,14 +59,14 @@ def _validate_message(i, message):
 
 
 # ---- conversation -> ids
-def render(tokenizer, conversation):
+def render(tokenizer, chat):
     """(ids, mask), lists of int. Of a document, read again so that it is not forgotten, all is supervised."""
-    validate(conversation)
-    if "messages" not in conversation:
-        ids = tokenizer.encode(conversation["text"])
+    validate(chat)
+    if "messages" not in chat:
+        ids = tokenizer.encode(chat["text"])
         return [tokenizer.bos_id, *ids], [0, *[1] * len(ids)]
     ids, mask = [tokenizer.bos_id], [0]
-    for message in conversation["messages"]:
+    for message in chat["messages"]:
         message_ids, message_mask = _render_message(tokenizer, message)
         ids += message_ids
         mask += message_mask

@@ -41,7 +41,7 @@ def stage_dir(stage) -> Path:
     return base_dir() / f"{stage}_checkpoints"
 
 
-def steps_in(folder) -> list:
+def steps_in(folder):
     """Steps of the whole checkpoints in a tag's folder, ascending."""
     return sorted(int(p.parent.name) for p in Path(folder).glob("*/meta.json") if p.parent.name.isdigit())
 
@@ -140,7 +140,7 @@ class Writer:
             log.warning(str(failed))
 
 
-def read_meta(folder) -> dict:
+def read_meta(folder):
     """Raises CheckpointError."""
     path = Path(folder) / "meta.json"
     try:
@@ -180,17 +180,15 @@ def newest_whole(folder, with_optim=False):
             return load(Path(folder) / f"{step:06d}", with_optim)
         except CheckpointError as e:
             log.warning(f"passing over checkpoint {step}: {e}")
-    return None
 
 
 def find(stage, tag=None, step=None) -> Path:
     """A checkpoint's folder, by default the newest tag's newest step. Raises MissingArtifact."""
-    tag = tag or newest_tag(stage)
-    folder = stage_dir(stage) / (tag or "")
-    steps = steps_in(folder) if tag else []
-    if not steps or (step is not None and step not in steps):
-        what = f"the {stage} model" + (f" at step {step}" if step is not None else "")
-        raise MissingArtifact(what, folder, f"python -m scripts.{SCRIPTS[stage]}")
+    folder = stage_dir(stage) / (tag or newest_tag(stage) or "")
+    steps = steps_in(folder)
+    if not steps or step not in (None, *steps):
+        raise MissingArtifact(f"the {stage} model" + (f" at step {step}" if step is not None else ""), folder,
+                              f"python -m scripts.{SCRIPTS[stage]}")
     return folder / f"{steps[-1] if step is None else step:06d}"
 
 

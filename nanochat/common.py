@@ -146,10 +146,10 @@ def append_jsonl(path, record):
         f.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def sha256(path) -> str:
+def sha256(path):
     digest = hashlib.sha256()
     with open(path, "rb") as f:
-        for block in iter(lambda: f.read(1 << 20), b""):
+        while block := f.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
@@ -166,15 +166,14 @@ def run_lock(path):
 
 
 # ---- seeds
-def mix_seed(*parts) -> int:
+def mix_seed(*parts):
     """A 63-bit seed. Plain arithmetic collides (random.Random: 1 and -1), which leaks test into train."""
-    digest = hashlib.sha256(json.dumps(parts).encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode("utf-8")).digest()[:8], "little") >> 1
 
 
 # ---- records
 @functools.cache
-def git_commit() -> str:
+def git_commit():
     """Short hash, perhaps with '-dirty'; 'unknown' outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
@@ -183,7 +182,7 @@ def git_commit() -> str:
         return "unknown"
 
 
-def versions() -> dict:
+def versions():
     found = {"python": platform.python_version()}
     for name in ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow"):
         with contextlib.suppress(metadata.PackageNotFoundError):

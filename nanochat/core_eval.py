@@ -32,7 +32,7 @@ def centered(accuracy, chance):
 
 
 def wilson(correct, n, z=1.96):
-    """The 95 % interval (low, high) of a proportion (Wilson 1927), honest also near 0 and 1."""
+    """The 95 % interval (low, high) of a proportion (Wilson 1927)."""
     if n == 0:
         return 0.0, 1.0
     p, zz = correct / n, z * z
@@ -93,7 +93,7 @@ def read_yaml(text):
 
 
 def load_bundle(folder) -> list[CoreTask]:
-    """The tasks of a bundle, or DataError."""
+    """Raises DataError."""
     folder = Path(folder)
     try:
         entries = read_yaml((folder / "core.yaml").read_text(encoding="utf-8"))

@@ -153,7 +153,7 @@ class ChatRows(_Rows):
         self.tokens, self.mask = np.concatenate(tokens), np.concatenate(masks)
         super().__init__([self], [pack(offsets, capacity, crop=False, seed=seed)], sequence_len)
         self.counts = np.array([self.row(i)[1].sum(dtype=np.float64) for i in range(len(self))])
-        self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens.tobytes()).hexdigest())
+        self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens).hexdigest())
 
 
 # ---- batches
@@ -167,15 +167,13 @@ class Batch:
     rows: list  # global row numbers
 
     def to(self, device):
-        moved = (tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.targets, self.weight))
-        return Batch(*moved, self.count, self.rows)
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.targets, self.weight)),
+                     self.count, self.rows)
 
 
 def collate(rows, numbers):
     """(inputs int64, targets int64, weight float32), each (B, T), of these rows."""
-    pairs = [rows.row(int(i)) for i in numbers]
-    tokens = torch.from_numpy(np.stack([tokens for tokens, _ in pairs]))
-    weight = torch.from_numpy(np.stack([weight for _, weight in pairs]))
+    tokens, weight = (torch.from_numpy(np.stack(part)) for part in zip(*(rows.row(int(i)) for i in numbers)))
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), weight
 
 

@@ -1,7 +1,7 @@
 """
 Pretraining text: which data sets there are, how their shards get onto the disk, and how they are read.
 
-    python -m nanochat.dataset -n 450           450 training shards of ClimbMix and the validation shard
+    python -m nanochat.dataset -n 450    450 training shards of ClimbMix and the validation shard
 
 A shard is a parquet file with a column `text`. Every script also takes a folder of such files; the one that sorts last
 is then for validation.
@@ -116,7 +116,7 @@ def iter_texts(paths):
 
 def generate(row, n):
     """Write what is missing of the first n training shards and the validation shard, each from its own seed."""
-    from nanochat.kindergarten import documents  # reading other data sets needs none
+    from nanochat.kindergarten import documents
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
     wanted = [(name, count) for name, count in wanted if not (row.folder / name).exists()]
     progress = Progress(sum(count for _, count in wanted), f"generating {row.name}: documents")
@@ -146,9 +146,9 @@ def _warn_if_stale(path):
 
 
 def download(row, n, workers=4):
-    """Fetch what is missing of the first n training shards and the validation shard. Raises hub.HubError."""
-    names = [row.validation, *map(row.pattern.format, range(n))]
-    missing = [name for name in names if not (row.folder / name).exists()]
+    """Fetch what is missing of the first n and the validation shard. Raises hub.HubError."""
+    missing = [name for name in (row.validation, *map(row.pattern.format, range(n)))
+               if not (row.folder / name).exists()]
     progress = Progress(len(missing), f"downloading {row.name}: shards")
     lock, stop, seen_bytes = threading.Lock(), threading.Event(), 0
 

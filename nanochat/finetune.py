@@ -80,8 +80,7 @@ def run(stage_name, title, result, config, real_data):
     T = model.config.sequence_len
     data = config.data or ("kindergarten" if meta["dataset"] == "kindergarten" else real_data)
     chosen, held = conversations(data, stage_name, config.conversations, config.seed)
-    rows = ChatRows(chosen, tokenizer, T, seed=config.seed)
-    val_rows = ChatRows(held, tokenizer, T, seed=config.seed)
+    rows, val_rows = (ChatRows(part, tokenizer, T, seed=config.seed) for part in (chosen, held))
     batch_tokens = config.total_batch_size or meta["identity"]["batch_tokens"]
     if batch_tokens % T:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the model's context, {T}.")
@@ -113,6 +112,6 @@ def masked_loss(model, rows, device_batch_size, rt):
     """Mean nats a supervised token over all `rows`; every rank must call."""
     total = 0.0
     for start in range(rt.rank * device_batch_size, len(rows), rt.world_size * device_batch_size):
-        inputs, targets, weight = collate(rows, range(start, min(start + device_batch_size, len(rows))))
-        total += model.loss(inputs.to(rt.device), targets.to(rt.device), weight.to(rt.device)).item()
+        tensors = collate(rows, range(start, min(start + device_batch_size, len(rows))))
+        total += model.loss(*(tensor.to(rt.device) for tensor in tensors)).item()
     return sum(runtime.all_gather_object(rt, total)) / max(float(rows.counts.sum()), 1.0)

@@ -40,7 +40,7 @@ def list_files(repo) -> list[str]:
 def fetch(repo, path, dest=None, on_bytes=None) -> Path:
     """The local path of a data set's file, fetched unless there: `dest` or base_dir()/hub/<repo>/<path>.
 
-    on_bytes(n) is called as bytes arrive; it may raise Stopped. Raises HubError.
+    on_bytes(n) is called as bytes arrive. Raises HubError.
     """
     from huggingface_hub.errors import HTTPError
     dest = Path(dest or base_dir() / "hub" / repo / path)

@@ -25,12 +25,10 @@ HANG_S, ANSWER_S = 600, 10
 
 @dataclass(frozen=True)
 class Runtime:
-    """`dtype` is the compute dtype."""
-
     rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float32  # to compute in
     device_name: str = "cpu"
     peak_flops: float | None = None  # of one device in bf16; None when unknown
     started: float = field(default_factory=time.monotonic)
@@ -59,10 +57,8 @@ def _pick_dtype(device):
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         return torch.bfloat16 if capability >= (8, 0) else torch.float16 if capability >= (7, 0) else torch.float32
-    if device.type == "cpu":
-        probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-        return torch.bfloat16 if any(probe and probe() for probe in probes) else torch.float32
-    return torch.float32
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported") if device.type == "cpu" else ()
+    return torch.bfloat16 if any(getattr(torch.cpu, name, bool)() for name in probes) else torch.float32
 
 
 def _cpu_name():
@@ -76,10 +72,10 @@ def _cpu_name():
 
 def _keep_freed_memory():
     """glibc gives every large temporary back to the kernel: about 9 % of a step (dev/LOG.md)."""
-    m_trim_threshold, m_mmap_threshold = -1, -3
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        for option, size in ((m_mmap_threshold, 1 << 30), (m_trim_threshold, (1 << 31) - 1)):
-            ctypes.CDLL(None).mallopt(option, size)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def init(device="") -> Runtime:
@@ -91,8 +87,8 @@ def init(device="") -> Runtime:
         torch.cuda.set_device(found)
         torch.set_float32_matmul_precision("high")  # tf32 for what is left in fp32
         name = torch.cuda.get_device_name(found)
-        gpu = scaling.gpu_named(name)
-        peak = scaling.GPUS[gpu].peak_flops if gpu else None
+        if gpu := scaling.gpu_named(name):
+            peak = scaling.GPUS[gpu].peak_flops
     else:
         name = _cpu_name() if found.type == "cpu" else found.type
         _keep_freed_memory()
@@ -153,9 +149,9 @@ def lost_ranks_named(rt):
     except RuntimeError as e:
         if rt.world_size == 1 or not ("gloo" in str(e) or isinstance(e, dist.DistError)):
             raise
-        why = str(e).splitlines()[0][-200:]
-        raise NanochatError(f"rank {rt.rank} of {rt.world_size} has lost another one ({why}). Look at that one's last "
-                            "lines, then run the same command.") from None
+        raise NanochatError(f"rank {rt.rank} of {rt.world_size} has lost another one "
+                            f"({str(e).splitlines()[0][-200:]}). Look at that one's last lines, then run the "
+                            "same command.") from None
 
 
 @contextlib.contextmanager

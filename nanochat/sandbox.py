@@ -62,12 +62,10 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) 
             _kill(process)
             os.close(verdict_out)
     level, _, answer = verdict.partition(b"\n")
-    error = ""
-    if not in_time:
-        error = f"timeout after {timeout_s:g}s"
-    elif answer != b"=" + nonce:
-        error = _readable(answer[1:]) if answer[:1] == b"!" else "the sandbox was killed"
-    return Result(in_time and answer == b"=" + nonce, _readable(output), error, level.decode() or "basic")
+    ok = in_time and answer == b"=" + nonce
+    error = ("" if ok else f"timeout after {timeout_s:g}s" if not in_time
+             else _readable(answer[1:]) if answer[:1] == b"!" else "the sandbox was killed")
+    return Result(ok, _readable(output), error, level.decode() or "basic")
 
 
 def _start(folder, verdict_in):

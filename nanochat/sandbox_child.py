@@ -3,8 +3,7 @@ The half of nanochat.sandbox that runs in the child: it locks the door behind it
 
 Imported by path in a bare `python -I -S`, so it imports little (each start pays for it) and nothing of nanochat. Two
 processes: the *judge* reads the tests and the nonce after the *worker* is forked off, so neither is ever in the memory
-of the untrusted program. The worker answers the judge's calls with literals; a program that exits early, or answers
-what it likes, can fail the tests but not pass them.
+of the untrusted program. The worker answers the judge's calls with literals.
 """
 import builtins
 import ctypes

@@ -88,13 +88,13 @@ def flops_per_token(depth, vocab_size, sequence_len) -> int:
     return 6 * weights + 12 * depth * model_shape(depth).n_embd * sequence_len
 
 
-def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02) -> Pretraining:
+def pretraining(depth, vocab_size, ratio=20.0, batch_tokens=0, steps=0, lr=0.02, world=1) -> Pretraining:
     """The recipe of a depth; `batch_tokens` and `steps` count where not 0, `lr` is Muon's.
 
     From DEEP on, not yet measured here: warm-down over 0.65 of the steps to 5 %, as in nanochat's public d24 record.
     """
     tokens = horizon_tokens(depth, vocab_size, ratio)
-    batch_tokens = batch_tokens or total_batch_tokens(depth, tokens)
+    batch_tokens = batch_tokens or total_batch_tokens(depth, tokens, world)
     steps = steps or max(1, tokens // batch_tokens)
     if depth < DEEP:
         return Pretraining(steps, batch_tokens, 1.0, 0.0, 0.4, 0.0)
@@ -107,14 +107,14 @@ def horizon_tokens(depth, vocab_size, ratio=20.0) -> int:
     return int(ratio * (num_params(depth, vocab_size, False) - (depth >= DEEP) * head_params(depth, vocab_size)))
 
 
-def total_batch_tokens(depth, tokens) -> int:
-    """Tokens a step: below DEEP by depth, then a power of two ~ horizon^0.383 (arXiv 2505.13738).
+def total_batch_tokens(depth, tokens, world=1) -> int:
+    """Tokens a step: below DEEP by depth, then ~ horizon^0.383 (arXiv 2505.13738); a power of two, times 3 for 6 GPUs.
 
     The law goes through 2^20 at the 5.84 billion tokens of the public d24 record.
     """
-    if depth < DEEP:
-        return 8192 if depth <= 4 else 32768 if depth <= 6 else 131072
-    return 2 ** round(20 + 0.383 * math.log2(tokens / 5.84e9))
+    wanted = 20 + 0.383 * math.log2(tokens / 5.84e9) if depth >= DEEP else 13 if depth <= 4 else 15 if depth <= 6 else 17
+    odd = world // (world & -world)
+    return odd * 2 ** round(wanted - math.log2(odd))
 
 
 def lr_factor(depth, batch_tokens) -> float:
@@ -161,7 +161,7 @@ def memory_bytes(depth, vocab_size, sequence_len, rows, world=1, itemsize=2, tab
     """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
     Weights of `itemsize` bytes (embedding and tables 4), float32 gradients; masters and optimizer state shared by
-    `world` devices. A layer keeps 18 numbers a token and channel; the optimizer's temporaries come later.
+    `world` devices. A layer keeps 18 numbers a token and channel.
     """
     head, matrix, width = head_params(depth, vocab_size), matrix_params(depth), model_shape(depth).n_embd
     embedding = head + tables * table_params(depth, vocab_size)

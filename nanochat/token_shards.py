@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,18 +128,16 @@ def prepare_tokens(tokenizer, shard_paths, name) -> list[TokenShard]:
         progress.close()
     shards = [_load_shard(tokenizer, p, out_dir) for p in paths]
     if None in shards:
-        changed = paths[shards.index(None)]
-        raise DataError(f"{changed} changed while it was being tokenized. Run the same command again.")
+        raise DataError(f"{paths[shards.index(None)]} changed while it was being tokenized. Run the same command "
+                        "again.")
     return shards
 
 
 def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
     """A fresh interpreter a shard: fork is unsafe with torch's threads, spawn imports the main script."""
-    children, stopping = [], threading.Event()
+    children = []
 
     def work(path):
-        if stopping.is_set():
-            return
         command = [sys.executable, "-m", "nanochat.token_shards", str(tokenizer_dir), str(out_dir), str(path)]
         child = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL,
                                  stderr=subprocess.PIPE, text=True)
@@ -152,19 +149,18 @@ def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
         progress.update(count_documents(path))
 
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(work, path) for path in paths]
         try:
-            for future in as_completed(futures):
+            for future in as_completed([pool.submit(work, path) for path in paths]):
                 future.result()
         finally:  # a failure or Ctrl-C ends the others too
-            stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
             for child in list(children):
                 if child.poll() is None:
                     child.terminate()
 
 
-def main(argv=None):
-    tokenizer_dir, out_dir, shard = sys.argv[1:] if argv is None else argv
+def main():
+    tokenizer_dir, out_dir, shard = sys.argv[1:]
     tokenize_shard(Tokenizer.load(tokenizer_dir), shard, out_dir)
 
 

@@ -20,11 +20,8 @@ from nanochat.common import DataError, MissingArtifact, UsageError, atomic_write
 FORMAT = "nanochat-tokenizer-1"
 
 # Reserved names let a new tool be taught without training a new tokenizer.
-SPECIAL_TOKENS = ["<|bos|>",
-                  "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
-                  "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
-                  "<|system_start|>", "<|system_end|>",
-                  *(f"<|reserved_{i}|>" for i in range(5))]
+SPECIAL_TOKENS = ["<|bos|>", *(f"<|{part}_{edge}|>" for part in ("user", "assistant", "python", "output", "system")
+                               for edge in ("start", "end")), *(f"<|reserved_{i}|>" for i in range(5))]
 
 # GPT-4's split pattern with at most two digits, or up to SMALL_VOCAB tokens one: a small vocabulary should not be spent
 # on numbers, and each digit of a sum is easier seen alone.
@@ -108,7 +105,6 @@ class Tokenizer:
 
     # ---- encode, decode
     def encode(self, text) -> list[int]:
-        """The ids of plain text: never a special token."""
         return [i for piece in _pieces(text) for i in self._encoding.encode_ordinary(piece)]
 
     def encode_batch(self, texts) -> list[list[int]]:
@@ -117,7 +113,7 @@ class Tokenizer:
         return [[i for _ in text for i in next(encoded)] for text in pieces]
 
     def decode(self, ids) -> str:
-        """Bytes that are no UTF-8 become U+FFFD, special tokens nothing."""
+        """Bytes that are no UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids) -> bytes:

@@ -2,7 +2,7 @@
 The tools a chat model may call. There is one: a calculator for numbers and for short strings.
 
 It walks the syntax tree of one expression and knows every operation by name. Lengths are checked before an operation is
-done, so none takes long. An error is a visible result ("error: ...") that the model can read.
+done, so none takes long.
 """
 import ast
 import math
@@ -25,20 +25,14 @@ _METHODS = set("capitalize count endswith find index isalpha isdigit islower isu
                "startswith strip title upper".split())
 
 
-class _Refused(Exception):
-    """What is not done; the text says why."""
-
-
 def run_tool(code) -> str:
     """The value of the expression `code` as text, or "error: ..."; never raises, never takes long."""
     try:
         if len(code) > MAX_CODE_CHARS:
-            raise _Refused("expression too long")
+            raise ValueError("expression too long")
         if "\\" in code:
-            raise _Refused("no backslashes, please")
+            raise ValueError("no backslashes, please")
         return _show(_value(ast.parse(code.strip(), mode="eval").body))
-    except _Refused as e:
-        return f"error: {e}"
     except ZeroDivisionError:
         return "error: division by zero"
     except OverflowError:
@@ -59,14 +53,14 @@ def _show(value):
 def _known(table, thing):
     """What `table` has for the type of a node or of a value."""
     if type(thing) not in table:
-        raise _Refused(f"{type(thing).__name__} is not supported")
+        raise ValueError(f"{type(thing).__name__} is not supported")
     return table[type(thing)]
 
 
 def _value(node, depth=0):
-    """The value of a node: int, float, bool or str within the caps; _Refused for anything else."""
+    """The value of a node: int, float, bool or str within the caps; ValueError for anything else."""
     if depth > MAX_DEPTH:
-        raise _Refused("expression too deep")
+        raise ValueError("expression too deep")
 
     def value(child):
         return _value(child, depth + 1)
@@ -74,7 +68,7 @@ def _value(node, depth=0):
         case ast.Constant():
             result = node.value
         case ast.Name():
-            raise _Refused(f"name {node.id!r} is not known")
+            raise ValueError(f"name {node.id!r} is not known")
         case ast.UnaryOp():
             result = _known(_OPERATORS, node.op)(value(node.operand))
         case ast.BinOp():
@@ -94,10 +88,10 @@ def _value(node, depth=0):
         case ast.Call():
             result = _call(node, value)
         case _:
-            raise _Refused(f"{type(node).__name__} is not supported")
+            raise ValueError(f"{type(node).__name__} is not supported")
     fits, problem = _known(_CAPS, result)
     if not fits(result):
-        raise _Refused(problem)
+        raise ValueError(problem)
     return result
 
 
@@ -105,19 +99,19 @@ def _binary(op, left, right):
     calculate = _known(_OPERATORS, op)
     if isinstance(left, str) or isinstance(right, str):
         if not isinstance(op, (ast.Add, ast.Mult)):  # '%' would format, at any width
-            raise _Refused(f"{type(op).__name__} is not supported on strings")
+            raise ValueError(f"{type(op).__name__} is not supported on strings")
         sizes = [len(x) if isinstance(x, str) else x for x in (left, right)]
         if isinstance(op, ast.Mult) and sizes[0] * sizes[1] > MAX_STR:
-            raise _Refused("string too long")
+            raise ValueError("string too long")
     elif isinstance(op, ast.Pow) and isinstance(left, int) and isinstance(right, int):
         if abs(right) * left.bit_length() > MAX_BITS:
-            raise _Refused("number too large")
+            raise ValueError("number too large")
     return calculate(left, right)
 
 
 def _subscript(text, at, value):
     if not isinstance(text, str):
-        raise _Refused("only strings can be indexed")
+        raise ValueError("only strings can be indexed")
     if isinstance(at, ast.Slice):
         return text[slice(*(end and value(end) for end in (at.lower, at.upper, at.step)))]
     return text[value(at)]
@@ -125,21 +119,21 @@ def _subscript(text, at, value):
 
 def _call(node, value):
     if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
-        raise _Refused("only plain arguments are supported")
+        raise ValueError("only plain arguments are supported")
     arguments = [value(a) for a in node.args]
     if isinstance(node.func, ast.Attribute):
         text, name = value(node.func.value), node.func.attr
         if not isinstance(text, str) or name not in _METHODS:
-            raise _Refused(f"method {name!r} is not supported")
+            raise ValueError(f"method {name!r} is not supported")
         if name == "replace" and len(arguments) > 1 and all(isinstance(a, str) for a in arguments[:2]):
             if len(text) + text.count(arguments[0]) * len(arguments[1]) > MAX_STR:
-                raise _Refused("string too long")
+                raise ValueError("string too long")
         return getattr(text, name)(*arguments)
     name = getattr(node.func, "id", "")
     if name not in _FUNCTIONS:
-        raise _Refused(f"function {name!r} is not supported")
+        raise ValueError(f"function {name!r} is not supported")
     if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:
-        raise _Refused("too many digits")
+        raise ValueError("too many digits")
     return _FUNCTIONS[name](*arguments)
 
 

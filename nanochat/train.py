@@ -44,8 +44,8 @@ class RunFlags:
 
     def for_stage(self, stage, tag, steps, warmdown_frac, final_lr=0.0):
         """Arguments of a Stage."""
-        return {"folder": checkpoint.stage_dir(stage) / tag, "log_path": base_dir() / "logs" / f"{stage}_{tag}.jsonl",
-                "steps": steps,
+        return {"folder": checkpoint.stage_dir(stage) / tag, "steps": steps,
+                "log_path": base_dir() / "logs" / f"{stage}_{tag}.jsonl",
                 "schedule": lambda step: (scaling.lr_scale(step, steps, warmdown_frac=warmdown_frac, final=final_lr),
                                           scaling.muon_momentum(step, steps)),
                 **{name: getattr(self, name) for name in ("save_every", "keep", "skip_nonfinite", "resume_anyway")}}
@@ -54,7 +54,6 @@ class RunFlags:
 @dataclass
 class TrainState:
     """What a resume needs beside weights and optimizer."""
-
     step: int = 0
     tokens: int = 0  # tokens seen, padding included
     train_s: float = 0.0  # in steps, over all sittings
@@ -76,7 +75,6 @@ class TrainState:
 @dataclass
 class Stage:
     """One training run as plain values. `batches(start_step)` yields (step, [Batch, ...]) from there on."""
-
     name: str
     folder: Path
     log_path: Path  # one JSON line a logged step
@@ -107,14 +105,14 @@ def loss_function(stage, model, optimizer, rt, batch):
     """model.loss, compiled where the stage wants it, for the shape of `batch`, which tries it out."""
     if not stage.compile or rt.device.type not in COMPILED_ON:
         return model.loss
-    start, here, compiled = time.monotonic(), batch.to(rt.device), torch.compile(model.loss, **COMPILE)
+    start, compiled, batch = time.monotonic(), torch.compile(model.loss, **COMPILE), batch.to(rt.device)
     try:
-        compiled(here.inputs, here.targets, here.weight).backward()
+        compiled(batch.inputs, batch.targets, batch.weight).backward()
     except torch.OutOfMemoryError:
         raise
     except Exception as e:
-        why = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
-        log.warning(f"this torch cannot compile the model ({why}); going on uncompiled")
+        log.warning(f"this torch cannot compile the model ({type(e).__name__}: {' '.join(str(e).split())[:150]}); "
+                    "going on uncompiled")
         return model.loss
     finally:
         optimizer.zero_grad()
@@ -131,11 +129,10 @@ def _backward(loss_of, batch, scale):
 
 
 def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
-    """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop).
+    """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop). All must call.
 
-    loss_of(inputs, targets, weight) is `GPT.loss`, perhaps compiled. Where something is not finite nothing is applied:
-    raises NanochatError, or with `may_skip` gives NaN for both. In fp16 a gradient alone first lowers the loss scale, with
-    inf as norm. Every rank must call.
+    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. In
+    fp16 a gradient alone first lowers the loss scale, with inf as norm.
     """
     total = torch.zeros(2, device=rt.device)
     total[1] = float(stop)
@@ -164,15 +161,15 @@ def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, 
 
 
 def save(stage, optimizer, state, rt, writer, val, wait):
-    """Start (`wait`: and finish) writing a checkpoint. Every rank must call; all raise when this or the last write failed."""
+    """Start (`wait`: and finish) a checkpoint. Every rank must call; all raise when this or the last write failed."""
     start = time.monotonic()
-    masters, optim_state = optimizer.masters(), optimizer.state()
+    weights = optimizer.masters(), optimizer.state()
     meta = {**stage.meta, "identity": stage.identity, "steps": stage.steps, "val": min(val.values(), default=None),
             "loss_scale": optimizer.scale and asdict(optimizer.scale),
             "state": {**asdict(state), "best": None if math.isinf(state.best) else state.best}}
     with runtime.rank_zero_first(rt):
         if rt.rank == 0:
-            writer.save(stage.folder, state.step, masters, optim_state, meta, stage.keep)
+            writer.save(stage.folder, state.step, *weights, meta, stage.keep)
             if wait:
                 writer.wait()
     state.save_stall_s += time.monotonic() - start
@@ -197,8 +194,9 @@ def resume(stage, optimizer, rt):
             raise CheckpointError(f"{differs} Use --fresh to start over, another --tag to keep both, or, unless it is the "
                                   "model or its tokenizer, --resume_anyway.")
         log.warning(f"{differs} Going on as asked.")
-    saved = meta["state"]
-    state = TrainState(**{**saved, "best": math.inf if saved["best"] is None else saved["best"]})
+    state = TrainState(**meta["state"])
+    if state.best is None:
+        state.best = math.inf
     optimizer.load(masters, optim_state, state.step)
     if optimizer.scale and meta.get("loss_scale"):
         optimizer.scale = LossScale(**meta["loss_scale"])
@@ -317,13 +315,13 @@ def run(stage, model, optimizer, rt):
     return before_s, state
 
 
-def metrics(stage, model, state, rt) -> dict:
+def metrics(stage, model, state, rt):
     flops, rate = model.flops_per_token(), state.tokens / max(state.train_s, 1e-9)
-    mfu = rate * flops / (rt.peak_flops * rt.world_size) if rt.peak_flops else None
     best = checkpoint.best_step(stage.folder)
     return {"params": model.num_params(), "tokens": state.tokens, "steps": state.step, "final_loss": state.loss, **state.val,
             **({} if best is None else {"best_step": best}), "skipped": state.skipped, "save_stall_s": state.save_stall_s,
-            "tok_per_s": rate, "flops_per_token": flops, "total_flops": flops * state.tokens, "mfu": mfu,
+            "tok_per_s": rate, "flops_per_token": flops, "total_flops": flops * state.tokens,
+            "mfu": rate * flops / (rt.peak_flops * rt.world_size) if rt.peak_flops else None,
             "train_s": state.train_s, "log": f"logs/{stage.log_path.name}", "model": asdict(model.config)}
 
 
@@ -336,8 +334,7 @@ def run_locked(stage, model, optimizer, rt, config, result, more=dict):
         with runtime.watched(rt):
             before, state = run(stage, model, optimizer, rt)
         if rt.rank == 0:
-            wall_s = before + time.monotonic() - rt.started  # of earlier sittings the steps alone
             save_result(result, metrics={**metrics(stage, model, state, rt), **more()}, config=asdict(config),
-                        device=str(rt), wall_s=wall_s)
+                        device=str(rt), wall_s=before + time.monotonic() - rt.started)  # before: the steps alone
             log.info(f"the model is in {stage.folder / f'{state.step:06d}'}")
     runtime.close(rt)

@@ -1,12 +1,11 @@
 """
 CORE of the base model: 22 few-shot tasks (DCLM, arXiv 2406.11794), 0 is blind guessing and 1 perfect.
 
-    python -m scripts.base_eval --download                     fetch the evaluation bundle first (162 MB unpacked)
-    python -m scripts.base_eval --control                      with exchanged questions: must fall to chance
-    python -m scripts.base_eval --overlap='climbmix|gsm8k'     how many test questions stand in these
+    python -m scripts.base_eval --download                    with the evaluation bundle (162 MB unpacked)
+    python -m scripts.base_eval --overlap='climbmix|gsm8k'    how many test questions stand in these
 
-Without the bundle the result says that CORE was skipped. Every graded question is kept under "core", or "core@TAG" with
---tag, for scripts.chat_eval: --show=core_hellaswag, --compare=core@d4,core@d6.
+Every graded question is kept under "core", or "core@TAG" with --tag, for scripts.chat_eval: --show=core_hellaswag,
+--compare=core@d4,core@d6.
 """
 import itertools
 import shutil
@@ -44,7 +43,6 @@ def bundle_dir():
 
 
 def download():
-    """The bundle appears under its name only when whole."""
     log.info(f"fetching {URL}")
     try:
         with tempfile.TemporaryFile() as archive:

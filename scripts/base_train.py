@@ -57,7 +57,7 @@ def main(argv=None):
     model_config = GPTConfig(config.sequence_len, tokenizer.vocab_size, key_offset=config.key_offset,
                              value_tables=config.value_tables, **asdict(scaling.model_shape(config.depth)))
     plan = scaling.pretraining(config.depth, tokenizer.vocab_size, config.param_data_ratio, config.total_batch_size,
-                               config.num_iterations, config.matrix_lr)
+                               config.num_iterations, config.matrix_lr, rt.world_size)
     batch_tokens, steps = plan.batch_tokens, plan.steps
     decay = plan.weight_decay if config.weight_decay is None else config.weight_decay
     warmdown = plan.warmdown_frac if config.warmdown_frac is None else config.warmdown_frac
@@ -75,7 +75,10 @@ def main(argv=None):
              f"{choose(rt.device, rt.dtype, at_a_time, model_config)}")
     if config.dry_run:
         return
-    rows, val_rows = _rows(config, tokenizer, rt)
+    name = config.dataset.rstrip("/").rpartition("/")[2]
+    with runtime.rank_zero_first(rt):  # who tokenizes; the others then map the same files
+        rows, val_rows = (TextRows(prepare_tokens(tokenizer, shards(config.dataset, split), name), config.sequence_len)
+                          for split in ("train", "val"))
     model = GPT(model_config, rt.dtype).to(rt.device)
     model.init_weights(mix_seed("init", config.seed))
     if config.fp8:
@@ -98,14 +101,6 @@ def main(argv=None):
         eval_every=config.eval_every, compile=config.compile,
         **config.for_stage("base", config.tag or f"d{config.depth}", steps, warmdown, plan.final_lr))
     train.run_locked(stage, model, optimizer, rt, config, "base_train")
-
-
-def _rows(config, tokenizer, rt):
-    """Training and validation; rank 0 tokenizes, the others then map the same files."""
-    name = config.dataset.rstrip("/").rpartition("/")[2]
-    with runtime.rank_zero_first(rt):
-        return [TextRows(prepare_tokens(tokenizer, shards(config.dataset, split), name), config.sequence_len)
-                for split in ("train", "val")]
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Reinforcement learning on checkable tasks: sample several answers a question, re
     python -m scripts.chat_rl
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_rl -- --tasks=gsm8k
 
-Starts from the newest finetuned model. Each step also trains on a few rows of finetuning's conversations, so that what
-is not rewarded is not forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155).
+Each step also trains on a few rows of finetuning's conversations, so that what is not
+rewarded is not forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155).
 """
 import json
 from dataclasses import asdict, dataclass
@@ -27,14 +27,14 @@ class Config(train.RunFlags):
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
     epochs: float = option(1.0, "times over the tasks' training questions when num_iterations is 0")
     questions: int = option(16, "questions a step, over all devices")
-    samples: int = option(16, "answers sampled for each question, to be compared")
+    samples: int = option(16, "answers to each question, to be compared")
     anchor_rows: int = option(16, "rows of finetuning's conversations a step, over all devices (0: reward alone)")
     device_batch_size: int = option(64, "rollouts or rows a device takes at a time")
     max_new_tokens: int = option(128, "longest answer")
     temperature: float = option(1.0, "of the sampling")
-    top_k: int = option(0, "sample among the k most likely tokens (0: all)")
+    top_k: int = option(0, "sample among the k likeliest tokens (0: all)")
     lr_scale: float = option(0.05, "factor on pretraining's learning rates at the start; falls to zero")
-    save_every: int = option(20, "steps between checkpoints, written while training goes on (0: only at the end)")
+    save_every: int = option(20, "steps between checkpoints (0: only at the end)")
     seed: int = option(0, "of questions and samples")
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
@@ -101,7 +101,7 @@ def main(argv=None):
 
 
 def _rewards(log_path):
-    """Mean reward over the first and the last tenth of the steps."""
+    """Means over the first and the last tenth of the steps."""
     rewards = [json.loads(line)["reward"] for line in log_path.read_text(encoding="utf-8").splitlines()]
     n = max(1, len(rewards) // 10)
     return {"reward_start": sum(rewards[:n]) / n, "reward_end": sum(rewards[-n:]) / n}

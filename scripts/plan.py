@@ -1,10 +1,10 @@
 """
 What a run needs, before it is paid for: parameters, tokens, disk, memory, hours, dollars, commands.
 
-    python -m scripts.plan                                  each tier, on the GPUs found here or on 8 x H100
+    python -m scripts.plan    each tier, on the GPUs found here or on 8 x H100
     python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
 
-By the functions that training uses. MFU and price are assumed; memory was measured on a CPU only.
+By the functions that training uses; memory was measured on a CPU only.
 """
 import shutil
 import subprocess
@@ -52,7 +52,7 @@ def plan(config, depth):
     """(gpus, rows a device, shards, the plan in words)."""
     gpus, name, gpu = devices(config)
     vocab_size, model = config.vocab_size, (depth, config.vocab_size, config.sequence_len)
-    recipe, shape = scaling.pretraining(depth, vocab_size, config.param_data_ratio), scaling.model_shape(depth)
+    recipe, shape = scaling.pretraining(depth, vocab_size, config.param_data_ratio, world=gpus), scaling.model_shape(depth)
     tokens = recipe.steps * recipe.batch_tokens
     shards, rows = scaling.shards_needed(tokens), scaling.device_batch_size(*model, gpu.gib, gpus)
     memory = ", ".join(f"{n}: {scaling.memory_bytes(*model, n, gpus, 4 if name == 'cpu' else 2) / 2**30:.1f}"

@@ -2,8 +2,6 @@
 Compare the tokenizer's compression with GPT-2's and GPT-4's on five small texts and on the data set's own.
 
     python -m scripts.tok_eval --dataset=climbmix
-
-tiktoken downloads those two once (3 MB); where they cannot be had only bytes per token are shown.
 """
 import threading
 import time

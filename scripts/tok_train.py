@@ -1,10 +1,9 @@
 """
 Train the tokenizer: byte pair encoding on the first characters of a data set's training text.
 
-    python -m scripts.tok_train --vocab_size=2048                          on the kindergarten
-    python -m scripts.tok_train --dataset=/data/my_parquet_folder
+    python -m scripts.tok_train --vocab_size=2048    on the kindergarten
 
-Written to tokenizer/tokenizer.json under the base directory. A model of another tokenizer has to be trained again.
+A model of another tokenizer has to be trained again.
 """
 import time
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
 class Config:
     dataset: str = option("kindergarten", "text to learn from: kindergarten, climbmix, ... or a parquet folder")
     vocab_size: int = option(32768, "tokens, special ones included; 2048 is plenty for the kindergarten")
-    max_chars: int = option(2_000_000_000, "stop reading after so many characters; more hardly changes the tokens")
+    max_chars: int = option(2_000_000_000, "characters to read; more hardly change the tokens")
     doc_cap: int = option(10_000, "characters used of one document, so that no single one dominates")
 
     def __post_init__(self):

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from nanochat import finetune, runner, runtime, sampling, train
 from nanochat.dataloader import Batch
 from nanochat.engine import Engine
+from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 
 
@@ -77,14 +78,61 @@ def test_32_bits_draw_what_64_draw(monkeypatch):
 
 
 def test_a_torch_without_onednn(monkeypatch):
-    weight, x, residual = (torch.randn(*shape, generator=torch.Generator().manual_seed(i))
-                           for i, shape in enumerate([(24, 16), (3, 16), (3, 24)]))
+    weight, x = (torch.randn(n, 16, generator=torch.Generator().manual_seed(n)) for n in (24, 3))
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
-    torch.testing.assert_close(runner.pack(weight)(x, residual), residual + x @ weight.T)
-    torch.testing.assert_close(runner.pack(weight, relu=True)(x), (x @ weight.T).relu())
+    torch.testing.assert_close(runner.pack(weight)(x), x @ weight.T)
 
 
 def test_the_accelerator_that_torch_finds_is_taken(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("meta"))
     assert runtime.init().device.type == "meta"
+
+
+class OneDevice(TorchDispatchMode):
+    """On torch's meta device tensors of a CPU may be mixed in; here, as on a GPU, only copied, or taken as indices."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        places = {x.device.type for x in tree_leaves((args, kwargs)) if torch.is_tensor(x) and x.dim()}
+        assert len(places) < 2 or func.overloadpacket in (torch.ops.aten.copy_, torch.ops.aten.index), (func, places)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(params=[torch.bfloat16, torch.float16, torch.float32])
+def elsewhere(request):
+    """A Runtime on the meta device, where shapes are followed as on a GPU and numbers are not."""
+    with OneDevice():
+        yield Runtime(device=torch.device("meta"), dtype=request.param)
+
+
+def model_on(rt):
+    model = GPT(GPTConfig(64, 500, 4, 4, 2, 128, key_offset=0.5, value_tables=True), rt.dtype).to(rt.device)
+    model.init_weights(1)
+    return model
+
+
+def test_elsewhere_a_tensor_left_on_the_cpu_is_an_error(elsewhere):
+    with pytest.raises(AssertionError, match="cpu"):
+        model_on(elsewhere).loss(*(torch.zeros(1, 8, dtype=torch.long, device=d) for d in ("meta", "cpu", "meta")))
+
+
+def test_training_leaves_no_tensor_on_the_cpu(elsewhere):
+    model = model_on(elsewhere)
+    optimizer = train.make_optimizer(model, elsewhere, weight_decay=0.1)
+    idx, weight = torch.zeros(4, 64, dtype=torch.long, device="meta"), torch.ones(4, 64, device="meta")
+    loss = train._backward(model.loss, Batch(idx, idx, weight, 256.0, [0]), optimizer.scale)
+    for bucket in optimizer.buckets:
+        bucket.reduced = bucket.grad
+    optimizer.step(0.5, 0.9)
+    optimizer.load(optimizer.masters(), optimizer.state(), 1)
+    made = [loss, model.token_nll(idx, idx), *model.parameters(), *optimizer.masters().values(), *optimizer.state().values()]
+    assert {tensor.device.type for tensor in made} == {"meta"}
+
+
+def test_decoding_leaves_no_tensor_on_the_cpu(elsewhere):
+    fast = runner.Fast(model_on(elsewhere).requires_grad_(False), 3, 128)
+    assert fast.graphs, "as on a GPU"
+    with torch.inference_mode():
+        hidden = fast.forward([runner.Piece(0, 0, [1]), runner.Piece(1, 0, [1, 2, 3]), runner.Piece(2, 5, [3, 4])])
+        assert hidden.shape == (3, 128) and fast.logits(hidden).shape == (3, 500)
+        assert hidden.device.type == fast.logits(hidden).device.type == "meta"

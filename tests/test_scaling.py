@@ -76,6 +76,16 @@ def test_batch_learning_rate_and_decay_follow_their_laws():
     assert decay(20, 2**20, 1e10) / decay(20, 2**20, 4e10) == pytest.approx(4.0)
 
 
+@pytest.mark.parametrize("world", range(1, 17))
+@pytest.mark.parametrize("depth", [4, 6, 12, 20, 26, 32])
+def test_any_number_of_devices_shares_a_step(depth, world):
+    """What fits one, a power of two, divides its share; the batch is as near to the law's as that allows."""
+    law, found = (scaling.pretraining(depth, 32768, world=n).batch_tokens for n in (1, world))
+    share, rest = divmod(found, 256 * world)
+    assert rest == 0 and share & (share - 1) == 0 and 2**-1.01 < found / law < 2**1.01
+    assert world & (world - 1) or found == law
+
+
 @pytest.mark.parametrize("depth", range(1, 41))
 def test_every_depth_has_a_recipe_that_a_step_can_be_cut_from(depth):
     recipe = scaling.pretraining(depth, 32768)

@@ -1,8 +1,7 @@
 """
 Pretraining text, most documents 250 to 600 characters long.
 
-Biographies are of everybody, the held-out people included; questions are about the others only, and nothing that a
-test asks (a pair of numbers, a story, a wording) is in any document.
+Nothing that a test asks (a pair of numbers, a story, a wording) is in any of them.
 """
 import random
 
@@ -134,7 +133,6 @@ BETWEEN_PEOPLE = 8  # the first so many can also be said between two people
 
 
 def _weighted(rng, makers):
-    """One of [(maker, weight)]."""
     return rng.choices(*zip(*makers))[0]
 
 

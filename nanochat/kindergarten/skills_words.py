@@ -37,12 +37,9 @@ def told_length(word):
     return f"{word}: {counted(word)}. That is {len(word)} letters."
 
 
-def _spell_check(letters, before=()):
-    return {"kind": "spell", "letters": letters, "before": list(before)}
-
-
 def _spelling(rng, word, wording):
-    return chat(typed(rng, wording.format(w=word)), f"{word}: {spelled(word)}."), _spell_check(word)
+    check = {"kind": "spell", "letters": word, "before": []}
+    return chat(typed(rng, wording.format(w=word)), f"{word}: {spelled(word)}."), check
 
 
 def spelling(rng, world, test, level):
@@ -89,7 +86,8 @@ def reversing(rng, world, test, level):
             return rng.choice([w for w in CHAT_WORDS if len(w) <= 3 + level])
         word = draw(make, lambda m: ("backwards", m), test, percent=12)
         answer = f"{word}: {spelled(word)}. Backwards: {spelled(word[::-1])}."
-        return chat(typed(rng, rng.choice(BACKWARDS).format(w=word)), answer), _spell_check(word[::-1], [word])
+        check = {"kind": "spell", "letters": word[::-1], "before": [word]}
+        return chat(typed(rng, rng.choice(BACKWARDS).format(w=word)), answer), check
     pool = rng.choice((CHAT_WORDS, COLOURS, [str(n) for n in range(1, 10)]))
     items = draw(lambda: rng.sample(pool, rng.randint(2, 2 + level)), lambda m: ("reversing", *m), test)
     text, answer = " ".join(items), " ".join(reversed(items))

@@ -49,7 +49,8 @@ def ways_to_ask(fact, test):
 
 def story(rng, world, test, level):
     def make():
-        told = stories.sized(rng, level)
+        moves = rng.randint(1, level + 1)
+        told = stories.tell(rng, 1 if rng.random() < 0.3 else 2, rng.choice((0, 1, 1)), moves)
         return told, rng.choice(stories.questions(told))
     told, (question, answer, value, rivals) = draw(make, lambda m: ("story", m[0].text), test)
     return chat(f"{told.text} {typed(rng, question, lower=False)}", answer), fact_check(value, rivals=rivals)

@@ -14,7 +14,6 @@ class Story:
     at: dict = field(default_factory=dict)  # person -> place
     lies: dict = field(default_factory=dict)  # thing -> place, for what nobody holds
     holds: dict = field(default_factory=dict)  # thing -> person
-    events: list = field(default_factory=list)  # ("go", who, place) | ("take"|"drop", who, thing) | ("give", ...)
     sentences: list = field(default_factory=list)
 
     @property
@@ -38,7 +37,7 @@ def tell(rng, people, things, moves):
 
 
 def _possible(story, places):
-    """Every event that the state allows."""
+    """("go", who, place), ("take" or "drop", who, thing), ("give", who, thing, other)."""
     events = []
     for who, here in story.at.items():
         events += [("go", who, place) for place in places if place != here]
@@ -51,7 +50,6 @@ def _possible(story, places):
 
 
 def _happen(rng, story, event):
-    """Change the state and say so."""
     kind, who, what, *to = event
     if kind == "go":
         story.at[who] = what
@@ -63,7 +61,6 @@ def _happen(rng, story, event):
         story.lies[what] = story.at[who]
     else:
         story.holds[what] = to[0]
-    story.events.append(event)
     said = f"gives the {what} to {to[0]}" if to else f"{rng.choice(SAID[kind])} the {what}"
     story.sentences.append(f"{who} {said}.")
 
@@ -85,9 +82,3 @@ def questions(story):
         if len(there) == 1 and len(story.at) > 1:
             ask(f"Who is in the {place}?", f"{there[0]} is in the {place}.", there[0], story.at)
     return asked
-
-
-def sized(rng, level):
-    """A story as long as the level allows."""
-    moves = rng.randint(1, level + 1)
-    return tell(rng, 1 if rng.random() < 0.3 else 2, rng.choice((0, 1, 1)), moves)

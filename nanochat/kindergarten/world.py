@@ -12,7 +12,7 @@ from nanochat.common import UsageError, mix_seed
 from nanochat.kindergarten import tables
 
 DEALT = {"species": tables.SPECIES, "food": tables.FOODS, "colour": tables.COLOURS, "hobby": tables.HOBBIES}
-HELD_OUT_EVERY = 5  # one pair of friends in five is never asked about: 12 of 60 people
+HELD_OUT_EVERY = 5  # pairs of friends: 12 of 60 people
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,12 @@ class World:
     def __init__(self, size=60, seed=0):
         if size < 20 or size % 2:
             raise UsageError(f"the kindergarten's size is an even number of people, at least 20; got {size}")
-        self.size, self.seed = size, seed
         rng = random.Random(mix_seed("world", size, seed))
         firsts = [(name, he) for names, he in ((tables.GIRLS, "she"), (tables.BOYS, "he")) for name in names]
         rng.shuffle(firsts)
         names, pets = _unique([name for name, _ in firsts], size), _unique(tables.PETS, size)
         rng.shuffle(pets)
         self.towns = _towns(size, rng)
-        # (town, job) all different until the product runs out
         jobs, towns = tables.JOBS, self.towns
         homes = [(towns[i % len(towns)], jobs[(i // len(towns) + i) % len(jobs)]) for i in range(size)]
         rng.shuffle(homes)

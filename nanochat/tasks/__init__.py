@@ -28,7 +28,7 @@ class Row:
     kind: str  # these as in Task
     chance: float
     source: tuple[str, str] | None
-    group: str  # "core" | "kindergarten" | "training"
+    group: str
     title: str
 
     def is_local(self, split="test"):

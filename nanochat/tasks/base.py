@@ -43,17 +43,17 @@ class Task:
             raise IndexError(i)
         return self.conversation(i)
 
-    def answer(self, conversation, parts) -> str:
+    def answer(self, chat, parts) -> str:
         """What the grader reads in a reply; "" when there is nothing."""
         return reply_text(parts).strip()
 
-    def evaluate(self, conversation, parts) -> bool:
-        reference = message_parts(conversation["messages"][-1])
-        return self.answer(conversation, parts) == self.answer(conversation, reference)
+    def evaluate(self, chat, parts) -> bool:
+        reference = message_parts(chat["messages"][-1])
+        return self.answer(chat, parts) == self.answer(chat, reference)
 
-    def reward(self, conversation, parts) -> float:
+    def reward(self, chat, parts) -> float:
         """What reinforcement learning pays for the reply."""
-        return float(self.evaluate(conversation, parts))
+        return float(self.evaluate(chat, parts))
 
 
 def exchange(question, answer, **more):

@@ -26,11 +26,11 @@ class CustomJSON(Task):
     def _parse(self, number, line):
         try:
             value = json.loads(line)
-            conversation = {"messages": value} if isinstance(value, list) else value
-            validate(conversation)
+            chat = {"messages": value} if isinstance(value, list) else value
+            validate(chat)
         except (ValueError, DataError) as e:
             raise DataError(f"{self.path}, line {number}: {e}") from None
-        return conversation
+        return chat
 
     def conversation(self, i):
         return self.conversations[i]

@@ -38,5 +38,5 @@ class GSM8K(HubTask):
     def read(self, row):
         return exchange(row["question"], solution_parts(row["answer"]))
 
-    def answer(self, conversation, parts):
+    def answer(self, chat, parts):
         return final_number(reply_text(parts))

@@ -1,7 +1,7 @@
 """
 HumanEval: 164 Python functions to be written from their docstring; the reply's code is run against hidden tests.
 
-Chen et al. 2021 (arXiv 2107.03374), openai/openai_humaneval; evaluation only. The code runs in nanochat.sandbox.
+Chen et al. 2021 (arXiv 2107.03374), openai/openai_humaneval; evaluation only.
 Changed from the paper: asked in a chat message, so the reply may hold a whole program in a code block; by default
 pass@1 at temperature 0.
 """
@@ -32,9 +32,9 @@ class HumanEval(HubTask):
         answer = f"```python\n{row['prompt']}{row['canonical_solution'].rstrip()}\n```"
         return exchange(question, answer, prompt=row["prompt"], entry_point=row["entry_point"], test=row["test"])
 
-    def answer(self, conversation, parts):
-        return program(conversation["prompt"], conversation["entry_point"], reply_text(parts))
+    def answer(self, chat, parts):
+        return program(chat["prompt"], chat["entry_point"], reply_text(parts))
 
-    def evaluate(self, conversation, parts):
-        tests = f"{conversation['test']}\ncheck({conversation['entry_point']})\n"
-        return sandbox.run(self.answer(conversation, parts), tests=tests, timeout_s=5, unsafe=self.unsafe).ok
+    def evaluate(self, chat, parts):
+        tests = f"{chat['test']}\ncheck({chat['entry_point']})\n"
+        return sandbox.run(self.answer(chat, parts), tests=tests, timeout_s=5, unsafe=self.unsafe).ok

@@ -17,29 +17,24 @@ class Kindergarten(Task):
     max_new_tokens = 128
 
     def __init__(self, skill, split="test"):
-        self.skill, self.split = kindergarten.SKILLS[skill], split
-        self.name, self.chance = PREFIX + skill, self.skill.chance
+        self.skill, self.split, self.name = skill, split, PREFIX + skill
+        self.chance = kindergarten.SKILLS[skill].chance
         self.n = TRAIN_QUESTIONS if split == "train" else self._different()
 
     def _different(self):
         """How many questions there are before they begin again."""
-        first = self._example(0).conversation["messages"]
-        return next((i for i in range(1, QUESTIONS) if self._example(i).conversation["messages"] == first), QUESTIONS)
-
-    def _example(self, i):
-        if self.split == "train":
-            return kindergarten.rl_example(i, skill=self.skill.name)
-        return kindergarten.eval_example(self.skill.name, i)
+        first = self.conversation(0)["messages"]
+        return next((i for i in range(1, QUESTIONS) if self.conversation(i)["messages"] == first), QUESTIONS)
 
     def conversation(self, i):
-        example = self._example(i)
+        example = (kindergarten.rl_example(i, skill=self.skill) if self.split == "train"
+                   else kindergarten.eval_example(self.skill, i))
         return {**example.conversation, "check": example.check}
 
-    def reward(self, conversation, parts):
-        """1 for a right answer; a wrong one that begins right gets a part."""
-        right = self.evaluate(conversation, parts)
-        return 1.0 if right else kindergarten.credit(conversation["check"], reply_text(parts))
+    def reward(self, chat, parts):
+        right = self.evaluate(chat, parts)
+        return 1.0 if right else kindergarten.credit(chat["check"], reply_text(parts))
 
-    def evaluate(self, conversation, parts):
+    def evaluate(self, chat, parts):
         used_tool = any(part["type"] == "python_output" for part in parts)
-        return bool(kindergarten.check(conversation["check"], reply_text(parts), used_tool))
+        return bool(kindergarten.check(chat["check"], reply_text(parts), used_tool))

@@ -39,7 +39,7 @@ class SpellingBee(Task):
                   {"type": "python_output", "text": count}, {"type": "text", "text": f"{count}\n#### {count}"}]
         return exchange(rng.choice(COUNT_QUESTIONS).format(word=word, letter=letter), answer)
 
-    def answer(self, conversation, parts):
+    def answer(self, chat, parts):
         found = re.findall(r"####\s*(\d+)", reply_text(parts))
         return found[-1] if found else ""
 
@@ -50,5 +50,5 @@ class SimpleSpelling(SpellingBee):
     def ask(self, rng, word, letter):
         return exchange(rng.choice(SPELL_QUESTIONS).format(word=word), ", ".join(word))
 
-    def answer(self, conversation, parts):
+    def answer(self, chat, parts):
         return reply_text(parts).strip().lower().removesuffix(".")
