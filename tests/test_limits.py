@@ -214,7 +214,8 @@ def test_clients_that_leave_leave_nothing_behind(engine):
             list(pool.map(lambda i: leave(url, app.state.worker, moments[i % 5]), range(100)))
         left = time.monotonic()
         settles(lambda: not app.state.worker.busy and not state.tasks and not state.connections and me.num_fds() <= files)
-        assert time.monotonic() - left < 5 and me.num_threads() <= threads + 8
+        assert time.monotonic() - left < 5
+        settles(lambda: me.num_threads() <= threads + 8)    # a client's thread is joined shortly before it is gone
         engine.model.pace_s = 0.0
         assert chat_text(url) == 200
 
