@@ -6,8 +6,8 @@
 #   bash speedrun.sh d20|d26|d32      8xH100: about $100, $300, $1000
 #   bash speedrun.sh --fresh          start over: forget finished stages and delete this tier's checkpoints
 #
-# Run again, it goes on where it stopped: a finished stage is not repeated, a training run continues from its last
-# checkpoint. Everything is kept under $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat.
+# Run again, it goes on where it stopped: no finished stage is repeated, a training continues from its last checkpoint.
+# Everything is kept under $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat.
 set -euo pipefail
 here=$PWD
 export NANOCHAT_BASE_DIR="${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}"
@@ -39,7 +39,7 @@ kindergarten() {
     stage report_generate  python -m nanochat.report generate
 }
 
-# gpu_tier DEPTH: not run on 8xH100 yet; the figures in README.md are goals until they are in dev/LEADERBOARD.md.
+# gpu_tier DEPTH: not run on 8xH100 yet; README.md's figures are goals until they are in dev/LEADERBOARD.md.
 gpu_tier() {
     local depth=$1 gpus rows shards each
     python -m scripts.plan --depth="$depth"

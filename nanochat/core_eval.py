@@ -20,7 +20,7 @@ from nanochat import runtime
 from nanochat.common import DataError, mix_seed
 from nanochat.gpt import offset_keys
 
-GROUP = 512  # items rendered and sorted at a time: a whole task as tokens is much
+GROUP = 512  # items rendered and sorted at a time
 KINDS = {"multiple_choice": ("query", "choices"), "schema": ("context_options", "continuation"),
          "language_modeling": ("context", "continuation")}  # an example's keys: what is given, what is scored
 

@@ -80,7 +80,7 @@ def _best_fit(starts, lengths, capacity, crop):
             start = waiting[length].pop()
             if not waiting[length]:
                 there ^= 1 << length
-            if not fits:  # a gap of 1 takes only bos, and the tail is the whole piece again
+            if not fits:  # a gap of 1 takes only bos
                 tail = length - gap + 1
                 waiting[tail].append(start + gap - 1)
                 there |= 1 << tail

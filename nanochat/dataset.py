@@ -1,10 +1,10 @@
 """
-Pretraining text: which data sets there are, how their shards get onto the disk, and how they are read.
+Pretraining text: which data sets there are, how their shards arrive and how they are read.
 
     python -m nanochat.dataset -n 450    450 training shards of ClimbMix and the validation shard
 
-A shard is a parquet file with a column `text`. Every script also takes a folder of such files; the one that sorts last
-is then for validation.
+A shard is a parquet file with a column `text`. Every script also takes a folder of such files; the last is then for
+validation.
 """
 import functools
 import hashlib

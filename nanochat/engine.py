@@ -2,8 +2,8 @@
 Inference: continuous batching, a prefix cache and tools.
 
 Sequences join as others leave, prompts are read in chunks beside the decoding, a free slot keeps its tokens for whoever
-begins with the same ones, tools run on threads. A reply does not depend on who else is in the batch, beyond the rounding
-noise of differently shaped matrix products (nor on that when `deterministic`).
+begins with the same ones, tools run on threads. A reply depends on who else is in the batch only by the rounding of
+differently shaped matrix products (when `deterministic` not at all).
 """
 import math
 from collections import deque
@@ -145,7 +145,7 @@ class Batcher:
         if any(s.repetition_penalty for s in settings):
             logits = raw.clone()
         for row, sequence, s in zip(logits, sequences, settings):
-            if s.repetition_penalty:  # the tokens that end things are never punished for having ended others
+            if s.repetition_penalty:  # never of the tokens that end things
                 seen = set(sequence.prompt + sequence.ids) - self.tokenizer.special_ids
                 penalise(row, sorted(seen), s.repetition_penalty)
         columns = zip(*((s.temperature, s.top_k or 0, s.top_p or 1.0, sequence.uniform() if s.temperature else 0.0,

@@ -27,7 +27,7 @@ class GPTConfig:
     rope_base: float = 10000.0
     max_attn_logit: float = 15.0  # of a query and its equal; otherwise sqrt(head size)
     key_offset: float = 0.0  # share of channels in which a token is found by the one before
-    value_tables: bool = False  # every second layer, counted from the last, adds a vector by token to its values
+    value_tables: bool = False  # every second layer, from the last, adds a vector by token to its values
 
     def __post_init__(self):
         assert self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must divide by n_head {self.n_head}"

@@ -13,7 +13,7 @@ class KVCache:
 
     def __init__(self, model, batch_size, capacity, dtype):
         c, self.offset = model.config, model.config.offset_channels
-        # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory would still be NaN.
+        # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory is NaN.
         self.k, self.v = (torch.zeros((c.n_layer, batch_size, c.n_kv_head, positions, c.head_dim), dtype=dtype,
                                       device=model.device).transpose(2, 3) for positions in (capacity + 1, capacity))
 

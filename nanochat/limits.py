@@ -39,7 +39,7 @@ class Rate:
     """At most `per_minute` requests a client in any minute (GCRA: ATM Forum, 1996)."""
 
     def __init__(self, per_minute):
-        self.step, self.due = 60 / per_minute, {}  # seconds a request costs; when clients will have paid, oldest first
+        self.step, self.due = 60 / per_minute, {}  # seconds a request costs; when clients have paid, oldest first
 
     def wait(self, client):
         """Seconds until the client may ask; 0 counts it."""

@@ -7,7 +7,7 @@ from Gemma 2, arXiv 2408.00118).
 import torch
 import torch.nn.functional as F
 
-CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MiB in fp32, about a CPU's last-level cache
+CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MiB in fp32, about a CPU's cache
 
 
 def chunk_tokens(hidden, head):

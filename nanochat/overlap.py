@@ -1,8 +1,8 @@
 """
 How many test questions have N words in a row in common with the training text.
 
-The rule of GPT-3 (arXiv 2005.14165, appendix C), with one N for all. The tests' runs of words are hashed and sorted
-once, the training text streams by.
+The rule of GPT-3 (arXiv 2005.14165, appendix C), with one N for all. The tests' runs of words are hashed and
+sorted, the training text streams by.
 """
 import re
 

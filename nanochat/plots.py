@@ -37,7 +37,7 @@ def _smooth(values):
 
 def draw(records, path):
     """Write a run's curves as a PNG: reward, or training loss beside what was measured on validation text."""
-    from matplotlib.figure import Figure  # here, because importing it takes a second
+    from matplotlib.figure import Figure  # here: it takes a second
     counts = {key: sum(record.get(key) is not None for record in records) for key in UNITS}
     keys = ["reward"] if counts["reward"] else [k for k in UNITS if counts[k] > (k != "loss")]
     figure = Figure((max(7.2, 4.8 * len(keys)), 3.0), layout="tight")

@@ -4,7 +4,7 @@ The report card: report/results/*.json and logs/*.jsonl in, report.md with curve
     python -m nanochat.report reset       forget earlier results and start the clock
     python -m nanochat.report generate    write report/report.md, and a copy into --out
 
-A dash's footnote says why a number was not measured. Errors are 95 % intervals: Wilson's for one score, Newcombe's for
+A dash's footnote says why. Errors are 95 % intervals: Wilson's for one score, Newcombe's for
 the difference of two (1998, method 10).
 """
 import itertools
@@ -140,7 +140,7 @@ def summary(results):
     notes, measured = Footnotes(), set().union(*(scores(results, phase) for phase in PHASES))
     rows = [_core_row(results, notes), *(
         _task_row(results, task, "test", notes) for task in BENCHMARKS
-        if task in measured or TASKS[task].source),  # SpellingBee, which is in the code, only where measured
+        if task in measured or TASKS[task].source),  # SpellingBee only where measured
         _chatcore_row(results, notes)]
     if measured & set(SKILLS):
         rows.append(["**Kindergarten**"] + [""] * 7)

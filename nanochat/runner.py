@@ -17,7 +17,7 @@ from nanochat.common import UsageError
 from nanochat.elementwise import norm
 from nanochat.kv_cache import KVCache
 
-FEW = 3  # tokens that `kernels` read faster than oneDNN
+FEW = 3, 32  # tokens that `kernels` read faster than oneDNN: in bfloat16 or bytes, in float32
 PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits more than it helps
 
 
@@ -38,7 +38,7 @@ class _Graphs:
     """Decoding steps of all slots, a CUDA graph for each of 64, 128, 256... keys.
 
     A slot that sits out computes too, and stores at the last position, which nobody reads. `decode`, a method, is held
-    weakly: in a cycle with its runner the cache would wait for the collector, which training switches off.
+    weakly: a cycle would wait for the collector, which training switches off.
     """
 
     def __init__(self, decode, batch_size, idle, device):
@@ -78,9 +78,9 @@ class _Graphs:
 class Fast:
     """The forward pass of a GPT for inference, whose weights must stay as they are.
 
-    `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, since all is left to
-    `kernels`, which go row by row. `int8` (CPU): weights in 8 bits, one scale a row; what many tokens multiply them by
-    too, if the processor has products of bytes. `graphs`: by default on a GPU; only CUDA captures them.
+    `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, for which all is
+    left to `kernels`. `int8` (CPU): weights in 8 bits, one scale a row; what many tokens multiply them by too, if the
+    processor has products of bytes. `graphs`: by default on a GPU; only CUDA captures them.
     """
 
     @torch.inference_mode()
@@ -108,8 +108,12 @@ class Fast:
             q, k = (w.weight.view(-1, D, w.in_features)[:, order].flatten(0, 1) for w in (a.c_q, a.c_k))
             weights += torch.cat((q, k, a.c_v.weight)), a.c_proj.weight, mlp.c_fc.weight, mlp.c_proj.weight
         weights, scales = [w.to(dtype) for w in weights], [torch.ones(len(w)) for w in weights]
-        narrow = int8 and torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
-        self.kind, products = torch.uint8 if narrow else dtype, [] if narrow else map(pack, weights)
+        onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
+        if onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            dtype = torch.float32
+        narrow = int8 and onednn and torch.cpu._is_vnni_supported()
+        self.kind, products = torch.uint8 if narrow else dtype, [] if narrow else [pack(w.to(dtype)) for w in weights]
+        self.few = FEW[onednn and self.kind == torch.float32]
         if int8:
             scales = [w.float().abs().amax(1).clamp_(min=1e-12) / 127 for w in weights]
             weights = [(w / scale[:, None]).round_().to(torch.int8) for w, scale in zip(weights, scales)]
@@ -152,7 +156,7 @@ class Fast:
                 q = self._store(layer, qkv, idx, slots, at)
                 return torch.cat([self._read(layer, piece, q[rows]) for piece, rows in parts])
             x = self._layers(x, attend)
-        elif self.exact or len(rows) <= FEW:
+        elif self.exact or len(rows) <= self.few:
             kernels.step(kernels.array(x), ids, slots, at, *self.lists, self.angles, self.k, self.v, self.cache.offset,
                          self.scale, self.exact)
         else:
@@ -237,7 +241,7 @@ class Fast:
             return (self.head(hidden).float() / cap).tanh_().mul_(cap)
         logits, s = torch.zeros(len(hidden), self.config.vocab_size), torch.ones(len(hidden))
         found = out = kernels.array(logits)
-        if len(hidden) > FEW and not self.exact:
+        if len(hidden) > self.few and not self.exact:
             a = torch.empty_like(hidden, dtype=self.kind)
             kernels.ready(*map(kernels.array, (hidden, s, a)))
             found = kernels.array(self.head(a))

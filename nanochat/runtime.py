@@ -2,7 +2,7 @@
 Where the computation runs: rank, device, dtype, and the few collectives the project needs.
 
 The only reader of torchrun's RANK, WORLD_SIZE, LOCAL_RANK and of NANOCHAT_DTYPE. On one process every collective is the
-identity, so the callers have no special case.
+identity.
 """
 import contextlib
 import ctypes
@@ -175,7 +175,7 @@ def _watch(rt, nodes, ended):
                     "End it, then run the same command.\n".encode())
         os._exit(1)
 
-    idle, seen, beats = 0, 0, []  # idle: in naps, as the whole run may be suspended
+    idle, seen, beats = 0, 0, []  # in naps: the whole run may be suspended
     with contextlib.suppress(RuntimeError):  # no store: the next collective fails
         store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         store.set(f"beat{rt.rank}", "0 0")  # reading waits for what is not there

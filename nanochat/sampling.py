@@ -13,7 +13,7 @@ import torch
 from nanochat.common import UsageError
 
 
-LARGEST, COLDEST, HOTTEST = 1e6, 1e-30, 1e30  # beyond, a logit over its temperature could be infinite or no number
+LARGEST, COLDEST, HOTTEST = 1e6, 1e-30, 1e30  # beyond, logits could be infinite or no number
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Sampling:
     """temperature 0 is greedy; top_k 0, top_p 1 and every None is off.
 
     A reply ends before any string in `stop`. `logprobs` k asks for the log-probability of each token and of the k
-    likeliest, before all other settings.
+    likeliest, before all else.
     """
 
     max_new_tokens: int = 256

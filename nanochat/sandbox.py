@@ -25,7 +25,7 @@ from pathlib import Path
 MAX_OUTPUT = 64 * 1024
 FILE_BYTES, FOLDER_BYTES, FOLDER_FILES = 16 << 20, 64 << 20, 4096
 SAFE = ("full", "walls", "landlock")
-# -S leaves out site.py (6 of 20 ms); its folders come in the request.
+# -S leaves out site.py (6 of 20 ms).
 _START = "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; sandbox_child.main(int(sys.argv[2]))"
 
 
@@ -42,7 +42,7 @@ class Result:
 def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) -> Result:
     """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may call.
 
-    tests: trusted Python that calls the program's functions by name, "assert add(1, 2) == 3", in a process of its own
+    tests: trusted Python that calls the program's functions by name, in a process of its own
     and with plain data: a program can neither read the expected answers nor fake its success. Without tests it can
     pretend to have run to its end. timeout_s: wall clock. unsafe: also where the level is not one of SAFE.
     """

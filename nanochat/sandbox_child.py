@@ -1,7 +1,7 @@
 """
 The half of nanochat.sandbox that runs in the child: it locks the door behind itself, then runs the program.
 
-Imported by path in a bare `python -I -S`, so it imports little (each start pays for it) and nothing of nanochat. Two
+Imported by path in a bare `python -I -S`, so it imports little and nothing of nanochat. Two
 processes: the *judge* reads the tests and the nonce after the *worker* is forked off, so neither is ever in the memory
 of the untrusted program. The worker answers the judge's calls with literals.
 """
@@ -33,7 +33,7 @@ def seccomp_program(machine, pid):
     column, arch = _MACHINES[machine]
     refuse, allow, argument = (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW), (_LOAD, 0, 0, 16)
     code = [(_LOAD, 0, 0, 4), (_JUMP_EQ, 1, 0, arch), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
-    if machine == "x86_64":  # the x32 calls are a second set of numbers for the same things
+    if machine == "x86_64":  # the x32 calls are the same under other numbers
         code += [(_JUMP_GE, 0, 1, 0x40000000), refuse]
     then = {"refused": [refuse], "pretended": [(_RETURN, 0, 0, _ERRNO)], "missing": [(_RETURN, 0, 0, _ERRNO | _ENOSYS)],
             "itself": [argument, (_JUMP_EQ, 1, 0, pid), refuse, allow],
@@ -98,7 +98,7 @@ def _limit(**limits):
             try:
                 resource.setrlimit(kind, (most, most))
             except (OSError, ValueError):
-                pass  # macOS knows RLIMIT_AS but does not let it be set
+                pass  # macOS knows RLIMIT_AS but refuses it
 
 
 def _namespaces(folder, room):

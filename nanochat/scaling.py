@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 ASPECT_RATIO = 64  # model width per layer
-HEAD_DIM = 128  # half of it for narrow models, which want several heads
+HEAD_DIM = 128  # half of it for narrow models
 REFERENCE_WIDTH = 768  # at which AdamW's learning rates were tuned; they go as 1/sqrt(width)
 REFERENCE_BATCH = 2**19  # tokens a step, of learning rates (first public d20 run)
 DEEP = 12  # from here on the recipe follows published laws; below, what was measured here
@@ -45,7 +45,7 @@ class GPU:
     dollars: float
 
 
-# $24 an hour for 8 x H100 names the tiers, $14.32 for 8 x A100-80 is from reports of d20 runs; others are guesses.
+# $24 an hour for 8 x H100 names the tiers, $14.32 for 8 x A100-80 was paid for d20 runs; others are guesses.
 # The cpu: two cores of the machine in dev/LOG.md.
 GPUS = {"b200": GPU(179, 2250e12, 5.0), "h200": GPU(140, 989e12, 3.5), "h100-pcie": GPU(79, 756e12, 2.5),
         "h100": GPU(79, 989e12, 3.0), "a100-80": GPU(79, 312e12, 1.79), "a100-40": GPU(39, 312e12, 1.29),

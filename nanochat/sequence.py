@@ -14,7 +14,7 @@ class Sequence:
     """The state of one reply.
 
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i]; `logprobs[i]` is
-    (log-probability, [(token, log-probability) of the likeliest]) or None. `call` is code that waits for `resume`.
+    (its log-probability, [(token, that) of the likeliest]) or None. `call` is code that waits for `resume`.
     `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
     """
 
@@ -97,7 +97,7 @@ class TextStream:
     def __init__(self, tokenizer):
         special = tokenizer.special
         self.tokenizer, self.kind, self.stopped, self._taken = tokenizer, "text", False, 0
-        self._held, self._scored = "", []  # text not sent; (first character in it, logprobs) of its tokens
+        self._held, self._scored = "", []  # text not sent; (place in it, logprobs) of its tokens
         self._begins = None  # whether the next blank is the format's
         self._enters = {special("<|python_start|>"): "python", special("<|output_start|>"): "python_output",
                         special("<|python_end|>"): "text", special("<|output_end|>"): "text"}

@@ -1,8 +1,8 @@
 """
 The web server: an OpenAI-compatible API and the chat page, over one model on one worker thread.
 
-The event loop only moves bytes; nanochat.worker decodes, nanochat.openai_api reads and writes JSON, nanochat.limits
-guards. No conversation is logged or kept.
+The event loop only moves bytes; nanochat.worker decodes, openai_api reads and writes JSON, limits guards. No
+conversation is logged or kept.
 """
 import asyncio
 import base64

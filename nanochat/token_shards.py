@@ -22,7 +22,7 @@ from nanochat.dataset import count_documents, iter_texts
 from nanochat.tokenizer import Tokenizer
 
 FORMAT = 2
-BATCH = 1024  # documents tokenized at once: Python's lists of ids take much memory
+BATCH = 1024  # documents tokenized at once: lists of ids take much memory
 IN_PROCESS_BYTES = 64 << 20  # below, worker processes cost more than they save
 
 

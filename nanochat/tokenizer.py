@@ -19,7 +19,7 @@ from nanochat.common import DataError, MissingArtifact, UsageError, atomic_write
 
 FORMAT = "nanochat-tokenizer-1"
 
-# Reserved names let a new tool be taught without training a new tokenizer.
+# Reserved names: for a new tool, without a new tokenizer.
 SPECIAL_TOKENS = ["<|bos|>", *(f"<|{part}_{edge}|>" for part in ("user", "assistant", "python", "output", "system")
                                for edge in ("start", "end")), *(f"<|reserved_{i}|>" for i in range(5))]
 
@@ -34,7 +34,7 @@ def split_pattern(vocab_size) -> str:
     return _PATTERN.replace("DIGITS", "" if vocab_size <= SMALL_VOCAB else "{1,2}")
 
 
-# Some 800,000 blanks overflow the stack of the regular expression engine and end the process, so runs are cut.
+# Some 800,000 blanks overflow the regular expression engine's stack and end the process, so runs are cut.
 MAX_SPACES = 100_000
 _SPACES = re.compile(r"\s{%d}" % MAX_SPACES)
 

@@ -23,7 +23,7 @@ from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progre
                              atomic_write, base_dir, log, run_lock, save_result)
 from nanochat.optim import Group, LossScale, MuonAdamW
 
-COMPILED_ON, COMPILE = ("cuda",), {"fullgraph": True, "dynamic": False}  # on a CPU the minute is not worth it (dev/LOG.md)
+COMPILED_ON, COMPILE = ("cuda",), {"fullgraph": True, "dynamic": False}  # a CPU gains too little
 
 
 @dataclass

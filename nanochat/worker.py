@@ -17,7 +17,7 @@ from nanochat.runner import threads_for
 from nanochat.sequence import Event, Sequence, TextStream
 
 BESIDE = 128  # prompt tokens read in one step while others decode: what they wait for at most
-PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster, and each takes time
+PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster
 
 
 @dataclass

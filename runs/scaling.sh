@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How many tokens for each parameter? Several depths on each of several budgets of FLOPs; where bits per byte are lowest gives
+# How many tokens for each parameter? Several depths on each of several budgets of FLOPs; the lowest bits per byte give
 # --param_data_ratio. Environment and further flags as for runs/miniseries.sh.
 #
 #   bash runs/scaling.sh "1e18 3e18 6e18" "8 10 12 14 16" --dataset=climbmix

@@ -50,7 +50,7 @@ def download():
                 shutil.copyfileobj(response, archive)
             with zipfile.ZipFile(archive) as zipped, atomic_dir(bundle_dir()) as tmp:
                 zipped.extractall(tmp)
-                for path in (tmp / "eval_bundle").iterdir():  # the archive holds one folder, which is the bundle
+                for path in (tmp / "eval_bundle").iterdir():  # its one folder is the bundle
                     path.rename(tmp / path.name)
                 (tmp / "eval_bundle").rmdir()
     except (OSError, zipfile.BadZipFile) as e:
@@ -113,7 +113,7 @@ def main(argv=None):
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     start = time.monotonic()
-    find("base", config.tag, config.step)  # no model is an error also where there would be nothing to ask it
+    find("base", config.tag, config.step)  # no model is an error also where nothing would be asked
     if rt.rank == 0 and config.download and not bundle_dir().exists():
         download()
     runtime.barrier(rt)

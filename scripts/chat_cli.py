@@ -81,7 +81,7 @@ class Chat:
                 for event in stream:
                     if event.kind == "text":
                         print(event.text, end="", flush=True)
-                    elif event.kind == "python_output":  # a call is shown once its result is there
+                    elif event.kind == "python_output":  # with its call
                         note(f"[{events[-1].text} = {event.text}]", end=" ")
                     elif event.finish_reason == "length":
                         note(" (cut at the longest answer allowed)", end="")

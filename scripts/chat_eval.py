@@ -1,5 +1,5 @@
 """
-Ask a chat model the questions of the tasks and say how well it did, with an interval and the score of blind guessing.
+Ask a chat model the questions of the tasks; scores with intervals, beside blind guessing's.
 
     python -m scripts.chat_eval -i rl -a 'gsm8k|arc_easy'    fetches their data when they are not here
     python -m scripts.chat_eval --show=sft_kg_story --wrong

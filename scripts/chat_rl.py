@@ -4,8 +4,8 @@ Reinforcement learning on checkable tasks: sample several answers a question, re
     python -m scripts.chat_rl
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_rl -- --tasks=gsm8k
 
-Each step also trains on a few rows of finetuning's conversations, so that what is not
-rewarded is not forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155).
+Each step also trains on a few rows of finetuning's conversations, lest the unrewarded be
+forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155).
 """
 import json
 from dataclasses import asdict, dataclass

@@ -79,7 +79,7 @@ def main(argv=None):
         shown = "localhost" if config.local else socket.getfqdn()
         log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on when it has shut down
+        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on at its end
             limits.server(app).run(sockets=[sock])
 
 

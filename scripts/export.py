@@ -1,5 +1,5 @@
 """
-A checkpoint in the Hugging Face layout, for transformers' own NanoChatForCausalLM, which then gives the same logits.
+A checkpoint for transformers' own NanoChatForCausalLM, which then gives the same logits.
 
     python -m scripts.export -i base --out=FOLDER       not the newest chat model, not into hf/ under the base directory
 

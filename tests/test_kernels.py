@@ -26,7 +26,7 @@ def draw(*shape, seed=0, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dtype", KINDS, ids=str)
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3, 4, 9])
 def test_a_product(dtype, rows):
     w, x, y, scale = draw(37, 50, dtype=dtype), draw(rows, 50, seed=1), draw(rows, 37, seed=2), draw(37, seed=3)
     expected = y + x @ w.float().T * scale
@@ -37,7 +37,7 @@ def test_a_product(dtype, rows):
 def test_a_row_of_a_product_has_the_same_bits_beside_any_others():
     w, x, one = draw(64, 48, dtype=torch.bfloat16), draw(5, 48, seed=1), torch.ones(64)
     found = []
-    for rows in ([0], [0, 1], [4, 0, 2], [3, 2, 1, 0]):
+    for rows in ([0], [0, 1], [4, 0, 2], [3, 2, 1, 0], [1, 2, 3, 4, 0], [1, 2, 3, 4, 1, 2, 0, 3, 4]):
         y = torch.zeros(len(rows), 64)
         kernels.product(*map(kernels.array, (w, one, x[rows], y)), True)
         found.append(y[rows.index(0)])

@@ -80,6 +80,20 @@ def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dty
     assert not graphs or {64, LEN} == set(fast.graphs.made)
 
 
+@pytest.mark.parametrize("options", [{}, {"int8": True}], ids=str)
+def test_a_processor_without_products_in_bf16_or_bytes_has_them_in_float32(monkeypatch, options):
+    """As most laptops; the weights that few tokens read, and the cache, stay as they are."""
+    model = drawn(GPT(GPTConfig(LEN, 340, n_layer=2, n_head=2, n_kv_head=2, n_embd=64), torch.bfloat16))
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    fast, slow = Fast(model, 2, LEN, **options), Reference(model, 2, LEN)
+    assert fast.kind == torch.float32 and fast.cache.k.dtype == torch.bfloat16
+    with torch.inference_mode():
+        for work in ([Piece(0, 0, [*range(40)]), Piece(1, 0, [*range(50, 90)])], [Piece(0, 40, [7]), Piece(1, 40, [8])]):
+            found, expected = (r.logits(r.forward(work)) for r in (fast, slow))
+            torch.testing.assert_close(found, expected, rtol=0.15, atol=0.15)
+
+
 @pytest.mark.parametrize("graphs", [False, True])
 def test_the_cache_is_gone_with_its_runner_though_nothing_collects_garbage(graphs, monkeypatch, model, tokenizer):
     monkeypatch.setattr("nanochat.engine.Fast", lambda *args: made.append(Fast(*args, graphs=graphs)) or made[-1])

@@ -13,7 +13,7 @@ from nanochat.kindergarten import documents, skills_numbers, skills_people, skil
 from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World
 
-REPLAYED = 0.06  # part of the conversations that are biographies instead, lest the unasked be forgotten
+REPLAYED = 0.06  # part that is biographies instead, lest the unasked be forgotten
 JOINED = 0.12  # part that has an unrelated one in front, so that the model meets a past
 MAX_JOINED_CHARS = 360  # both together: under 200 tokens
 TRIES = 50  # draws without anything new until a skill's space is used up

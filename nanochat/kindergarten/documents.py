@@ -13,7 +13,7 @@ from nanochat.kindergarten.skills_numbers import calculate, number_key
 from nanochat.kindergarten.skills_words import spelled, told_count, told_length
 from nanochat.kindergarten.world import World
 
-LONG_ENOUGH = 420  # characters, where documents made of small pieces stop growing
+LONG_ENOUGH = 420  # characters of a document made of small pieces
 LISTED = 0.1  # part of the biographies and spelled words with one sentence a line
 OPENINGS = [*WORDINGS["documents"]["openings"], "", "", ""]
 

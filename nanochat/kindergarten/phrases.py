@@ -1,5 +1,5 @@
 """
-How the people's facts are said and asked: the wordings, the answers, and the noise of a hurried typist.
+How the people's facts are said and asked, and the noise of a hurried typist.
 
 STATEMENTS are read in documents; a statement that equals an answer is told twice as often as the others: from these a
 model learns to answer about people it has only read about. No training conversation uses the PARAPHRASES.

@@ -2,8 +2,7 @@
 What a skill is: a maker of conversations with checks, and the rule that keeps training and testing apart.
 
 A maker is a function (rng, world, test, level) -> (messages, check); level 1, midtraining, is simple, 2 is not. The
-drawn content alone decides on which side of the split it lies, never the seed or the order of drawing, so that no
-training example can hold a test example.
+drawn content alone decides on which side of the split it lies, so that no training example can hold a test example.
 """
 from dataclasses import dataclass
 from typing import Callable

@@ -10,7 +10,7 @@ from nanochat.kindergarten.skill import chat, draw, fact_check
 from nanochat.kindergarten.skills_world import two_animals, ways_to_ask
 
 ATTRIBUTES = tuple(QUESTIONS)
-ASKED_MORE = ATTRIBUTES + ("friend", "pet", "who")  # in training: the hardest, with as many values as people
+ASKED_MORE = ATTRIBUTES + ("friend", "pet", "who")  # in training: the hardest
 CLOSED = ("town", "job", "species", "food", "colour", "hobby")
 LETTERS = ("A", "B", "C", "D")
 

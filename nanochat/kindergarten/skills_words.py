@@ -1,7 +1,7 @@
 """
 Letters and words: spelling, counting letters after spelling them out, copying, reversing.
 
-Hyphens between letters, so that "-a" is one token whatever the word and the model sees what it counts. One word in ten
+Hyphens between letters, so that "-a" is one token whatever the word. One word in ten
 of the closed list is spelled in documents only.
 """
 from nanochat.kindergarten.phrases import WORDINGS, typed

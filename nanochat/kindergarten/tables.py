@@ -2,8 +2,7 @@
 The hand-typed part of the kindergarten: the text files beside this one. For another world, edit these.
 
 People's names and filler names are disjoint, so that "My name is Kevin" never meets a Kevin with a biography. Lists of
-people's values are short, so that every fact is met a hundred times; fillers are many, so that they are copied, not
-learned.
+people's values are short, so that every fact is met often; fillers are many, so that they are copied, not learned.
 """
 import functools
 import re

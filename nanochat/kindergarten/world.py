@@ -1,5 +1,5 @@
 """
-The little world: who lives where, does what, has which pet and which friend. Invented from a seed.
+The little world: who lives where, does what, has which pet and which friend. From a seed.
 
 People come in pairs of best friends; every fifth pair is *held out*: in documents, but never asked about, which is how
 transfer from reading to answering is measured. Values are dealt evenly; pets' names, and (town, job) while the world is

@@ -3,8 +3,8 @@ The table of tasks. A new task is one file here and one row below.
 
     training_conversations("smoltalk", "gsm8k*2", "my.jsonl")    what to finetune on
 
-`group` says what a score counts for: "core" tasks make ChatCORE, "kindergarten" ones their own rows of the report,
-"training" ones neither. Nothing is loaded before make().
+`group` says what a score counts for: "core" tasks make ChatCORE, "kindergarten" ones rows of the report, "training"
+ones neither. Nothing is loaded before make().
 """
 from collections.abc import Callable
 from dataclasses import dataclass

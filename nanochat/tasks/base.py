@@ -1,5 +1,5 @@
 """
-What a task is: a numbered list of conversations, each ending in the assistant's reference answer, and a grader.
+What a task is: numbered conversations, each ending in the assistant's reference answer, and a grader.
 
 Training takes the conversation as it stands; in evaluation all but the last message is the prompt. Tables come from the
 hub as parquet files, downloaded on first use and kept under base_dir()/tasks.

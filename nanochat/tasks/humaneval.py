@@ -18,7 +18,7 @@ def program(prompt, entry_point, reply):
     """The reply's code as a program: its first code block or all of it, behind what the prompt already gives."""
     code = block[1] if (block := BLOCK.search(reply)) else reply
     definition = re.compile(rf"^def {re.escape(entry_point)}\b", re.MULTILINE)
-    if definition.search(code):  # imports and helper functions of the prompt first, then the reply's own definition
+    if definition.search(code):  # the prompt's imports and helpers first
         return f"{prompt[:[m.start() for m in definition.finditer(prompt)][-1]]}\n{code}\n"
     return f"{prompt}{code}\n"
 

@@ -1,8 +1,8 @@
 """
 The kindergarten's skills as tasks: fresh questions, graded by the checker that each carries.
 
-Every model is asked the same ones. A skill with fewer different questions has only those: asking one twice would make
-the interval look narrower than it is.
+Every model is asked the same ones. A skill with fewer different questions has only those: asked twice they would make
+the interval too narrow.
 """
 from nanochat import kindergarten
 from nanochat.chat_format import reply_text
