@@ -7,9 +7,10 @@ How fast a training step is on this machine, where its time goes, and how that c
 
 Every candidate runs in a process of its own, one after another, on the same shape, the same batch of the same tokens
 and the same threads (how many rows it takes at a time is its own business: ours as in training); just before each, a
-2048-cube product in bf16 says what the machine can do at that moment. A figure is the median of the timed steps, with
-the quartiles beside it. Peers: transformers' NanoChatForCausalLM, the same architecture, and litgpt's GPT where it is
-installed, both with torch.optim.AdamW (fused), and where they are compiled by torch.compile with its defaults.
+2048-cube product in bf16, or in fp32 where that is faster, says what the machine can do at that moment. A figure is the
+median of the timed steps, with the quartiles beside it. Peers: transformers' NanoChatForCausalLM, the same architecture,
+and litgpt's GPT where it is installed, both with torch.optim.AdamW (fused), and where they are compiled by torch.compile
+with its defaults.
 `pip install transformers litgpt` into the same environment first.
 """
 import resource
@@ -70,8 +71,9 @@ def _sync(device):
         torch.cuda.synchronize()
 
 
-def matmul_peak(device, dtype=torch.bfloat16, n=2048, seconds=1.5):
-    """FLOP/s of an n-cube matrix product, the best of what fits into `seconds`."""
+def matmul_peak(device, dtype=None, n=2048, seconds=1.5):
+    """FLOP/s of an n-cube matrix product, the best of what fits into `seconds`; in bf16 or fp32, what is faster here."""
+    dtype = dtype or max((torch.bfloat16, torch.float32), key=lambda dtype: matmul_peak(device, dtype, 256, 0.1))
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -206,7 +208,7 @@ def compare(config, shape):
     depth, T, V = SHAPES[shape]
     print(f"\n{shape}: {depth} layers, T={T}, V={V}, {config.tokens:,} tokens a step, {torch.get_num_threads()} threads, "
           f"torch {torch.__version__}; median of {config.runs} steps (quartiles)\n")
-    print("| candidate | tokens/s | of ours | memory above imports | bf16 2048-cube | parts of a step |")
+    print("| candidate | tokens/s | of ours | memory above imports | 2048-cube | parts of a step |")
     print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
     base = None
     for candidate in OURS + PEERS * config.peers:

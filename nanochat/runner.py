@@ -17,7 +17,7 @@ from nanochat.common import UsageError
 from nanochat.elementwise import norm
 from nanochat.kv_cache import KVCache
 
-FEW = 3, 32  # tokens that `kernels` read faster than oneDNN: in bfloat16 or bytes, in float32
+FEW = 3, 64  # tokens that `kernels` read faster than oneDNN: in bfloat16 or bytes, in float32
 PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits more than it helps
 
 
