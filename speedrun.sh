@@ -6,8 +6,7 @@
 #   bash speedrun.sh d20|d26|d32      8xH100: about $100, $300, $1000
 #   bash speedrun.sh --fresh          start over: forget finished stages and delete this tier's checkpoints
 #
-# Run again, it goes on where it stopped: no finished stage is repeated, a training continues from its last checkpoint.
-# Everything is kept under $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat.
+# Run again, it goes on where it stopped. Everything is kept under $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat.
 set -euo pipefail
 here=$PWD
 export NANOCHAT_BASE_DIR="${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}"

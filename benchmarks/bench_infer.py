@@ -4,10 +4,11 @@ How fast answers are made on this machine, beside transformers' generate for the
     python benchmarks/bench_infer.py                                d4, V=2048: the kindergarten's shape
     python benchmarks/bench_infer.py --shapes=d6,d12 --peers        others, beside transformers
     python benchmarks/bench_infer.py --shapes=d12 --only=int8
+    python benchmarks/bench_infer.py --temperature=1 --peers        sampled among the 50 likeliest, as chats are
 
 Every candidate runs in a process of its own, one after another, on the same shape, prompts and threads, with random
 weights; just before each, a sum over a large array says what memory bandwidth the machine has at that moment. Decoding is
-greedy, from prompts of 64 tokens, through the whole engine; its time is that of all tokens but the first, and the share
+greedy unless a temperature is given, from prompts of 64 tokens, through the whole engine; its time is that of all tokens but the first, and the share
 of bandwidth is that of the weights read once a step. A figure is the median of the runs. "Second turn" is the time to the
 first token of a conversation whose history is in the prefix cache, over that of the same one read anew. The peer is
 transformers' NanoChatForCausalLM, the same architecture; `pip install transformers` into the same environment first.
@@ -37,7 +38,7 @@ OURS = {"fp32": {}, "bf16": {}, "int8": {"int8": True}, "fp32 deterministic": {"
         "bf16 deterministic": {"deterministic": True}}
 PEERS = ["transformers fp32", "transformers bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
-PROMPT, NEW = 64, 64
+PROMPT, NEW, TOP_K = 64, 64, 50
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Config:
     runs: int = option(3, "timed runs of each figure")
     peers: bool = option(False, "measure transformers too")
     only: str = option("", "candidates whose name contains this")
+    temperature: float = option(0.0, "above 0: sample among the TOP_K likeliest")
     threads: int = option(0, "of torch (default: its own choice)")
     one: str = option("", "measure this candidate in this process and print JSON; used by the benchmark itself")
 
@@ -79,8 +81,9 @@ def prompts(n, length, vocab_size, seed):
 
 # ---------------------------------------------------------------------------------------------------------- candidates
 class Ours:
-    def __init__(self, shape, dtype, options):
+    def __init__(self, shape, dtype, temperature, options):
         depth, T, V = shape
+        self.sampling = {"temperature": temperature, "top_k": TOP_K, "use_tools": False}
         self.vocab_size, self.batcher = V, None
         model = GPT(GPTConfig(T, V, **vars(scaling.model_shape(depth)), key_offset=0.5, value_tables=True), dtype)
         model.init_weights()
@@ -94,13 +97,14 @@ class Ours:
 
     def generate(self, rows, new):
         for i, row in enumerate(rows):
-            self.batcher.add(Sequence(self.engine.tokenizer, row, Sampling(new, 0.0, use_tools=False), i))
+            self.batcher.add(Sequence(self.engine.tokenizer, row, Sampling(new, **self.sampling), i))
         while not self.batcher.idle:
             self.batcher.step()
 
 
 class Transformers:
-    def __init__(self, shape, dtype):
+    def __init__(self, shape, dtype, temperature):
+        self.sampling = {"do_sample": True, "temperature": temperature, "top_k": TOP_K} if temperature else {"do_sample": False}
         model = candidates.transformers_model(shape, bos_token_id=0, eos_token_id=None, pad_token_id=0)
         self.model, self.vocab_size = model.to(dtype).eval(), shape[2]
         self.bytes = sum(p.numel() * p.element_size() for n, p in self.model.named_parameters() if "embed" not in n)
@@ -111,7 +115,7 @@ class Transformers:
     @torch.inference_mode()
     def generate(self, rows, new):
         idx = torch.tensor(rows)
-        out = self.model.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=new, do_sample=False)
+        out = self.model.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=new, **self.sampling)
         assert out.shape[1] == idx.shape[1] + new, f"{out.shape[1] - idx.shape[1]} tokens, not {new}"
 
 
@@ -129,8 +133,8 @@ def measure(config):
     shape, seeds = SHAPES[config.shapes], itertools.count()
     depth, T, V = shape
     bandwidth = read_bandwidth()
-    candidate = Ours(shape, DTYPES[dtype], OURS[config.one.split(" ", 1)[1]]) if name == "nanochat" else \
-        Transformers(shape, DTYPES[dtype])
+    candidate = Ours(shape, DTYPES[dtype], config.temperature, OURS[config.one.split(" ", 1)[1]]) \
+        if name == "nanochat" else Transformers(shape, DTYPES[dtype], config.temperature)
     found = {"bandwidth": bandwidth, "bytes": candidate.bytes, "decode": {}}
 
     def timed(n, length, new):
@@ -175,7 +179,7 @@ def compare(config, shape):
         if config.only not in candidate:
             continue
         found = candidates.launch(__file__, candidate, shapes=shape, batches=config.batches, runs=config.runs,
-                                  threads=config.threads)
+                                  threads=config.threads, temperature=config.temperature)
         if not found:
             continue
         speeds = "".join(f" {found['decode'][n]:,.0f} |" for n in batches)

@@ -1,8 +1,8 @@
 """
 Runs a task with a chat model: the model's replies, their verdicts, and a score with its interval.
 
-The engine (tools included) answers generative tasks; categorical ones take the likeliest letter. Batch size and
-number of ranks change results only by the rounding of differently shaped matrix products.
+The engine (tools included) answers generative tasks; categorical ones take the likeliest letter. Batch size and ranks
+change results only by rounding.
 """
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -5,7 +5,7 @@ The one place where a conversation becomes tokens and tokens a reply, so that a 
     <|user_start|> .. <|user_end|> <|assistant_start|> .. <|assistant_end|>  and so on
 
 Inside the assistant's turn: text, <|python_start|> code <|python_end|>, <|output_start|> result <|output_end|>.
-The mask is 1 on what the assistant itself must produce (text, code and its two marks, assistant_end), 0 on all else.
+The mask is 1 on what the assistant itself must produce (text, code and its marks, assistant_end), 0 on all else.
 Each part is encoded alone: no text can become a special token, and a prompt is a prefix of the whole. Text begins with
 a blank that reading takes off (as in SentencePiece, arXiv 1808.06226): its first word is the token it is in a sentence.
 """

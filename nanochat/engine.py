@@ -2,8 +2,8 @@
 Inference: continuous batching, a prefix cache and tools.
 
 Sequences join as others leave, prompts are read in chunks beside the decoding, a free slot keeps its tokens for whoever
-begins with the same ones, tools run on threads. A reply depends on who else is in the batch only by the rounding of
-differently shaped matrix products (when `deterministic` not at all).
+begins with the same ones, tools run on threads. Who else is in the batch changes a
+reply only by rounding (when `deterministic` not at all).
 """
 import math
 from collections import deque
@@ -22,7 +22,6 @@ from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
 PREFILL_TOKENS = 16384  # prompt tokens of one step while nobody decodes: bounds its memory
 TOOL_WAIT_S = 0.02  # of a step when all that is left to do is tools
-WORTH_COPYING = 16  # tokens of a prefix in another slot
 WORTH_WAITING = 64  # tokens of a prefix that another is reading just now
 
 
@@ -107,9 +106,7 @@ class Batcher:
             return False
         if source.sequence or 4 * n < 3 * len(source.tokens):  # to share, not to spoil
             target = self.free[0]
-        if target is not source and n < WORTH_COPYING:
-            n = 0
-        elif target is not source:
+        if target is not source:
             self.runner.cache.copy(source.index, target.index, n)
         target.tokens, target.sequence, sequence.cached_tokens = prompt[:n], sequence, n
         self.free.remove(target)

@@ -2,9 +2,8 @@
 Products in 8 bits: the matrices of the blocks in pretraining, behind --fp8. Never the embedding nor the loss's head.
 
 Activations and weights are e4m3, gradients of outputs e5m2, which has more range (FP8 Formats for Deep Learning, arXiv
-2209.05433). Each tensor is scaled by its own largest value at every use ("tensorwise" and dynamic in torchao's float8
-recipes), so there is no history to save. As there, the output is summed the fast way, both gradients in full float32:
-their errors pile up.
+2209.05433). Each tensor is scaled by its own largest value at every use (torchao's "tensorwise" recipe). As there, the
+output is summed the fast way, both gradients in full float32: their errors pile up.
 """
 import torch
 import torch.nn as nn

@@ -2,7 +2,7 @@
 Decoding on a CPU, in machine code that Numba makes of this Python at the first call and keeps on disk.
 
 With few rows a product, and the attention of single queries, take as long as memory takes to be read, which kernels
-made for many rows do at half the speed. All sums of a row are in one order: its bits do not depend on who is beside it.
+for many rows do at half the speed. A row's sums have one order: its bits do not depend on who is beside it.
 Arrays are float32, int8, or uint16: the bits of bfloat16, which NumPy does not know.
 """
 import sys
@@ -141,6 +141,8 @@ def product(w, scale, x, y, exact):
             continue
         rows = np.zeros((3, C), F32)
         for r in here:
+            for i in range(0, C, 64 // w.itemsize):
+                fetch(w[min(r + 3, R - 1), i:])
             for i in range(C):
                 rows[r - here.start, i] = widen(w[r, i])
         three = rows[0], rows[1], rows[2]
@@ -278,6 +280,53 @@ def soften(y, s, cap, out):
             rest = exp(-abs(x))
             z = most * (F32(1) - rest) / (F32(1) + rest)
             out[b, i] = z if x > 0 else -z
+
+
+@compiled
+def keep(p, each, wanted):
+    """Zero what is small in p (V,), from 0 to 1, as long as `wanted` is left, by number (`each`) or sum; equals stay."""
+    low, high = 0, 0x3F800000  # the bits of 0 and 1
+    while low < high:
+        middle, found = (low + high + 1) // 2, F32(0)
+        bound = np.int32(middle).view(F32)
+        for i in range(p.size):
+            found += F32(p[i] >= bound) if each else p[i] if p[i] >= bound else F32(0)
+        low, high = (middle, middle if found == wanted else high) if found >= wanted else (low, middle - 1)
+    bound = np.int32(low).view(F32)
+    for i in range(p.size):
+        p[i] = p[i] if p[i] >= bound else F32(0)
+
+
+@shared
+def draw(logits, temperature, top_k, top_p, uniform, min_p, out):
+    """out (B,): a token of each row of logits (B, V), by what `sampling.sample` says of the others (B,)."""
+    for b in prange(len(logits)):
+        row, best, p = logits[b], 0, np.empty(logits.shape[1], F32)
+        for i in range(row.size):
+            if row[i] > row[best]:
+                best = i
+        out[b] = best
+        if temperature[b] == 0:
+            continue
+        gain = F32(1 / temperature[b])
+        for i in range(row.size):
+            x = (row[i] - row[best]) * gain
+            p[i] = exp(x) if x > F32(-87) else F32(0)
+        if 0 < top_k[b] < row.size:
+            keep(p, True, F32(top_k[b]))
+        if top_p[b] < 1:
+            keep(p, False, F32(top_p[b] * p.sum()))
+        left = 0.0
+        for i in range(row.size):
+            p[i] = p[i] if p[i] >= min_p[b] else F32(0)
+            left += p[i]
+        left *= uniform[b]
+        for i in range(row.size):
+            if p[i] > 0:
+                out[b] = i
+                left -= p[i]
+                if left < 0:
+                    break
 
 
 @compiled

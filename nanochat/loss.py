@@ -20,12 +20,6 @@ def softcapped_logits(hidden, head, softcap):
     return softcap * torch.tanh(F.linear(hidden, head).float() / softcap)
 
 
-def reference(hidden, head, targets, weight, softcap):
-    """What `linear_cross_entropy` computes, by autograd."""
-    logits = softcapped_logits(hidden, head, softcap)
-    return (F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none") * weight.flatten()).sum()
-
-
 def token_nll(hidden, head, targets, softcap):
     """In nats: hidden (N, C), targets (N,) -> float32 (N,). No gradient."""
     step = chunk_tokens(hidden, head)

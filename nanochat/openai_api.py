@@ -1,8 +1,8 @@
 """
 OpenAI's API: what a request may say, how answers, chunks and errors are written. Knows no HTTP.
 
-Beyond OpenAI's: `top_k`, `min_p` and `repetition_penalty` in a request, `parts` (tool calls) in a reply. Unknown fields
-are ignored; `tools` and `echo` are refused when they would change the answer.
+Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`, and `parts` (tool calls) in a reply. Unknown fields are ignored,
+`tools` and `echo` refused when they would change the answer.
 """
 import json
 import secrets

@@ -1,9 +1,9 @@
 """
 Muon for the matrices, AdamW for the rest: the update maths and their sharded communication.
 
-Matrices of one shape are a bucket (K, m, n), so that Newton-Schulz is a few batched products; everything else is a flat
-bucket (N,). Gradients, summed in float32, are reduce-scattered along its first dimension, each rank updates its float32
-masters, and the result is gathered into the parameters, which are views of the bucket (ZeRO, arXiv 1910.02054).
+Matrices of one shape are a bucket (K, m, n), for batched Newton-Schulz products; all else is a flat bucket (N,).
+Gradients, summed in float32, are reduce-scattered along its first dimension, each rank updates its float32 masters, and
+the result is gathered into the parameters, which are views of the bucket (ZeRO, arXiv 1910.02054).
 """
 from dataclasses import dataclass
 from functools import partial

@@ -4,8 +4,7 @@ The report card: report/results/*.json and logs/*.jsonl in, report.md with curve
     python -m nanochat.report reset       forget earlier results and start the clock
     python -m nanochat.report generate    write report/report.md, and a copy into --out
 
-A dash's footnote says why. Errors are 95 % intervals: Wilson's for one score, Newcombe's for
-the difference of two (1998, method 10).
+Errors are 95 % intervals: Wilson's for one score, Newcombe's for the difference of two (1998, method 10).
 """
 import itertools
 import math

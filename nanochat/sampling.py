@@ -1,15 +1,17 @@
 """
 Choosing the next token for a whole batch at once, each row by its own settings.
 
-Pure functions of logits (-inf where a token is not allowed) and of random numbers. All filters are thresholds on the
-logit: a row's choice depends on it alone.
+Pure functions of logits (-inf where a token is not allowed) and random numbers. Filters are thresholds on the logit: a
+row's choice depends on it alone.
 """
 import math
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from nanochat import kernels
 from nanochat.common import UsageError
 
 
@@ -71,34 +73,39 @@ def likeliest(logits, tokens, counts):
             for p, ids, values, n in zip(chosen.tolist(), best.indices.tolist(), best.values.tolist(), counts)]
 
 
-def sample(logits, temperature, top_k, top_p, uniform, min_p=(0.0,)):
+def sample(logits, temperature, top_k, top_p, uniform, min_p):
     """One token a row of logits (n, V) float32: (n,) int64. All else has a number for each row.
 
     Nucleus sampling (top_p): arXiv 1904.09751; min_p: arXiv 2407.01082. The cumulative distribution is inverted at the
     row's `uniform` in [0, 1).
     """
-    if not any(temperature):
-        return logits.argmax(-1)
-    V, wide = logits.size(-1), widest(logits.device)
+    settings = [[min(max(t, COLDEST), HOTTEST) if t else 0.0 for t in temperature], top_k, top_p, uniform, min_p]
+    if logits.device.type != "cpu":
+        return choose(logits, *settings)
+    tokens = np.empty(len(logits), np.int64)
+    kernels.draw(logits.numpy(), *np.array(settings, float), tokens)
+    return torch.from_numpy(tokens)
 
-    def column(values, dtype=wide):
-        return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
-    scaled = logits / column([min(max(t, COLDEST), HOTTEST) if t else 1.0 for t in temperature]).float()
-    k = [min(k, V) or V for k in top_k]
+
+def choose(logits, temperature, top_k, top_p, uniform, min_p):
+    """`sample` in torch, for GPUs."""
+    best, V = logits.argmax(-1), logits.size(-1)
+    if not any(temperature):
+        return best
+    k = [min(n, V) or V for n in top_k]
+    warm, kth, mass, point, least = torch.tensor([temperature, k, [p if p < 1 else 2 for p in top_p], uniform, min_p],
+                                                 dtype=widest(logits.device), device=logits.device)[..., None]
+    x = logits / warm.where(warm > 0, 1).float()
     if min(k) < V:
-        best = scaled.topk(max(n for n in k if n < V)).values
-        kth = best.gather(1, column([min(n, best.size(1)) - 1 for n in k], torch.int64))
-        scaled = scaled.masked_fill(scaled < kth.masked_fill_(column(k) == V, -math.inf), -math.inf)
-    if min(top_p) < 1.0:
-        best = scaled.sort(-1, descending=True).values
-        p = best.softmax(-1)
-        keep = ((p.cumsum(-1) - p) < column(top_p)).sum(-1, keepdim=True).clamp(min=1)
-        scaled = scaled.masked_fill(scaled < best.gather(1, keep - 1), -math.inf)
-    if any(min_p):
-        least = scaled.max(-1, keepdim=True).values + column(min_p).log().float()
-        scaled = scaled.masked_fill(scaled < least, -math.inf)
-    mass = scaled.softmax(-1).to(wide).cumsum(-1)
-    total = mass[:, -1:]
-    point = torch.minimum(column(uniform) * total, torch.nextafter(total, torch.zeros_like(total)))
-    drawn = torch.searchsorted(mass, point, right=True)[:, 0]
-    return torch.where(column(temperature)[:, 0] > 0, drawn, logits.argmax(-1))
+        top = x.topk(max(n for n in k if n < V)).values
+        low = top.gather(1, kth.long().clamp(max=top.size(1)) - 1)
+        x = x.masked_fill((x < low) & (kth < V), -math.inf)
+    if min(top_p) < 1:
+        top = x.sort(-1, descending=True).values
+        p = top.softmax(-1)
+        n = ((p.cumsum(-1) - p) < mass).sum(-1, keepdim=True).clamp(min=1)
+        x = x.masked_fill(x < top.gather(1, n - 1), -math.inf)
+    x = x.masked_fill(x < x.amax(-1, keepdim=True) + least.log().float(), -math.inf)
+    mass = x.softmax(-1).to(warm.dtype).cumsum(-1)
+    point = torch.minimum(point * mass[:, -1:], mass[:, -1:].nextafter(torch.zeros_like(point)))
+    return torch.where(warm[:, 0] > 0, torch.searchsorted(mass, point, right=True)[:, 0], best)

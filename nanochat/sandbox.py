@@ -43,8 +43,8 @@ def run(code, *, tests="", timeout_s=5.0, memory_bytes=512 << 20, unsafe=False) 
     """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may call.
 
     tests: trusted Python that calls the program's functions by name, in a process of its own
-    and with plain data: a program can neither read the expected answers nor fake its success. Without tests it can
-    pretend to have run to its end. timeout_s: wall clock. unsafe: also where the level is not one of SAFE.
+    and with plain data: a program can neither read the expected answers nor fake its success, but without tests its
+    end. timeout_s: wall clock. unsafe: also where the level is not one of SAFE.
     """
     nonce = secrets.token_bytes(16)
     with tempfile.TemporaryDirectory(prefix="nanochat-sandbox-", ignore_cleanup_errors=True) as folder:

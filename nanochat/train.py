@@ -2,7 +2,7 @@
 The loop: every kind of training is a Stage run by `run`.
 
 A step's loss is the weighted sum over its tokens by their global count, so any split of a batch over ranks and
-micro-batches gives the same gradient. A resumed run continues as if never stopped.
+micro-batches gives the same gradient.
 """
 import contextlib
 import gc

@@ -28,8 +28,6 @@ class Job:
 
 
 class Worker(threading.Thread):
-    """`slots` requests are decoded together and `max_waiting` more may wait."""
-
     def __init__(self, engine, slots=8, max_waiting=32):
         super().__init__(name="nanochat-decode", daemon=True)
         self.engine, self.slots, self.places = engine, slots, slots + max_waiting

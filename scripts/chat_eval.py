@@ -3,7 +3,7 @@ Ask a chat model the questions of the tasks; scores with intervals, beside blind
 
     python -m scripts.chat_eval -i rl -a 'gsm8k|arc_easy'    fetches their data when they are not here
     python -m scripts.chat_eval --show=sft_kg_story --wrong
-    python -m scripts.chat_eval --compare=sft,rl    question by question
+    python -m scripts.chat_eval --compare=sft,rl
 """
 import time
 from dataclasses import asdict, dataclass

@@ -4,7 +4,7 @@ Supervised finetuning: the conversations that the assistant shall be good at.
     python -m scripts.chat_sft
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_sft
 
-Starts from the newest midtrained model. An interrupted run goes on with the same command.
+Starts from the newest midtrained model.
 """
 from dataclasses import dataclass
 

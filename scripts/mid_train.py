@@ -4,7 +4,7 @@ Midtraining: teach the pretrained model the form of a conversation, the use of t
     python -m scripts.mid_train
     torchrun --standalone --nproc_per_node=8 -m scripts.mid_train
 
-Starts from the newest base model. An interrupted run goes on with the same command.
+Starts from the newest base model.
 """
 from nanochat import finetune
 from nanochat.cli import parse

@@ -1,10 +1,27 @@
-"""The plain way to run a model over a cache, by its own forward pass: what nanochat/runner.py must agree with."""
+"""Plain ways to the same: a model over a cache, by its own forward pass; a loss by autograd; an option's score, alone."""
 import copy
 
 import torch
+import torch.nn.functional as F
 
 from nanochat.common import UsageError
 from nanochat.kv_cache import KVCache
+from nanochat.loss import softcapped_logits
+
+
+def cross_entropy(hidden, head, targets, weight, softcap):
+    """What `loss.linear_cross_entropy` computes."""
+    logits = softcapped_logits(hidden, head, softcap)
+    return (F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none") * weight.flatten()).sum()
+
+
+@torch.inference_mode()
+def score(model, span):
+    """What `core_eval.score_items` finds for a span."""
+    ids = torch.tensor(span.ids, device=model.device)
+    logits, asked = model(ids[None, :-1])[0, span.start - 1:], ids[span.start:]
+    likeliest = logits.argmax(-1)
+    return -F.cross_entropy(logits, asked).item(), likeliest.equal(asked), likeliest.tolist()
 
 
 def runs(pieces):

@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 import torch
+from reference import score
 
 from nanochat import core_eval
 from nanochat.common import DataError, UsageError, read_json
@@ -49,7 +50,7 @@ def random_items(vocab_size, n=24, longest=60):
 def assert_equal_the_reference(model, items, batch_tokens):
     """Scores equal to 1e-5 and all decisions the same."""
     found = core_eval.score_items(model, items, batch_tokens)
-    expected = [[core_eval.reference(model, span) for span in item.spans] for item in items]
+    expected = [[score(model, span) for span in item.spans] for item in items]
     for have, want in zip(found, expected, strict=True):
         torch.testing.assert_close([h[0] for h in have], [w[0] for w in want], rtol=0, atol=1e-5)
         assert [h[1] for h in have] == [w[1] for w in want]

@@ -73,7 +73,7 @@ def test_32_bits_draw_what_64_draw(monkeypatch):
     drawn = []
     for wide in (torch.float64, torch.float32):
         monkeypatch.setattr(sampling, "widest", lambda device, wide=wide: wide)
-        drawn.append(sampling.sample(logits, [1.0] * 500, [50] * 500, [0.95] * 500, uniform, [0.001] * 500))
+        drawn.append(sampling.choose(logits, [1.0] * 500, [50] * 500, [0.95] * 500, uniform, [0.001] * 500))
     assert (drawn[0] != drawn[1]).sum() <= 2        # a point that rounding moves over a border
 
 

@@ -148,11 +148,12 @@ def test_the_second_turn_of_a_chat_reads_only_what_is_new(engine, model, tokeniz
     assert again.cached_tokens == len(other) - 1 and again.ids == greedy(model, tokenizer, other, 10)
 
 
-def test_a_shared_beginning_is_copied_and_nobody_elses_cache_is_spoiled(engine, model, tokenizer):
-    batcher, (system, a, b) = engine.batcher(3), prompts_of(tokenizer, [40, 20, 25])
+@pytest.mark.parametrize("shared", [40, 3])
+def test_a_shared_beginning_is_copied_and_nobody_elses_cache_is_spoiled(engine, model, tokenizer, shared):
+    batcher, (system, a, b) = engine.batcher(3), prompts_of(tokenizer, [shared, 20, 25])
     a, b = system + a[1:], system + b[1:]
     one, two = (finish(batcher, p) for p in (a, b))
-    assert one.cached_tokens == 0 and two.cached_tokens == 40
+    assert one.cached_tokens == 0 and two.cached_tokens == shared
     for prompt in (a, b):
         again = finish(batcher, prompt)
         assert again.cached_tokens == len(prompt) - 1 and again.ids == greedy(model, tokenizer, prompt, 10)

@@ -1,4 +1,4 @@
-"""Sampling: which token is drawn, by a row's own settings, and what is told about it."""
+"""Sampling: which token is drawn, by a row's own settings, and what is told about it; compiled and in torch."""
 import math
 import random
 
@@ -9,7 +9,14 @@ from tiny import prompts_of
 
 from nanochat.common import UsageError
 from nanochat.engine import banned
-from nanochat.sampling import Sampling, penalise, sample
+from nanochat.sampling import Sampling, choose, penalise, sample
+
+
+def both(*args):
+    """What the compiled kernel draws, and torch, too, but where rounding moves a point over a border."""
+    tokens = sample(*args)
+    assert (tokens != choose(*args)).sum() <= 2
+    return tokens
 
 
 def draw(logits, n=4000, **how):
@@ -17,7 +24,7 @@ def draw(logits, n=4000, **how):
     rows = torch.tensor([logits]).repeat(n, 1)
     settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **how}
     columns = ([settings[name]] * n for name in ("temperature", "top_k", "top_p"))
-    return sample(rows, *columns, [rng.random() for _ in range(n)], [settings["min_p"]] * n)
+    return both(rows, *columns, [rng.random() for _ in range(n)], [settings["min_p"]] * n)
 
 
 def test_samples_follow_the_distribution():
@@ -51,16 +58,26 @@ def test_min_p_keeps_what_is_likely_enough():
 
 def test_banned_tokens_are_never_drawn_not_even_at_the_edges():
     logits = torch.tensor([[-math.inf, 0.0, 0.0, -math.inf]] * 3)
-    assert sample(logits, [1.0] * 3, [0] * 3, [1.0] * 3, [0.0, 0.5, 1 - 2**-53]).tolist() == [1, 2, 2]
+    assert both(logits, [1.0] * 3, [0] * 3, [1.0] * 3, [0.0, 0.5, 1 - 2**-53], [0.0] * 3).tolist() == [1, 2, 2]
 
 
 def test_rows_with_different_settings_do_not_touch_each_other():
-    torch.manual_seed(0)
-    logits, rng = torch.randn(6, 50), random.Random(2)
-    rows = [[0.0, 1.0, 0.7, 1.3, 1.0, 2.0], [0, 5, 0, 900, 1, 7], [1.0, 1.0, 0.5, 0.9, 1.0, 0.3],
-            [rng.random() for _ in range(6)]]
-    alone = [int(sample(logits[i:i + 1], *([r[i]] for r in rows))) for i in range(6)]
-    assert sample(logits, *rows).tolist() == alone
+    rng, differ = random.Random(0), 0
+    for seed in range(60):
+        V, spread = rng.choice([5, 50, 2000]), rng.choice([0.5, 3, 30])
+        logits = torch.randn(7, V, generator=torch.Generator().manual_seed(seed)) * spread
+        rows = [[rng.choice(choices) for _ in logits] for choices in (
+            [0.0, 0.1, 0.7, 1.0, 2.0], [0, 1, 5, 50, 900], [1.0, 0.9, 0.5, 0.01], [0.0, 0.3, 0.9, 0.999], [0.0, 0.05, 0.5, 1.0])]
+        compiled, by_torch = ([int(way(logits[i:i + 1], *([r[i]] for r in rows))) for i in range(7)] for way in (sample, choose))
+        assert sample(logits, *rows).tolist() == compiled and choose(logits, *rows).tolist() == by_torch
+        differ += sum(a != b for a, b in zip(compiled, by_torch))
+    assert differ <= 4      # of 420
+
+
+def test_equally_likely_tokens_stay_or_go_together():
+    logits = [1.0, 3.0, 2.0, 3.0, 2.0]
+    assert set(draw(logits, top_k=1).tolist()) == {1, 3} and set(draw(logits, top_k=3).tolist()) == {1, 2, 3, 4}
+    assert set(draw(logits, top_p=0.1).tolist()) == {1, 3} and set(draw(logits, top_k=1, temperature=0.0).tolist()) == {1}
 
 
 @pytest.mark.parametrize("wrong", [dict(temperature=-1.0), dict(temperature=math.nan), dict(top_k=-1), dict(top_p=0.0),

@@ -30,7 +30,7 @@ PEERS = {
     ("cli", "common"), ("dataloader", "chat_format"), ("dataloader", "token_shards"), ("engine", "runner"),
     ("engine", "sequence"), ("engine", "tools"), ("finetune", "train"), ("gpt", "attention"),
     ("gpt", "elementwise"), ("gpt", "loss"), ("limits", "openai_api"), ("loss_eval", "dataloader"),
-    ("optim", "runtime"), ("runtime", "scaling"), ("server", "limits"), ("server", "openai_api"),
+    ("optim", "runtime"), ("runtime", "scaling"), ("sampling", "kernels"), ("server", "limits"), ("server", "openai_api"),
     ("server", "worker"), ("tasks", "chat_format"), ("token_shards", "dataset"), ("worker", "openai_api")}
 NO_TORCH = ["common", "cli", "scaling", "kindergarten", "report", "inventory", "markdown", "plots"]
 SCRIPTS = ["tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval",

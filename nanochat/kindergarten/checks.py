@@ -1,8 +1,8 @@
 """
 The graders: does a reply say the right thing? Exact about the answer, lenient about how it is said.
 
-They are evaluation and reward, so they must not be easy to please: case and punctuation are forgiven, hedges ("Tom or
-Ben"), missing tool calls and parroted letters are not.
+They are the reward, too: case and punctuation are forgiven, hedges ("Tom or Ben"), missing tool calls and parroted
+letters are not.
 """
 import os
 import re

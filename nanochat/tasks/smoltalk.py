@@ -1,8 +1,8 @@
 """
 SmolTalk: everyday conversations to train on, the small-model selection.
 
-Allal et al. 2025 (arXiv 2502.02737), HuggingFaceTB/smol-smoltalk: about 460K train and 24K test conversations, some of
-them with a system message. Training only: there is nothing to grade.
+Allal et al. 2025 (arXiv 2502.02737), HuggingFaceTB/smol-smoltalk: 460K train and 24K test conversations.
+Training only.
 """
 from nanochat.tasks.base import HubTask
 
