@@ -7,11 +7,12 @@ How fast answers are made on this machine, beside transformers' generate for the
     python benchmarks/bench_infer.py --temperature=1 --peers        sampled among the 50 likeliest, as chats are
 
 Every candidate runs in a process of its own, one after another, on the same shape, prompts and threads, with random
-weights; just before each, a sum over a large array says what memory bandwidth the machine has at that moment. Decoding is
-greedy unless a temperature is given, from prompts of 64 tokens, through the whole engine; its time is that of all tokens but the first, and the share
-of bandwidth is that of the weights read once a step. A figure is the median of the runs. "Second turn" is the time to the
-first token of a conversation whose history is in the prefix cache, over that of the same one read anew. The peer is
-transformers' NanoChatForCausalLM, the same architecture; `pip install transformers` into the same environment first.
+weights; just before each, a sum over a large array says what memory bandwidth the machine has at that moment. Decoding
+is greedy unless a temperature is given, from prompts of 64 tokens, through the whole engine; its time is that of all
+tokens but the first, and the share of bandwidth is that of the weights read once a step. A figure is the median of the
+runs. "Second turn" is the time to the first token of a conversation whose history is in the prefix cache, over that of
+the same one read anew. The peer is transformers' NanoChatForCausalLM, the same architecture; `pip install transformers`
+into the same environment first.
 """
 import itertools
 import statistics
@@ -81,9 +82,11 @@ def prompts(n, length, vocab_size, seed):
 
 # ---------------------------------------------------------------------------------------------------------- candidates
 class Ours:
+    sampling = {"temperature": 0.0, "top_k": TOP_K, "use_tools": False}
+
     def __init__(self, shape, dtype, temperature, options):
         depth, T, V = shape
-        self.sampling = {"temperature": temperature, "top_k": TOP_K, "use_tools": False}
+        self.sampling = {**self.sampling, "temperature": temperature}
         self.vocab_size, self.batcher = V, None
         model = GPT(GPTConfig(T, V, **vars(scaling.model_shape(depth)), key_offset=0.5, value_tables=True), dtype)
         model.init_weights()
@@ -103,8 +106,8 @@ class Ours:
 
 
 class Transformers:
-    def __init__(self, shape, dtype, temperature):
-        self.sampling = {"do_sample": True, "temperature": temperature, "top_k": TOP_K} if temperature else {"do_sample": False}
+    def __init__(self, shape, dtype, temperature=0.0):
+        self.sampling = {"do_sample": bool(temperature)} | ({"temperature": temperature, "top_k": TOP_K} if temperature else {})
         model = candidates.transformers_model(shape, bos_token_id=0, eos_token_id=None, pad_token_id=0)
         self.model, self.vocab_size = model.to(dtype).eval(), shape[2]
         self.bytes = sum(p.numel() * p.element_size() for n, p in self.model.named_parameters() if "embed" not in n)

@@ -2,7 +2,7 @@
 Causal attention behind one function: SDPA is the reference.
 
 PyTorch's fused CPU kernel has a slow backward at short context, where products over blocks of queries, each with the
-keys up to its end, win. Training on CUDA tries its kernels out.
+keys up to its end, win.
 """
 import contextlib
 import math

@@ -53,8 +53,8 @@ class Batcher:
 
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
-        self.runner = Fast(model, batch_size, capacity, **options)
-        self.bans = banned(tokenizer, model.config.vocab_size).to(model.device)
+        bans = banned(tokenizer, model.config.vocab_size).to(model.device)
+        self.runner = Fast(model, batch_size, capacity, bans, **options)
         self.free = [Slot(i) for i in range(batch_size)]  # in order of leaving
         self.running, self.waiting = [], deque()
         self._pool, self._calls = ThreadPoolExecutor(4), {}
@@ -90,7 +90,8 @@ class Batcher:
             ready = [i for i, (slot, _) in enumerate(work) if len(slot.tokens) == len(slot.sequence)]
             if ready:
                 chosen = [work[i][0].sequence for i in ready]
-                self._choose(chosen, self.runner.logits(hidden if len(ready) == len(work) else hidden[ready]))
+                hidden = hidden if len(ready) == len(work) else hidden[ready]
+                self._choose(chosen, self.runner.logits(hidden, [sequence.state for sequence in chosen]))
                 touched = list(dict.fromkeys(touched + chosen))
         self._leave(lambda sequence: sequence.finish_reason)
         return touched
@@ -136,9 +137,7 @@ class Batcher:
         return sorted(work, key=lambda pair: pair[0].index)
 
     def _choose(self, sequences, logits):
-        settings = [s.sampling for s in sequences]
-        states = [s.state for s in sequences]
-        logits = raw = logits + self.bans[states if len(set(states)) > 1 else states[:1]]
+        settings, raw = [s.sampling for s in sequences], logits
         if any(s.repetition_penalty for s in settings):
             logits = raw.clone()
         for row, sequence, s in zip(logits, sequences, settings):

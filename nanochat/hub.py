@@ -26,7 +26,7 @@ class Stopped(BaseException):
 
 
 def endpoint() -> str:
-    """HF_ENDPOINT as it is now (huggingface_hub reads it once, when imported)."""
+    """HF_ENDPOINT as it is now, not at the import."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 

@@ -271,15 +271,15 @@ def square(y, s, a):
 
 
 @shared
-def soften(y, s, cap, out):
-    """out (B, V): cap * tanh(y times its rows' s / cap), to 4e-6 of cap."""
+def soften(y, s, cap, bans, states, out):
+    """out (B, V): cap * tanh(y times its rows' s / cap), to 4e-6 of cap, plus the row of bans (n, V) for each state (B,)."""
     for b in prange(len(y)):
         gain, most = F32(2) * s[b] / F32(cap), F32(cap)
         for i in range(y.shape[1]):
             x = widen(y[b, i]) * gain
             rest = exp(-abs(x))
             z = most * (F32(1) - rest) / (F32(1) + rest)
-            out[b, i] = z if x > 0 else -z
+            out[b, i] = (z if x > 0 else -z) + bans[states[b], i]
 
 
 @compiled

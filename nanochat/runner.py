@@ -80,15 +80,17 @@ class Fast:
 
     `deterministic` (CPU): a token's result is the same bits in any company, slot, chunks and cache, for which all is
     left to `kernels`. `int8` (CPU): weights in 8 bits, one scale a row; what many tokens multiply them by too, if the
-    processor has products of bytes. `graphs`: by default on a GPU; only CUDA captures them.
+    processor has products of bytes. `graphs`: by default on a GPU; only CUDA captures them. `bans` (states, vocab_size):
+    added to logits by state.
     """
 
     @torch.inference_mode()
-    def __init__(self, model, batch_size, capacity, deterministic=False, int8=False, graphs=None):
+    def __init__(self, model, batch_size, capacity, bans=None, deterministic=False, int8=False, graphs=None):
         c, device, D = model.config, model.device, model.config.head_dim
         if (deterministic or int8) and device.type != "cpu":
             raise UsageError("deterministic answers and int8 weights are for a CPU.")
         self.model, self.config, self.exact = model, c, deterministic
+        self.bans = torch.zeros(1, c.vocab_size, device=device) if bans is None else bans
         graphs = device.type != "cpu" if graphs is None else graphs
         self.graphs = _Graphs(self._decode, batch_size, capacity, device) if graphs else None
         capacity += bool(graphs)
@@ -130,6 +132,7 @@ class Fast:
         self.lists = [List(part) for part in self.arrays]  # slow to look into from outside of the kernels
         self.k, self.v = (kernels.array(x.transpose(2, 3)) for x in (self.cache.k, self.cache.v))
         self.angles = kernels.array(torch.view_as_real(self.turn).flatten(1))
+        self.wte, self.bans = kernels.array(self.model.wte.weight.float()), kernels.array(self.bans)
 
     def forward(self, pieces):
         """Each piece's last hidden state: (len(pieces), C)."""
@@ -147,21 +150,20 @@ class Fast:
         ids, slots, at = np.array(rows).T.copy()
         ends = np.cumsum([len(p.tokens) for p in pieces])
         parts = [(p, slice(end - len(p.tokens), end)) for p, end in zip(pieces, ends)]
-        idx = torch.from_numpy(ids).to(self.model.device)
-        x = F.embedding(idx, self.model.wte.weight).float()
         if self.graphs:
-            slots, at = (torch.from_numpy(a).to(x.device) for a in (slots, at))
+            idx, slots, at = (torch.from_numpy(a).to(self.model.device) for a in (ids, slots, at))
+            x = F.embedding(idx, self.model.wte.weight).float()
 
             def attend(layer, qkv):
                 q = self._store(layer, qkv, idx, slots, at)
                 return torch.cat([self._read(layer, piece, q[rows]) for piece, rows in parts])
-            x = self._layers(x, attend)
-        elif self.exact or len(rows) <= self.few:
-            kernels.step(kernels.array(x), ids, slots, at, *self.lists, self.angles, self.k, self.v, self.cache.offset,
-                         self.scale, self.exact)
+            return self._layers(x, attend)[torch.from_numpy(ends - 1).to(x.device)]
+        x = self.wte[ids]  # torch's operations give Python's lock away, and wait for it
+        if self.exact or len(rows) <= self.few:
+            kernels.step(x, ids, slots, at, *self.lists, self.angles, self.k, self.v, self.cache.offset, self.scale, self.exact)
         else:
             x = self._native(x, parts, ids, slots, at)
-        return x if len(x) == len(pieces) else x[torch.from_numpy(ends - 1).to(x.device)]
+        return torch.from_numpy(x if len(x) == len(pieces) else x[ends - 1])
 
     def _layers(self, x, attend):
         """Last hidden states of embeddings x (n, C); attend(layer, qkv) -> (n, n_head * head_dim)."""
@@ -177,9 +179,8 @@ class Fast:
         alone = np.delete(np.arange(len(ids)), [i for _, rows in longer for i in range(rows.start, rows.stop)])
         shape = self.config.n_head, self.config.head_dim
 
-        x, y = torch.from_numpy(kernels.units(kernels.array(x))), torch.zeros_like(x)
-        a, s = torch.empty_like(x, dtype=self.kind), torch.empty(len(x))
-        X, Y, A, S = map(kernels.array, (x, y, a, s))
+        X, y, a, s = kernels.units(x), torch.zeros(x.shape), torch.empty(x.shape, dtype=self.kind), torch.empty(len(x))
+        Y, A, S = map(kernels.array, (y, a, s))
         kernels.ready(X, S, A)
         for layer, (qkv, proj, fc, out) in enumerate(self.layers):
             found = qkv(a).float().mul_(s[:, None])
@@ -194,7 +195,7 @@ class Fast:
             wide = torch.empty_like(found, dtype=self.kind)
             kernels.square(kernels.array(found), S, kernels.array(wide))
             kernels.renew(X, kernels.array(out(wide)), S, A)
-        return torch.from_numpy(kernels.units(X))
+        return kernels.units(X)
 
     def _decode(self, idx, at, seen):
         """One token for every slot, at positions `at` (B,): its hidden states (B, C)."""
@@ -234,22 +235,22 @@ class Fast:
                                            enable_gqa=q.size(1) != keys.size(1))
         return y.transpose(1, 2).flatten(2).flatten(0, 1)
 
-    def logits(self, hidden):
-        """hidden (n, C) -> float32 (n, vocab_size)."""
-        cap = self.config.softcap
+    def logits(self, hidden, states=None):
+        """hidden (n, C) -> float32 (n, vocab_size), with the bans of each row's state."""
+        cap, states = self.config.softcap, states or [0] * len(hidden)
         if self.graphs:
-            return (self.head(hidden).float() / cap).tanh_().mul_(cap)
-        logits, s = torch.zeros(len(hidden), self.config.vocab_size), torch.ones(len(hidden))
-        found = out = kernels.array(logits)
+            return (self.head(hidden).float() / cap).tanh_().mul_(cap).add_(self.bans[states])
+        s, out = np.ones(len(hidden), np.float32), np.zeros((len(hidden), self.config.vocab_size), np.float32)
+        found = out
         if len(hidden) > self.few and not self.exact:
             a = torch.empty_like(hidden, dtype=self.kind)
-            kernels.ready(*map(kernels.array, (hidden, s, a)))
+            kernels.ready(kernels.array(hidden), s, kernels.array(a))
             found = kernels.array(self.head(a))
         else:
             head, scales = (part[0] for part in self.arrays[1:])
             kernels.product(head, scales, kernels.array(hidden), out, self.exact)
-        kernels.soften(found, kernels.array(s), cap, out)
-        return logits
+        kernels.soften(found, s, cap, self.bans, np.array(states), out)
+        return torch.from_numpy(out)
 
 
 def pack(weight):

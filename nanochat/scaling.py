@@ -46,7 +46,6 @@ class GPU:
 
 
 # $24 an hour for 8 x H100 names the tiers, $14.32 for 8 x A100-80 was paid for d20 runs; others are guesses.
-# The cpu: two cores of the machine in dev/LOG.md.
 GPUS = {"b200": GPU(179, 2250e12, 5.0), "h200": GPU(140, 989e12, 3.5), "h100-pcie": GPU(79, 756e12, 2.5),
         "h100": GPU(79, 989e12, 3.0), "a100-80": GPU(79, 312e12, 1.79), "a100-40": GPU(39, 312e12, 1.29),
         "l40s": GPU(44, 362e12, 0.9), "a6000": GPU(47, 155e12, 0.5), "4090": GPU(23.5, 165e12, 0.4),

@@ -1,8 +1,7 @@
 """
 The web server: an OpenAI-compatible API and the chat page, over one model on one worker thread.
 
-The event loop only moves bytes; nanochat.worker decodes, openai_api reads and writes JSON, limits guards. No
-conversation is logged or kept.
+The event loop only moves bytes; nanochat.worker decodes, openai_api reads and writes JSON, limits guards.
 """
 import asyncio
 import base64

@@ -3,8 +3,6 @@ Serve the chat page and an OpenAI-compatible API.
 
     python -m scripts.chat_web                                    http://localhost:8000
     python -m scripts.chat_web --host=0.0.0.0 --api_key=SECRET    for others too, who then need the key
-
-Ctrl-C finishes the running answers and stops.
 """
 import contextlib
 import ipaddress

@@ -3,8 +3,6 @@ What a run needs, before it is paid for: parameters, tokens, disk, memory, hours
 
     python -m scripts.plan    each tier, on the GPUs found here or on 8 x H100
     python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
-
-By the functions that training uses; memory was measured on a CPU only.
 """
 import shutil
 import subprocess

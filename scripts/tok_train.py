@@ -2,8 +2,6 @@
 Train the tokenizer: byte pair encoding on the first characters of a data set's training text.
 
     python -m scripts.tok_train --vocab_size=2048    on the kindergarten
-
-A model of another tokenizer has to be trained again.
 """
 import time
 from dataclasses import asdict, dataclass

@@ -87,9 +87,12 @@ def test_what_is_between_two_products(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_soft_cap(dtype):
     y = torch.cat((draw(3, 200) * 30, torch.tensor([[0.0, 1e30]] * 3)), 1).to(dtype)
-    s, out = torch.rand(3) + 0.5, torch.empty(3, 202)
-    kernels.soften(kernels.array(y), kernels.array(s), 15.0, kernels.array(out))
+    s, out, bans = torch.rand(3) + 0.5, torch.empty(3, 202), torch.zeros(2, 202)
+    bans[1, :9] = -torch.inf
+    kernels.soften(kernels.array(y), kernels.array(s), 15.0, bans.numpy(), np.arange(len(y)) % 2, kernels.array(out))
     expected = 15 * torch.tanh(y.double() * s[:, None] / 15)
+    assert (out[1, :9] == -torch.inf).all()
+    out[1, :9] = expected[1, :9]
     assert (out - expected).abs().max() < 6e-5 and (out[:, 201] == 15).all()
 
 

@@ -2,7 +2,7 @@
 The kindergarten: a data set so small that a 3M-parameter model can learn all of it on a laptop.
 
 A seeded world of invented people, true facts and stories yields documents, conversations, and for each conversation a
-check, which is evaluation and reward. Standard library only; the same bytes in every process.
+check, which is evaluation and reward. The same bytes in every process.
 `size` is the number of people: 60 for a laptop, 100,000 for gigabytes.
 
     python -c "from nanochat.kindergarten import *; print(*documents(3), sep='\\n\\n')"

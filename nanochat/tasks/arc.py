@@ -2,7 +2,7 @@
 ARC: grade-school science questions with 3 to 5 choices, answered by letter.
 
 Clark et al. 2018 (arXiv 1803.05457), allenai/ai2_arc. ARC-Easy: 2,251 train, 2,376 test; ARC-Challenge: 1,119 train,
-1,172 test. Some rows label their choices 1 to 4; here every row is lettered from A.
+1,172 test. Here every row is lettered from A.
 """
 from nanochat.tasks.base import HubTask, multiple_choice
 
