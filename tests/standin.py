@@ -20,8 +20,8 @@ engine.Fast = lambda model, *args, **options: getattr(model, "runner", Fast)(mod
 class Telling:
     """The runner of a stand-in: keeps the tokens of each slot, and asserts that none of them was left out."""
 
-    def __init__(self, model, batch_size, capacity, **options):
-        self.model, self.cache, self.read = model, self, [[] for _ in range(batch_size)]
+    def __init__(self, model, batch_size, capacity, bans, **options):
+        self.model, self.cache, self.bans, self.read = model, self, bans, [[] for _ in range(batch_size)]
 
     def copy(self, source, target, n):
         self.read[target] = self.read[source][:n]
@@ -32,8 +32,8 @@ class Telling:
             self.read[slot][start:] = tokens
         return torch.tensor([self.model.next_token(self.read[piece.slot]) for piece in pieces])
 
-    def logits(self, said):
-        return 50.0 * F.one_hot(said, self.model.config.vocab_size)
+    def logits(self, said, states):
+        return 50.0 * F.one_hot(said, self.model.config.vocab_size) + self.bans[states]
 
 
 class StandIn:
