@@ -14,11 +14,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nanochat import chat_eval, checkpoint, runtime  # noqa: E402
+from nanochat import runtime
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
-from nanochat.engine import Engine  # noqa: E402
+from nanochat.eval import chat_eval
+from nanochat.infer.engine import Engine  # noqa: E402
 from nanochat.tasks import TASKS, in_group  # noqa: E402
+from nanochat.train import checkpoint  # noqa: E402
 
 
 @dataclass

@@ -29,15 +29,17 @@ import torch.nn as nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nanochat import gpt, runtime, scaling, train  # noqa: E402
-from nanochat.attention import attention  # noqa: E402
+from nanochat import runtime, scaling
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import UsageError, append_jsonl, log, run, setup_logging  # noqa: E402
-from nanochat.dataloader import StepBatches, TextRows, prepare_tokens  # noqa: E402
-from nanochat.dataset import shards  # noqa: E402
-from nanochat.gpt import GPT, GPTConfig  # noqa: E402
-from nanochat.loss_eval import bits_per_byte  # noqa: E402
-from nanochat.tokenizer import Tokenizer  # noqa: E402
+from nanochat.data.dataloader import StepBatches, TextRows, prepare_tokens  # noqa: E402
+from nanochat.data.datasets import shards  # noqa: E402
+from nanochat.data.tokenizer import Tokenizer  # noqa: E402
+from nanochat.eval.bits_per_byte import bits_per_byte  # noqa: E402
+from nanochat.model import gpt
+from nanochat.model.attention import attention  # noqa: E402
+from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.train import loop  # noqa: E402
 
 PARTS = r"plain|offset|tables|rate\d+(\.\d+)?|scalars|windows"
 gpt_attention = gpt.attention
@@ -112,7 +114,7 @@ class Training:
                                  value_tables="tables" in parts, **shape)
         self.model = Variant(model_config, rt.dtype, parts)
         self.model.init_weights(seed)
-        self.optimizer, self.rt, self.steps = train.make_optimizer(self.model, rt), rt, steps
+        self.optimizer, self.rt, self.steps = loop.make_optimizer(self.model, rt), rt, steps
         rate = math.prod(float(part[4:]) for part in parts if part.startswith("rate"))
         for bucket in self.optimizer.buckets:
             if bucket.names[0].endswith("table.weight"):
@@ -124,7 +126,7 @@ class Training:
         """Seconds of the next step."""
         step, batches, *_ = next(self.batches)
         start = time.perf_counter()
-        train.train_step(self.model.loss, self.optimizer, batches, self.rt,
+        loop.train_step(self.model.loss, self.optimizer, batches, self.rt,
                          scaling.lr_scale(step, self.steps, warmdown_frac=0.4), scaling.muon_momentum(step, self.steps))
         return time.perf_counter() - start
 

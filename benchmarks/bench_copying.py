@@ -19,11 +19,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nanochat import runtime, scaling, train  # noqa: E402
+from nanochat import runtime, scaling
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
-from nanochat.dataloader import Batch  # noqa: E402
-from nanochat.gpt import GPT, Attention, GPTConfig  # noqa: E402
+from nanochat.data.dataloader import Batch  # noqa: E402
+from nanochat.model.gpt import GPT, Attention, GPTConfig  # noqa: E402
+from nanochat.train import loop  # noqa: E402
 
 OPEN, REPEAT = 0, 1     # the tokens before a list and before its repetition
 EVERY = 15
@@ -62,12 +63,12 @@ def curve(config, key_offset, match, seed):
         Attention.match_keys = lambda self: None
     model.init_weights(seed)
     Attention.match_keys = keep
-    optimizer, rng, losses = train.make_optimizer(model, rt), random.Random(seed), []
+    optimizer, rng, losses = loop.make_optimizer(model, rt), random.Random(seed), []
     for step in range(config.steps):
         tokens, repeated = lists(rng, config)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         weight = torch.ones(inputs.shape)
-        train.train_step(model.loss, optimizer, [Batch(inputs, targets, weight, float(weight.sum()), [0])], rt, 1.0,
+        loop.train_step(model.loss, optimizer, [Batch(inputs, targets, weight, float(weight.sum()), [0])], rt, 1.0,
                          scaling.muon_momentum(step, config.steps))
         if (step + 1) % EVERY == 0:
             nll = model.token_nll(inputs, targets) * repeated[:, 1:]

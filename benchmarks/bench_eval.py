@@ -22,11 +22,12 @@ import torch.nn.functional as F
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from nanochat import core_eval, runtime, scaling  # noqa: E402
+from nanochat import runtime, scaling
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import MissingArtifact, UsageError, base_dir, run  # noqa: E402
-from nanochat.gpt import GPT, GPTConfig  # noqa: E402
-from nanochat.tokenizer import Tokenizer  # noqa: E402
+from nanochat.data.tokenizer import Tokenizer  # noqa: E402
+from nanochat.eval import core_eval  # noqa: E402
+from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 
 PER_TASK = 500      # examples a task of the whole that is timed or extrapolated to
 

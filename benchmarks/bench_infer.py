@@ -31,8 +31,8 @@ import candidates  # noqa: E402
 from nanochat import scaling  # noqa: E402
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
-from nanochat.engine import Engine, Sampling, Sequence  # noqa: E402
-from nanochat.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.infer.engine import Engine, Sampling, Sequence  # noqa: E402
+from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 
 SHAPES = {"d4": (4, 256, 2048), "d6": (6, 1280, 4096), "d12": (12, 1280, 32768)}     # depth, sequence_len, vocab_size
 OURS = {"fp32": {}, "bf16": {}, "int8": {"int8": True}, "fp32 deterministic": {"deterministic": True},

@@ -20,13 +20,15 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nanochat import attention, elementwise, gpt, runtime, scaling, train  # noqa: E402
+from nanochat import runtime, scaling
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
-from nanochat.dataloader import Batch  # noqa: E402
-from nanochat.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.data.dataloader import Batch  # noqa: E402
+from nanochat.data.tokenizer import Tokenizer  # noqa: E402
 from nanochat.kindergarten import documents  # noqa: E402
-from nanochat.tokenizer import Tokenizer  # noqa: E402
+from nanochat.model import attention, elementwise, gpt
+from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.train import loop  # noqa: E402
 
 MOMENTUM = 0.95
 
@@ -60,11 +62,11 @@ def batch(stream, config, seed, step):
 def fast(model, dtype):
     """step(inputs, targets, lr factor) -> loss, as training does it."""
     rt = runtime.Runtime(dtype=dtype)
-    optimizer = train.make_optimizer(model, rt)
+    optimizer = loop.make_optimizer(model, rt)
 
     def step(inputs, targets, factor):
         micro = Batch(inputs, targets, torch.ones(inputs.shape), float(inputs.numel()), [0])
-        return train.train_step(model.loss, optimizer, [micro], rt, factor, MOMENTUM)[0]
+        return loop.train_step(model.loss, optimizer, [micro], rt, factor, MOMENTUM)[0]
     return step
 
 

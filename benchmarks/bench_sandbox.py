@@ -12,9 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from nanochat import sandbox  # noqa: E402
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
+from nanochat.infer import sandbox  # noqa: E402
 
 
 @dataclass

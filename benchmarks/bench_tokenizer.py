@@ -22,9 +22,9 @@ import tiktoken  # noqa: E402
 
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
-from nanochat.dataset import iter_texts, shards  # noqa: E402
+from nanochat.data.datasets import iter_texts, shards  # noqa: E402
+from nanochat.data.tokenizer import Tokenizer  # noqa: E402
 from nanochat.kindergarten import documents  # noqa: E402
-from nanochat.tokenizer import Tokenizer  # noqa: E402
 
 
 @dataclass

@@ -28,11 +28,12 @@ sys.path.insert(0, str(ROOT))
 
 import candidates  # noqa: E402
 
-from nanochat import runtime, scaling, train  # noqa: E402
+from nanochat import runtime, scaling
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
-from nanochat.dataloader import StepBatches  # noqa: E402
-from nanochat.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.data.dataloader import StepBatches  # noqa: E402
+from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.train import loop  # noqa: E402
 
 SHAPES = {"d4": (4, 256, 4096), "d8": (8, 512, 8192), "d12": (12, 1024, 32768)}     # depth, sequence_len, vocab_size
 OURS = ["nanochat bf16", "nanochat fp32"]
@@ -108,7 +109,7 @@ def ours(shape, tokens, dtype, rt):
     depth, T, V = shape
     model = GPT(GPTConfig(T, V, **vars(scaling.model_shape(depth))), dtype).to(rt.device)
     model.init_weights()
-    optimizer = train.make_optimizer(model, rt)
+    optimizer = loop.make_optimizer(model, rt)
     at_a_time = scaling.rows_at_a_time(rt.device.type, T, tokens // T)
     batches = iter(StepBatches(RandomRows(4 * tokens // T, T, V), tokens // T, at_a_time))
 

@@ -10,7 +10,6 @@ run that nobody disturbed. Prints a Markdown table and exits with 1 when a bar i
 """
 import collections
 import contextlib
-import json
 import os
 import random
 import resource
@@ -28,15 +27,14 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-
 from damage import Row, test_damage, test_pickle  # noqa: E402
 from ranks import test_folders, test_hung, test_ranks  # noqa: E402
 from sitting import STEPS, Sitting, leftovers, make_toy, whole_steps  # noqa: E402
 
-from nanochat import checkpoint, common, runtime  # noqa: E402
+from nanochat import common, runtime
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import UsageError, write_json  # noqa: E402
-
+from nanochat.train import checkpoint  # noqa: E402
 
 
 @dataclass

@@ -110,7 +110,7 @@ def horizon(folder):
 
 def steps(budget, depth, *flags):
     """Print the steps with which base_train, given these flags, spends `budget` FLOPs."""
-    from nanochat.tokenizer import Tokenizer
+    from nanochat.data.tokenizer import Tokenizer
     from scripts.base_train import Config
     config = parse(Config, [f"--depth={depth}", *flags])
     vocab_size = Tokenizer.load().vocab_size

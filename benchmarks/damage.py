@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from nanochat import checkpoint, dataset, train
 from nanochat.common import NanochatError, base_dir, sha256, write_json
-from nanochat.dataloader import TextRows, prepare_tokens
+from nanochat.data import datasets
+from nanochat.data.dataloader import TextRows, prepare_tokens
+from nanochat.data.tokenizer import Tokenizer
 from nanochat.tasks.customjson import CustomJSON
-from nanochat.tokenizer import Tokenizer
+from nanochat.train import checkpoint, loop
 
 
 @dataclass
@@ -88,8 +89,8 @@ def test_damage(config, toy, tmp):
         yield damage_row(name, outcomes(folder / f"{newest:06d}" / name, load, config.offsets, rng))
     yield Row("a damaged newest checkpoint", "the one before is used", f"{fell_back[0]} of {fell_back[1]} times",
               fell_back[0] == fell_back[1] > 0)
-    tokenizer, parquets = Tokenizer.load(base / "tokenizer"), dataset.shards("kindergarten", "train")
-    texts = list(dataset.iter_texts(parquets))
+    tokenizer, parquets = Tokenizer.load(base / "tokenizer"), datasets.shards("kindergarten", "train")
+    texts = list(datasets.iter_texts(parquets))
 
     def rows():
         shard = prepare_tokens(tokenizer, parquets, "kindergarten")[0]
@@ -101,7 +102,7 @@ def test_damage(config, toy, tmp):
                          outcomes(path, lambda: rows() == expected, config.offsets, rng, shard_files))
     yield damage_row("tokenizer.json", outcomes(base / "tokenizer" / "tokenizer.json",
                      lambda: Tokenizer.load(base / "tokenizer").hash == tokenizer.hash, config.offsets, rng))
-    yield damage_row("parquet", outcomes(parquets[0], lambda: list(dataset.iter_texts(parquets)) == texts, config.offsets,
+    yield damage_row("parquet", outcomes(parquets[0], lambda: list(datasets.iter_texts(parquets)) == texts, config.offsets,
                                          rng))
 
 
@@ -140,7 +141,7 @@ def test_pickle(config, toy, tmp):
     made = hostile_files(evil, raw, tmp)
     folder = checkpoint.find("base")
     stem = next((base / "tokens").rglob("train_000.json")).with_suffix("")
-    parquets, tokenizer = dataset.shards("kindergarten", "train"), Tokenizer.load(base / "tokenizer")
+    parquets, tokenizer = datasets.shards("kindergarten", "train"), Tokenizer.load(base / "tokenizer")
 
     def vouch_checkpoint(path):
         meta = checkpoint.read_meta(folder)
@@ -161,9 +162,9 @@ def test_pickle(config, toy, tmp):
                (base / "tokenizer" / "tokenizer.json", None, lambda: Tokenizer.load(base / "tokenizer")),
                (Path(f"{stem}.tokens.npy"), vouch_shard, rows), (Path(f"{stem}.offsets.npy"), vouch_shard, rows),
                (Path(f"{stem}.json"), None, rows),
-               (parquets[0], None, lambda: list(dataset.iter_texts(parquets))),
+               (parquets[0], None, lambda: list(datasets.iter_texts(parquets))),
                (tmp / "mine.jsonl", None, lambda: CustomJSON(tmp / "mine.jsonl")),
-               (base / "logs" / "base_d1.jsonl", None, lambda: train._trim_log(base / "logs" / "base_d1.jsonl", 9))]
+               (base / "logs" / "base_d1.jsonl", None, lambda: loop._trim_log(base / "logs" / "base_d1.jsonl", 9))]
     count, run = collections.Counter(), 0
     for path, vouch, use in targets:
         keep = {p: p.read_bytes() for p in (path, folder / "meta.json", Path(f"{stem}.json")) if p.exists()}

@@ -8,7 +8,7 @@ What one GPU reaches: training, each attention kernel, decoding, beside transfor
 
 Every line is measured in a process of its own and printed at once; one that fails says why and the next goes on. The model
 is the recipe's of that depth with the largest device batch that scaling.py plans for this GPU's memory (halved, and said,
-where that was too much), random tokens, random weights. A training step is `train.train_step` with its accumulation, tokens/s
+where that was too much), random tokens, random weights. A training step is `loop.train_step` with its accumulation, tokens/s
 the median of the steps after two that warm up (least to most). MFU counts the FLOPs of GPT.flops_per_token against the data
 sheet's peak. Memory is the most that torch held, beside what was planned. Decoding is greedy, through the whole engine, from
 prompts of 64 tokens; its share of bandwidth is that of the weights and keys and values it must read, against a sum over a
@@ -34,12 +34,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import bench_infer  # noqa: E402
 import bench_train  # noqa: E402
 
-from nanochat import attention, fp8, runtime, scaling, train  # noqa: E402
+from nanochat import runtime, scaling
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import NanochatError, run  # noqa: E402
-from nanochat.dataloader import Batch  # noqa: E402
-from nanochat.engine import Engine  # noqa: E402
-from nanochat.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.data.dataloader import Batch  # noqa: E402
+from nanochat.infer.engine import Engine  # noqa: E402
+from nanochat.model import attention, fp8
+from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.train import loop  # noqa: E402
 
 PROMPT, NEW = 64, 128
 PARTS = ("attention", "train", "decode")
@@ -131,16 +133,16 @@ def ours(config, rt, depth, rows, how, extra=""):
     model.init_weights()
     if extra == "fp8":
         fp8.convert(model)
-    optimizer, micro = train.make_optimizer(model, rt), random_batches(config, rows)
-    train.COMPILED_ON, train.COMPILE["backend"] = (rt.device.type,), config.compiler
-    loss_of = train.loss_function(SimpleNamespace(compile=how == "compiled"), model, optimizer, rt, micro[0])
+    optimizer, micro = loop.make_optimizer(model, rt), random_batches(config, rows)
+    loop.COMPILED_ON, loop.COMPILE["backend"] = (rt.device.type,), config.compiler
+    loss_of = loop.loss_function(SimpleNamespace(compile=how == "compiled"), model, optimizer, rt, micro[0])
     if how == "compiled" and loss_of == model.loss:
         raise NanochatError("not compiled, for the reason above")
 
     def update():
         optimizer.reduce()
         optimizer.step(0.0)
-    return lambda: train.train_step(loss_of, optimizer, micro, rt, 1.0, 0.95), chosen.split(" (")[0], update
+    return lambda: loop.train_step(loss_of, optimizer, micro, rt, 1.0, 0.95), chosen.split(" (")[0], update
 
 
 def transformers(config, rt, depth, rows, how):

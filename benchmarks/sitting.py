@@ -12,8 +12,10 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat import checkpoint, common, dataset
+from nanochat import common
 from nanochat.common import NanochatError
+from nanochat.data import datasets
+from nanochat.train import checkpoint
 from scripts import base_train, tok_train
 
 STEPS = 40
@@ -104,8 +106,8 @@ class Toy:
 def make_toy(base):
     """Documents, tokenizer and an undisturbed run."""
     def prepare():
-        dataset.KINDERGARTEN_SHARD, dataset.KINDERGARTEN_VAL = 60, 20
-        dataset.generate(dataset.DATASETS["kindergarten"], 1)
+        datasets.KINDERGARTEN_SHARD, datasets.KINDERGARTEN_VAL = 60, 20
+        datasets.generate(datasets.DATASETS["kindergarten"], 1)
         tok_train.main(["--dataset=kindergarten", "--vocab_size=400"])
     base.mkdir(parents=True)
     for main in (prepare, lambda: base_train.main(FLAGS)):

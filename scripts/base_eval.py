@@ -15,13 +15,14 @@ import urllib.request
 import zipfile
 from dataclasses import asdict, dataclass
 
-from nanochat import chat_eval, core_eval, overlap, runtime
-from nanochat.chat_format import message_parts
-from nanochat.checkpoint import ModelFlags, find, load_model
+from nanochat import runtime
 from nanochat.cli import at_least, option, parse
 from nanochat.common import DataError, Progress, atomic_dir, base_dir, log, run, save_result, setup_logging
-from nanochat.dataset import DATASETS, iter_texts, shards
+from nanochat.data.chat_format import message_parts
+from nanochat.data.datasets import DATASETS, iter_texts, shards
+from nanochat.eval import chat_eval, core_eval, overlap
 from nanochat.tasks import TASKS, in_group, training_conversations
+from nanochat.train.checkpoint import ModelFlags, find, load_model
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 

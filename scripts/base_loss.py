@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nanochat import runtime
-from nanochat.checkpoint import ModelFlags, load_model
 from nanochat.cli import at_least, option, parse
 from nanochat.common import DataError, log, run, save_result, setup_logging
-from nanochat.dataloader import TextRows, prepare_tokens
-from nanochat.dataset import shards
-from nanochat.engine import Engine
+from nanochat.data.dataloader import TextRows, prepare_tokens
+from nanochat.data.datasets import shards
+from nanochat.eval.bits_per_byte import bits_per_byte
+from nanochat.infer.engine import Engine
 from nanochat.kindergarten import World
-from nanochat.loss_eval import bits_per_byte
+from nanochat.train.checkpoint import ModelFlags, load_model
 
 PROMPTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
 

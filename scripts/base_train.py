@@ -8,19 +8,21 @@ Pretrain a model from nothing: predict the next token of documents.
 """
 from dataclasses import asdict, dataclass
 
-from nanochat import fp8, runtime, scaling, train
-from nanochat.attention import choose
+from nanochat import runtime, scaling
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, log, mix_seed, run, setup_logging
-from nanochat.dataloader import StepBatches, TextRows, prepare_tokens
-from nanochat.dataset import shards
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.loss_eval import bits_per_byte
-from nanochat.tokenizer import Tokenizer
+from nanochat.data.dataloader import StepBatches, TextRows, prepare_tokens
+from nanochat.data.datasets import shards
+from nanochat.data.tokenizer import Tokenizer
+from nanochat.eval.bits_per_byte import bits_per_byte
+from nanochat.model import fp8
+from nanochat.model.attention import choose
+from nanochat.model.gpt import GPT, GPTConfig
+from nanochat.train import loop
 
 
 @dataclass
-class Config(train.RunFlags):
+class Config(loop.RunFlags):
     dataset: str = option("climbmix", "climbmix, fineweb-edu, kindergarten, or a folder of parquet files with a text column")
     depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
@@ -83,7 +85,7 @@ def main(argv=None):
     model.init_weights(mix_seed("init", config.seed))
     if config.fp8:
         fp8.convert(model)
-    optimizer = train.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
+    optimizer = loop.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
                                      decay, plan.lr_factor)
     if steps * rows_per_step > len(rows):
         log.info(f"the training shards on this machine hold {len(rows):,} rows: they will be read "
@@ -91,7 +93,7 @@ def main(argv=None):
     val_count = max(1, (config.eval_tokens or 20 * batch_tokens) // config.sequence_len)
     token_bytes = tokenizer.token_bytes()
     common = {"tokenizer": tokenizer.hash, "model": asdict(model_config)}
-    stage = train.Stage(
+    stage = loop.Stage(
         name="pretraining",
         batches=lambda start: iter(StepBatches(rows, rows_per_step, at_a_time, rt.rank, rt.world_size, start_step=start)),
         identity={"dataset": config.dataset, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens,
@@ -100,7 +102,7 @@ def main(argv=None):
         evaluate=lambda: {"val_bpb": bits_per_byte(model, val_rows, token_bytes, at_a_time, rt, val_count)},
         eval_every=config.eval_every, compile=config.compile,
         **config.for_stage("base", config.tag or f"d{config.depth}", steps, warmdown, plan.final_lr))
-    train.run_locked(stage, model, optimizer, rt, config, "base_train")
+    loop.run_locked(stage, model, optimizer, rt, config, "base_train")
 
 
 if __name__ == "__main__":

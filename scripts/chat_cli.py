@@ -11,13 +11,14 @@ import os
 import sys
 from dataclasses import dataclass, replace
 
-from nanochat import checkpoint, runtime
-from nanochat.chat_format import render_prompt
+from nanochat import runtime
 from nanochat.cli import at_least, option, parse
 from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup_logging
-from nanochat.engine import Engine
-from nanochat.openai_api import joined, part
-from nanochat.sampling import Sampling
+from nanochat.data.chat_format import render_prompt
+from nanochat.infer.engine import Engine
+from nanochat.infer.sampling import Sampling
+from nanochat.serve.openai_api import joined, part
+from nanochat.train import checkpoint
 
 HELP = """/clear             forget the conversation
 /temperature X     0 always takes the likeliest word, 1 follows the model

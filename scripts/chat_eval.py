@@ -8,12 +8,14 @@ Ask a chat model the questions of the tasks; scores with intervals, beside blind
 import time
 from dataclasses import asdict, dataclass
 
-from nanochat import chat_eval, runtime, sandbox
-from nanochat.checkpoint import ModelFlags, load_model
+from nanochat import runtime
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, base_dir, log, run, save_result, setup_logging
-from nanochat.core_eval import mean_centered
+from nanochat.eval import chat_eval
+from nanochat.eval.core_eval import mean_centered
+from nanochat.infer import sandbox
 from nanochat.tasks import TASKS, TaskUnavailable, in_group, lookup
+from nanochat.train.checkpoint import ModelFlags, load_model
 
 
 @dataclass

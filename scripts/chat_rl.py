@@ -11,16 +11,16 @@ import json
 from dataclasses import asdict, dataclass
 from itertools import count
 
-from nanochat import finetune, rollout, train
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, log, mix_seed, run
-from nanochat.dataloader import ChatRows, StepBatches
-from nanochat.engine import Engine
+from nanochat.data.dataloader import ChatRows, StepBatches
+from nanochat.infer.engine import Engine
 from nanochat.tasks import factors, lookup
+from nanochat.train import finetune, loop, rollout
 
 
 @dataclass
-class Config(train.RunFlags):
+class Config(loop.RunFlags):
     source: str = option("sft", "stage whose model to start from", choices=("mid", "sft", "rl"))
     tasks: str = option("", "tasks joined by '|', each perhaps with a factor as in 'gsm8k*3|spellingbee' "
                             "(default: gsm8k, or for a model that grew up in the kindergarten its word problems)")
@@ -90,14 +90,14 @@ def main(argv=None):
     anchor = anchor_batches(config, meta, tokenizer, model.config.sequence_len, steps, rt)
     optimizer = finetune.optimizer_from(source, model, rt, config.lr_scale)
     extra, common = {}, {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
-    stage = train.Stage(
+    stage = loop.Stage(
         name="reinforcement learning",
         batches=lambda start: rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start),
         identity={"tasks": names, "steps": steps, "questions": config.questions, "samples": config.samples,
                   "anchor_rows": config.anchor_rows, **common, "source": meta["files"]["model.safetensors"]},
         meta={**common, "dataset": meta["dataset"], "data": meta["data"], "tasks": names, "config": asdict(config)},
         extra=extra, **config.for_stage("rl", tag, steps, warmdown_frac=1.0))
-    train.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
+    loop.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
 
 
 def _rewards(log_path):

@@ -8,9 +8,9 @@ Starts from the newest midtrained model.
 """
 from dataclasses import dataclass
 
-from nanochat import finetune
 from nanochat.cli import option, parse
 from nanochat.common import run
+from nanochat.train import finetune
 
 REAL_DATA = "arc_easy|arc_challenge|gsm8k|smoltalk|simplespelling|spellingbee"
 

@@ -9,11 +9,13 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 
-from nanochat import checkpoint, limits, runtime
+from nanochat import runtime
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, log, run, setup_logging
-from nanochat.engine import Engine
-from nanochat.server import create_app
+from nanochat.infer.engine import Engine
+from nanochat.serve import limits
+from nanochat.serve.server import create_app
+from nanochat.train import checkpoint
 
 
 @dataclass

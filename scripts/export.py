@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from nanochat import checkpoint
 from nanochat.cli import option, parse
 from nanochat.common import NanochatError, UsageError, atomic_dir, base_dir, log, run, setup_logging, write_json
+from nanochat.data.tokenizer import SPECIAL_TOKENS
 from nanochat.runtime import Runtime
-from nanochat.tokenizer import SPECIAL_TOKENS
+from nanochat.train import checkpoint
 
 EXPRESSED = "sequence_len vocab_size n_layer n_head n_kv_head n_embd softcap rope_base max_attn_logit".split()
 CHAT_TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>{% if m.content %} {{ m.content }}"

@@ -6,9 +6,9 @@ Midtraining: teach the pretrained model the form of a conversation, the use of t
 
 Starts from the newest base model.
 """
-from nanochat import finetune
 from nanochat.cli import parse
 from nanochat.common import run
+from nanochat.train import finetune
 
 REAL_DATA = "smoltalk|mmlu|gsm8k*2|simplespelling|spellingbee"
 Config = finetune.FinetuneConfig

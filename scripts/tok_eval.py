@@ -12,9 +12,9 @@ import tiktoken
 
 from nanochat.cli import at_least, option, parse
 from nanochat.common import MissingArtifact, log, run, save_result, setup_logging
-from nanochat.dataset import iter_texts, shards
-from nanochat.markdown import table
-from nanochat.tokenizer import Tokenizer
+from nanochat.data.datasets import iter_texts, shards
+from nanochat.data.tokenizer import Tokenizer
+from nanochat.report.markdown import table
 
 PEERS = {"gpt2": "gpt2", "gpt4": "cl100k_base"}
 

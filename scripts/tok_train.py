@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 
 from nanochat.cli import at_least, option, parse
 from nanochat.common import DataError, Progress, log, run, save_result, setup_logging
-from nanochat.dataset import iter_texts, shards
-from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat.data.datasets import iter_texts, shards
+from nanochat.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
 @dataclass

@@ -9,8 +9,8 @@ import pytest
 from serving import serving
 from standin import ByHeart
 
-from nanochat.engine import Engine
-from nanochat.tokenizer import Tokenizer
+from nanochat.data.tokenizer import Tokenizer
+from nanochat.infer.engine import Engine
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

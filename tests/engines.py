@@ -3,9 +3,9 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
-from nanochat.engine import Engine, banned
-from nanochat.sampling import Sampling
-from nanochat.sequence import Sequence
+from nanochat.infer.engine import Engine, banned
+from nanochat.infer.sampling import Sampling
+from nanochat.infer.sequence import Sequence
 
 LEN = 96
 

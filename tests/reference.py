@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from nanochat.common import UsageError
-from nanochat.kv_cache import KVCache
-from nanochat.loss import softcapped_logits
+from nanochat.infer.kv_cache import KVCache
+from nanochat.model.loss import softcapped_logits
 
 
 def cross_entropy(hidden, head, targets, weight, softcap):

@@ -9,11 +9,11 @@ import pytest
 import standin  # noqa: F401    for Paced.runner
 from tiny import tiny_model, tiny_tokenizer
 
-from nanochat import limits
-from nanochat.engine import Engine
-from nanochat.gpt import GPT
-from nanochat.runner import Fast
-from nanochat.server import create_app
+from nanochat.infer.engine import Engine
+from nanochat.infer.runner import Fast
+from nanochat.model.gpt import GPT
+from nanochat.serve import limits
+from nanochat.serve.server import create_app
 
 LEN = 160
 HELLO = [{"role": "user", "content": "hello"}]

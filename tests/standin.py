@@ -10,9 +10,9 @@ import time
 import torch
 import torch.nn.functional as F
 
-from nanochat import engine
-from nanochat.gpt import GPTConfig
-from nanochat.runner import Fast
+from nanochat.infer import engine
+from nanochat.infer.runner import Fast
+from nanochat.model.gpt import GPTConfig
 
 engine.Fast = lambda model, *args, **options: getattr(model, "runner", Fast)(model, *args, **options)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from standin import ByHeart, pieces
 
-from nanochat import checkpoint
 from nanochat.common import UsageError
-from nanochat.tokenizer import Tokenizer
+from nanochat.data.tokenizer import Tokenizer
+from nanochat.train import checkpoint
 from scripts import chat_cli, chat_web
 
 

@@ -6,17 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
 
-from nanochat import chat_eval, core_eval, kindergarten
-from nanochat.chat_eval import Options, Score, pass_at_k, run_task
-from nanochat.chat_format import parse_reply, render_prompt
+from nanochat import kindergarten
 from nanochat.common import DataError, MissingArtifact, UsageError, read_json
-from nanochat.engine import Engine
+from nanochat.data.chat_format import parse_reply, render_prompt
+from nanochat.eval import chat_eval, core_eval
+from nanochat.eval.chat_eval import Options, Score, pass_at_k, run_task
+from nanochat.infer.engine import Engine
 from nanochat.runtime import Runtime
 from nanochat.tasks import TASKS, TaskUnavailable
 from nanochat.tasks.base import Task, exchange, multiple_choice
 from scripts import chat_eval as script
-from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def test_score_has_interval_chance_and_centred_accuracy():
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("NANOCHAT_DTYPE", "fp32")
-    monkeypatch.setattr("nanochat.hub.list_files", lambda repo: unreachable())
+    monkeypatch.setattr("nanochat.data.hub.list_files", lambda repo: unreachable())
     return tmp_path
 
 
@@ -181,7 +182,7 @@ def test_a_task_without_data_is_skipped_aloud_and_the_others_run(home):
 def test_an_unreachable_hub_is_asked_once_not_for_every_task(home, monkeypatch):
     save_tiny_checkpoint("mid", "climbmix", sequence_len=128)
     asked = []
-    monkeypatch.setattr("nanochat.hub.list_files", lambda repo: asked.append(repo) or unreachable())
+    monkeypatch.setattr("nanochat.data.hub.list_files", lambda repo: asked.append(repo) or unreachable())
     script.main(["-i", "mid", "--max_problems=2", "--device=cpu"])
     assert len(asked) == 1 and list(result(home, "mid")["metrics"]["tasks"]) == ["spellingbee"]
     assert sum(note.startswith("skipped:") for note in result(home, "mid")["notes"]) == 5
@@ -285,7 +286,7 @@ def test_model_code_is_refused_without_walls_unless_unsafe(home, monkeypatch):
     class Code(Words):
         name, runs_code = "code", True
     monkeypatch.setitem(TASKS, "code", replace(TASKS["simplespelling"], make=lambda split: Code()))
-    monkeypatch.setattr("nanochat.sandbox.SAFE", ("no such level",))
+    monkeypatch.setattr("nanochat.infer.sandbox.SAFE", ("no such level",))
     task, why = script.make_task("code", Runtime())
     assert task is None and "--unsafe" in why
     assert script.make_task("code", Runtime(), unsafe=True)[0].unsafe is True

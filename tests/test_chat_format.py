@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.chat_format import parse_reply, render, render_prompt, reply_text, validate
 from nanochat.common import DataError
-from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat.data.chat_format import parse_reply, render, render_prompt, reply_text, validate
+from nanochat.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOOL_USE = [{"type": "text", "text": "So "}, {"type": "python", "text": "2+2"},
             {"type": "python_output", "text": "4"}, {"type": "text", "text": "four."}]

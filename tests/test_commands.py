@@ -149,7 +149,7 @@ def test_every_command_in_speedrun_parses():
 
 @pytest.mark.parametrize("tier", ["kindergarten", "gpu_tier"])
 def test_a_tier_runs_every_stage_of_the_report_in_order(tier):
-    from nanochat.report import STAGES
+    from nanochat.report.card import STAGES
     text = (ROOT / "speedrun.sh").read_text(encoding="utf-8")
     body = re.search(rf"^{tier}\(\) \{{\n(.*?)^\}}", text, re.DOTALL | re.MULTILINE)[1]
     names = re.findall(r"^ +stage +(\w+)", body, re.MULTILINE)

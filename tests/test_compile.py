@@ -9,10 +9,12 @@ from torch._dynamo.backends.debugging import aot_eager
 from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nanochat import attention, loss, scaling, train
-from nanochat.dataloader import Batch
-from nanochat.gpt import GPT, GPTConfig
+from nanochat import scaling
+from nanochat.data.dataloader import Batch
+from nanochat.model import attention, loss
+from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
+from nanochat.train import loop
 
 T, V = 32, 90           # V is not the padded size, which is 128
 SHAPES = {"plain": {}, "grouped heads, key offset": {"n_kv_head": 2, "key_offset": 0.5, "value_tables": True}}
@@ -35,8 +37,8 @@ def graphs(monkeypatch):
     made = Graphs()
     torch._dynamo.reset()
     counters.clear()
-    monkeypatch.setattr(train, "COMPILED_ON", ("cpu",))
-    monkeypatch.setattr(train, "COMPILE", {**train.COMPILE, "backend": made.backend})
+    monkeypatch.setattr(loop, "COMPILED_ON", ("cpu",))
+    monkeypatch.setattr(loop, "COMPILE", {**loop.COMPILE, "backend": made.backend})
     with torch._dynamo.config.patch(error_on_recompile=True):
         yield made
     torch._dynamo.reset()
@@ -52,7 +54,7 @@ def make(dtype=torch.float32, **shape):
     model = GPT(GPTConfig(**{"sequence_len": T, "vocab_size": V, "n_layer": 2, "n_head": 4, "n_kv_head": 4, "n_embd": 32,
                              **shape}), dtype)
     model.init_weights(1)
-    return model, train.make_optimizer(model, Runtime(dtype=dtype))
+    return model, loop.make_optimizer(model, Runtime(dtype=dtype))
 
 
 def steps(n, rows=3):
@@ -69,15 +71,15 @@ def steps(n, rows=3):
 def stage(tmp_path=None, n=4, compile=True, **more):
     def batches(start):
         yield from enumerate(steps(n))
-    return train.Stage("test", tmp_path and tmp_path / "run", tmp_path and tmp_path / "log.jsonl", n, batches,
+    return loop.Stage("test", tmp_path and tmp_path / "run", tmp_path and tmp_path / "log.jsonl", n, batches,
                        lambda step: (scaling.lr_scale(step, n), 0.9), {"steps": n}, {"tokenizer": "x"}, compile=compile, **more)
 
 
 def losses(model, optimizer, compile):
     found, loss_of = [], None
     for step, micro in enumerate(steps(4)):
-        loss_of = loss_of or train.loss_function(stage(compile=compile), model, optimizer, Runtime(), micro[0])
-        found.append(train.train_step(loss_of, optimizer, micro, Runtime(), 1 - step / 8, 0.85 + step / 100)[:2])
+        loss_of = loss_of or loop.loss_function(stage(compile=compile), model, optimizer, Runtime(), micro[0])
+        found.append(loop.train_step(loss_of, optimizer, micro, Runtime(), 1 - step / 8, 0.85 + step / 100)[:2])
     return found
 
 
@@ -110,7 +112,7 @@ def test_a_run_compiles_once_through_validations_of_another_shape(graphs, tmp_pa
         def evaluate():
             with torch.no_grad():
                 return {"val": model.token_nll(odd, odd).mean().item(), "loss": model.loss(odd, odd, weight).item()}
-        train.run(stage(folder, 4, compile, evaluate=evaluate, eval_every=1), model, optimizer, Runtime())
+        loop.run(stage(folder, 4, compile, evaluate=evaluate, eval_every=1), model, optimizer, Runtime())
         return optimizer.masters()
     whole, eager = run(tmp_path / "a", True), run(tmp_path / "b", False)
     for name, p in whole.items():
@@ -120,7 +122,7 @@ def test_a_run_compiles_once_through_validations_of_another_shape(graphs, tmp_pa
 
 def test_trying_the_compiler_out_leaves_no_gradient_behind(graphs):
     model, optimizer = make()
-    train.loss_function(stage(), model, optimizer, Runtime(), next(steps(1))[0])
+    loop.loss_function(stage(), model, optimizer, Runtime(), next(steps(1))[0])
     assert all(not bucket.grad.any() for bucket in optimizer.buckets) and len(graphs) == 1
     assert all(p.grad is None for p in model.parameters())
 
@@ -147,9 +149,9 @@ def test_memory_that_runs_out_is_not_taken_for_a_broken_compiler(graphs):
 def test_nothing_is_compiled_on_a_cpu_or_when_not_wanted(monkeypatch):
     monkeypatch.setattr(torch, "compile", None)
     model, optimizer = make()
-    assert train.loss_function(stage(), model, optimizer, Runtime(), None) == model.loss
-    monkeypatch.setattr(train, "COMPILED_ON", ("cpu",))
-    assert train.loss_function(stage(compile=False), model, optimizer, Runtime(), None) == model.loss
+    assert loop.loss_function(stage(), model, optimizer, Runtime(), None) == model.loss
+    monkeypatch.setattr(loop, "COMPILED_ON", ("cpu",))
+    assert loop.loss_function(stage(compile=False), model, optimizer, Runtime(), None) == model.loss
 
 
 @pytest.mark.parametrize("chunk", [V, V * 7, 1 << 22])

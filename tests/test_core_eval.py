@@ -9,13 +9,14 @@ import zipfile
 import pytest
 import torch
 from reference import score
+from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
 
-from nanochat import core_eval
 from nanochat.common import DataError, UsageError, read_json
-from nanochat.core_eval import CoreTask, Item, Span, centered, draw_shots, render_item, wilson
+from nanochat.eval import core_eval
+from nanochat.eval.core_eval import CoreTask, Item, Span, centered, draw_shots, render_item, wilson
 from nanochat.runtime import Runtime
 from scripts import base_eval
-from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
+
 
 @pytest.fixture(scope="module")
 def tokenizer():

@@ -13,10 +13,10 @@ import pytest
 import torch
 from tiny import tiny_tokenizer
 
-from nanochat import token_shards
-from nanochat.chat_format import render
 from nanochat.common import DataError, UsageError
-from nanochat.dataloader import ChatRows, StepBatches, TextRows, pack, prepare_tokens
+from nanochat.data import token_shards
+from nanochat.data.chat_format import render
+from nanochat.data.dataloader import ChatRows, StepBatches, TextRows, pack, prepare_tokens
 
 T = 32
 BOS = 256

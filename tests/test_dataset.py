@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat import dataset, hub
+from nanochat import dataset
 from nanochat.common import DataError, MissingArtifact, UsageError
+from nanochat.data import datasets, hub
 
-CLIMBMIX = dataset.DATASETS["climbmix"]
+CLIMBMIX = datasets.DATASETS["climbmix"]
 REAL_TEXT = Path(__file__).parents[2] / "shared/data/hub/datasets/karpathy/climbmix-400b-shuffle"
 
 
@@ -20,8 +21,8 @@ def kindergarten(monkeypatch):
     module = types.ModuleType("nanochat.kindergarten")
     module.documents = lambda n, seed=0, size=60: (f"document {i} of {seed}" for i in range(n))
     monkeypatch.setitem(sys.modules, "nanochat.kindergarten", module)
-    monkeypatch.setattr(dataset, "KINDERGARTEN_SHARD", 5)
-    monkeypatch.setattr(dataset, "KINDERGARTEN_VAL", 3)
+    monkeypatch.setattr(datasets, "KINDERGARTEN_SHARD", 5)
+    monkeypatch.setattr(datasets, "KINDERGARTEN_VAL", 3)
 
 
 def write(path, texts=("a text",)):
@@ -39,38 +40,38 @@ def test_validation_text_does_not_depend_on_the_number_of_downloaded_shards():
     write(CLIMBMIX.folder / CLIMBMIX.validation, ["held out"])
     for i in range(3):
         write(CLIMBMIX.folder / CLIMBMIX.pattern.format(i))
-        assert names(dataset.shards("climbmix", "val")) == ["shard_06542.parquet"]
-        assert names(dataset.shards("climbmix", "train")) == [f"shard_{k:05d}.parquet" for k in range(i + 1)]
-    assert list(dataset.iter_texts(dataset.shards("climbmix", "val"))) == ["held out"]
+        assert names(datasets.shards("climbmix", "val")) == ["shard_06542.parquet"]
+        assert names(datasets.shards("climbmix", "train")) == [f"shard_{k:05d}.parquet" for k in range(i + 1)]
+    assert list(datasets.iter_texts(datasets.shards("climbmix", "val"))) == ["held out"]
 
 
 def test_training_shards_end_at_the_first_gap():
     for i in (0, 1, 3):
         write(CLIMBMIX.folder / CLIMBMIX.pattern.format(i))
-    assert names(dataset.shards("climbmix", "train")) == ["shard_00000.parquet", "shard_00001.parquet"]
+    assert names(datasets.shards("climbmix", "train")) == ["shard_00000.parquet", "shard_00001.parquet"]
 
 
 def test_half_a_download_is_no_shard():
     write(CLIMBMIX.folder / ".shard_00000.parquet.abc.part")
     with pytest.raises(MissingArtifact, match="python -m nanochat.dataset --dataset=climbmix"):
-        dataset.shards("climbmix", "train")
+        datasets.shards("climbmix", "train")
 
 
 def test_in_a_folder_the_last_file_by_name_is_for_validation(tmp_path):
     for name in ("b", "a", "c"):
         write(tmp_path / "mine" / f"{name}.parquet")
-    assert names(dataset.shards(str(tmp_path / "mine"), "train")) == ["a.parquet", "b.parquet"]
-    assert names(dataset.shards(tmp_path / "mine", "val")) == ["c.parquet"]
+    assert names(datasets.shards(str(tmp_path / "mine"), "train")) == ["a.parquet", "b.parquet"]
+    assert names(datasets.shards(tmp_path / "mine", "val")) == ["c.parquet"]
 
 
 def test_an_unknown_data_set_names_the_known_ones(tmp_path):
     with pytest.raises(UsageError, match="climbmix, fineweb-edu, kindergarten"):
-        dataset.shards("climbmax", "train")
+        datasets.shards("climbmax", "train")
     with pytest.raises(UsageError, match="two or more"):
-        dataset.shards(write(tmp_path / "one" / "a.parquet").parent, "train")
+        datasets.shards(write(tmp_path / "one" / "a.parquet").parent, "train")
 
 
-@pytest.mark.parametrize("row", dataset.DATASETS.values(), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", datasets.DATASETS.values(), ids=lambda row: row.name)
 def test_no_training_shard_is_the_validation_shard(row):
     assert row.validation not in {row.pattern.format(i) for i in range(row.n_train)}
 
@@ -78,8 +79,8 @@ def test_no_training_shard_is_the_validation_shard(row):
 # ------------------------------------------------------------------------------------------------------------- reading
 def test_texts_come_in_order_without_empty_ones(tmp_path):
     a, b = write(tmp_path / "a.parquet", ["one", "", "two"]), write(tmp_path / "b.parquet", ["drei", None])
-    assert list(dataset.iter_texts([b, a])) == ["drei", "one", "two"]
-    assert dataset.count_documents(a) == 3
+    assert list(datasets.iter_texts([b, a])) == ["drei", "one", "two"]
+    assert datasets.count_documents(a) == 3
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, -1])
@@ -87,52 +88,52 @@ def test_a_truncated_shard_is_named(tmp_path, keep):
     path = write(tmp_path / "cut.parquet", ["text"] * 100)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match="cut.parquet"):
-        list(dataset.iter_texts([path]))
+        list(datasets.iter_texts([path]))
 
 
 def test_damage_behind_a_whole_footer_is_named(tmp_path):
     path = write(tmp_path / "hole.parquet", [f"text {i}" for i in range(5000)])
     path.write_bytes(path.read_bytes()[:40] + bytes(400) + path.read_bytes()[440:])
     with pytest.raises(DataError, match="hole.parquet"):
-        list(dataset.iter_texts([path]))
+        list(datasets.iter_texts([path]))
 
 
 def test_a_shard_without_a_text_column_is_named_with_what_it_has(tmp_path):
     pq.write_table(pa.table({"body": ["a"]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="b.parquet.*'text'.*body"):
-        list(dataset.iter_texts([tmp_path / "b.parquet"]))
+        list(datasets.iter_texts([tmp_path / "b.parquet"]))
     pq.write_table(pa.table({"text": [1]}), tmp_path / "n.parquet")
     with pytest.raises(DataError, match="n.parquet holds int64"):
-        list(dataset.iter_texts([tmp_path / "n.parquet"]))
+        list(datasets.iter_texts([tmp_path / "n.parquet"]))
 
 
 def test_a_missing_shard_is_named(tmp_path):
     with pytest.raises(DataError, match="gone.parquet"):
-        list(dataset.iter_texts([tmp_path / "gone.parquet"]))
+        list(datasets.iter_texts([tmp_path / "gone.parquet"]))
 
 
 @pytest.mark.skipif(not REAL_TEXT.is_dir(), reason=f"no real text at {REAL_TEXT}")
 def test_real_text_can_be_read_where_it_lies():
-    val = dataset.shards(REAL_TEXT, "val")
+    val = datasets.shards(REAL_TEXT, "val")
     assert names(val) == [CLIMBMIX.validation]
-    assert sum(1 for _ in dataset.iter_texts(val)) > 100
+    assert sum(1 for _ in datasets.iter_texts(val)) > 100
 
 
 # ----------------------------------------------------------------------------------------------------------- generated
 def test_the_kindergarten_is_generated_on_first_use_and_its_shards_differ(kindergarten):
-    train, val = dataset.shards("kindergarten", "train"), dataset.shards("kindergarten", "val")
-    texts = list(dataset.iter_texts(train))
+    train, val = datasets.shards("kindergarten", "train"), datasets.shards("kindergarten", "val")
+    texts = list(datasets.iter_texts(train))
     assert len(train) == 4 and len(texts) == len(set(texts)) == 20
-    held_out = list(dataset.iter_texts(val))
+    held_out = list(datasets.iter_texts(val))
     assert len(held_out) == 3 and not set(held_out) & set(texts)
 
 
 def test_more_generated_shards_leave_the_first_as_they_are(kindergarten, capsys):
     dataset.main(["--dataset=kindergarten", "-n", "1"])
-    first, = dataset.shards("kindergarten", "train")
+    first, = datasets.shards("kindergarten", "train")
     before, stamp = first.read_bytes(), first.stat().st_mtime_ns
     dataset.main(["--dataset=kindergarten", "-n", "3"])
-    assert len(dataset.shards("kindergarten", "train")) == 3
+    assert len(datasets.shards("kindergarten", "train")) == 3
     assert first.read_bytes() == before and first.stat().st_mtime_ns == stamp
     assert "3 training shards" in capsys.readouterr().out
 
@@ -143,20 +144,20 @@ def test_an_interrupted_generation_leaves_no_shard_and_goes_on(kindergarten, mon
         if len(list(base.rglob("*.parquet"))) == 1:
             raise KeyboardInterrupt
         real(table, path, **more)
-    monkeypatch.setattr(dataset.pq, "write_table", stop_at_second)
+    monkeypatch.setattr(datasets.pq, "write_table", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
-        dataset.shards("kindergarten", "train")
+        datasets.shards("kindergarten", "train")
     assert len(list(base.rglob("*"))) == 3                     # base_data, kindergarten, and one whole shard
-    monkeypatch.setattr(dataset.pq, "write_table", real)
-    assert len(dataset.shards("kindergarten", "train")) == 4
+    monkeypatch.setattr(datasets.pq, "write_table", real)
+    assert len(datasets.shards("kindergarten", "train")) == 4
 
 
 def test_text_generated_by_other_code_is_said(kindergarten, monkeypatch, caplog):
-    dataset.shards("kindergarten", "train")
+    datasets.shards("kindergarten", "train")
     assert not caplog.text
-    dataset._warn_if_stale.cache_clear()
-    monkeypatch.setattr(dataset, "_kindergarten_version", lambda: "newer")
-    dataset.shards("kindergarten", "train")
+    datasets._warn_if_stale.cache_clear()
+    monkeypatch.setattr(datasets, "_kindergarten_version", lambda: "newer")
+    datasets.shards("kindergarten", "train")
     assert "generated by another version" in caplog.text
 
 
@@ -184,9 +185,9 @@ def test_the_first_failure_stops_the_other_downloads(monkeypatch):
         write(dest)
     monkeypatch.setattr(hub, "fetch", fetch)
     with pytest.raises(hub.HubError, match="the network is gone"):
-        dataset.download(CLIMBMIX, 500, workers=1)
+        datasets.download(CLIMBMIX, 500, workers=1)
     assert len(asked) < 500
-    assert names(dataset.shards("climbmix", "train")) == ["shard_00000.parquet"]
+    assert names(datasets.shards("climbmix", "train")) == ["shard_00000.parquet"]
 
 
 @pytest.mark.parametrize("flags, said", [(["-n", "9999"], "-n wants 0 to 6542"), (["--dataset=nope"], "got nope"),
@@ -200,4 +201,4 @@ def test_a_macs_hidden_twins_are_no_shards(tmp_path):
     """On disks that are not its own macOS keeps attributes of a.parquet in ._a.parquet."""
     for name in ("a.parquet", "b.parquet", "._a.parquet", "._b.parquet"):
         (tmp_path / name).touch()
-    assert [p.name for split in ("train", "val") for p in dataset.shards(str(tmp_path), split)] == ["a.parquet", "b.parquet"]
+    assert [p.name for split in ("train", "val") for p in datasets.shards(str(tmp_path), split)] == ["a.parquet", "b.parquet"]

@@ -7,11 +7,13 @@ from tiny import prompts_of, tiny_model, tiny_tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nanochat import finetune, runner, runtime, sampling, train
-from nanochat.dataloader import Batch
-from nanochat.engine import Engine
-from nanochat.gpt import GPT, GPTConfig
+from nanochat import runtime
+from nanochat.data.dataloader import Batch
+from nanochat.infer import runner, sampling
+from nanochat.infer.engine import Engine
+from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
+from nanochat.train import finetune, loop
 
 
 class NoDoubles(TorchDispatchMode):
@@ -47,9 +49,9 @@ def test_the_mode_notices(no_doubles):
 
 def test_training_and_validating(no_doubles):
     model = tiny_model(64).requires_grad_(True)
-    optimizer = train.make_optimizer(model, Runtime())
+    optimizer = loop.make_optimizer(model, Runtime())
     tokens, weight = torch.arange(24).view(3, 8) % 64, torch.ones(3, 8)
-    train.train_step(model.loss, optimizer, [Batch(tokens, tokens, weight, 24.0, [0])], Runtime(), 1.0, 0.9)
+    loop.train_step(model.loss, optimizer, [Batch(tokens, tokens, weight, 24.0, [0])], Runtime(), 1.0, 0.9)
     assert finetune.masked_loss(model, Rows(), 2, Runtime()) > 0
 
 
@@ -118,9 +120,9 @@ def test_elsewhere_a_tensor_left_on_the_cpu_is_an_error(elsewhere):
 
 def test_training_leaves_no_tensor_on_the_cpu(elsewhere):
     model = model_on(elsewhere)
-    optimizer = train.make_optimizer(model, elsewhere, weight_decay=0.1)
+    optimizer = loop.make_optimizer(model, elsewhere, weight_decay=0.1)
     idx, weight = torch.zeros(4, 64, dtype=torch.long, device="meta"), torch.ones(4, 64, device="meta")
-    loss = train._backward(model.loss, Batch(idx, idx, weight, 256.0, [0]), optimizer.scale)
+    loss = loop._backward(model.loss, Batch(idx, idx, weight, 256.0, [0]), optimizer.scale)
     for bucket in optimizer.buckets:
         bucket.reduced = bucket.grad
     optimizer.step(0.5, 0.9)

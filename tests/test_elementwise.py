@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from nanochat import elementwise
+from nanochat.model import elementwise
 
 
 def values(fn, dtype, shape, *more, seed=0):

@@ -6,9 +6,9 @@ from engines import LEN, ask, drain, engine, finish, greedy, model, tokenizer  #
 from standin import pieces
 from tiny import prompts_of
 
-from nanochat import tools
 from nanochat.common import UsageError
-from nanochat.engine import Batcher, Engine
+from nanochat.infer import tools
+from nanochat.infer.engine import Batcher, Engine
 
 
 def active(batcher):

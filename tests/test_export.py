@@ -5,13 +5,13 @@ import random
 import pytest
 import torch
 from safetensors.torch import load_file
-
-from nanochat.chat_format import render, render_prompt
-from nanochat.common import NanochatError, UsageError, base_dir
-from nanochat.kindergarten import documents
-from nanochat.tokenizer import Tokenizer
-from scripts import export
 from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
+
+from nanochat.common import NanochatError, UsageError, base_dir
+from nanochat.data.chat_format import render, render_prompt
+from nanochat.data.tokenizer import Tokenizer
+from nanochat.kindergarten import documents
+from scripts import export
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a cat?\nSay it."},
             {"role": "assistant", "content": "An animal, 12 of them."}, {"role": "user", "content": "And a dog?"}]

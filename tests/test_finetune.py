@@ -1,11 +1,11 @@
 """What midtraining, finetuning and reinforcement learning start from: python -m pytest tests/test_finetune.py"""
 import pytest
+from tiny import save_tiny_checkpoint
 
-from nanochat import checkpoint, finetune
 from nanochat.common import UsageError
 from nanochat.runtime import Runtime
+from nanochat.train import checkpoint, finetune
 from scripts import chat_sft, mid_train
-from tiny import save_tiny_checkpoint
 
 
 @pytest.mark.parametrize("data", ["kindergarten", "simplespelling"])

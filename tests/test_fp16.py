@@ -13,15 +13,16 @@ import torch
 from reference import cross_entropy
 from test_train import CONFIG, make, weights
 
-from nanochat import checkpoint, runtime, train
-from nanochat.attention import blocked, sdpa
+from nanochat import runtime
 from nanochat.common import Interrupted, NanochatError
-from nanochat.dataloader import Batch
-from nanochat.elementwise import norm, plain_norm
-from nanochat.gpt import GPT
-from nanochat.loss import linear_cross_entropy
-from nanochat.optim import Group, LossScale, MuonAdamW
+from nanochat.data.dataloader import Batch
+from nanochat.model.attention import blocked, sdpa
+from nanochat.model.elementwise import norm, plain_norm
+from nanochat.model.gpt import GPT
+from nanochat.model.loss import linear_cross_entropy
+from nanochat.model.optim import Group, LossScale, MuonAdamW
 from nanochat.runtime import Runtime
+from nanochat.train import checkpoint, loop
 
 HALF = Runtime(dtype=torch.float16)
 
@@ -33,7 +34,7 @@ def lines(path):
 def test_a_training_follows_that_in_float32(tmp_path):
     found = {}
     for name, rt in (("fp32", Runtime()), ("fp16", HALF)):
-        train.run(*make(tmp_path / name, rt, steps=30))
+        loop.run(*make(tmp_path / name, rt, steps=30))
         found[name] = [line["loss"] for line in lines(tmp_path / name)]
     assert found["fp16"] != found["fp32"] and found["fp16"][-1] < found["fp16"][0] - 0.8
     assert max(abs(a - b) for a, b in zip(*found.values())) < 0.05
@@ -43,7 +44,7 @@ def overflow_at(parts, bad):
     """Make one gradient infinite in the steps numbered in `bad`, the loss staying as it is; returns what is recorded."""
     _, model, optimizer, _ = parts
     model.blocks[0].mlp.c_fc.weight.register_hook(lambda g: g * math.inf if optimizer.steps in bad else g)
-    seen, real = [], train.train_step
+    seen, real = [], loop.train_step
 
     def watch(*args):
         before = weights(model)
@@ -56,8 +57,8 @@ def overflow_at(parts, bad):
 def test_an_overflow_skips_one_update_halves_the_scale_and_goes_on(tmp_path, monkeypatch):
     parts = make(tmp_path, HALF)
     seen, watch = overflow_at(parts, {3})
-    monkeypatch.setattr(train, "train_step", watch)
-    _, state = train.run(*parts)
+    monkeypatch.setattr(loop, "train_step", watch)
+    _, state = loop.run(*parts)
     assert [kept for _, kept in seen] == [False] * 3 + [True] + [False] * 8
     assert [scale for scale, _ in seen] == [2.0 ** 16] * 3 + [2.0 ** 15] * 9
     assert state.step == 12 and state.skipped == 0 and parts[2].scale.good_steps == 8
@@ -69,7 +70,7 @@ def test_an_overflow_skips_one_update_halves_the_scale_and_goes_on(tmp_path, mon
 def test_a_scale_that_is_far_too_large_comes_down_until_the_gradients_fit(tmp_path):
     parts = make(tmp_path, HALF, steps=40)
     parts[2].scale.value = 2.0 ** 30
-    train.run(*parts)
+    loop.run(*parts)
     log = lines(tmp_path)
     skipped = [step["step"] for step in log if "grad_norm" not in step]
     assert skipped[:3] == [1, 2, 3] and skipped == list(range(1, len(skipped) + 1)) and len(skipped) < 20
@@ -96,11 +97,11 @@ def gradients(dtype, scale, count):
     with torch.no_grad():
         for p in model.parameters():
             p.add_((torch.randn(p.shape, generator=generator) * 0.05).to(p.dtype))
-    optimizer = train.make_optimizer(model, Runtime(dtype=dtype))
+    optimizer = loop.make_optimizer(model, Runtime(dtype=dtype))
     if optimizer.scale:
         optimizer.scale.value = scale
     tokens = torch.randint(64, (2, 17), generator=generator)
-    loss = train._backward(model.loss, Batch(tokens[:, :-1], tokens[:, 1:], torch.ones(2, 16), count, [0]), optimizer.scale)
+    loss = loop._backward(model.loss, Batch(tokens[:, :-1], tokens[:, 1:], torch.ones(2, 16), count, [0]), optimizer.scale)
     optimizer.reduce()
     return loss.item(), {name: grad.clone() for b in optimizer.buckets
                          for name, grad in zip(b.names, b._split(b.reduced, b.params))}
@@ -146,11 +147,11 @@ def test_resume_equals_uninterrupted_bitwise_scale_included(tmp_path, monkeypatc
         overflow_at(parts, {1})
         if name == "b":
             with pytest.raises(Interrupted, match="step 6"):
-                train.run(*parts)
+                loop.run(*parts)
             saved = checkpoint.read_meta(tmp_path / "b" / "run" / "000006")["loss_scale"]
             assert saved == {"value": 2.0 ** 16, "good_steps": 0}        # halved in step 2, doubled after four more
             parts = make(tmp_path / name, HALF)
-        train.run(*parts)
+        loop.run(*parts)
         runs.append((weights(parts[1]), vars(parts[2].scale), [(x["loss"], x["loss_scale"]) for x in lines(tmp_path / name)]))
     assert runs[0][1:] == runs[1][1:] and runs[0][1]["value"] == 2.0 ** 17
     assert all(torch.equal(p, runs[1][0][name]) for name, p in runs[0][0].items())
@@ -160,7 +161,7 @@ def test_a_checkpoint_of_float32_goes_on_in_fp16_and_back(tmp_path):
     for rt, stop in ((Runtime(), 4), (HALF, 8), (Runtime(), 12)):
         stage, *rest = make(tmp_path, rt)
         stage.steps = stop
-        _, state = train.run(stage, *rest)
+        _, state = loop.run(stage, *rest)
         assert state.step == stop
         assert checkpoint.read_meta(stage.folder / f"{stop:06d}")["loss_scale"] == (
             {"value": 2.0 ** 16, "good_steps": 4} if rt is HALF else None)
@@ -172,7 +173,7 @@ def test_a_nan_in_the_data_is_reported_at_once_and_the_scale_stays(tmp_path):
             micro[0].weight[0, 0] = math.nan
     parts = make(tmp_path, HALF, hook=poison)
     with pytest.raises(NanochatError, match=r"step 3: loss nan.*not finite; nothing was applied.*rows 24\.\."):
-        train.run(*parts)
+        loop.run(*parts)
     assert parts[2].scale.value == 2.0 ** 16
 
 
@@ -180,7 +181,7 @@ def test_a_gradient_that_no_scale_mends_is_reported(tmp_path):
     parts = make(tmp_path, HALF, steps=40)
     overflow_at(parts, set(range(2, 40)))
     with pytest.raises(NanochatError, match="step 18: .*gradient norm (nan|inf) is not finite"):
-        train.run(*parts)
+        loop.run(*parts)
 
 
 def test_steps_skipped_as_asked_and_overflows_are_counted_apart(tmp_path):
@@ -190,7 +191,7 @@ def test_steps_skipped_as_asked_and_overflows_are_counted_apart(tmp_path):
     parts = make(tmp_path, HALF, hook=poison)
     parts[0].skip_nonfinite = 1
     overflow_at(parts, {1, 5})
-    _, state = train.run(*parts)
+    _, state = loop.run(*parts)
     assert state.skipped == 1 and parts[2].scale.value == 2.0 ** 14
 
 
@@ -258,7 +259,7 @@ def _rank_main(out):
     rt = runtime.init("cpu")
     parts = make(out, rt, steps=5, device_batch_size=2)
     overflow_at(parts, {2} if rt.rank == 1 else set())
-    train.run(*parts)
+    loop.run(*parts)
     end = {"scale": vars(parts[2].scale), "weights": {name: p.sum().item() for name, p in weights(parts[1]).items()}}
     (out / f"{rt.rank}.json").write_text(json.dumps(end), encoding="utf-8")
     runtime.close(rt)

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from test_train import make, weights
 
-from nanochat import checkpoint, fp8, train
 from nanochat.common import CheckpointError, NanochatError, UsageError
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.model import fp8
+from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
+from nanochat.train import checkpoint, loop
 
 # Rounding to e4m3 is off by at most 1/16, to e5m2 by 1/8, and evenly spread by about a quarter of that. So a product of
 # many terms is off, in its norm, by some 4 % (two e4m3) and 6 % (one of each).
@@ -91,7 +92,7 @@ def test_a_step_that_is_not_finite_is_refused_in_8_bits_too(tmp_path):
     fp8.convert(model)
     model.blocks[1].mlp.c_fc.weight.data[0, 0] = math.inf
     with pytest.raises(NanochatError, match="step 0: .*not finite; nothing was applied"):
-        train.run(stage, model, optimizer, rt)
+        loop.run(stage, model, optimizer, rt)
 
 
 def losses(path):
@@ -104,7 +105,7 @@ def test_a_training_follows_that_in_bf16(tmp_path):
         parts = make(tmp_path / name, rt, steps=30)
         if name == "fp8":
             fp8.convert(parts[1])
-        train.run(*parts)
+        loop.run(*parts)
         found[name] = losses(tmp_path / name)
     assert found["fp8"] != found["bf16"]
     assert found["fp8"][-1] < found["fp8"][0] - 0.8
@@ -190,11 +191,11 @@ def test_the_flag_is_kept_and_another_setting_is_refused_unless_asked(base, tmp_
 
 
 def test_a_checkpoint_from_before_the_flag_goes_on_without_it(tmp_path):
-    train.run(*make(tmp_path, steps=2))
-    _, state = train.run(*make(tmp_path, steps=2, fp8=False))
+    loop.run(*make(tmp_path, steps=2))
+    _, state = loop.run(*make(tmp_path, steps=2, fp8=False))
     assert state.step == 2
     with pytest.raises(CheckpointError, match="fp8=False, this one has fp8=True"):
-        train.run(*make(tmp_path, steps=2, fp8=True))
+        loop.run(*make(tmp_path, steps=2, fp8=True))
 
 
 def test_gradients_of_a_resumed_run_are_the_same(tmp_path):
@@ -205,7 +206,7 @@ def test_gradients_of_a_resumed_run_are_the_same(tmp_path):
             stage, model, *rest = make(tmp_path / name, steps=8)
             stage.steps = stop
             fp8.convert(model)
-            train.run(stage, model, *rest)
+            loop.run(stage, model, *rest)
         runs.append(weights(model))
     assert all(torch.equal(p, runs[1][name]) for name, p in runs[0].items())
 

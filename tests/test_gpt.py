@@ -7,9 +7,10 @@ import torch
 from reference import PlainCache, cross_entropy
 from tiny import drawn
 
-from nanochat import attention, loss, scaling
-from nanochat.elementwise import norm
-from nanochat.gpt import GPT, GPTConfig, offset_keys
+from nanochat import scaling
+from nanochat.model import attention, loss
+from nanochat.model.elementwise import norm
+from nanochat.model.gpt import GPT, GPTConfig, offset_keys
 
 TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, value_tables=True)
 

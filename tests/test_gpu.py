@@ -20,11 +20,13 @@ from tiny import tiny_tokenizer
 from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nanochat import attention, checkpoint, runtime, scaling, train
-from nanochat.dataloader import Batch
-from nanochat.engine import Engine
-from nanochat.gpt import GPT, GPTConfig
+from nanochat import runtime, scaling
+from nanochat.data.dataloader import Batch
+from nanochat.infer.engine import Engine
+from nanochat.model import attention
+from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
+from nanochat.train import checkpoint, loop
 
 CONFIG = GPTConfig(sequence_len=64, vocab_size=500, n_layer=2, n_head=2, n_kv_head=1, n_embd=128, key_offset=0.5,
                    value_tables=True)
@@ -36,8 +38,8 @@ def rt(request, monkeypatch):
     """The device in bf16, on which training compiles, but only once."""
     monkeypatch.setattr(attention, "_fastest", {})
     if request.param == "cpu":
-        monkeypatch.setattr(train, "COMPILED_ON", ("cpu",))
-        monkeypatch.setattr(train, "COMPILE", {**train.COMPILE, "backend": "eager"})
+        monkeypatch.setattr(loop, "COMPILED_ON", ("cpu",))
+        monkeypatch.setattr(loop, "COMPILE", {**loop.COMPILE, "backend": "eager"})
     torch._dynamo.reset()
     counters.clear()
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -47,7 +49,7 @@ def rt(request, monkeypatch):
 
 
 def make(tmp_path, rt, hook=None, compile=True):
-    """Arguments of train.run: rows to learn, a fifth of their targets ignored, two micro-batches a step."""
+    """Arguments of loop.run: rows to learn, a fifth of their targets ignored, two micro-batches a step."""
     attention.choose(rt.device, rt.dtype, 4, CONFIG)
     model = GPT(CONFIG, rt.dtype).to(rt.device)
     model.init_weights(1)
@@ -62,9 +64,9 @@ def make(tmp_path, rt, hook=None, compile=True):
             yield step, [Batch(t[:, :-1].contiguous(), t[:, 1:].contiguous(), w, float(weight.sum()), [0])
                          for t, w in zip(tokens, weight)]
 
-    stage = train.Stage("test", tmp_path / "run", tmp_path / "log.jsonl", STEPS, batches, lambda step: (0.5, 0.9), {},
+    stage = loop.Stage("test", tmp_path / "run", tmp_path / "log.jsonl", STEPS, batches, lambda step: (0.5, 0.9), {},
                         {"model": dataclasses.asdict(CONFIG), "tokenizer": "x"}, save_every=2, compile=compile)
-    return stage, model, train.make_optimizer(model, rt), rt
+    return stage, model, loop.make_optimizer(model, rt), rt
 
 
 def losses(tmp_path):
@@ -72,8 +74,8 @@ def losses(tmp_path):
 
 
 def test_compiled_training_in_bf16_equals_the_cpu_in_float32(rt, tmp_path):
-    train.run(*make(tmp_path / "a", rt))
-    train.run(*make(tmp_path / "b", Runtime(), compile=False))
+    loop.run(*make(tmp_path / "a", rt))
+    loop.run(*make(tmp_path / "b", Runtime(), compile=False))
     found, exact = losses(tmp_path / "a"), losses(tmp_path / "b")
     assert exact[-1] < exact[0] - 1, "there is something to learn"
     torch.testing.assert_close(found, exact, rtol=0.01, atol=0.02)
@@ -81,16 +83,16 @@ def test_compiled_training_in_bf16_equals_the_cpu_in_float32(rt, tmp_path):
 
 
 def test_resumed_training_equals_uninterrupted(rt, tmp_path):
-    train.run(*make(tmp_path / "a", rt))
+    loop.run(*make(tmp_path / "a", rt))
 
     def stop(step):
         if step == 4:
             raise KeyboardInterrupt
     torch._dynamo.reset()
     with pytest.raises(KeyboardInterrupt):
-        train.run(*make(tmp_path / "b", rt, hook=stop))
+        loop.run(*make(tmp_path / "b", rt, hook=stop))
     torch._dynamo.reset()
-    train.run(*make(tmp_path / "b", rt))
+    loop.run(*make(tmp_path / "b", rt))
     straight, resumed = losses(tmp_path / "a"), losses(tmp_path / "b")
     if rt.device.type == "cpu":
         assert torch.equal(straight, resumed)
@@ -100,7 +102,7 @@ def test_resumed_training_equals_uninterrupted(rt, tmp_path):
 
 def test_a_checkpoint_goes_to_a_cpu(rt, tmp_path):
     stage, model, optimizer, _ = make(tmp_path, rt, compile=False)
-    train.run(stage, model, optimizer, rt)
+    loop.run(stage, model, optimizer, rt)
     weights, state, meta = checkpoint.newest_whole(stage.folder, with_optim=True)
     assert all(t.device.type == "cpu" and t.dtype == torch.float32 for t in [*weights.values(), *state.values()])
     assert all(torch.equal(t.cpu(), weights[name]) for name, t in optimizer.masters().items())
@@ -165,10 +167,10 @@ class Alone(int):
 
 
 def test_the_collectives_of_this_device_leave_one_rank_as_it_is(rt, tmp_path):
-    train.run(*make(tmp_path / "a", rt, compile=False))
+    loop.run(*make(tmp_path / "a", rt, compile=False))
     dist.init_process_group("nccl" if rt.device.type == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        train.run(*make(tmp_path / "b", dataclasses.replace(rt, world_size=Alone(1)), compile=False))
+        loop.run(*make(tmp_path / "b", dataclasses.replace(rt, world_size=Alone(1)), compile=False))
     finally:
         dist.destroy_process_group()
     torch.testing.assert_close(losses(tmp_path / "a"), losses(tmp_path / "b"), rtol=1e-3, atol=1e-3)
@@ -185,13 +187,13 @@ def test_a_step_takes_no_more_memory_than_planned(compile, share):
     torch.cuda.reset_peak_memory_stats()
     model = GPT(config, rt.dtype).to(rt.device)
     model.init_weights()
-    optimizer, idx = train.make_optimizer(model, rt), torch.zeros(4, 2048, dtype=torch.int64)
+    optimizer, idx = loop.make_optimizer(model, rt), torch.zeros(4, 2048, dtype=torch.int64)
     batch = Batch(idx, idx, torch.ones(4, 2048), 4 * 2048.0, [0])
-    stage = train.Stage("test", None, None, 1, None, None, {}, {}, compile=compile)
-    loss_of = train.loss_function(stage, model, optimizer, rt, batch)
+    stage = loop.Stage("test", None, None, 1, None, None, {}, {}, compile=compile)
+    loss_of = loop.loss_function(stage, model, optimizer, rt, batch)
     assert (loss_of != model.loss) == compile
     for _ in range(3):
-        train.train_step(loss_of, optimizer, [batch], rt, 1.0, 0.9)
+        loop.train_step(loss_of, optimizer, [batch], rt, 1.0, 0.9)
     held = torch.cuda.max_memory_allocated() - before
     assert held < share * scaling.memory_bytes(12, 32768, 2048, 4, itemsize=rt.dtype.itemsize)
 
@@ -204,8 +206,8 @@ def bench(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "gpu_benchmark", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(train, "COMPILED_ON", ())
-    monkeypatch.setattr(train, "COMPILE", dict(train.COMPILE))
+    monkeypatch.setattr(loop, "COMPILED_ON", ())
+    monkeypatch.setattr(loop, "COMPILE", dict(loop.COMPILE))
     monkeypatch.setattr(attention, "_fastest", {})
     monkeypatch.setattr(module.bench_train, "matmul_peak", lambda *args, n: 1e12)
     module.tiny = module.Config(depths="2", device="cpu", sequence_len=32, vocab_size=64, rows=2, accumulate=2, steps=2,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanochat import dataset, hub
+from nanochat.data import datasets, hub
 
 REPO, NAME = "org/data", "part/shard.bin"
 DATA = np.random.RandomState(0).bytes(300_000)
@@ -254,7 +254,7 @@ def test_a_file_that_is_here_needs_no_network(monkeypatch, dest):
 
 
 # ------------------------------------------------------------------------------------ the command that fetches many files
-CLIMBMIX = dataset.DATASETS["climbmix"]
+CLIMBMIX = datasets.DATASETS["climbmix"]
 
 
 @pytest.fixture

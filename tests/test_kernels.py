@@ -12,10 +12,10 @@ from conftest import ROOT
 from engines import LEN, model, tokenizer  # noqa: F401
 from tiny import drawn
 
-from nanochat import kernels
-from nanochat.engine import Engine
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.runner import Fast, Piece, threads_for
+from nanochat.infer.cpu import kernels
+from nanochat.infer.engine import Engine
+from nanochat.infer.runner import Fast, Piece, threads_for
+from nanochat.model.gpt import GPT, GPTConfig
 
 KINDS = [torch.float32, torch.bfloat16, torch.int8]
 
@@ -125,7 +125,7 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
     config = GPTConfig(LEN, 340, n_layer=3, n_head=6, n_kv_head=3, n_embd=96, key_offset=0.5, value_tables=True)
     model, found = drawn(GPT(config, torch.bfloat16)), []
     for threads in (1, 2, 100):
-        monkeypatch.setattr("nanochat.runner.threads_for", lambda model, n=threads: n)
+        monkeypatch.setattr("nanochat.infer.runner.threads_for", lambda model, n=threads: n)
         fast = Fast(model, 3, LEN)
         for i in range(12):
             hidden = fast.forward([Piece(0, i, [i + 3]), Piece(2, i, [90 - i])])
@@ -152,7 +152,7 @@ def test_without_the_systems_openmp_one_thread_computes(tmp_path):
         import sys
         sys.modules["numba.np.ufunc.omppool"] = None
         import numpy as np
-        from nanochat import kernels
+        from nanochat.infer.cpu import kernels
         y = np.zeros((1, 2), np.float32)
         kernels.share(4)
         kernels.product(np.array([[1, 2], [3, 4]], np.float32), np.ones(2, np.float32), np.ones((1, 2), np.float32), y, False)

@@ -11,9 +11,21 @@ from pathlib import Path
 import pytest
 
 from nanochat.common import DataError, UsageError
-from nanochat.kindergarten import (SKILLS, World, check, credit, document, documents, eval_example, rl_example,
-                                   train_conversations, training_example)
-from nanochat.kindergarten import nature, phrases, tables
+from nanochat.kindergarten import (
+    SKILLS,
+    World,
+    check,
+    credit,
+    document,
+    documents,
+    eval_example,
+    nature,
+    phrases,
+    rl_example,
+    tables,
+    train_conversations,
+    training_example,
+)
 from nanochat.kindergarten.skills_numbers import calculate
 from nanochat.kindergarten.skills_world import ways_to_ask
 

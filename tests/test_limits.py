@@ -20,9 +20,9 @@ from conftest import ROOT
 from serving import HELLO, ask, client, engine, events_of, make_engine, served, serving, settles, tokenizer  # noqa: F401
 from tiny import save_tiny_checkpoint
 
-from nanochat import limits
-from nanochat.limits import Rate
-from nanochat.openai_api import ChatRequest
+from nanochat.serve import limits
+from nanochat.serve.limits import Rate
+from nanochat.serve.openai_api import ChatRequest
 
 BODY = json.dumps({"messages": HELLO, "max_tokens": 40, "stream": True}).encode()
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"

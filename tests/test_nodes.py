@@ -16,8 +16,8 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from nanochat import checkpoint, dataset
 from nanochat.common import base_dir
+from nanochat.data import datasets
 from scripts import base_train, tok_train
 
 # Without tables: AdamW makes a whole step of a gradient that is rounding noise, of which they have more.
@@ -96,8 +96,8 @@ def nodes(tmp_path):
 @pytest.fixture
 def trained(monkeypatch):
     """(losses, weights) of the run on one process."""
-    monkeypatch.setattr(dataset, "KINDERGARTEN_SHARD", 120)
-    monkeypatch.setattr(dataset, "KINDERGARTEN_VAL", 30)
+    monkeypatch.setattr(datasets, "KINDERGARTEN_SHARD", 120)
+    monkeypatch.setattr(datasets, "KINDERGARTEN_VAL", 30)
     monkeypatch.setenv("NANOCHAT_DTYPE", "float32")
     tok_train.main(["--dataset=kindergarten", "--vocab_size=600"])
     base_train.main(FLAGS)

@@ -43,7 +43,7 @@ def test_both_names_of_the_limit_and_both_forms_of_content(openai_client):
 
 def test_a_chunk_is_a_token_also_where_many_were_made_since_the_last(openai_client, monkeypatch):
     """Clients count them; logprobs tell which token each is."""
-    monkeypatch.setattr("nanochat.worker.PAUSE_S", 1000)
+    monkeypatch.setattr("nanochat.serve.worker.PAUSE_S", 1000)
     chunks = [c.choices[0] for c in chat(openai_client, stream=True, logprobs=True, max_tokens=12)]
     tokens = [c.logprobs.content for c in chunks if c.delta.content and c.delta.role is None]
     assert len(tokens) > 6 and {len(found) for found in tokens[:-1]} == {1}

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from nanochat.optim import Group, MuonAdamW, orthogonalize
+from nanochat.model.optim import Group, MuonAdamW, orthogonalize
 from nanochat.runtime import Runtime
 
 

@@ -5,11 +5,11 @@ import random
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from test_core_eval import write_bundle
 
-from nanochat.overlap import N, overlap, runs
+from nanochat.eval.overlap import N, overlap, runs
 from nanochat.tasks import training_conversations
 from scripts import base_eval
-from test_core_eval import write_bundle
 
 WORDS = [f"word{i}" for i in range(5000)]
 

@@ -34,9 +34,10 @@ def run_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NANOCHAT_BASE_DIR", str(folder))
         patch.chdir(folder)
-        from nanochat import dataset, report
-        patch.setattr(dataset, "KINDERGARTEN_SHARD", 120)
-        patch.setattr(dataset, "KINDERGARTEN_VAL", 30)
+        from nanochat import report
+        from nanochat.data import datasets
+        patch.setattr(datasets, "KINDERGARTEN_SHARD", 120)
+        patch.setattr(datasets, "KINDERGARTEN_VAL", 30)
         report.main(["reset"])
         script("tok_train")(["--dataset=kindergarten", "--vocab_size=600"])
         script("tok_eval")(["--dataset=kindergarten", "--download_s=0"])
@@ -88,14 +89,14 @@ def test_command_line_chat_answers_and_shows_no_special_token(trained, capsys):
 
 
 def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_step(trained):
-    from nanochat import rollout, train
-    steps, real = [], train.train_step
+    from nanochat.train import loop, rollout
+    steps, real = [], loop.train_step
 
     def watch(loss_of, optimizer, batches, *more):
         steps.append(batches)
         return real(loss_of, optimizer, batches, *more)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "train_step", watch)
+        patch.setattr(loop, "train_step", watch)
         patch.setattr(rollout, "make_batches", lambda *args: ([], 0.0))       # no reward: what is left is the anchor
         script("chat_rl")(["--tag=anchored", "--num_iterations=2", "--anchor_rows=8", "--questions=2", "--samples=2",
                            "--max_new_tokens=4", *TINY])
@@ -111,10 +112,10 @@ def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_
     ("mid_train", "mid", ["--conversations=100"]), ("chat_sft", "sft", ["--conversations=100"]),
     ("chat_rl", "rl", ["--questions=2", "--samples=3", "--max_new_tokens=8", "--anchor_rows=4"])])
 def test_interrupted_and_resumed_equals_uninterrupted_bitwise(trained, name, stage, flags):
-    from nanochat import train
+    from nanochat.train import loop
     flags = ["--num_iterations=3", *flags, *TINY] + ["--source_tag=d2"] * (stage != "base")
     script(name)(["--tag=straight", *flags])
-    real, calls = train.train_step, []
+    real, calls = loop.train_step, []
 
     def stop_in_the_first(*args):
         calls.append(1)
@@ -122,7 +123,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(trained, name, sta
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "train_step", stop_in_the_first)
+        patch.setattr(loop, "train_step", stop_in_the_first)
         with pytest.raises(Interrupted):
             script(name)(["--tag=broken", *flags])
     script(name)(["--tag=broken", *flags])

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 import torch  # noqa: F401 (so that a plan's import of it would show)
+from test_commands import check
+from tiny import tiny_tokenizer
 
 from nanochat import scaling
 from nanochat.common import UsageError
 from scripts import base_train, plan
-from test_commands import check
-from tiny import tiny_tokenizer
 
 
 def said(capsys, *argv):

@@ -16,8 +16,8 @@ import torch
 from conftest import ROOT
 from test_train import make, weights
 
-from nanochat import checkpoint, train
 from nanochat.common import NanochatError
+from nanochat.train import checkpoint, loop
 
 
 # ------------------------------------------------------------------------------------------------- the benchmark, small
@@ -111,9 +111,9 @@ def test_at_most_one_checkpoint_is_written_at_a_time_and_the_stall_is_counted(tm
         inside.pop()
     monkeypatch.setattr(checkpoint, "save", slow)
     parts = make(tmp_path, steps=4, save_every=1)
-    _, state = train.run(*parts)
+    _, state = loop.run(*parts)
     assert most == [1] * 4 and checkpoint.steps_in(tmp_path / "run") == [3, 4]
-    assert 0.3 < state.save_stall_s == train.metrics(*parts[:2], state, parts[3])["save_stall_s"]
+    assert 0.3 < state.save_stall_s == loop.metrics(*parts[:2], state, parts[3])["save_stall_s"]
 
 
 def test_a_write_that_fails_in_the_background_stops_the_run_at_the_next_save(tmp_path, monkeypatch):
@@ -126,12 +126,12 @@ def test_a_write_that_fails_in_the_background_stops_the_run_at_the_next_save(tmp
         real(tensors, path)
     monkeypatch.setattr(checkpoint, "save_file", full_after_the_first)
     with pytest.raises(NanochatError, match="cannot write a checkpoint to .*No space left.*go on"):
-        train.run(*make(tmp_path, save_every=2))
+        loop.run(*make(tmp_path, save_every=2))
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["000002"]
     parts, straight = make(tmp_path, save_every=2), make(tmp_path / "straight")
-    train.run(*parts)
-    train.run(*straight)
+    loop.run(*parts)
+    loop.run(*straight)
     assert all(torch.equal(p, weights(parts[1])[name]) for name, p in weights(straight[1]).items())
 
 
@@ -147,9 +147,9 @@ def test_training_marks_the_checkpoint_with_the_lowest_validation_loss(tmp_path)
     stage, model, optimizer, rt = make(tmp_path, steps=6, save_every=1)
     losses = iter([3.0, 1.0, 2.0])
     stage.evaluate, stage.eval_every, stage.keep = lambda: {"val_loss": next(losses)}, 2, 1
-    _, state = train.run(stage, model, optimizer, rt)
+    _, state = loop.run(stage, model, optimizer, rt)
     assert checkpoint.steps_in(stage.folder) == [4, 6] and checkpoint.best_step(stage.folder) == 4
-    assert train.metrics(stage, model, state, rt)["best_step"] == 4
+    assert loop.metrics(stage, model, state, rt)["best_step"] == 4
 
 
 def test_a_checkpoint_just_written_is_not_dropped_for_damaged_later_ones(tmp_path):
@@ -189,10 +189,10 @@ def test_a_replacement_that_cannot_take_its_name_leaves_the_old_checkpoint(tmp_p
 
 def test_half_a_line_in_the_log_does_not_keep_a_run_from_going_on(tmp_path):
     stage, *rest = make(tmp_path, steps=2)
-    train.run(stage, *rest)
+    loop.run(stage, *rest)
     with open(stage.log_path, "ab") as f:
         f.write(b'{"step": 3, "lo\xff')
-    train.run(*make(tmp_path, steps=2))
+    loop.run(*make(tmp_path, steps=2))
     assert [json.loads(line)["step"] for line in stage.log_path.read_text(encoding="utf-8").splitlines()] == [1, 2]
 
 
@@ -209,9 +209,9 @@ def poisoned(tmp_path, steps, skip, **more):
 
 def test_a_skipped_step_changes_nothing_and_is_counted_said_and_logged(tmp_path, caplog):
     parts = poisoned(tmp_path, [3], skip=1)
-    _, state = train.run(*parts)
+    _, state = loop.run(*parts)
     assert (state.step, state.skipped, parts[2].steps) == (12, 1, 12) and math.isfinite(state.loss)
-    assert train.metrics(*parts[:2], state, parts[3])["skipped"] == 1
+    assert loop.metrics(*parts[:2], state, parts[3])["skipped"] == 1
     assert "skipping step 3: " in caplog.text and "rows 24..31" in caplog.text
     lines = [json.loads(x) for x in parts[0].log_path.read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines if "loss" not in line] == [4] and lines[3]["skipped"] == 1
@@ -220,20 +220,20 @@ def test_a_skipped_step_changes_nothing_and_is_counted_said_and_logged(tmp_path,
 
 def test_more_bad_steps_than_may_be_skipped_stop_the_run_also_after_a_resume(tmp_path):
     with pytest.raises(NanochatError, match="step 7: .*not finite"):
-        train.run(*poisoned(tmp_path, [3, 7], skip=1, save_every=4))
+        loop.run(*poisoned(tmp_path, [3, 7], skip=1, save_every=4))
     with pytest.raises(NanochatError, match="step 7: .*not finite"):
-        train.run(*poisoned(tmp_path, [3, 7], skip=1, save_every=4))
-    _, state = train.run(*poisoned(tmp_path, [3, 7], skip=2, save_every=4))
+        loop.run(*poisoned(tmp_path, [3, 7], skip=1, save_every=4))
+    _, state = loop.run(*poisoned(tmp_path, [3, 7], skip=2, save_every=4))
     assert state.skipped == 2
 
 
 def test_a_run_resumed_after_a_skip_equals_the_uninterrupted_one(tmp_path):
     straight = poisoned(tmp_path / "a", [0, 3], skip=2)
-    _, state = train.run(*straight)
+    _, state = loop.run(*straight)
     with pytest.raises(NanochatError):
-        train.run(*poisoned(tmp_path / "b", [0, 3, 8], skip=2, save_every=4))
+        loop.run(*poisoned(tmp_path / "b", [0, 3, 8], skip=2, save_every=4))
     resumed = poisoned(tmp_path / "b", [0, 3], skip=2, save_every=4)
-    _, again = train.run(*resumed)
+    _, again = loop.run(*resumed)
     assert (again.skipped, again.loss) == (state.skipped, state.loss) and again.step == 12
     assert all(torch.equal(p, weights(resumed[1])[name]) for name, p in weights(straight[1]).items())
 
@@ -242,4 +242,4 @@ def test_a_validation_that_is_not_finite_is_one_line(tmp_path):
     stage, *rest = make(tmp_path, steps=2)
     stage.evaluate = lambda: {"val_loss": math.nan}
     with pytest.raises(NanochatError, match="step 2: the validation gives .*nan"):
-        train.run(stage, *rest)
+        loop.run(stage, *rest)

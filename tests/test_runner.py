@@ -10,9 +10,9 @@ from reference import PlainCache, Reference
 from tiny import drawn, prompts_of, tiny_model
 
 from nanochat.common import UsageError
-from nanochat.engine import Engine
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.runner import Fast, Piece
+from nanochat.infer.engine import Engine
+from nanochat.infer.runner import Fast, Piece
+from nanochat.model.gpt import GPT, GPTConfig
 
 
 def random_work(rng, cursors, capacity, vocab_size, longest=20):
@@ -97,7 +97,7 @@ def test_a_processor_without_products_in_bf16_or_bytes_has_them_in_float32(monke
 
 @pytest.mark.parametrize("graphs", [False, True])
 def test_the_cache_is_gone_with_its_runner_though_nothing_collects_garbage(graphs, monkeypatch, model, tokenizer):
-    monkeypatch.setattr("nanochat.engine.Fast", lambda *args: made.append(Fast(*args, graphs=graphs)) or made[-1])
+    monkeypatch.setattr("nanochat.infer.engine.Fast", lambda *args: made.append(Fast(*args, graphs=graphs)) or made[-1])
     made = []
     gc.disable()                # as in training, and reinforcement learning makes a new cache every step
     try:

@@ -10,7 +10,7 @@ import regex
 import rustbpe
 import tiktoken
 
-from nanochat.tokenizer import split_pattern
+from nanochat.data.tokenizer import split_pattern
 
 TEXTS = ["The quick brown fox doesn't jump; it sleeps. THE END, isn't it? " * 3,
          "for i in range(10):\n    total += i * 3.14  # comment\n\n\n\treturn total\r\n" * 3,

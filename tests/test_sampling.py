@@ -8,8 +8,8 @@ from engines import engine, model, tokenizer  # noqa: F401
 from tiny import prompts_of
 
 from nanochat.common import UsageError
-from nanochat.engine import banned
-from nanochat.sampling import Sampling, choose, penalise, sample
+from nanochat.infer.engine import banned
+from nanochat.infer.sampling import Sampling, choose, penalise, sample
 
 
 def both(*args):

@@ -11,8 +11,10 @@ from conftest import ROOT
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from nanochat import attention, elementwise, runtime, scaling, train
-from nanochat.gpt import GPT, GPTConfig
+from nanochat import runtime, scaling
+from nanochat.model import attention, elementwise
+from nanochat.model.gpt import GPT, GPTConfig
+from nanochat.train import loop
 
 
 # --------------------------------------------------------------------------------------------------------------- model
@@ -135,7 +137,7 @@ def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, table
         model = GPT(GPTConfig(128, 512, value_tables=tables, **vars(scaling.model_shape(depth))))
         model.init_weights(0)
         rt = runtime.Runtime()
-        optimizer = train.make_optimizer(model, rt)
+        optimizer = loop.make_optimizer(model, rt)
         idx = torch.randint(0, 512, (rows, 128), generator=torch.Generator().manual_seed(0))
         for _ in range(2):
             model.loss(idx, idx, torch.ones(rows, 128)).backward()

@@ -3,10 +3,10 @@ import pytest
 from engines import engine, model, tokenizer  # noqa: F401
 from standin import Scripted, pieces
 
-from nanochat.chat_format import parse_reply, render_prompt
-from nanochat.engine import Engine
-from nanochat.sampling import Sampling
-from nanochat.sequence import MAX_TOOL_CALLS, Sequence, TextStream
+from nanochat.data.chat_format import parse_reply, render_prompt
+from nanochat.infer.engine import Engine
+from nanochat.infer.sampling import Sampling
+from nanochat.infer.sequence import MAX_TOOL_CALLS, Sequence, TextStream
 
 SUM = "Sum: ", "\0python:47 * 12", "\0output:564", "It is 564."
 

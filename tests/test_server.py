@@ -7,14 +7,13 @@ import time
 import httpx
 import pytest
 import torch
-from serving import (HELLO, LEN, ask, client, engine, events_of, make_engine, served, serving, settles,  # noqa: F401
-                     tokenizer)
+from serving import HELLO, LEN, ask, client, engine, events_of, make_engine, served, serving, settles, tokenizer  # noqa: F401
 
-from nanochat.chat_format import parse_reply, render_prompt
-from nanochat.limits import MAX_BODY_BYTES
-from nanochat.sampling import Sampling
-from nanochat.sequence import Sequence, TextStream
-from nanochat.worker import Job, Worker
+from nanochat.data.chat_format import parse_reply, render_prompt
+from nanochat.infer.sampling import Sampling
+from nanochat.infer.sequence import Sequence, TextStream
+from nanochat.serve.limits import MAX_BODY_BYTES
+from nanochat.serve.worker import Job, Worker
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -182,7 +181,7 @@ def test_the_event_loop_answers_while_the_model_decodes(client, engine):
 
 def test_a_reply_is_told_in_few_pieces_and_before_a_tool_at_once(engine, tokenizer, monkeypatch):
     """The first token, what a tool is asked, and at the end all the rest; one call for all replies of a step."""
-    monkeypatch.setattr("nanochat.worker.PAUSE_S", 1000)
+    monkeypatch.setattr("nanochat.serve.worker.PAUSE_S", 1000)
     prompt, posts, calls = render_prompt(tokenizer, HELLO), {0: [], 1: []}, []
     worker = Worker(engine, slots=2)
     worker.call = lambda work: (calls.append(1), work())

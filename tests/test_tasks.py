@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat import kindergarten
-from nanochat.chat_format import validate
 from nanochat.common import DataError, NanochatError, UsageError
+from nanochat.data.chat_format import validate
+from nanochat.infer.tools import run_tool
 from nanochat.tasks import TASKS, TaskUnavailable, base, factors, lookup, spellingbee, training_conversations
 from nanochat.tasks.base import HubTable, message_parts
 from nanochat.tasks.customjson import CustomJSON
 from nanochat.tasks.gsm8k import final_number, solution_parts
 from nanochat.tasks.humaneval import program
-from nanochat.tools import run_tool
 
 ARC_ROW = {"question": "Which is hot?", "choices": {"text": ["ice", "fire", "snow"], "label": ["1", "2", "3"]},
            "answerKey": "2"}

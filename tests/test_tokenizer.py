@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import nanochat.tokenizer as tokenizer_module
+import nanochat.data.tokenizer as tokenizer_module
 from nanochat.common import DataError, MissingArtifact, UsageError
-from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from scripts import tok_eval, tok_train
 
 CORPUS = ["The cat sat on the mat; the dog didn't. 12 + 34 = 46\n", "Ein Mädchen läuft über die Straße. 你好，世界 🙂🙃\n",

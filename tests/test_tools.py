@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nanochat.tools import MAX_STR, run_tool
+from nanochat.infer.tools import MAX_STR, run_tool
 
 
 @pytest.mark.parametrize("code, answer", [

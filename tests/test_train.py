@@ -14,11 +14,12 @@ import pytest
 import safetensors
 import torch
 
-from nanochat import checkpoint, scaling, train
+from nanochat import scaling
 from nanochat.common import CheckpointError, Interrupted, NanochatError
-from nanochat.dataloader import StepBatches
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.data.dataloader import StepBatches
+from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
+from nanochat.train import checkpoint, loop
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 ROWS_PER_STEP = 8
@@ -45,7 +46,7 @@ class FakeRows:
 def make(tmp_path, rt=Runtime(), steps=12, device_batch_size=4, hook=None, save_every=0, **identity):
     model = GPT(CONFIG, rt.dtype)
     model.init_weights(1)
-    optimizer = train.make_optimizer(model, rt)
+    optimizer = loop.make_optimizer(model, rt)
 
     def batches(start):
         for step, micro in StepBatches(FakeRows(), ROWS_PER_STEP, device_batch_size, rt.rank, rt.world_size, start_step=start):
@@ -53,7 +54,7 @@ def make(tmp_path, rt=Runtime(), steps=12, device_batch_size=4, hook=None, save_
                 hook(step, micro)
             yield step, micro
 
-    stage = train.Stage("test", tmp_path / "run", tmp_path / "log.jsonl", steps, batches,
+    stage = loop.Stage("test", tmp_path / "run", tmp_path / "log.jsonl", steps, batches,
                         lambda step: (scaling.lr_scale(step, steps), scaling.muon_momentum(step, steps)),
                         {"steps": steps, **identity}, {"model": vars(CONFIG), "tokenizer": "x"}, save_every=save_every)
     return stage, model, optimizer, rt
@@ -65,7 +66,7 @@ def weights(model):
 
 def test_training_lowers_the_loss(tmp_path):
     parts = make(tmp_path, steps=40)
-    train.run(*parts)
+    loop.run(*parts)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(losses) == 40 and losses[0] == pytest.approx(math.log(64), abs=0.1) and losses[-1] < losses[0] - 1
 
@@ -73,8 +74,8 @@ def test_training_lowers_the_loss(tmp_path):
 @pytest.mark.parametrize("micro", [1, 2, 4])
 def test_any_micro_batch_gives_the_same_update(tmp_path, micro):
     whole, split = make(tmp_path / "a", device_batch_size=8), make(tmp_path / "b", device_batch_size=micro)
-    train.run(*whole)
-    train.run(*split)
+    loop.run(*whole)
+    loop.run(*split)
     for name, p in weights(whole[1]).items():
         torch.testing.assert_close(weights(split[1])[name], p, rtol=1e-3, atol=2e-4)
 
@@ -83,15 +84,15 @@ def test_any_micro_batch_gives_the_same_update(tmp_path, micro):
 def test_resume_equals_uninterrupted_bitwise(tmp_path, dtype):
     rt = Runtime(dtype=dtype)
     straight = make(tmp_path / "a", rt)
-    train.run(*straight)
+    loop.run(*straight)
 
     def interrupt(step, micro):
         if step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(Interrupted, match="step 6"):
-        train.run(*make(tmp_path / "b", rt, hook=interrupt))
+        loop.run(*make(tmp_path / "b", rt, hook=interrupt))
     resumed = make(tmp_path / "b", rt)
-    _, state = train.run(*resumed)
+    _, state = loop.run(*resumed)
     assert state.step == 12
     assert all(torch.equal(p, weights(resumed[1])[name]) for name, p in weights(straight[1]).items())
     lines = [(tmp_path / x / "log.jsonl").read_text(encoding="utf-8").splitlines() for x in "ab"]
@@ -105,32 +106,32 @@ def test_sigterm_twice_still_saves_as_schedulers_signal_torchrun_and_its_ranks(t
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), second)
     with pytest.raises(error):
-        train.run(*make(tmp_path, hook=interrupt))
+        loop.run(*make(tmp_path, hook=interrupt))
     assert checkpoint.steps_in(tmp_path / "run") == ([6] if error is Interrupted else [])
 
 
 def test_finished_run_is_not_repeated(tmp_path):
-    train.run(*make(tmp_path))
+    loop.run(*make(tmp_path))
     again = make(tmp_path)
-    _, state = train.run(*again)
+    _, state = loop.run(*again)
     assert state.step == 12 and len((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 12
 
 
 def test_resume_with_other_settings_is_refused_with_both_values(tmp_path):
-    train.run(*make(tmp_path, rows="old"))
+    loop.run(*make(tmp_path, rows="old"))
     with pytest.raises(CheckpointError, match="rows=old.*rows=new"):
-        train.run(*make(tmp_path, rows="new"))
+        loop.run(*make(tmp_path, rows="new"))
 
 
 def test_resume_anyway_takes_other_data_but_never_another_model(tmp_path, caplog):
-    train.run(*make(tmp_path, rows="old", model="small"))
+    loop.run(*make(tmp_path, rows="old", model="small"))
     stage, *rest = make(tmp_path, steps=13, rows="new", model="small")
     stage.resume_anyway = True
-    _, state = train.run(stage, *rest)
+    _, state = loop.run(stage, *rest)
     assert state.step == 13 and "rows=old" in caplog.text and "rows=new" in caplog.text
     stage.identity["model"] = "large"
     with pytest.raises(CheckpointError, match="model=small.*model=large"):
-        train.run(stage, *rest)
+        loop.run(stage, *rest)
 
 
 def test_non_finite_step_changes_nothing_and_names_the_rows(tmp_path):
@@ -142,7 +143,7 @@ def test_non_finite_step_changes_nothing_and_names_the_rows(tmp_path):
     step, real = parts[2].step, parts[2].step
     parts[2].step = lambda *args: (real(*args), seen.append(weights(parts[1])))
     with pytest.raises(NanochatError, match=r"step 3: .*not finite; nothing was applied.*rank 0.*rows 24\.\."):
-        train.run(*parts)
+        loop.run(*parts)
     assert len(seen) == 3 and all(torch.equal(p, seen[-1][name]) for name, p in weights(parts[1]).items())
 
 
@@ -171,7 +172,7 @@ def test_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used(tmp_pa
 
 def test_checkpoint_knows_its_whole_model_config(tmp_path):
     parts = make(tmp_path, steps=1)
-    train.run(*parts)
+    loop.run(*parts)
     meta = checkpoint.read_meta(tmp_path / "run" / "000001")
     assert GPTConfig(**meta["model"]) == CONFIG
 
@@ -211,7 +212,7 @@ class Ranks:
 
 def test_one_rank_equals_two_and_four_and_checkpoints_move_between_them(tmp_path):
     one = make(tmp_path / "one", device_batch_size=2)
-    train.run(*one)
+    loop.run(*one)
     expected = weights(one[1])
     losses = [json.loads(x)["loss"] for x in (tmp_path / "one" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     for world, stop in ((2, 0), (4, 7)):
@@ -234,7 +235,7 @@ def _rank_main(out, stop):
             os.kill(os.getpid(), signal.SIGTERM)
     stage, model, optimizer, _ = make(out, rt, device_batch_size=1, hook=interrupt)
     try:
-        train.run(stage, model, optimizer, rt)
+        loop.run(stage, model, optimizer, rt)
     except Interrupted:
         assert stop
     if rt.rank == 0:

@@ -3,7 +3,7 @@ import pytest
 from chatpage import IN_A_BROWSER, XSS, Page, browser, model, page, screen, tokenizer, url  # noqa: F401
 from serving import serving
 
-from nanochat.engine import Engine
+from nanochat.infer.engine import Engine
 
 pytestmark = IN_A_BROWSER
 

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from chatpage import (IN_A_BROWSER, Page, browser, browsing, model, page, refused, said, screen,  # noqa: F401
-                      tokenizer, url)
+from chatpage import IN_A_BROWSER, Page, browser, browsing, model, page, refused, said, screen, tokenizer, url  # noqa: F401
 from conftest import ROOT
 
 pytestmark = IN_A_BROWSER

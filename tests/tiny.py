@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import torch
 
-from nanochat import checkpoint
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.tokenizer import Tokenizer
+from nanochat.data.tokenizer import Tokenizer
+from nanochat.model.gpt import GPT, GPTConfig
+from nanochat.train import checkpoint
 
 TEXT = ["Question: what is the colour of the sky? Answer: blue. The cat sat on the mat and the dog ran to the river.",
         "Zoë eats a crème brûlée in 東京 😀😀", "hello there, how are you? 47 * 12 = 564."]

@@ -11,8 +11,7 @@ Lineage: Physics of Language Models (arXiv:2309.14316: facts must be told in man
 simulated stories of bAbI (arXiv:1502.05698).
 """
 from nanochat.kindergarten.checks import check, credit
-from nanochat.kindergarten.conversations import (SKILLS, eval_example, rl_example, train_conversations,
-                                                 training_example)
+from nanochat.kindergarten.conversations import SKILLS, eval_example, rl_example, train_conversations, training_example
 from nanochat.kindergarten.documents import document, documents
 from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World

@@ -4,8 +4,17 @@ Questions about the invented people: forward, reversed, yes or no, multiple choi
 Training asks about `world.seen` people only, `facts_new_people` about the others.
 """
 from nanochat.kindergarten import nature, tables
-from nanochat.kindergarten.phrases import (ANSWERS, IS_IT, PARAPHRASES, PRONOUN_QUESTIONS, QUESTIONS, WORDINGS, a,
-                                           fill, typed)
+from nanochat.kindergarten.phrases import (
+    ANSWERS,
+    IS_IT,
+    PARAPHRASES,
+    PRONOUN_QUESTIONS,
+    QUESTIONS,
+    WORDINGS,
+    a,
+    fill,
+    typed,
+)
 from nanochat.kindergarten.skill import chat, draw, fact_check
 from nanochat.kindergarten.skills_world import two_animals, ways_to_ask
 

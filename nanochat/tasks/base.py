@@ -9,9 +9,9 @@ import re
 import pyarrow
 import pyarrow.parquet as pq
 
-from nanochat import hub
-from nanochat.chat_format import message_parts, reply_text
 from nanochat.common import DataError, NanochatError, base_dir
+from nanochat.data import hub
+from nanochat.data.chat_format import message_parts, reply_text
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -6,8 +6,8 @@ Your own conversations, a file with one JSON a line.
 import json
 from pathlib import Path
 
-from nanochat.chat_format import validate
 from nanochat.common import DataError
+from nanochat.data.chat_format import validate
 from nanochat.tasks.base import Task, TaskUnavailable
 
 

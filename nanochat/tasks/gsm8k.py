@@ -8,7 +8,7 @@ import itertools
 import re
 from decimal import Decimal, InvalidOperation
 
-from nanochat.chat_format import reply_text
+from nanochat.data.chat_format import reply_text
 from nanochat.tasks.base import HubTask, exchange
 
 MARK = re.compile(r"<<([^<>]*)=([^<>=]*)>>")

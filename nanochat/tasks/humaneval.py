@@ -7,8 +7,8 @@ pass@1 at temperature 0.
 """
 import re
 
-from nanochat import sandbox
-from nanochat.chat_format import reply_text
+from nanochat.data.chat_format import reply_text
+from nanochat.infer import sandbox
 from nanochat.tasks.base import HubTask, exchange
 
 BLOCK = re.compile(r"```\w*[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)

@@ -5,7 +5,7 @@ Every model is asked the same ones. A skill with fewer different questions has o
 the interval too narrow.
 """
 from nanochat import kindergarten
-from nanochat.chat_format import reply_text
+from nanochat.data.chat_format import reply_text
 from nanochat.tasks.base import Task
 
 PREFIX = "kg_"

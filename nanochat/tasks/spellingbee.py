@@ -7,8 +7,8 @@ import random
 import re
 from pathlib import Path
 
-from nanochat.chat_format import reply_text
 from nanochat.common import mix_seed
+from nanochat.data.chat_format import reply_text
 from nanochat.tasks.base import Task, exchange
 
 WORDS = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split()

@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from nanochat.openai_api import ApiError
+from nanochat.serve.openai_api import ApiError
 
 MAX_BODY_BYTES = 1 << 20
 MAX_CONNECTIONS = 500

@@ -17,10 +17,22 @@ import safetensors
 from safetensors.torch import load_file, save_file
 
 from nanochat.cli import option
-from nanochat.common import (CheckpointError, DataError, MissingArtifact, NanochatError, atomic_dir, base_dir,
-                             git_commit, log, read_json, sha256, versions, write_json)
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.tokenizer import Tokenizer
+from nanochat.common import (
+    CheckpointError,
+    DataError,
+    MissingArtifact,
+    NanochatError,
+    atomic_dir,
+    base_dir,
+    git_commit,
+    log,
+    read_json,
+    sha256,
+    versions,
+    write_json,
+)
+from nanochat.data.tokenizer import Tokenizer
+from nanochat.model.gpt import GPT, GPTConfig
 
 FORMAT = 1
 SCRIPTS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}

@@ -11,19 +11,24 @@ import math
 import re
 import shlex
 import shutil
-import sys
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from nanochat import kindergarten
-from nanochat.cli import option, parse
-from nanochat.common import (DataError, MissingArtifact, UsageError, atomic_write, base_dir, git_commit, log, read_json,
-                             run, setup_logging, write_json)
-from nanochat.inventory import code_size, dependencies, hardware
-from nanochat.markdown import Footnotes, duration, human, inline, percent, table, wall_clock
-from nanochat.plots import draw, load_log
+from nanochat.common import (
+    DataError,
+    MissingArtifact,
+    atomic_write,
+    base_dir,
+    git_commit,
+    log,
+    read_json,
+    write_json,
+)
+from nanochat.report.inventory import code_size, dependencies, hardware
+from nanochat.report.markdown import Footnotes, duration, human, inline, percent, table, wall_clock
+from nanochat.report.plots import draw, load_log
 from nanochat.tasks import PREFIX, TASKS, in_group
 
 PICTURES = "report_files"  # beside report.md and its copy, so that the links hold in both
@@ -330,22 +335,3 @@ def generate(out):
         for name in [f"{PICTURES}/{picture}" for picture in pictures.values()] + ["report.md"]:
             atomic_write(Path(out) / name, (folder / name).read_bytes())
         log.info(f"  copy: {Path(out) / 'report.md'}")
-
-
-@dataclass
-class Config:
-    out: str = option(".", "generate: folder that gets a copy of report.md and its pictures; '' for none")
-
-
-def main(argv=None):
-    argv = list(sys.argv[1:] if argv is None else argv)
-    action = argv.pop(0) if argv and not argv[0].startswith("-") else ""
-    config = parse(Config, argv, __doc__)
-    if action not in ("reset", "generate"):
-        raise UsageError(f"python -m nanochat.report wants reset or generate, got {action or 'nothing'}. See --help.")
-    setup_logging()
-    reset() if action == "reset" else generate(config.out)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -11,11 +11,11 @@ from math import comb
 
 import torch
 
-from nanochat.chat_format import encode_text, message_parts, parse_reply, render_prompt
 from nanochat.cli import option
 from nanochat.common import DataError, Progress, UsageError, atomic_write, base_dir, mix_seed
-from nanochat.core_eval import batches, centered, pad, read_examples, share_out, subset, wilson
-from nanochat.engine import Engine, Sampling, Sequence
+from nanochat.data.chat_format import encode_text, message_parts, parse_reply, render_prompt
+from nanochat.eval.core_eval import batches, centered, pad, read_examples, share_out, subset, wilson
+from nanochat.infer.engine import Engine, Sampling, Sequence
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 
 from nanochat import runtime
 from nanochat.common import DataError, mix_seed
-from nanochat.gpt import offset_keys
+from nanochat.model.gpt import offset_keys
 
 GROUP = 512  # items rendered and sorted at a time
 KINDS = {"multiple_choice": ("query", "choices"), "schema": ("context_options", "continuation"),

@@ -1,5 +1,5 @@
 """
-The half of nanochat.sandbox that runs in the child: it locks the door behind itself, then runs the program.
+The half of nanochat.infer.sandbox that runs in the child: it locks the door behind itself, then runs the program.
 
 Imported by path in a bare `python -I -S`, so it imports little and nothing of nanochat. Two
 processes: the *judge* reads the tests and the nonce after the *worker* is forked off, so neither is ever in the memory

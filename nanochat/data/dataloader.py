@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nanochat.chat_format import render
 from nanochat.common import Progress, UsageError, log, mix_seed
-from nanochat.token_shards import TokenShard, prepare_tokens  # noqa: F401 (for whoever wants rows)
+from nanochat.data.chat_format import render
+from nanochat.data.token_shards import TokenShard, prepare_tokens  # noqa: F401 (for whoever wants rows)
 
 FORMAT = 1  # of packing
 

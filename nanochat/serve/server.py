@@ -1,7 +1,7 @@
 """
 The web server: an OpenAI-compatible API and the chat page, over one model on one worker thread.
 
-The event loop only moves bytes; nanochat.worker decodes, openai_api reads and writes JSON, limits guards.
+The event loop only moves bytes; nanochat.serve.worker decodes, openai_api reads and writes JSON, limits guards.
 """
 import asyncio
 import base64
@@ -20,11 +20,11 @@ from fastapi.security import HTTPBearer
 from starlette.requests import ClientDisconnect
 
 from nanochat.common import log
-from nanochat.limits import Guard, read_body
-from nanochat.metrics import Metrics
-from nanochat.openai_api import ApiError, ChatRequest, TextRequest, Writer, invalid, parse, schemas, server_error
-from nanochat.sampling import Sampling
-from nanochat.worker import Worker
+from nanochat.infer.sampling import Sampling
+from nanochat.serve.limits import Guard, read_body
+from nanochat.serve.metrics import Metrics
+from nanochat.serve.openai_api import ApiError, ChatRequest, TextRequest, Writer, invalid, parse, schemas, server_error
+from nanochat.serve.worker import Worker
 
 SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}
 
@@ -173,7 +173,7 @@ class Api:
 @functools.cache
 def page():
     """(html, Content-Security-Policy): only the page's own style and script, known by their hashes, may run."""
-    html = (Path(__file__).parent / "ui.html").read_text(encoding="utf-8")
+    html = (Path(__file__).parent / "page" / "index.html").read_text(encoding="utf-8")
 
     def source(tag):
         inline = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)[1]

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from numba.typed import List
 
-from nanochat import kernels
 from nanochat.common import UsageError
-from nanochat.elementwise import norm
-from nanochat.kv_cache import KVCache
+from nanochat.infer.cpu import kernels
+from nanochat.infer.kv_cache import KVCache
+from nanochat.model.elementwise import norm
 
 FEW = 3, 64  # tokens that `kernels` read faster than oneDNN: in bfloat16 or bytes, in float32
 PER_THREAD = 10_000_000  # parameters; with fewer a second CPU thread waits more than it helps

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from nanochat.common import log
-from nanochat.openai_api import ApiError
-from nanochat.runner import threads_for
-from nanochat.sequence import Event, Sequence, TextStream
+from nanochat.infer.runner import threads_for
+from nanochat.infer.sequence import Event, Sequence, TextStream
+from nanochat.serve.openai_api import ApiError
 
 BESIDE = 128  # prompt tokens read in one step while others decode: what they wait for at most
 PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster

@@ -10,9 +10,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from nanochat.attention import attention
-from nanochat.elementwise import norm, rotate_norm
-from nanochat.loss import linear_cross_entropy, softcapped_logits, token_nll
+from nanochat.model.attention import attention
+from nanochat.model.elementwise import norm, rotate_norm
+from nanochat.model.loss import linear_cross_entropy, softcapped_logits, token_nll
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from operator import eq
 
 import torch
 
-from nanochat import tools
 from nanochat.common import UsageError
-from nanochat.runner import Fast, Piece
-from nanochat.sampling import Sampling, likeliest, penalise, sample
-from nanochat.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
+from nanochat.infer import tools
+from nanochat.infer.runner import Fast, Piece
+from nanochat.infer.sampling import Sampling, likeliest, penalise, sample
+from nanochat.infer.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
 PREFILL_TOKENS = 16384  # prompt tokens of one step while nobody decodes: bounds its memory
 TOOL_WAIT_S = 0.02  # of a step when all that is left to do is tools

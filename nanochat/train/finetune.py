@@ -7,20 +7,21 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from nanochat import checkpoint, runtime, scaling, train
-from nanochat.attention import choose
+from nanochat import runtime, scaling
 from nanochat.cli import option
 from nanochat.common import UsageError, log, setup_logging
-from nanochat.dataloader import ChatRows, StepBatches, collate
+from nanochat.data.dataloader import ChatRows, StepBatches, collate
 from nanochat.kindergarten import train_conversations
+from nanochat.model.attention import choose
 from nanochat.tasks import training_conversations
+from nanochat.train import checkpoint, loop
 
 VAL_CONVERSATIONS = 400
 KINDERGARTEN_CONVERSATIONS = 20000
 
 
 @dataclass
-class FinetuneConfig(train.RunFlags):
+class FinetuneConfig(loop.RunFlags):
     """Flags that both stages have."""
 
     source: str = option("base", "stage whose model to start from", choices=("base", "mid", "sft"))
@@ -69,7 +70,7 @@ def start(config, stage):
 
 def optimizer_from(source, model, rt, scale):
     """With the checkpoint's float32 masters, which load_model rounded."""
-    optimizer = train.make_optimizer(model.requires_grad_(True).train(), rt, scale=scale)
+    optimizer = loop.make_optimizer(model.requires_grad_(True).train(), rt, scale=scale)
     optimizer.load(checkpoint.load(source)[0])
     return optimizer
 
@@ -94,7 +95,7 @@ def run(stage_name, title, result, config, real_data):
     optimizer = optimizer_from(source, model, rt,
                                config.lr_scale * scaling.lr_factor(model.config.n_layer, batch_tokens))
     common = {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
-    stage = train.Stage(
+    stage = loop.Stage(
         name=title,
         batches=lambda start: iter(StepBatches(rows, per_step, at_a_time, rt.rank, rt.world_size, seed=config.seed,
                                                shuffle=True, start_step=start)),
@@ -104,7 +105,7 @@ def run(stage_name, title, result, config, real_data):
         evaluate=lambda: {"val_loss": masked_loss(model, val_rows, at_a_time, rt)},
         eval_every=config.eval_every, compile=config.compile,
         **config.for_stage(stage_name, tag, steps, config.warmdown_frac))
-    train.run_locked(stage, model, optimizer, rt, config, result)
+    loop.run_locked(stage, model, optimizer, rt, config, result)
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ from itertools import islice
 import torch
 
 from nanochat import runtime
-from nanochat.chat_format import parse_reply, render_prompt
-from nanochat.dataloader import Batch
+from nanochat.data.chat_format import parse_reply, render_prompt
+from nanochat.data.dataloader import Batch
 
 
 @dataclass(frozen=True)

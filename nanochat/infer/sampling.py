@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nanochat import kernels
 from nanochat.common import UsageError
-
+from nanochat.infer.cpu import kernels
 
 LARGEST, COLDEST, HOTTEST = 1e6, 1e-30, 1e30  # beyond, logits could be infinite or no number
 

@@ -17,11 +17,23 @@ from pathlib import Path
 
 import torch
 
-from nanochat import checkpoint, runtime, scaling
+from nanochat import runtime, scaling
 from nanochat.cli import at_least, option
-from nanochat.common import (CheckpointError, Interrupted, NanochatError, Progress, UsageError, append_jsonl,
-                             atomic_write, base_dir, log, run_lock, save_result)
-from nanochat.optim import Group, LossScale, MuonAdamW
+from nanochat.common import (
+    CheckpointError,
+    Interrupted,
+    NanochatError,
+    Progress,
+    UsageError,
+    append_jsonl,
+    atomic_write,
+    base_dir,
+    log,
+    run_lock,
+    save_result,
+)
+from nanochat.model.optim import Group, LossScale, MuonAdamW
+from nanochat.train import checkpoint
 
 COMPILED_ON, COMPILE = ("cuda",), {"fullgraph": True, "dynamic": False}  # a CPU gains too little
 

@@ -8,7 +8,7 @@ import math
 import torch
 
 from nanochat import runtime
-from nanochat.dataloader import collate
+from nanochat.data.dataloader import collate
 
 
 def bits_per_byte(model, rows, token_bytes, device_batch_size, rt, max_rows=0) -> float:

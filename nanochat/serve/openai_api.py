@@ -15,9 +15,9 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import models_json_schema
 
-from nanochat.chat_format import render_prompt
 from nanochat.common import DataError
-from nanochat.sequence import Event
+from nanochat.data.chat_format import render_prompt
+from nanochat.infer.sequence import Event
 
 MAX_MESSAGES = 1000
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 SUFFIXES = (".py", ".sh", ".md", ".html", ".toml")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ASIDE = ("tests", "benchmarks", "dev")  # not needed to understand the code
 NOT_OURS = ("build", "report.md", "report_files")  # made by running it
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from nanochat.common import DataError, Progress, atomic_file, base_dir, log, read_json, run, write_json
-from nanochat.dataset import count_documents, iter_texts
-from nanochat.tokenizer import Tokenizer
+from nanochat.data.datasets import count_documents, iter_texts
+from nanochat.data.tokenizer import Tokenizer
 
 FORMAT = 2
 BATCH = 1024  # documents tokenized at once: lists of ids take much memory
@@ -138,8 +138,8 @@ def _tokenize_in_processes(tokenizer_dir, paths, out_dir, workers, progress):
     children = []
 
     def work(path):
-        command = [sys.executable, "-m", "nanochat.token_shards", str(tokenizer_dir), str(out_dir), str(path)]
-        child = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL,
+        command = [sys.executable, "-m", "nanochat.data.token_shards", str(tokenizer_dir), str(out_dir), str(path)]
+        child = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL,
                                  stderr=subprocess.PIPE, text=True)
         children.append(child)
         error = child.communicate()[1].strip()

@@ -1,0 +1,1 @@
+"""From text to batches: tokenizer, conversations as tokens, downloads, shards, packing."""

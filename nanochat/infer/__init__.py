@@ -1,0 +1,1 @@
+"""Generating: sequences, sampling, the scheduler, the cache and the fast paths, tools and their sandbox."""

@@ -1,0 +1,27 @@
+"""
+The report card: results become report.md; nothing else writes Markdown.
+
+    python -m nanochat.report reset       forget earlier results, start the clock
+    python -m nanochat.report generate    write report.md
+"""
+import sys
+from dataclasses import dataclass
+
+from nanochat.cli import option, parse
+from nanochat.common import UsageError, setup_logging
+from nanochat.report.card import generate, reset
+
+
+@dataclass
+class Config:
+    out: str = option(".", "generate: folder that gets a copy of report.md and its pictures; '' for none")
+
+
+def main(argv=None):
+    argv = list(sys.argv[1:] if argv is None else argv)
+    action = argv.pop(0) if argv and not argv[0].startswith("-") else ""
+    config = parse(Config, argv, __doc__)
+    if action not in ("reset", "generate"):
+        raise UsageError(f"python -m nanochat.report wants reset or generate, got {action or 'nothing'}. See --help.")
+    setup_logging()
+    reset() if action == "reset" else generate(config.out)
