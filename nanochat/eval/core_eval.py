@@ -18,6 +18,7 @@ import torch
 
 from nanochat import runtime
 from nanochat.common import DataError, mix_seed
+from nanochat.model.attention import sdpa
 from nanochat.model.gpt import offset_keys
 
 GROUP = 512  # items rendered and sorted at a time
@@ -210,30 +211,22 @@ def pad(sequences, device):
     return torch.tensor([ids + [0] * (width - len(ids)) for ids in sequences], device=device)
 
 
-class _Filled(Exception):
-    """Ends a forward that was for its keys and values."""
-
-
 class _Prefixes:
-    """A cache for `GPT.hidden` over token rows idx (B, P), read once; sequence i goes on where row owner[i] ends."""
+    """The keys and values of token rows idx (B, P), read once; sequence i goes on where row owner[i] ends."""
 
     def __init__(self, model, idx, owner):
-        self.config, self.layers, self.owner = model.config, [], owner
-        self.lengths = torch.zeros(1, dtype=torch.int64, device=idx.device)
-        try:
-            model.hidden(idx, self)
-        except _Filled:
-            self.lengths += idx.size(1)
+        self.model, self.owner, self.length, self.layers = model, owner, idx.size(1), []
+        model.hidden(idx, attend=self._keep)
 
-    def update(self, layer, k, v):
-        if layer < len(self.layers):
-            k, v = (torch.cat((old.index_select(0, self.owner), new), dim=1)
-                    for old, new in zip(self.layers[layer], (k, v)))
-        else:
-            self.layers.append((k, v))
-            if layer == self.config.n_layer - 1:
-                raise _Filled
-        return offset_keys(k, self.config.offset_channels), v
+    def _keep(self, layer, q, k, v):
+        self.layers.append((k, v))
+        return self.model.causal(layer, q, k, v)
+
+    def attend(self, layer, q, k, v):
+        """An `Attend` for tokens at positions length, length + 1, ... of every sequence."""
+        k, v = (torch.cat((old.index_select(0, self.owner), new), dim=1) for old, new in zip(self.layers[layer], (k, v)))
+        positions = torch.arange(self.length, k.size(1), device=k.device)[None]
+        return sdpa(q, offset_keys(k, self.model.config.offset_channels), v, positions)
 
 
 def computed_tokens(items):
@@ -256,12 +249,13 @@ def score_items(model, items, batch_tokens=0):
 
 
 def _score_batch(model, items):
-    device, cache, shared = model.device, None, min(item.shared for item in items)
+    device, attend, shared = model.device, None, min(item.shared for item in items)
     spans = [span for item in items for span in item.spans]
     if shared:
         owner = torch.tensor([i for i, item in enumerate(items) for _ in item.spans], device=device)
-        cache = _Prefixes(model, pad([item.spans[0].ids[:shared] for item in items], device), owner)
-    hidden = model.hidden(pad([s.ids[shared:-1] for s in spans], device), cache)
+        attend = _Prefixes(model, pad([item.spans[0].ids[:shared] for item in items], device), owner).attend
+    idx = pad([s.ids[shared:-1] for s in spans], device)
+    hidden = model.hidden(idx, torch.arange(shared, shared + idx.size(1), device=device)[None], attend)
     scored = torch.cat([h[s.start - 1 - shared:len(s.ids) - 1 - shared] for h, s in zip(hidden, spans)])  # (n, C)
     targets = [s.ids[s.start:] for s in spans]
     found = _judge(model.logits(scored), torch.tensor(sum(targets, []), device=device))

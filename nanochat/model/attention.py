@@ -1,45 +1,65 @@
 """
-Causal attention behind one function: SDPA is the reference.
+Causal attention: PyTorch's scaled_dot_product_attention is the reference (`sdpa`), faster ways stand beside it.
 
-PyTorch's fused CPU kernel has a slow backward at short context, where products over blocks of queries, each with the
-keys up to its end, win.
+Training goes through `attention`, which takes what was fastest on this device. On a CPU that is `blocked`: PyTorch's fused
+kernel has a slow backward at short context. On CUDA the kernels that PyTorch has are tried out once (`pick_fastest`).
 """
 import contextlib
 import math
 import time
 import warnings
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 BLOCK = 128  # queries at a time
-BLOCKED_MAX_T = 1024  # beyond, the scores kept cost more memory than the speed is worth
+BLOCKED_MAX_T = 1024  # beyond, the probabilities kept cost more memory than the speed is worth
+
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def sdpa(q, k, v, positions=None):
-    """The reference. q (B, T, H, D); k, v (B, S, H_kv, D); positions (B, T) of the queries among the S keys.
+def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+    """The reference. q (B, T, H, D); k, v (B, S, H_kv, D) -> (B, T, H, D).
 
-    positions None: plain causal self-attention with S == T. Returns (B, T, H, D).
+    `positions` (B or 1, T) are the queries' places among the S keys, each of which sees the keys up to its own place.
+    None: plain causal self-attention with S == T.
     """
-    q, k, v, mask = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or H_kv, T or S, D)
+    mask = None
     if positions is not None:
-        mask = torch.arange(k.size(2), device=k.device) <= positions[:, None, :, None]  # (B, 1, T, S)
-    gqa = q.size(1) != k.size(1)
-    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=gqa).transpose(1, 2)
+        mask = torch.arange(k.size(2), device=k.device) <= positions[:, None, :, None]  # (B or 1, 1, T, S)
+    grouped = q.size(1) != k.size(1)
+    y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=grouped)
+    return y.transpose(1, 2)
 
 
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Plain causal self-attention, q (B, T, H, D), k, v (B, T, H_kv, D), in the fastest way known here."""
+    if torch.is_grad_enabled() and q.requires_grad:
+        return training_kernel(q.device.type, q.size(1))(q, k, v)
+    return sdpa(q, k, v)
+
+
+# ---- for training on a CPU
 class _Blocked(torch.autograd.Function):
-    """On (N, T, D); probabilities are kept."""
+    """Attention on (N, T, D), N being rows times heads, a block of queries at a time, each with the keys up to its end.
+
+    Half of a causal score matrix is never looked at, and blocks do not compute most of that half. The probabilities are
+    kept for the backward pass, which flash attention (arXiv 2205.14135) computes anew to save memory.
+    """
 
     @staticmethod
     def forward(ctx, q, k, v, scale):
-        T, out, kept = q.size(1), torch.empty_like(q), []
-        hidden = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
+        T = q.size(1)
+        out = torch.empty_like(q)
+        future = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
+        kept = []
         for start in range(0, T, BLOCK):
             end = min(start + BLOCK, T)
-            scores = torch.bmm(q[:, start:end] * scale, k[:, :end].transpose(1, 2))
-            scores[:, :, start:] += hidden[: end - start, : end - start]
+            scores = torch.bmm(q[:, start:end] * scale, k[:, :end].transpose(1, 2))  # (N, end - start, end)
+            scores[:, :, start:] += future[: end - start, : end - start]
             p = torch.softmax(scores, dim=-1)
             out[:, start:end] = torch.bmm(p, v[:, :end])
             kept.append(p)
@@ -50,85 +70,100 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_out):
         q, k, v, *kept = ctx.saved_tensors
-        T, d_q, d_k, d_v = q.size(1), torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        add = 0  # the last block fills the gradients of all keys, the others add
-        for start, p in reversed(list(zip(range(0, T, BLOCK), kept))):
+        T = q.size(1)
+        d_q = torch.empty_like(q)
+        d_k = torch.empty_like(k)
+        d_v = torch.empty_like(v)
+        add = 0  # the last block fills the gradients of all keys, the others add to them
+        blocks = list(zip(range(0, T, BLOCK), kept))
+        for start, p in reversed(blocks):
             end = min(start + BLOCK, T)
             d_o = d_out[:, start:end]
             torch.baddbmm(d_v[:, :end], p.transpose(1, 2), d_o, beta=add, out=d_v[:, :end])
             d_p = torch.bmm(d_o, v[:, :end].transpose(1, 2))
-            d_s = torch._softmax_backward_data(d_p, p, -1, p.dtype)
-            torch.bmm(d_s, k[:, :end], out=d_q[:, start:end])
-            torch.baddbmm(d_k[:, :end], d_s.transpose(1, 2), q[:, start:end], beta=add, out=d_k[:, :end])
+            d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)
+            torch.bmm(d_scores, k[:, :end], out=d_q[:, start:end])
+            torch.baddbmm(d_k[:, :end], d_scores.transpose(1, 2), q[:, start:end], beta=add, out=d_k[:, :end])
             add = 1
         return d_q.mul_(ctx.scale), d_k.mul_(ctx.scale), d_v, None
 
 
-def blocked(q, k, v):
+def blocked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """As `sdpa` without positions."""
     B, T, H, D = q.shape
     if k.size(2) != H:
-        k, v = (x.repeat_interleave(H // x.size(2), dim=2) for x in (k, v))
-    q, k, v = (x.transpose(1, 2).reshape(B * H, T, D) for x in (q, k, v))
-    return _Blocked.apply(q, k, v, D ** -0.5).view(B, H, T, D).transpose(1, 2)
+        k = k.repeat_interleave(H // k.size(2), dim=2)
+        v = v.repeat_interleave(H // v.size(2), dim=2)
+    flat = [x.transpose(1, 2).reshape(B * H, T, D) for x in (q, k, v)]
+    y = _Blocked.apply(*flat, D ** -0.5)  # (B * H, T, D)
+    return y.view(B, H, T, D).transpose(1, 2)
 
 
-def _only(backend):
+# ---- for training on a GPU
+def _only(backend) -> Kernel:
+    """`sdpa` with just one of PyTorch's kernels."""
     def attend(q, k, v):
         with sdpa_kernel(backend):
             return sdpa(q, k, v)
     return attend
 
 
-KERNELS = {name: _only(getattr(SDPBackend, f"{name.upper()}_ATTENTION")) for name in ("cudnn", "flash", "efficient")}
-_fastest = {}  # device type -> what `choose` found
+CUDA_KERNELS: Mapping[str, Kernel] = {
+    "cudnn": _only(SDPBackend.CUDNN_ATTENTION),
+    "flash": _only(SDPBackend.FLASH_ATTENTION),
+    "efficient": _only(SDPBackend.EFFICIENT_ATTENTION),
+}
+_fastest: dict[str, Kernel] = {}  # device type -> what `pick_fastest` found
 
 
-def seconds(attend, q, k, v, calls=5):
-    """Of one call, forward and backward."""
-    finish = torch.get_device_module(q.device).synchronize
+def seconds(attend: Kernel, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, calls: int = 5) -> float:
+    """Seconds of one call, forward and backward, after two to warm up."""
+    synchronize = torch.get_device_module(q.device).synchronize
     for call in range(-2, calls):
         if call == 0:
-            finish()
+            synchronize()
             start = time.perf_counter()
         torch.autograd.grad(attend(q, k, v), (q, k, v), q.detach())
-    finish()
+    synchronize()
     return (time.perf_counter() - start) / calls
 
 
-def probe(device, dtype, rows, config, kernels):
-    """{name: seconds} of `kernels` on `rows` rows, infinite for those that cannot."""
-    q, k, v = (torch.randn(rows, config.sequence_len, heads, config.head_dim, device=device, dtype=dtype, requires_grad=True)
-               for heads in (config.n_head, config.n_kv_head, config.n_kv_head))
+def measure(device: torch.device, dtype: torch.dtype, rows: int, config, kernels: Mapping[str, Kernel]) -> dict[str, float]:
+    """{name: seconds} of `kernels` on `rows` rows of a GPTConfig's shape, infinite for those that cannot."""
+    tensors = []
+    for heads in (config.n_head, config.n_kv_head, config.n_kv_head):
+        shape = (rows, config.sequence_len, heads, config.head_dim)
+        tensors.append(torch.randn(shape, device=device, dtype=dtype, requires_grad=True))
     found = dict.fromkeys(kernels, math.inf)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's reasons against a kernel, a dozen lines
         for name, attend in kernels.items():
             with contextlib.suppress(RuntimeError):
-                found[name] = seconds(attend, q, k, v)
+                found[name] = seconds(attend, *tensors)
     return found
 
 
-def choose(device, dtype, rows, config, kernels=None):
-    """Let training use the fastest of `kernels` (by default CUDA's); returns the choice in words."""
-    kernels = kernels or (KERNELS if device.type == "cuda" else {})
-    found = probe(device, dtype, rows, config, kernels)
+def pick_fastest(device: torch.device, dtype: torch.dtype, rows: int, config,
+                 kernels: Mapping[str, Kernel] | None = None) -> str:
+    """Let training use the fastest of `kernels` (by default CUDA's, elsewhere none); returns the choice in words."""
+    if kernels is None:
+        kernels = CUDA_KERNELS if device.type == "cuda" else {}
+    found = measure(device, dtype, rows, config, kernels)
     _fastest.pop(device.type, None)
-    if min(found.values(), default=math.inf) == math.inf:
-        return training_backend(device.type, config.sequence_len).__name__
-    name = min(found, key=found.get)
+    able = [name for name in found if found[name] < math.inf]
+    if not able:
+        return training_kernel(device.type, config.sequence_len).__name__
+    name = min(able, key=found.get)
     _fastest[device.type] = kernels[name]
-    return f"{name} ({', '.join(f'{n} {s * 1e3:.3g} ms' for n, s in found.items())})"
+    times = ", ".join(f"{name} {s * 1e3:.3g} ms" for name, s in found.items())
+    return f"{name} ({times})"
 
 
-def training_backend(device_type, T):
-    """What `choose` found, or was fastest in dev/LOG.md."""
+def training_kernel(device_type: str, T: int) -> Kernel:
+    """What `pick_fastest` found, or what was fastest in dev/LOG.md."""
     if device_type == "cpu" and T <= BLOCKED_MAX_T and not torch.compiler.is_compiling():
         return blocked
     return _fastest.get(device_type, sdpa)
 
 
-def attention(q, k, v, positions=None):
-    if positions is None and torch.is_grad_enabled() and q.requires_grad:
-        return training_backend(q.device.type, q.size(1))(q, k, v)
-    return sdpa(q, k, v, positions)
+choose = pick_fastest

@@ -1,8 +1,10 @@
 """
-The last layer and the loss as one operation: linear, softcap, cross-entropy, without ever holding all logits.
+The last layer and the loss as one operation: linear, soft cap, cross-entropy, without ever holding all logits.
 
-Each chunk's gradient is computed while its logits are warm (the idea of Liger Kernel, arXiv 2410.10989; the softcap is
-from Gemma 2, arXiv 2408.00118).
+The logits are by far the largest tensor of a training step: 32 rows of 2,048 tokens times 32,768 words are 8 GiB in float32.
+So tokens are taken in chunks, and each chunk's gradient is computed while its logits are warm (the idea of Liger Kernel, arXiv
+2410.10989). The soft cap, softcap * tanh(x / softcap), keeps a logit from running away (Gemma 2, arXiv 2408.00118).
+`token_nll` is the reference: `_eager` and `_traced` give its weighted sum and the gradients of that.
 """
 import torch
 import torch.nn.functional as F
@@ -10,68 +12,83 @@ import torch.nn.functional as F
 CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MiB in fp32, about a CPU's cache
 
 
-def chunk_tokens(hidden, head):
-    """How many make a chunk; on a GPU, which small products waste, a sixteenth at least."""
-    return max(1, CHUNK_ELEMENTS // head.size(0), 0 if hidden.device.type == "cpu" else -(-hidden.size(0) // 16))
+def chunk_tokens(hidden: torch.Tensor, head: torch.Tensor) -> int:
+    """How many tokens make a chunk; on a GPU, which small products waste, a sixteenth of them at least."""
+    tokens = max(1, CHUNK_ELEMENTS // head.size(0))
+    if hidden.device.type != "cpu":
+        tokens = max(tokens, -(-hidden.size(0) // 16))
+    return tokens
 
 
-def softcapped_logits(hidden, head, softcap):
+def softcapped_logits(hidden: torch.Tensor, head: torch.Tensor, softcap: float) -> torch.Tensor:
     """hidden (..., C) and head (V, C), same dtype -> float32 logits (..., V) in (-softcap, softcap)."""
     return softcap * torch.tanh(F.linear(hidden, head).float() / softcap)
 
 
-def token_nll(hidden, head, targets, softcap):
-    """In nats: hidden (N, C), targets (N,) -> float32 (N,). No gradient."""
+def token_nll(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, softcap: float) -> torch.Tensor:
+    """Negative log-likelihoods in nats: hidden (N, C), targets (N,) int64 -> float32 (N,). No gradient."""
     step = chunk_tokens(hidden, head)
-    return torch.cat([F.cross_entropy(softcapped_logits(h, head, softcap), t, reduction="none")
-                      for h, t in zip(hidden.split(step), targets.split(step))])
+    found = []
+    for h, target in zip(hidden.split(step), targets.split(step)):
+        found.append(F.cross_entropy(softcapped_logits(h, head, softcap), target, reduction="none"))
+    return torch.cat(found)
 
 
 def _eager(hidden, head, targets, weight, softcap):
-    """(loss, its gradients of hidden and, in float32, of head).
+    """(loss, its gradients of hidden and, in float32, of head), with one memory for all chunks.
 
-    With s = sigmoid(2x / softcap) a logit is softcap * (2s - 1), its slope 4s(1 - s): half of tanh's passes over memory.
-    It is bounded, so exp() needs no maximum taken off.
+    With s = sigmoid(2x / softcap), a capped logit is softcap * (2s - 1) and its slope 4s(1 - s): half of tanh's passes over
+    memory. It is bounded, so exp() needs no maximum taken off, as softmax usually does.
     """
     step = chunk_tokens(hidden, head)
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     d_hidden = torch.empty_like(hidden)
     d_head = torch.zeros_like(head, dtype=torch.float32)
-    raw = head.new_empty((min(step, hidden.size(0)), head.size(0)))
-    squashed, exponent = (torch.empty_like(raw, dtype=torch.float32) for _ in range(2))  # one memory for all chunks
+    raw_memory = head.new_empty((min(step, hidden.size(0)), head.size(0)))  # (chunk, V)
+    sigmoid_memory = torch.empty_like(raw_memory, dtype=torch.float32)
+    grad_memory = torch.empty_like(raw_memory, dtype=torch.float32)
     for start in range(0, hidden.size(0), step):
         rows = slice(start, start + step)
-        h, t, w = hidden[rows], targets[rows, None], weight[rows, None]
-        logits, s, grad = (x[: h.size(0)] for x in (raw, squashed, exponent))
-        s.copy_(torch.mm(h, head.T, out=logits)).mul_(2 / softcap).sigmoid_()
-        torch.mul(s, 2 * softcap, out=grad).sub_(softcap)
-        logit = grad.gather(1, t)
+        h = hidden[rows]  # (n, C)
+        target = targets[rows, None]  # (n, 1)
+        w = weight[rows, None]  # (n, 1)
+        raw = raw_memory[: h.size(0)]
+        s = sigmoid_memory[: h.size(0)]
+        grad = grad_memory[: h.size(0)]
+        s.copy_(torch.mm(h, head.T, out=raw)).mul_(2 / softcap).sigmoid_()
+        torch.mul(s, 2 * softcap, out=grad).sub_(softcap)  # the capped logits
+        logit = grad.gather(1, target)
         norm = grad.exp_().sum(-1, keepdim=True)
         total += ((norm.log() - logit) * w).sum()
-        # d loss / d raw logit = (softmax - onehot) * weight * slope
-        grad.scatter_add_(1, t, -norm)
-        grad.mul_(torch.addcmul(s, s, s, value=-1, out=s)).mul_(w * 4 / norm)
-        torch.mm(logits.copy_(grad), head, out=d_hidden[rows])
-        d_head += logits.T @ h
+        # d loss / d raw logit = (softmax - onehot) * weight * slope; grad is softmax * norm
+        grad.scatter_add_(1, target, -norm)
+        slope = torch.addcmul(s, s, s, value=-1, out=s)  # s - s^2, the 4 comes with the weight
+        grad.mul_(slope).mul_(w * 4 / norm)
+        torch.mm(raw.copy_(grad), head, out=d_hidden[rows])
+        d_head += raw.T @ h
     return total, d_hidden, d_head
 
 
 def _traced(hidden, head, targets, weight, softcap):
-    """`_eager` without writes in place: a compiler makes two passes over the logits of it."""
+    """`_eager` without writes in place: of this a compiler makes two passes over the logits."""
     vocabulary = torch.arange(head.size(0), device=head.device)
-    total, d_hidden, d_head = 0.0, [], 0.0
-    for h, t, w in zip(*(x.split(chunk_tokens(hidden, head)) for x in (hidden, targets[:, None], weight[:, None]))):
+    step = chunk_tokens(hidden, head)
+    total, d_head = 0.0, 0.0
+    d_hidden = []
+    for h, target, w in zip(hidden.split(step), targets[:, None].split(step), weight[:, None].split(step)):
         s = torch.sigmoid((h @ head.T).float() * (2 / softcap))
         logits = s * (2 * softcap) - softcap
         norm = logits.exp().sum(-1, keepdim=True)
-        total = total + ((norm.log() - logits.gather(1, t)) * w).sum()
-        grad = (logits.exp() - norm * (vocabulary == t)) * (s - s * s) * (w * 4 / norm)
+        total = total + ((norm.log() - logits.gather(1, target)) * w).sum()
+        grad = (logits.exp() - norm * (vocabulary == target)) * (s - s * s) * (w * 4 / norm)
         d_hidden.append(grad.to(head.dtype) @ head)
         d_head = d_head + (grad.to(head.dtype).T @ h).float()
     return total, torch.cat(d_hidden), d_head
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """The gradients are made in the forward pass; backward only scales them."""
+
     @staticmethod
     def forward(ctx, hidden, head, targets, weight, softcap):
         fused = _traced if torch.compiler.is_compiling() else _eager
@@ -86,10 +103,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return d_hidden * upstream.to(d_hidden.dtype), (d_head * upstream).to(ctx.head_dtype), None, None, None
 
 
-def linear_cross_entropy(hidden, head, targets, weight, softcap):
+def linear_cross_entropy(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor,
+                         softcap: float) -> torch.Tensor:
     """Sum over tokens of weight * negative log-likelihood.
 
-    hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32.
+    hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32. A sum, not a mean: only
+    the loop knows how many tokens a step has on all ranks.
     """
     if not torch.is_grad_enabled():
         return (token_nll(hidden, head, targets, softcap) * weight).sum()
