@@ -10,7 +10,7 @@ import standin  # noqa: F401    for Paced.runner
 from tiny import tiny_model, tiny_tokenizer
 
 from nanochat.infer.engine import Engine
-from nanochat.infer.runner import Fast
+from nanochat.infer.runner import Runner
 from nanochat.model.gpt import GPT
 from nanochat.serve import limits
 from nanochat.serve.server import create_app
@@ -24,7 +24,7 @@ class Paced(GPT):
 
     pace_s, broken = 0.0, False
 
-    class runner(Fast):    # noqa: N801    the name by which standin.py looks for it
+    class runner(Runner):    # noqa: N801    the name by which standin.py looks for it
         def forward(self, pieces):
             time.sleep(self.model.pace_s)
             assert not self.model.broken, "broken on purpose"

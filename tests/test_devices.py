@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from nanochat import runtime
 from nanochat.data.dataloader import Batch
 from nanochat.infer import runner, sampling
+from nanochat.infer.cpu import compiled
 from nanochat.infer.engine import Engine
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
@@ -83,7 +84,7 @@ def test_a_torch_without_onednn(monkeypatch):
     weight, x = (torch.randn(n, 16, generator=torch.Generator().manual_seed(n)) for n in (24, 3))
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
-    torch.testing.assert_close(runner.pack(weight)(x), x @ weight.T)
+    torch.testing.assert_close(compiled.pack(weight)(x), x @ weight.T)
 
 
 def test_the_accelerator_that_torch_finds_is_taken(monkeypatch):
@@ -132,7 +133,7 @@ def test_training_leaves_no_tensor_on_the_cpu(elsewhere):
 
 
 def test_decoding_leaves_no_tensor_on_the_cpu(elsewhere):
-    fast = runner.Fast(model_on(elsewhere).requires_grad_(False), 3, 128)
+    fast = runner.Runner(model_on(elsewhere).requires_grad_(False), 3, 128)
     assert fast.graphs, "as on a GPU"
     with torch.inference_mode():
         hidden = fast.forward([runner.Piece(0, 0, [1]), runner.Piece(1, 0, [1, 2, 3]), runner.Piece(2, 5, [3, 4])])

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from reference import PlainCache, cross_entropy
+from reference import cross_entropy
 from tiny import drawn
 
 from nanochat import scaling
+from nanochat.infer.kv_cache import KVCache, Piece
 from nanochat.model import attention, loss
 from nanochat.model.elementwise import norm
 from nanochat.model.gpt import GPT, GPTConfig, offset_keys
@@ -154,19 +155,29 @@ def test_momentum_schedule_fits_into_a_short_run():
 
 
 @pytest.mark.parametrize("key_offset", [0.0, 0.5, 1.0])
-def test_ragged_cache_in_pieces_equals_one_full_forward(key_offset):
+def test_ragged_pieces_over_a_cache_equal_one_full_forward(key_offset):
+    """Slots advance at their own pace, two of three at a time, and each token gets what a whole forward gives it."""
     model = drawn(GPT(dataclasses.replace(TINY, key_offset=key_offset, value_tables=key_offset > 0)))
-    idx = torch.randint(0, 100, (2, 12), generator=torch.Generator().manual_seed(5))
-    full, cache, seen = model(idx), PlainCache(model, 2, 16), torch.tensor([0, 0])
-    for lengths in ([5, 3], [1, 1], [2, 4], [1, 1]):         # rows advance at their own pace, shorter ones right-padded
-        n = torch.tensor(lengths)
-        piece = torch.stack([torch.cat([idx[b, seen[b]: seen[b] + n[b]], torch.zeros(max(lengths), dtype=torch.int64)])
-                             [: max(lengths)] for b in range(2)])
-        logits = model(piece, cache)
-        for b in range(2):
-            torch.testing.assert_close(logits[b, : n[b]], full[b, seen[b]: seen[b] + n[b]], rtol=1e-4, atol=1e-5)
-        cache.advance(n)
-        seen = seen + n
+    idx = torch.randint(0, 100, (3, 12), generator=torch.Generator().manual_seed(5))
+    full, cache, seen = model(idx), KVCache(model, 3, 12, torch.float32), [0, 0, 0]
+    for lengths in ([5, 3, 0], [1, 1, 4], [0, 4, 1], [6, 0, 7], [0, 4, 0]):
+        pieces = [Piece(slot, seen[slot], idx[slot, seen[slot]:seen[slot] + n].tolist()) for slot, n in enumerate(lengths) if n]
+        positions, attend = cache.attend_pieces(pieces)
+        found = model.logits(model.hidden(torch.tensor([sum((p.tokens for p in pieces), [])]), positions, attend))[0]
+        expected = torch.cat([full[p.slot, p.start:p.start + len(p.tokens)] for p in pieces])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        seen = [n + more for n, more in zip(seen, lengths)]
+    assert seen == [12, 12, 12]
+
+
+def test_one_token_in_every_slot_equals_one_full_forward():
+    model = drawn(GPT(dataclasses.replace(TINY, key_offset=0.5, value_tables=True)))
+    idx = torch.randint(0, 100, (3, 9), generator=torch.Generator().manual_seed(6))
+    full, cache = model(idx), KVCache(model, 3, 16, torch.float32)
+    for position in range(9):
+        positions = torch.full((3,), position)
+        hidden = model.hidden(idx[:, position, None], positions[:, None], cache.attend_all(positions, 16))
+        torch.testing.assert_close(model.logits(hidden)[:, 0], full[:, position], rtol=1e-4, atol=1e-5)
 
 
 def test_offset_keys_let_a_token_find_what_followed_it_before():
@@ -177,7 +188,7 @@ def test_offset_keys_let_a_token_find_what_followed_it_before():
         block, seen = model.blocks[0].attn, norm(norm(model.wte(idx)))
         block.c_proj.weight.copy_(torch.eye(block.c_proj.weight.size(0)))
         rotary = model._rotary(torch.arange(7)[None])
-        out = block(seen, idx, rotary, None, None)[0, -1]          # what the second 3 gathers
+        out = block(seen, idx, rotary, model.causal)[0, -1]          # what the second 3 gathers
         values = block.c_v(seen)[0]
     assert torch.cosine_similarity(out, values, dim=-1).argmax() == 2      # position 2: what came after the first 3
 

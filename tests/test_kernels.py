@@ -14,7 +14,8 @@ from tiny import drawn
 
 from nanochat.infer.cpu import kernels
 from nanochat.infer.engine import Engine
-from nanochat.infer.runner import Fast, Piece, threads_for
+from nanochat.infer.cpu.compiled import threads_for
+from nanochat.infer.runner import Piece, Runner
 from nanochat.model.gpt import GPT, GPTConfig
 
 KINDS = [torch.float32, torch.bfloat16, torch.int8]
@@ -30,7 +31,7 @@ def draw(*shape, seed=0, dtype=torch.float32):
 def test_a_product(dtype, rows):
     w, x, y, scale = draw(37, 50, dtype=dtype), draw(rows, 50, seed=1), draw(rows, 37, seed=2), draw(37, seed=3)
     expected = y + x @ w.float().T * scale
-    kernels.product(*map(kernels.array, (w, scale, x, y)), False)
+    kernels.product(*map(kernels.as_array, (w, scale, x, y)), False)
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -39,7 +40,7 @@ def test_a_row_of_a_product_has_the_same_bits_beside_any_others():
     found = []
     for rows in ([0], [0, 1], [4, 0, 2], [3, 2, 1, 0], [1, 2, 3, 4, 0], [1, 2, 3, 4, 1, 2, 0, 3, 4]):
         y = torch.zeros(len(rows), 64)
-        kernels.product(*map(kernels.array, (w, one, x[rows], y)), True)
+        kernels.product(*map(kernels.as_array, (w, one, x[rows], y)), True)
         found.append(y[rows.index(0)])
     assert all(torch.equal(found[0], y) for y in found)
 
@@ -47,7 +48,7 @@ def test_a_row_of_a_product_has_the_same_bits_beside_any_others():
 def test_float32_becomes_bfloat16_as_in_torch():
     x = torch.cat((draw(3000) * 1e3, torch.tensor([0.0, -0.0, 1.00390625, 1.01171875, 3.3e38, 1e-40])))
     y = torch.zeros(len(x), dtype=torch.bfloat16)
-    copy_narrow(kernels.array(x), kernels.array(y))
+    copy_narrow(kernels.as_array(x), kernels.as_array(y))
     assert torch.equal(y, x.bfloat16())
 
 
@@ -68,28 +69,28 @@ def test_what_is_between_two_products(dtype):
     close = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.uint8: 4e-3}[dtype]
     x, s, a = draw(5, 64) * 3, torch.empty(5), torch.empty(5, 64, dtype=dtype)
     x[1] = 0
-    kernels.ready(*map(kernels.array, (x, s, a)))
+    kernels.quantize(*map(kernels.as_array, (x, s, a)))
     assert (meant(a, s) - x).abs().max() < close * x.abs().max() and not meant(a, s)[1].any()
     assert dtype != torch.uint8 or {1, 255} & {int(a[0].min()), int(a[0].max())} and a[0].min() > 0
 
     y, s = draw(5, 64, seed=1, dtype=torch.bfloat16 if dtype == torch.bfloat16 else torch.float32), torch.rand(5) + 0.5
     expected = x + y.float() * s[:, None]
-    kernels.renew(*map(kernels.array, (x, y, s, a)))
+    kernels.add_and_norm(*map(kernels.as_array, (x, y, s, a)))
     torch.testing.assert_close(x, expected)
     assert (meant(a, s) - F.rms_norm(expected, (64,))).abs().max() < 4 * close
 
     s = torch.rand(5) + 0.5
     expected = (y.float() * s[:, None]).relu().square()
-    kernels.square(*map(kernels.array, (y, s, a)))
+    kernels.relu_squared(*map(kernels.as_array, (y, s, a)))
     assert ((meant(a, s) - expected).abs().amax(1) < close * expected.amax(1)).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_soft_cap(dtype):
     y = torch.cat((draw(3, 200) * 30, torch.tensor([[0.0, 1e30]] * 3)), 1).to(dtype)
-    s, out, bans = torch.rand(3) + 0.5, torch.empty(3, 202), torch.zeros(2, 202)
-    bans[1, :9] = -torch.inf
-    kernels.soften(kernels.array(y), kernels.array(s), 15.0, bans.numpy(), np.arange(len(y)) % 2, kernels.array(out))
+    s, out, bias = torch.rand(3) + 0.5, torch.empty(3, 202), torch.zeros(2, 202)
+    bias[1, :9] = -torch.inf
+    kernels.softcap_and_bias(kernels.as_array(y), kernels.as_array(s), 15.0, bias.numpy(), np.arange(len(y)) % 2, kernels.as_array(out))
     expected = 15 * torch.tanh(y.double() * s[:, None] / 15)
     assert (out[1, :9] == -torch.inf).all()
     out[1, :9] = expected[1, :9]
@@ -110,8 +111,8 @@ def test_attention_of_rows_in_any_slot_at_any_position(dtype):
     q, slots, at = draw(5, (n_q + 2 * n_kv) * D), [4, 0, 4, 5, 2], [3, 20, 17, 0, 9]
     y = torch.zeros(5, n_q * D)
     rows = np.array([0, 1, 3, 4])
-    kernels.attend(rows, kernels.array(q), np.array(slots), np.array(at), kernels.array(k), kernels.array(v), 0.3,
-                   kernels.array(y))
+    kernels.attend(rows, kernels.as_array(q), np.array(slots), np.array(at), kernels.as_array(k), kernels.as_array(v), 0.3,
+                   kernels.as_array(y))
     assert not y[2].any(), "a row that was not asked for"
     for b in rows:
         keys, values = (x[slots[b], :, :at[b] + 1].float() for x in (k, v))
@@ -125,8 +126,8 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
     config = GPTConfig(LEN, 340, n_layer=3, n_head=6, n_kv_head=3, n_embd=96, key_offset=0.5, value_tables=True)
     model, found = drawn(GPT(config, torch.bfloat16)), []
     for threads in (1, 2, 100):
-        monkeypatch.setattr("nanochat.infer.runner.threads_for", lambda model, n=threads: n)
-        fast = Fast(model, 3, LEN)
+        monkeypatch.setattr("nanochat.infer.cpu.compiled.threads_for", lambda model, n=threads: n)
+        fast = Runner(model, 3, LEN)
         for i in range(12):
             hidden = fast.forward([Piece(0, i, [i + 3]), Piece(2, i, [90 - i])])
         found.append(fast.logits(hidden))
@@ -154,7 +155,7 @@ def test_without_the_systems_openmp_one_thread_computes(tmp_path):
         import numpy as np
         from nanochat.infer.cpu import kernels
         y = np.zeros((1, 2), np.float32)
-        kernels.share(4)
+        kernels.use_threads(4)
         kernels.product(np.array([[1, 2], [3, 4]], np.float32), np.ones(2, np.float32), np.ones((1, 2), np.float32), y, False)
         print(kernels.THREADS, y.tolist())
     """

@@ -1,4 +1,5 @@
 """The runner: the fast one says what the model says, int8 nearly so, and deterministic means the same bits."""
+import dataclasses
 import gc
 import random
 import weakref
@@ -6,12 +7,12 @@ import weakref
 import pytest
 import torch
 from engines import LEN, ask, drain, finish, model, tokenizer  # noqa: F401
-from reference import PlainCache, Reference
+from reference import Reference
 from tiny import drawn, prompts_of, tiny_model
 
-from nanochat.common import UsageError
+from nanochat.common import UsageError, log
 from nanochat.infer.engine import Engine
-from nanochat.infer.runner import Fast, Piece
+from nanochat.infer.runner import Piece, Runner
 from nanochat.model.gpt import GPT, GPTConfig
 
 
@@ -26,42 +27,6 @@ def random_work(rng, cursors, capacity, vocab_size, longest=20):
     return work
 
 
-# -------------------------------------------------------------------------------------------------------- the reference
-def test_kv_cache_matches_full_forward(model):
-    torch.manual_seed(0)
-    idx, lengths = torch.randint(0, 256, (3, 20)), torch.tensor([5, 12, 9])
-    full = model(idx)
-    cache = PlainCache(model, 3, 20)
-    padded = idx[:, :12].clone()
-    for row, n in enumerate(lengths):
-        padded[row, n:] = 7    # padding, which must leave no trace
-    logits = model(padded, cache)
-    cache.advance(lengths)
-    for row, n in enumerate(lengths):
-        torch.testing.assert_close(logits[row, :n], full[row, :n], atol=1e-5, rtol=1e-5)
-    for _ in range(8):
-        at = cache.lengths.clone()
-        step = model(idx.gather(1, at[:, None]), cache)
-        cache.advance(1)
-        torch.testing.assert_close(step[:, 0], full[torch.arange(3), at], atol=1e-5, rtol=1e-5)
-
-
-def test_chunked_prefill_matches_full_prefill(model):
-    idx = torch.randint(0, 256, (2, 17), generator=torch.Generator().manual_seed(3))
-    cache, pieces = PlainCache(model, 2, 17), []
-    for chunk in idx.split([1, 5, 11], dim=1):
-        pieces.append(model(chunk, cache))
-        cache.advance(chunk.size(1))
-    torch.testing.assert_close(torch.cat(pieces, 1), model(idx), atol=1e-5, rtol=1e-5)
-
-
-def test_the_cache_refuses_to_grow(model):
-    cache = PlainCache(model, 1, 8)
-    with pytest.raises(UsageError, match="9 tokens do not fit a KV cache of 8"):
-        model(torch.zeros(1, 9, dtype=torch.int64), cache)
-    assert cache.v.size(2) == cache.capacity == 8
-
-
 # ----------------------------------------------------------------------------------------------------- as the reference
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.15)], ids=str)
 @pytest.mark.parametrize("key_offset, n_kv_head", [(0.0, 2), (0.5, 4), (1.0, 1)])
@@ -71,10 +36,11 @@ def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dty
                        key_offset=key_offset, value_tables=key_offset == 0.5)
     model = drawn(GPT(config, dtype))
     rng, cursors = random.Random(3), [0] * 5
-    fast, slow = Fast(model, 5, LEN, graphs=graphs), Reference(model, 5, LEN)
+    fast, slow = Runner(model, 5, LEN, graphs=graphs), Reference(model, 5)
     with torch.inference_mode():
         for i in range(40):         # every other step holds single tokens only
-            fast.few = 64 * (i % 3 // 2)    # compiled whole, or between oneDNN's products
+            if fast.compiled:
+                fast.compiled.few_tokens = 64 * (i % 3 // 2)    # compiled whole, or between oneDNN's products
             if work := random_work(rng, cursors, LEN, 340, 20 if i % 2 else 2):
                 found, expected = (r.logits(r.forward(work)) for r in (fast, slow))
                 torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
@@ -87,8 +53,8 @@ def test_a_processor_without_products_in_bf16_or_bytes_has_them_in_float32(monke
     model = drawn(GPT(GPTConfig(LEN, 340, n_layer=2, n_head=2, n_kv_head=2, n_embd=64), torch.bfloat16))
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    fast, slow = Fast(model, 2, LEN, **options), Reference(model, 2, LEN)
-    assert fast.kind == torch.float32 and fast.cache.k.dtype == torch.bfloat16
+    fast, slow = Runner(model, 2, LEN, **options), Reference(model, 2)
+    assert fast.compiled.kind == torch.float32 and fast.cache.k.dtype == torch.bfloat16
     with torch.inference_mode():
         for work in ([Piece(0, 0, [*range(40)]), Piece(1, 0, [*range(50, 90)])], [Piece(0, 40, [7]), Piece(1, 40, [8])]):
             found, expected = (r.logits(r.forward(work)) for r in (fast, slow))
@@ -97,7 +63,7 @@ def test_a_processor_without_products_in_bf16_or_bytes_has_them_in_float32(monke
 
 @pytest.mark.parametrize("graphs", [False, True])
 def test_the_cache_is_gone_with_its_runner_though_nothing_collects_garbage(graphs, monkeypatch, model, tokenizer):
-    monkeypatch.setattr("nanochat.infer.engine.Fast", lambda *args: made.append(Fast(*args, graphs=graphs)) or made[-1])
+    monkeypatch.setattr("nanochat.infer.engine.Runner", lambda *args: made.append(Runner(*args, graphs=graphs)) or made[-1])
     made = []
     gc.disable()                # as in training, and reinforcement learning makes a new cache every step
     try:
@@ -117,18 +83,18 @@ def test_int8_weights_say_nearly_the_same(monkeypatch, vnni):
     model = tiny_model(340, LEN)
     work = [Piece(0, 0, list(range(1, 40))), Piece(1, 0, [7]), Piece(2, 0, [300])]
     with torch.inference_mode():
-        slow, fast = Reference(model, 3, LEN), Fast(model, 3, LEN, int8=True)
+        slow, fast = Reference(model, 3), Runner(model, 3, LEN, int8=True)
         expected = slow.logits(slow.forward(work))
         for i, piece in enumerate(work):
             for at, token in enumerate(piece.tokens):
                 hidden = fast.forward([Piece(piece.slot, at, [token])])
             found = fast.logits(hidden)[0]
             assert 0 < (found - expected[i]).abs().max() < 0.25 * expected.std()
-        together = Fast(model, 9, LEN, int8=True)
+        together = Runner(model, 9, LEN, int8=True)
         work += [Piece(i, 0, [7]) for i in range(3, 9)]
         found = together.logits(together.forward(work))
         assert 0 < (found[:3] - expected).abs().max() < 0.25 * expected.std() and (found[3:] - found[1]).abs().max() < 0.01
-        assert together.kind == (torch.uint8 if torch.cpu._is_vnni_supported() else torch.float32)
+        assert together.compiled.kind == (torch.uint8 if torch.cpu._is_vnni_supported() else torch.float32)
 
 
 def test_deterministic_and_int8_are_for_a_cpu():
@@ -136,7 +102,63 @@ def test_deterministic_and_int8_are_for_a_cpu():
         model = GPT(GPTConfig(LEN, 340, n_layer=1, n_head=1, n_kv_head=1, n_embd=32))
     for option in ("deterministic", "int8"):
         with pytest.raises(UsageError, match="for a CPU"):
-            Fast(model, 1, LEN, **{option: True})
+            Runner(model, 1, LEN, **{option: True})
+
+
+# ------------------------------------------------------------------------------- what the compiled way does not know
+class Gated(GPT):
+    """One more parameter: a gate on what attention adds, as somebody might try out."""
+
+    def __init__(self, config, dtype=torch.float32):
+        super().__init__(config, dtype)
+        self.gate = torch.nn.Parameter(torch.ones(config.n_embd, dtype=dtype))
+        for block in self.blocks:
+            block.attn.c_proj.register_forward_hook(lambda module, args, out: out * self.gate)
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowConfig(GPTConfig):
+    window: int = 16
+
+
+class Windowed(GPT):
+    """One more field: tokens see the last `window` alone, in training and, through `attend`, in decoding."""
+
+
+class Gelu(GPT):
+    """No new name anywhere: only what comes out is different."""
+
+    def __init__(self, config, dtype=torch.float32):
+        super().__init__(config, dtype)
+        for block in self.blocks:
+            block.mlp.forward = lambda x, mlp=block.mlp: mlp.c_proj(torch.nn.functional.gelu(mlp.c_fc(x)))
+
+
+SHAPE = dict(n_layer=2, n_head=4, n_kv_head=2, n_embd=64, key_offset=0.5, value_tables=True)
+CHANGED = [(Gated, GPTConfig, "gate"), (Windowed, WindowConfig, "config.window"), (Gelu, GPTConfig, "hidden states are")]
+
+
+@pytest.mark.parametrize("kind, config, named", CHANGED)
+def test_a_changed_model_is_decoded_by_its_own_forward_and_a_line_says_why(kind, config, named, caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
+    model, cursors, rng = drawn(kind(config(LEN, 340, **SHAPE))), [0] * 3, random.Random(1)
+    runner, slow = Runner(model, 3, LEN), Reference(model, 3)
+    assert runner.compiled is None and named in caplog.text and caplog.text.count("right but slower") == 1
+    with torch.inference_mode():
+        for i in range(12):
+            if work := random_work(rng, cursors, LEN, 340, 20 if i % 2 else 2):
+                found, expected = (r.logits(r.forward(work)) for r in (runner, slow))
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    Runner(model, 1, LEN)
+    assert caplog.text.count("right but slower") == 1, "once a model"
+    for options in ({"int8": True}, {"deterministic": True}):
+        with pytest.raises(UsageError, match=named):
+            Runner(model, 1, LEN, **options)
+
+
+def test_a_known_model_is_compiled_without_a_word(caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
+    assert Runner(drawn(GPT(GPTConfig(LEN, 340, **SHAPE))), 1, LEN).compiled and not caplog.text
 
 
 # ------------------------------------------------------------------------------------------------------ deterministic
@@ -152,12 +174,12 @@ def test_deterministic_logits_are_the_same_bits_in_any_company(options, width):
     with torch.inference_mode():
         for n in (5, 37, 520):
             ids = [rng.randrange(340) for _ in range(n)]
-            alone = Fast(model, 1, 600, deterministic=True, **options)
+            alone = Runner(model, 1, 600, deterministic=True, **options)
             expected = [alone.logits(alone.forward([Piece(0, i, [token])]))[0] for i, token in enumerate(ids[:40])]
             if n > 40:
                 expected.append(alone.logits(alone.forward([Piece(0, 40, ids[40:])]))[0])
             for slot in (0, 3, 9):
-                company = Fast(model, 10, 600, deterministic=True, **options)
+                company = Runner(model, 10, 600, deterministic=True, **options)
                 cursors, at = [0] * 10, 0
                 while at < n:
                     step = min(rng.choice([1, 1, 3, 16, 29, 100] if at < 40 else [16, 29, 100]), n - at)

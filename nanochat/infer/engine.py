@@ -16,7 +16,7 @@ import torch
 
 from nanochat.common import UsageError
 from nanochat.infer import tools
-from nanochat.infer.runner import Fast, Piece
+from nanochat.infer.runner import Piece, Runner
 from nanochat.infer.sampling import Sampling, likeliest, penalise, sample
 from nanochat.infer.sequence import FREE, IN_CODE, NO_TOOLS, Sequence, TextStream
 
@@ -54,7 +54,7 @@ class Batcher:
     def __init__(self, model, tokenizer, batch_size, capacity, beside=PREFILL_TOKENS, **options):
         self.tokenizer, self.capacity, self.beside = tokenizer, capacity, beside
         bans = banned(tokenizer, model.config.vocab_size).to(model.device)
-        self.runner = Fast(model, batch_size, capacity, bans, **options)
+        self.runner = Runner(model, batch_size, capacity, bans, **options)
         self.free = [Slot(i) for i in range(batch_size)]  # in order of leaving
         self.running, self.waiting = [], deque()
         self._pool, self._calls = ThreadPoolExecutor(4), {}
@@ -168,7 +168,7 @@ class Batcher:
 class Engine:
     """Generates with `model` (eval mode, on its device). A conversation may hold `max_len` tokens.
 
-    More than in training is allowed, at falling quality. `options` are those of `runner.Fast`.
+    More than in training is allowed, at falling quality. `options` are those of `runner.Runner`.
     """
 
     def __init__(self, model, tokenizer, max_len=None, **options):

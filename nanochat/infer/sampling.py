@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nanochat.common import UsageError
-from nanochat.infer.cpu import kernels
+from nanochat.infer.cpu.sampler import sample_rows
 
 LARGEST, COLDEST, HOTTEST = 1e6, 1e-30, 1e30  # beyond, logits could be infinite or no number
 
@@ -82,7 +82,7 @@ def sample(logits, temperature, top_k, top_p, uniform, min_p):
     if logits.device.type != "cpu":
         return choose(logits, *settings)
     tokens = np.empty(len(logits), np.int64)
-    kernels.draw(logits.numpy(), *np.array(settings, float), tokens)
+    sample_rows(logits.numpy(), *np.array(settings, float), tokens)
     return torch.from_numpy(tokens)
 
 

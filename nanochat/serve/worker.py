@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from nanochat.common import log
-from nanochat.infer.runner import threads_for
+from nanochat.infer.cpu.compiled import threads_for
 from nanochat.infer.sequence import Event, Sequence, TextStream
 from nanochat.serve.openai_api import ApiError
 

@@ -1,11 +1,15 @@
 """
-Decoding on a CPU, in machine code that Numba makes of this Python at the first call and keeps on disk.
+What the compiled layers are made of: products, norms, attention and the like, in machine code.
 
-With few rows a product, and the attention of single queries, take as long as memory takes to be read, which kernels
-for many rows do at half the speed. A row's sums have one order: its bits do not depend on who is beside it.
-Arrays are float32, int8, or uint16: the bits of bfloat16, which NumPy does not know.
+Numba makes it of this Python at the first call and keeps it on disk. With few rows a product, and the attention of single
+queries, take as long as memory takes to be read, which libraries made for many rows do at half the speed. A row's sums have one
+order here, so with `deterministic` its bits do not depend on who is beside it.
+
+Arrays are float32, int8 or uint16, the bits of bfloat16, which NumPy does not know; products of bytes read uint8. Whatever
+is quantized has a scale for each row: value = number * scale.
 """
 import sys
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -17,34 +21,59 @@ from numba.extending import intrinsic, overload
 THREADS = sys.platform == "linux"  # elsewhere a second OpenMP may end the process
 if THREADS:
     try:
-        from numba.np.ufunc import omppool  # noqa: F401    after torch: so both have the same threads
+        from numba.np.ufunc import omppool  # noqa: F401    after torch, so that both have the same threads
         numba.config.THREADING_LAYER = "omp"
     except ImportError:  # no libgomp in the system
         THREADS = False
 F32 = np.float32
-# Sums in vectors, products added in one; infinities and NaN stay what they are.
+Array = np.ndarray
+Number = float | int  # an element of an array
+CACHE_LINE = 64  # bytes that a processor fetches at once
+TILE = 3  # rows of weights that `product` multiplies together
+# Sums may be made in vectors and products added in one instruction; infinities and NaN stay what they are.
 OPTIONS = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
 
 
-def array(tensor):
-    """A NumPy array over the memory of a CPU tensor in float32, bfloat16 or int8."""
+def as_array(tensor: torch.Tensor) -> Array:
+    """A NumPy array over the memory of a CPU tensor; bfloat16 as uint16."""
     tensor = tensor.detach()
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    return tensor.numpy()
 
 
-def widen(x):
+def compiled(function: Callable, **options: object) -> Callable:
+    """`function` in machine code."""
+    try:
+        return njit(function, cache=True, **OPTIONS, **options)
+    except RuntimeError:  # no folder to keep it in
+        return njit(function, **OPTIONS, **options)
+
+
+def parallel(function: Callable) -> Callable:
+    """Compiled, its `prange` divided among as many threads as `use_threads` has said."""
+    return compiled(function, parallel=THREADS)
+
+
+def use_threads(threads: int) -> None:
+    if THREADS:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+# ---- numbers: Numba picks the implementation by the type
+def widen(x: Number) -> Number:
     """An element of an array as a float32."""
-
-
-def narrow(x, kind):
-    """float32 x as an element of arrays whose elements are of `kind`'s type."""
 
 
 @overload(widen, inline="always")
 def _widen(x):
-    if x == types.uint16:
+    if x == types.uint16:  # the upper half of a float32
         return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(F32)
     return lambda x: F32(x)
+
+
+def narrow(x: float, kind: Number) -> Number:
+    """float32 x as an element of arrays whose elements have the type of `kind`."""
 
 
 @overload(narrow, inline="always")
@@ -52,55 +81,42 @@ def _narrow(x, kind):
     if kind == types.float32:
         return lambda x, kind: x
 
-    def nearest(x, kind):
-        bits, half, sixteen = F32(x).view(np.uint32), np.uint32(0x7FFF), np.uint32(16)
-        return np.uint16(np.uint32(bits + half + ((bits >> sixteen) & np.uint32(1))) >> sixteen)
+    def nearest(x, kind):  # bfloat16, rounded to even as torch does
+        bits = F32(x).view(np.uint32)
+        odd = (bits >> np.uint32(16)) & np.uint32(1)
+        return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
     return nearest
 
 
-def compiled(function, **options):
-    try:
-        return njit(function, cache=True, **OPTIONS, **options)
-    except RuntimeError:  # no folder to keep it in
-        return njit(function, **OPTIONS, **options)
-
-
-def shared(function):
-    """Compiled, its `prange` divided among as many threads as `share` has said."""
-    return compiled(function, parallel=THREADS)
-
-
-def share(threads):
-    if THREADS:
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-
-
 @intrinsic
-def fetch(_, row):
-    """Have a row's first 64 bytes brought from memory meanwhile."""
+def prefetch(_: object, row: Array) -> None:
+    """Have a row's first 64 bytes brought from memory while other work goes on."""
     def generate(context, builder, signature, values):
-        place, flag = ir.PointerType(ir.IntType(8)), ir.IntType(32)
+        place = ir.PointerType(ir.IntType(8))
+        flag = ir.IntType(32)
         array = context.make_array(signature.args[0])(context, builder, values[0])
         kind = ir.FunctionType(ir.VoidType(), [place, flag, flag, flag])
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
-        builder.call(prefetch, [builder.bitcast(array.data, place), flag(0), flag(3), flag(1)])
+        instruction = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
+        read, keep_in_cache, data = flag(0), flag(3), flag(1)
+        builder.call(instruction, [builder.bitcast(array.data, place), read, keep_in_cache, data])
         return context.get_dummy_value()
     return types.none(row), generate
 
 
 @compiled
-def exp(x):
+def exp(x: float) -> float:
     """Of x <= 0, to 4e-6 of it: 2^n times a polynomial, which compilers turn into vectors."""
-    t = max(x, F32(-87)) * F32(1.442695)
+    t = max(x, F32(-87)) * F32(1.442695)  # log2(e): e^x = 2^t
     n = np.floor(t + F32(0.5))
-    f = (t - n) * F32(0.6931472)
+    f = (t - n) * F32(0.6931472)  # e^x = 2^n * e^f, |f| < 0.35
     p = F32(1 / 24) + f * (F32(1 / 120) + f * F32(1 / 720))
     p = F32(1) + f * (F32(1) + f * (F32(1 / 2) + f * (F32(1 / 6) + f * p)))
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(F32)
 
 
+# ---- norm
 @compiled
-def dot(w, x):
+def dot(w: Array, x: Array) -> float:
     total = F32(0)
     for i in range(x.size):
         total += widen(w[i]) * x[i]
@@ -108,254 +124,228 @@ def dot(w, x):
 
 
 @compiled
-def unit(x):
+def rms_norm(x: Array) -> None:
     """RMSNorm of x (n,), in place."""
     x /= max(np.sqrt(dot(x, x) / F32(x.size)), F32(1e-30))
 
 
 @compiled
-def tile(w, x0, x1, x2, x3):
-    """Sums of products of w (3, C) and four rows, twelve at a time in registers."""
+def rms_norm_rows(x: Array) -> Array:
+    """RMSNorm of each row of x (B, C), in new memory."""
+    y = x.copy()
+    for row in y:
+        rms_norm(row)
+    return y
+
+
+# ---- products of few rows
+@compiled
+def tile_sums(w: tuple, x0: Array, x1: Array, x2: Array, x3: Array) -> tuple:
+    """Products of w (three rows of C) with four rows, as 3 x 4 sums that stay in registers.
+
+    Seven loads feed twelve multiply-adds; one row at a time would be bound by its loads.
+    """
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = c0 = c1 = c2 = c3 = F32(0)
-    u, v, w = w
-    for i in range(u.size):
-        a0, b0, c0 = a0 + u[i] * x0[i], b0 + v[i] * x0[i], c0 + w[i] * x0[i]
-        a1, b1, c1 = a1 + u[i] * x1[i], b1 + v[i] * x1[i], c1 + w[i] * x1[i]
-        a2, b2, c2 = a2 + u[i] * x2[i], b2 + v[i] * x2[i], c2 + w[i] * x2[i]
-        a3, b3, c3 = a3 + u[i] * x3[i], b3 + v[i] * x3[i], c3 + w[i] * x3[i]
+    wa, wb, wc = w
+    for i in range(wa.size):
+        a0 += wa[i] * x0[i]
+        b0 += wb[i] * x0[i]
+        c0 += wc[i] * x0[i]
+        a1 += wa[i] * x1[i]
+        b1 += wb[i] * x1[i]
+        c1 += wc[i] * x1[i]
+        a2 += wa[i] * x2[i]
+        b2 += wb[i] * x2[i]
+        c2 += wc[i] * x2[i]
+        a3 += wa[i] * x3[i]
+        b3 += wb[i] * x3[i]
+        c3 += wc[i] * x3[i]
     return (a0, a1, a2, a3), (b0, b1, b2, b3), (c0, c1, c2, c3)
 
 
-@shared
-def product(w, scale, x, y, exact):
-    """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,); `exact`: a row's bits are the same in any B."""
-    (R, C), B = w.shape, len(x)
-    for task in prange((R + 2) // 3):
-        here = range(3 * task, min(3 * task + 3, R))
-        if B == 1 and not exact:
+@parallel
+def product(w: Array, scale: Array, x: Array, y: Array, deterministic: bool) -> None:
+    """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,).
+
+    `deterministic`: a row's bits are the same for any B; otherwise a single row is multiplied in a quicker way.
+    """
+    R, C = w.shape
+    B = len(x)
+    for task in prange((R + TILE - 1) // TILE):
+        here = range(TILE * task, min(TILE * task + TILE, R))
+        if B == 1 and not deterministic:
             for r in here:
-                if w.itemsize == 1:  # wider rows arrive in time
-                    for i in range(0, C, 64):
-                        fetch(w[min(r + 1, R - 1), i:])
+                if w.itemsize == 1:  # wider rows arrive in time without it
+                    for i in range(0, C, CACHE_LINE):
+                        prefetch(w[min(r + 1, R - 1), i:])
                 y[0, r] += dot(w[r], x[0]) * scale[r]
             continue
-        rows = np.zeros((3, C), F32)
+        rows = np.zeros((TILE, C), F32)
         for r in here:
-            for i in range(0, C, 64 // w.itemsize):
-                fetch(w[min(r + 3, R - 1), i:])
+            for i in range(0, C, CACHE_LINE // w.itemsize):
+                prefetch(w[min(r + TILE, R - 1), i:])
             for i in range(C):
                 rows[r - here.start, i] = widen(w[r, i])
         three = rows[0], rows[1], rows[2]
         for b in range(0, B, 4):
-            last = min(b + 4, B) - 1
-            sums = tile(three, x[b], x[min(b + 1, last)], x[min(b + 2, last)], x[last])
+            last = min(b + 4, B) - 1  # a tile of fewer than four rows computes its last one again
+            sums = tile_sums(three, x[b], x[min(b + 1, last)], x[min(b + 2, last)], x[last])
             for r in here:
                 for i in range(last + 1 - b):
                     y[b + i, r] += sums[r - here.start][i] * scale[r]
 
 
-@shared
-def store(qkv, ids, table, slots, at, turn, k, v, offset):
-    """Normalise and rotate queries and keys in qkv (B, (n_q + 2 n_kv) * D) in place; cache the keys and values.
+# ---- attention
+@parallel
+def store_keys_and_values(qkv: Array, ids: Array, table: Array, slots: Array,
+                          positions: Array, rope: Array, k: Array, v: Array,
+                          offset: int) -> None:
+    """Normalise and rotate queries and keys in qkv (B, (H + 2 H_kv) * D) in place; cache the keys and values.
 
-    Row b is token ids[b] at position at[b] of slot slots[b]; table (V, n_kv * D) is added to its values if it has rows;
-    turn (S, D): complex numbers by which pairs of channels turn; k, v as in `KVCache`, one layer, (slots, n_kv, S, D).
+    Row b is token ids[b] at positions[b] of slot slots[b]. table (V, H_kv * D) is added to its values if it has rows. rope
+    (S, D) has for each position the complex numbers by which pairs of neighbouring channels turn. k (slots, H_kv, S + 1, D)
+    and v (slots, H_kv, S, D) are one layer of the cache; a key's last `offset` channels are stored one position on.
     """
-    D, n_kv = v.shape[3], v.shape[1]
-    n = qkv.shape[1] // D - n_kv  # heads that rotate
+    H_kv = v.shape[1]
+    D = v.shape[3]
+    rotating = qkv.shape[1] // D - H_kv  # heads: queries and keys
     here = D - offset
-    for task in prange(len(qkv) * n):
-        b, h = divmod(np.int64(task), n)
-        head, slot, p, kv = qkv[b, h * D:(h + 1) * D], slots[b], at[b], h - n + n_kv
-        unit(head)
+    for task in prange(len(qkv) * rotating):
+        b, h = divmod(np.int64(task), rotating)
+        head = qkv[b, h * D:(h + 1) * D]
+        slot = slots[b]
+        p = positions[b]
+        rms_norm(head)
         for i in range(0, D, 2):
-            c, s, left, right = turn[p, i], turn[p, i + 1], head[i], head[i + 1]
-            head[i] = left * c - right * s
-            head[i + 1] = right * c + left * s
-        if kv < 0:
+            cos = rope[p, i]
+            sin = rope[p, i + 1]
+            left = head[i]
+            right = head[i + 1]
+            head[i] = left * cos - right * sin
+            head[i + 1] = right * cos + left * sin
+        kv = h - rotating + H_kv
+        if kv < 0:  # a query
             continue
-        value, kept = qkv[b, (n + kv) * D:(n + kv + 1) * D], v[slot, kv, p]
-        key, moved = k[slot, kv, p], k[slot, kv, p + 1]
+        value = qkv[b, (rotating + kv) * D:(rotating + kv + 1) * D]
         if len(table):
             value += table[ids[b], kv * D:(kv + 1) * D]
+        key_here = k[slot, kv, p]
+        key_next = k[slot, kv, p + 1]
+        value_here = v[slot, kv, p]
         for i in range(here):
-            key[i] = narrow(head[i], key[0])
+            key_here[i] = narrow(head[i], key_here[0])
         for i in range(here, D):
-            moved[i] = narrow(head[i], key[0])
+            key_next[i] = narrow(head[i], key_here[0])
         for i in range(D):
-            kept[i] = narrow(value[i], key[0])
+            value_here[i] = narrow(value[i], key_here[0])
 
 
-@shared
-def attend(rows, qkv, slots, at, k, v, scale, y):
-    """y (B, n_q * D): what the queries of each b in `rows` find in positions 0 to at[b] of slot slots[b]."""
-    D, n_kv = v.shape[3], v.shape[1]
-    n_q = y.shape[1] // D
+@parallel
+def attend(rows: Array, qkv: Array, slots: Array, positions: Array, k: Array,
+           v: Array, scale: float, y: Array) -> None:
+    """y (B, H * D): what the queries of each b in `rows` find in positions 0 to positions[b] of slot slots[b].
+
+    qkv, k and v as `store_keys_and_values` left them; scores are q . k * scale.
+    """
+    H_kv = v.shape[1]
+    D = v.shape[3]
+    H = y.shape[1] // D
     gain = F32(scale)
-    for task in prange(len(rows) * n_q):
+    for task in prange(len(rows) * H):
         p = np.empty(v.shape[2], F32)
-        b, h = divmod(np.int64(task), n_q)
-        b = rows[b]
-        n, q, out = at[b] + 1, qkv[b, h * D:(h + 1) * D], y[b, h * D:(h + 1) * D]
-        keys, values = k[slots[b], h * n_kv // n_q], v[slots[b], h * n_kv // n_q]
-        for s in range(n):
-            for i in range(0, D, 64 // values.itemsize):
-                fetch(values[s, i:])
+        i_row, h = divmod(np.int64(task), H)
+        b = rows[i_row]
+        seen = positions[b] + 1
+        q = qkv[b, h * D:(h + 1) * D]
+        out = y[b, h * D:(h + 1) * D]
+        keys = k[slots[b], h * H_kv // H]
+        values = v[slots[b], h * H_kv // H]
+        for s in range(seen):
+            for i in range(0, D, CACHE_LINE // values.itemsize):
+                prefetch(values[s, i:])
             p[s] = dot(keys[s], q) * gain
-        most, total = p[:n].max(), F32(0)
-        for s in range(n):
-            p[s] = exp(p[s] - most)
+        highest = p[:seen].max()
+        total = F32(0)
+        for s in range(seen):
+            p[s] = exp(p[s] - highest)
             total += p[s]
         out[:] = 0
-        for s in range(0, n - n % 4, 4):  # four at a time: `out` is read and written less often
+        for s in range(0, seen - seen % 4, 4):  # four at a time: `out` is read and written less often
             for i in range(D):
                 out[i] += (p[s] * widen(values[s, i]) + p[s + 1] * widen(values[s + 1, i])
                            + p[s + 2] * widen(values[s + 2, i]) + p[s + 3] * widen(values[s + 3, i]))
-        for s in range(n - n % 4, n):
+        for s in range(seen - seen % 4, seen):
             for i in range(D):
                 out[i] += p[s] * widen(values[s, i])
         out /= total
 
 
-def cast(row, out):
-    """Floats into `out`, of any type; in bytes they stand around 128. Returns what 1 in `out` is worth."""
+# ---- between the products of many rows
+def quantize_row(row: Array, out: Array) -> float:
+    """Floats into `out`, of any type; bytes stand around 128. Returns what 1 in `out` is worth."""
 
 
-@overload(cast, jit_options=OPTIONS)
-def _cast(row, out):
+@overload(quantize_row, jit_options=OPTIONS)
+def _quantize_row(row, out):
     if out.dtype != types.uint8:
-        def impl(row, out):
+        def round_to_float(row, out):
             for i in range(row.size):
                 out[i] = narrow(row[i], out[0])
             return F32(1)
-        return impl
+        return round_to_float
 
-    def impl(row, out):
+    def round_to_byte(row, out):
         most = np.uint32(1)
         for i in range(row.size):  # the bits of positive floats are in the order of the floats
             most = max(most, F32(row[i]).view(np.uint32) & np.uint32(0x7FFFFFFF))
-        unit = np.uint32(most).view(F32) / F32(127) + F32(1e-30)
-        gain = F32(1) / unit
+        scale = np.uint32(most).view(F32) / F32(127) + F32(1e-30)
+        gain = F32(1) / scale
         for i in range(row.size):
             out[i] = np.uint8(np.int32(row[i] * gain + F32(128.5)))
-        return unit
-    return impl
+        return scale
+    return round_to_byte
 
 
-@shared
-def ready(x, s, a):
-    """a and s (B,) become x."""
+@parallel
+def quantize(x: Array, scale: Array, out: Array) -> None:
+    """out (B, C) and scale (B,) become x (B, C)."""
     for b in prange(len(x)):
-        s[b] = cast(x[b], a[b])
+        scale[b] = quantize_row(x[b], out[b])
 
 
-@shared
-def renew(x, y, s, a):
-    """x += y times its rows' s; then a and s are the RMSNorm of x."""
+@parallel
+def add_and_norm(x: Array, y: Array, scale: Array, out: Array) -> None:
+    """x += y times its rows' scale; then out and scale become the RMSNorm of x. All (B, C) but scale (B,)."""
     for b in prange(len(x)):
         for i in range(x.shape[1]):
-            x[b, i] += widen(y[b, i]) * s[b]
+            x[b, i] += widen(y[b, i]) * scale[b]
         row = x[b].copy()
-        unit(row)
-        s[b] = cast(row, a[b])
+        rms_norm(row)
+        scale[b] = quantize_row(row, out[b])
 
 
-@shared
-def square(y, s, a):
-    """a and s become the square of what is positive in y times its rows' s."""
+@parallel
+def relu_squared(y: Array, scale: Array, out: Array) -> None:
+    """out and scale become relu(y times its rows' scale)^2."""
     for b in prange(len(y)):
         row = np.empty(y.shape[1], F32)
         for i in range(row.size):
             row[i] = max(widen(y[b, i]), F32(0)) ** 2
-        s[b] *= s[b] * cast(row, a[b])
+        scale[b] *= scale[b] * quantize_row(row, out[b])
 
 
-@shared
-def soften(y, s, cap, bans, states, out):
-    """out (B, V): cap * tanh(y times its rows' s / cap), to 4e-6 of cap, plus the row of bans (n, V) for each state (B,)."""
+@parallel
+def softcap_and_bias(y: Array, scale: Array, softcap: float, bias: Array, states: Array,
+                     out: Array) -> None:
+    """out (B, V) = softcap * tanh(y times its rows' scale / softcap) + bias[states[b]], the tanh to 4e-6.
+
+    y (B, V), bias (n, V), states (B,).
+    """
     for b in prange(len(y)):
-        gain, most = F32(2) * s[b] / F32(cap), F32(cap)
+        gain = F32(2) * scale[b] / F32(softcap)
+        most = F32(softcap)
         for i in range(y.shape[1]):
             x = widen(y[b, i]) * gain
-            rest = exp(-abs(x))
-            z = most * (F32(1) - rest) / (F32(1) + rest)
-            out[b, i] = (z if x > 0 else -z) + bans[states[b], i]
-
-
-@compiled
-def keep(p, each, wanted):
-    """Zero what is small in p (V,), from 0 to 1, as long as `wanted` is left, by number (`each`) or sum; equals stay."""
-    low, high = 0, 0x3F800000  # the bits of 0 and 1
-    while low < high:
-        middle, found = (low + high + 1) // 2, F32(0)
-        bound = np.int32(middle).view(F32)
-        for i in range(p.size):
-            found += F32(p[i] >= bound) if each else p[i] if p[i] >= bound else F32(0)
-        low, high = (middle, middle if found == wanted else high) if found >= wanted else (low, middle - 1)
-    bound = np.int32(low).view(F32)
-    for i in range(p.size):
-        p[i] = p[i] if p[i] >= bound else F32(0)
-
-
-@shared
-def draw(logits, temperature, top_k, top_p, uniform, min_p, out):
-    """out (B,): a token of each row of logits (B, V), by what `sampling.sample` says of the others (B,)."""
-    for b in prange(len(logits)):
-        row, best, p = logits[b], 0, np.empty(logits.shape[1], F32)
-        for i in range(row.size):
-            if row[i] > row[best]:
-                best = i
-        out[b] = best
-        if temperature[b] == 0:
-            continue
-        gain = F32(1 / temperature[b])
-        for i in range(row.size):
-            x = (row[i] - row[best]) * gain
-            p[i] = exp(x) if x > F32(-87) else F32(0)
-        if 0 < top_k[b] < row.size:
-            keep(p, True, F32(top_k[b]))
-        if top_p[b] < 1:
-            keep(p, False, F32(top_p[b] * p.sum()))
-        left = 0.0
-        for i in range(row.size):
-            p[i] = p[i] if p[i] >= min_p[b] else F32(0)
-            left += p[i]
-        left *= uniform[b]
-        for i in range(row.size):
-            if p[i] > 0:
-                out[b] = i
-                left -= p[i]
-                if left < 0:
-                    break
-
-
-@compiled
-def units(x):
-    y = x.copy()
-    for row in y:
-        unit(row)
-    return y
-
-
-@compiled
-def step(x, ids, slots, at, tables, weights, scales, turn, k, v, offset, scale, exact):
-    """x (B, C), embeddings of tokens ids (B,), become their last hidden states.
-
-    tables, weights, scales: lists; from the second on, weights and scales are each layer's qkv, proj, fc, out, as in
-    `product`; the rest as in `store` and `attend`, k and v of all layers.
-    """
-    rows = np.arange(len(x))
-    for row in x:
-        unit(row)
-    for layer in range(len(k)):
-        i, y = 1 + 4 * layer, np.empty_like(x)
-        qkv = np.zeros((len(x), len(weights[i])), F32)
-        product(weights[i], scales[i], units(x), qkv, exact)
-        store(qkv, ids, tables[layer], slots, at, turn, k[layer], v[layer], offset)
-        attend(rows, qkv, slots, at, k[layer], v[layer], scale, y)
-        product(weights[i + 1], scales[i + 1], y, x, exact)
-        wide = np.zeros((len(x), len(weights[i + 2])), F32)
-        product(weights[i + 2], scales[i + 2], units(x), wide, exact)
-        product(weights[i + 3], scales[i + 3], np.maximum(wide, F32(0)) ** 2, x, exact)
-    for row in x:
-        unit(row)
+            rest = exp(-abs(x))  # tanh(x / 2) = (1 - e^-x) / (1 + e^-x)
+            capped = most * (F32(1) - rest) / (F32(1) + rest)
+            out[b, i] = (capped if x > 0 else -capped) + bias[states[b], i]

@@ -1,0 +1,27 @@
+"""
+For code that has an idea of its own of the architecture (compiled decoding, export): is this model the one it knows?
+
+Who adds a gate or a scalar to gpt.py should never get answers in which it is silently missing. So such code asks here first, and
+what it does not know is named: it declines, and model/gpt.py itself does the work.
+"""
+import dataclasses
+import re
+
+import torch
+
+FIELDS = {"sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "softcap", "rope_base",
+          "max_attn_logit", "key_offset", "value_tables"}
+PARAMETERS = re.compile(r"""
+    wte\.weight | lm_head\.weight
+    | blocks\.\d+\.attn\.(c_q|c_k|c_v|c_proj)\.weight
+    | blocks\.\d+\.attn\.table\.weight
+    | blocks\.\d+\.mlp\.(c_fc|c_proj)\.weight
+    """, re.VERBOSE)
+
+
+def unknown_parts(model: torch.nn.Module) -> list[str]:
+    """What of a GPT has been added to the architecture known here: 'config.window', 'blocks.0.gate', ...; mostly nothing."""
+    fields = {field.name for field in dataclasses.fields(model.config)}
+    unknown = [f"config.{name}" for name in sorted(fields - FIELDS)]
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return unknown + [name for name, _ in named if not PARAMETERS.fullmatch(name)]
