@@ -18,7 +18,6 @@ import torch
 
 from nanochat import runtime
 from nanochat.common import DataError, mix_seed
-from nanochat.model.attention import sdpa
 from nanochat.model.gpt import offset_keys
 
 GROUP = 512  # items rendered and sorted at a time
@@ -226,7 +225,7 @@ class _Prefixes:
         """An `Attend` for tokens at positions length, length + 1, ... of every sequence."""
         k, v = (torch.cat((old.index_select(0, self.owner), new), dim=1) for old, new in zip(self.layers[layer], (k, v)))
         positions = torch.arange(self.length, k.size(1), device=k.device)[None]
-        return sdpa(q, offset_keys(k, self.model.config.offset_channels), v, positions)
+        return self.model.look(layer, q, offset_keys(k, self.model.config.offset_channels), v, positions)
 
 
 def computed_tokens(items):

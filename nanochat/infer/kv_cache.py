@@ -8,7 +8,6 @@ general, they are the reference of everything faster.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from nanochat.model.gpt import GPT, Attend
 
@@ -29,6 +28,7 @@ class KVCache:
     """
 
     def __init__(self, model: GPT, batch_size: int, capacity: int, dtype: torch.dtype) -> None:
+        self.look = model.look  # who sees whom is the model's business
         self.offset = model.config.offset_channels
         self.k = self._memory(model, batch_size, capacity + 1, dtype)
         self.v = self._memory(model, batch_size, capacity, dtype)
@@ -80,31 +80,20 @@ class KVCache:
     def attend_all(self, positions: torch.Tensor, seen: int) -> Attend:
         """For one token in every slot, at positions (slots,), none beyond the first `seen`: q (slots, 1, H, D)."""
         slots = torch.arange(len(positions), device=positions.device)
-        future = torch.arange(seen, device=positions.device) > positions[:, None]  # (slots, seen)
 
         def attend(layer, q, k, v):
             self.store(layer, slots, positions, k[:, 0], v[:, 0])
-            keys = self.k[layer, :, :seen]
-            values = self.v[layer, :, :seen]
-            mask = torch.zeros(future.shape, dtype=q.dtype, device=q.device).masked_fill_(future, -torch.inf)
-            return _attention(q, keys, values, mask[:, None, None])
+            keys = self.k[layer, :, :seen].to(q.dtype)
+            values = self.v[layer, :, :seen].to(q.dtype)
+            return self.look(layer, q, keys, values, positions[:, None])
         return attend
 
-    def read(self, layer: int, piece: Piece, q: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+    def read(self, layer: int, piece: Piece, q: torch.Tensor) -> torch.Tensor:
         """What the queries q (n, H, D) of a piece find in its slot, (n, H, D)."""
         seen = piece.start + len(q)
-        keys = self.k[layer, None, piece.slot, :seen]
-        values = self.v[layer, None, piece.slot, :seen]
-        shown = None  # from the beginning on: plain causal attention
+        keys = self.k[layer, None, piece.slot, :seen].to(q.dtype)
+        values = self.v[layer, None, piece.slot, :seen].to(q.dtype)
+        positions = None  # from the beginning on: plain causal attention
         if piece.start:
-            shown = torch.ones(len(q), seen, dtype=torch.bool, device=q.device).tril_(piece.start)
-        return _attention(q[None], keys, values, shown, scale)[0]
-
-
-def _attention(q, keys, values, mask, scale=None):
-    """q (B, n, H, D), keys and values (B, seen, H_kv, D) of any float type -> (B, n, H, D); mask None: causal."""
-    grouped = q.size(2) != keys.size(2)
-    q, keys, values = q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
-    y = F.scaled_dot_product_attention(q, keys.to(q.dtype), values.to(q.dtype), mask, is_causal=mask is None,
-                                       scale=scale, enable_gqa=grouped)
-    return y.transpose(1, 2)
+            positions = torch.arange(piece.start, seen, device=q.device)[None]
+        return self.look(layer, q[None], keys, values, positions)[0]

@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from nanochat.model.attention import attention
+from nanochat.model.attention import attention, sdpa
 from nanochat.model.elementwise import norm, rotate_norm
 from nanochat.model.loss import linear_cross_entropy, softcapped_logits, token_nll
 
@@ -199,11 +199,22 @@ class GPT(nn.Module):
         for block in self.blocks:
             block.attn.match_keys()
 
+    def look(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
+             positions: torch.Tensor | None = None) -> torch.Tensor:
+        """What queries q (B, T, H, D) at `positions` (B or 1, T) find among keys and values (B, S, H_kv, D) from position 0 on.
+
+        Each sees the keys up to its own position. None: plain causal attention, S == T. The one place that says who sees
+        whom, for training, decoding and evaluation.
+        """
+        if positions is None:
+            return attention(q, k, v)
+        return sdpa(q, k, v, positions)
+
     def causal(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """The plain `Attend`: each token sees itself and all before it in its row."""
         if self.config.offset_channels:
             k = offset_keys(k, self.config.offset_channels)
-        return attention(q, k, v)
+        return self.look(layer, q, k, v)
 
     def hidden(self, idx: torch.Tensor, positions: torch.Tensor | None = None,
                attend: Attend | None = None) -> torch.Tensor:

@@ -145,7 +145,9 @@ class CompiledModel:
             else:
                 alone.append(end - 1)
         alone = np.array(alone, np.int64)
-        H, D = self.config.n_head, self.config.head_dim
+        H = self.config.n_head
+        D = self.config.head_dim
+        gain = self.config.max_attn_logit / D ** 0.5  # as in gpt.Attention
 
         x = kernels.rms_norm_rows(self.wte[tokens.ids])  # (N, C) float32, the residual stream
         attended = torch.zeros(x.shape)
@@ -163,8 +165,8 @@ class CompiledModel:
                                           self.rope, k, v, self.cache.offset)
             kernels.attend(alone, qkv_np, tokens.slots, tokens.positions, k, v, self.attn_scale, attended_np)
             for piece, rows in longer:
-                q = qkv[rows, :H * D].view(-1, H, D)
-                attended[rows] = self.cache.read(layer, piece, q, self.attn_scale).flatten(1)
+                q = qkv[rows, :H * D].view(-1, H, D) * gain
+                attended[rows] = self.cache.read(layer, piece, q).flatten(1)
             kernels.quantize(attended_np, scale_np, normed_np)
             projected = products.attn_proj(normed)
             kernels.add_and_norm(x, kernels.as_array(projected), scale_np, normed_np)
