@@ -1,12 +1,14 @@
 """
 Decoding steps as CUDA graphs: the launches of a step, recorded once and replayed as one.
 
-A step for single tokens is some hundred small kernels, and launching them from Python takes longer than running them.
+A step for single tokens is some hundred small kernels, and launching them from Python takes longer than
+running them.
 """
 from collections.abc import Callable
 from weakref import WeakMethod
 
 import torch
+from torch import Tensor
 
 from nanochat.infer.kv_cache import Piece
 
@@ -14,22 +16,23 @@ SHORTEST = 64  # keys; a graph is made for each of 64, 128, 256, ...
 
 
 class DecodeGraphs:
-    """Steps of one token for all slots; `decode(ids, positions, seen)` is what is recorded, once for each number of keys.
+    """Steps of one token for all slots; `decode(ids, positions, seen)` is what is recorded, once for each
+    number of keys.
 
-    A graph has fixed shapes, so a slot that sits out computes too, and stores at position `idle`, which nobody reads.
-    Elsewhere than on CUDA `decode` is called as it is. It is a method and is held weakly: a cycle would keep the cache
-    until the garbage collector comes, which training switches off.
+    A graph has fixed shapes, so a slot that sits out computes too, and stores at position `idle`, which
+    nobody reads. Elsewhere than on CUDA `decode` is called as it is. It is a method and is held weakly: a
+    cycle would keep the cache until the garbage collector comes, which training switches off.
     """
 
-    def __init__(self, decode: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor], batch_size: int, idle: int,
+    def __init__(self, decode: Callable[[Tensor, Tensor, int], Tensor], batch_size: int, idle: int,
                  device: torch.device) -> None:
         self.decode = WeakMethod(decode)
         self.idle = idle
-        self.made: dict[int, Callable[[], torch.Tensor]] = {}  # by the number of keys
+        self.made: dict[int, Callable[[], Tensor]] = {}  # by the number of keys
         self.ids = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.positions = torch.zeros(batch_size, dtype=torch.long, device=device)
 
-    def __call__(self, pieces: list[Piece]) -> torch.Tensor:
+    def __call__(self, pieces: list[Piece]) -> Tensor:
         """The hidden states (len(pieces), C) of pieces of one token each."""
         ids = [0] * len(self.ids)
         positions = [self.idle] * len(self.ids)

@@ -1,13 +1,15 @@
 """
-The keys and values of a batch of conversations, and attention over them; who sits in which row is the scheduler's business.
+The keys and values of a batch of conversations, and attention over them; who sits in which row is the
+scheduler's business.
 
-A token's key and value never change once it is read, so they are kept, and a new token costs one row of every product instead
-of the whole text anew. `attend_pieces` and `attend_all` are what a model's `hidden` takes as its `attend`: plain and
-general, they are the reference of everything faster.
+A token's key and value never change once it is read, so they are kept, and a new token costs one row of every
+product instead of the whole text anew. `attend_pieces` and `attend_all` are what a model's `hidden` takes as
+its `attend`: plain and general, they are the reference of everything faster.
 """
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from nanochat.model.gpt import GPT, Attend
 
@@ -23,8 +25,8 @@ class Piece(NamedTuple):
 class KVCache:
     """Keys and values of `batch_size` slots: k, v (n_layer, slots, S, H_kv, D).
 
-    In memory a head's positions stand together. The last `offset` channels of a key are stored one position on, which is
-    what gpt.offset_keys does to a whole text, so k has room for one position more.
+    In memory a head's positions stand together. The last `offset` channels of a key are stored one position
+    on, which is what gpt.offset_keys does to a whole text, so k has room for one position more.
     """
 
     def __init__(self, model: GPT, batch_size: int, capacity: int, dtype: torch.dtype) -> None:
@@ -45,7 +47,7 @@ class KVCache:
         for memory in (self.k, self.v):
             memory[:, target, :n + 1] = memory[:, source, :n + 1]
 
-    def store(self, layer: int, slots: torch.Tensor, positions: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    def store(self, layer: int, slots: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
         """Keep k, v (N, H_kv, D) of N tokens, the i-th at positions[i] of slots[i]."""
         here = k.size(-1) - self.offset
         k = k.to(self.k.dtype)
@@ -53,10 +55,11 @@ class KVCache:
         self.k[layer, slots, positions + 1, :, here:] = k[..., here:]
         self.v[layer, slots, positions] = v.to(self.v.dtype)
 
-    def attend_pieces(self, pieces: list[Piece]) -> tuple[torch.Tensor, Attend]:
+    def attend_pieces(self, pieces: list[Piece]) -> tuple[Tensor, Attend]:
         """(positions (1, N), attend) for the N tokens of all pieces, one after another in a single row.
 
-        Pieces have any length, so one call reads long prompts beside single tokens; each sees its own slot alone.
+        Pieces have any length, so one call reads long prompts beside single tokens; each sees its own slot
+        alone.
         """
         slots = []
         positions = []
@@ -77,8 +80,9 @@ class KVCache:
             return torch.cat(found)[None]  # (1, N, H, D)
         return positions[None], attend
 
-    def attend_all(self, positions: torch.Tensor, seen: int) -> Attend:
-        """For one token in every slot, at positions (slots,), none beyond the first `seen`: q (slots, 1, H, D)."""
+    def attend_all(self, positions: Tensor, seen: int) -> Attend:
+        """For one token in every slot, at positions (slots,), none beyond the first `seen`: q (slots, 1, H,
+        D)."""
         slots = torch.arange(len(positions), device=positions.device)
 
         def attend(layer, q, k, v):
@@ -88,7 +92,7 @@ class KVCache:
             return self.look(layer, q, keys, values, positions[:, None])
         return attend
 
-    def read(self, layer: int, piece: Piece, q: torch.Tensor) -> torch.Tensor:
+    def read(self, layer: int, piece: Piece, q: Tensor) -> Tensor:
         """What the queries q (n, H, D) of a piece find in its slot, (n, H, D)."""
         seen = piece.start + len(q)
         keys = self.k[layer, None, piece.slot, :seen].to(q.dtype)

@@ -1,14 +1,15 @@
 """
 Runs a GPT over pieces of many conversations at once and keeps their keys and values.
 
-There are two ways. The general one is the model's own forward pass over a KVCache: right for whatever model/gpt.py says, on
-every device, with single tokens as captured graphs on a GPU. On a CPU stands the compiled one beside it (infer/cpu), several
-times as fast for small models. It is taken only when it knows every part of the model and a trial gives the same hidden
-states; else a line says what it does not know.
+There are two ways. The general one is the model's own forward pass over a KVCache: right for whatever
+model/gpt.py says, on every device, with single tokens as captured graphs on a GPU. On a CPU stands the
+compiled one beside it (infer/cpu), several times as fast for small models. It is taken only when it knows
+every part of the model and a trial gives the same hidden states; else a line says what it does not know.
 """
 import weakref
 
 import torch
+from torch import Tensor
 
 from nanochat.common import UsageError, log
 from nanochat.infer.cpu.compiled import CompiledModel
@@ -29,13 +30,14 @@ _told: weakref.WeakSet[GPT] = weakref.WeakSet()  # models of which a line was sa
 class Runner:
     """The forward pass of a GPT for inference, whose weights must stay as they are.
 
-    `logit_bias` (states, vocab_size) is added to the logits by state. `deterministic` (CPU): a token's result is the same bits
-    in any company, slot, chunks and cache. `int8` (CPU): weights in 8 bits. Both are for the compiled way alone: raises
-    UsageError where it cannot be taken. `graphs`: by default on a GPU; only CUDA captures them.
+    `logit_bias` (states, vocab_size) is added to the logits by state. `deterministic` (CPU): a token's result
+    is the same bits in any company, slot, chunks and cache. `int8` (CPU): weights in 8 bits. Both are for the
+    compiled way alone: raises UsageError where it cannot be taken. `graphs`: by default on a GPU; only CUDA
+    captures them.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: GPT, batch_size: int, capacity: int, logit_bias: torch.Tensor | None = None,
+    def __init__(self, model: GPT, batch_size: int, capacity: int, logit_bias: Tensor | None = None,
                  deterministic: bool = False, int8: bool = False, graphs: bool | None = None) -> None:
         on_cpu = model.device.type == "cpu"
         if (deterministic or int8) and not on_cpu:
@@ -49,7 +51,8 @@ class Runner:
         self.graphs = None
         self.compiled = None
         if graphs:
-            self.cache = KVCache(model, batch_size, capacity + 1, model.dtype)  # one position for slots that sit out
+            # One position more, for slots that sit out.
+            self.cache = KVCache(model, batch_size, capacity + 1, model.dtype)
             self.graphs = DecodeGraphs(self._decode_all, batch_size, capacity, model.device)
             return
         problem = ", ".join(unknown_parts(model))
@@ -57,7 +60,8 @@ class Runner:
             self.compiled = CompiledModel(model, batch_size, capacity, logit_bias, deterministic, int8)
             self.cache = self.compiled.cache
             if model not in _tried:
-                _tried[model] = _trial(model, self.compiled, INT8_DEVIATION if int8 else DEVIATION[model.dtype])
+                tolerance = INT8_DEVIATION if int8 else DEVIATION[model.dtype]
+                _tried[model] = _trial(model, self.compiled, tolerance)
             problem = _tried[model]
         if problem:
             self._decline(problem, deterministic or int8)
@@ -66,15 +70,15 @@ class Runner:
 
     def _decline(self, problem, needed):
         if needed:
-            raise UsageError(f"deterministic answers and int8 weights need the compiled decoding (nanochat/infer/cpu), which "
-                             f"does not know this model: {problem}. Leave them away, or teach it.")
+            raise UsageError("deterministic answers and int8 weights need the compiled decoding (nanochat/infer/cpu), "
+                             f"which does not know this model: {problem}. Leave them away, or teach it.")
         if self.model not in _told:
             _told.add(self.model)
-            log.warning(f"decoding by model/gpt.py, right but slower: the compiled way (nanochat/infer/cpu) does not know "
-                        f"this model: {problem}")
+            log.warning("decoding by model/gpt.py, right but slower: the compiled way (nanochat/infer/cpu) does not "
+                        f"know this model: {problem}")
 
     @torch.inference_mode()
-    def forward(self, pieces: list[Piece]) -> torch.Tensor:
+    def forward(self, pieces: list[Piece]) -> Tensor:
         """Each piece's last hidden state: (len(pieces), C)."""
         if self.compiled:
             return self.compiled.forward(pieces)
@@ -104,7 +108,7 @@ class Runner:
         attend = self.cache.attend_all(positions, seen)
         return self.model.hidden(ids[:, None], positions[:, None], attend)[:, 0]
 
-    def logits(self, hidden: torch.Tensor, states: list[int] | None = None) -> torch.Tensor:
+    def logits(self, hidden: Tensor, states: list[int] | None = None) -> Tensor:
         """hidden (n, C) -> float32 (n, vocab_size), with the logit bias of each row's state."""
         if states is None:
             states = [0] * len(hidden)
@@ -114,7 +118,8 @@ class Runner:
 
 
 def _trial(model, compiled, tolerance):
-    """Read a few tokens in both of the compiled ways and in the model's own; why they are not the same function, or "".
+    """Read a few tokens in both of the compiled ways and in the model's own; why they are not the same
+    function, or "".
 
     A changed activation adds no parameter and no field to be recognised by: only what comes out tells.
     """
@@ -125,6 +130,6 @@ def _trial(model, compiled, tolerance):
         found = torch.from_numpy(way([Piece(0, 0, ids)]))  # (n, C)
         deviation = ((found - expected).norm() / expected.norm()).item()
         if not deviation < tolerance:  # nan, too
-            return (f"its hidden states are {deviation:.0%} off those of model/gpt.py (for {name}), where rounding explains "
-                    f"{tolerance:.0%}")
+            return (f"its hidden states are {deviation:.0%} off those of model/gpt.py (for {name}), where rounding "
+                    f"explains {tolerance:.0%}")
     return ""

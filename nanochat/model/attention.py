@@ -1,30 +1,37 @@
 """
-Causal attention: PyTorch's scaled_dot_product_attention is the reference (`sdpa`), faster ways stand beside it.
+Causal attention: PyTorch's scaled_dot_product_attention is the reference (`sdpa`), faster ways stand beside
+it.
 
-Training goes through `attention`, which takes what was fastest on this device. On a CPU that is `blocked`: PyTorch's fused
-kernel has a slow backward at short context. On CUDA the kernels that PyTorch has are tried out once (`pick_fastest`).
+Training goes through `attention`, which takes what was fastest on this device. On a CPU that is `blocked`:
+PyTorch's fused kernel has a slow backward at short context. On CUDA the kernels that PyTorch has are tried
+out once (`pick_fastest`).
 """
 import contextlib
 import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+if TYPE_CHECKING:  # gpt.py imports this file
+    from nanochat.model.gpt import GPTConfig
 
 BLOCK = 128  # queries at a time
 BLOCKED_MAX_T = 1024  # beyond, the probabilities kept cost more memory than the speed is worth
 
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
     """The reference. q (B, T, H, D); k, v (B, S, H_kv, D) -> (B, T, H, D).
 
-    `positions` (B or 1, T) are the queries' places among the S keys, each of which sees the keys up to its own place.
-    None: plain causal self-attention with S == T.
+    `positions` (B or 1, T) are the queries' places among the S keys, each of which sees the keys up to its
+    own place. None: plain causal self-attention with S == T.
     """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or H_kv, T or S, D)
     mask = None
@@ -35,7 +42,7 @@ def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, positions: torch.Ten
     return y.transpose(1, 2)
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Plain causal self-attention, q (B, T, H, D), k, v (B, T, H_kv, D), in the fastest way known here."""
     if torch.is_grad_enabled() and q.requires_grad:
         return training_kernel(q.device.type, q.size(1))(q, k, v)
@@ -44,10 +51,12 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
 # ---- for training on a CPU
 class _Blocked(torch.autograd.Function):
-    """Attention on (N, T, D), N being rows times heads, a block of queries at a time, each with the keys up to its end.
+    """Attention on (N, T, D), N being rows times heads, a block of queries at a time, each with the keys up
+    to its end.
 
-    Half of a causal score matrix is never looked at, and blocks do not compute most of that half. The probabilities are
-    kept for the backward pass, which flash attention (arXiv 2205.14135) computes anew to save memory.
+    Half of a causal score matrix is never looked at, and blocks do not compute most of that half. The
+    probabilities are kept for the backward pass, which flash attention (arXiv 2205.14135) computes anew to
+    save memory.
     """
 
     @staticmethod
@@ -88,7 +97,7 @@ class _Blocked(torch.autograd.Function):
         return d_q.mul_(ctx.scale), d_k.mul_(ctx.scale), d_v, None
 
 
-def blocked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def blocked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """As `sdpa` without positions."""
     B, T, H, D = q.shape
     if k.size(2) != H:
@@ -116,7 +125,7 @@ CUDA_KERNELS: Mapping[str, Kernel] = {
 _fastest: dict[str, Kernel] = {}  # device type -> what `pick_fastest` found
 
 
-def seconds(attend: Kernel, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, calls: int = 5) -> float:
+def seconds(attend: Kernel, q: Tensor, k: Tensor, v: Tensor, calls: int = 5) -> float:
     """Seconds of one call, forward and backward, after two to warm up."""
     synchronize = torch.get_device_module(q.device).synchronize
     for call in range(-2, calls):
@@ -128,7 +137,8 @@ def seconds(attend: Kernel, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, c
     return (time.perf_counter() - start) / calls
 
 
-def measure(device: torch.device, dtype: torch.dtype, rows: int, config, kernels: Mapping[str, Kernel]) -> dict[str, float]:
+def measure(device: torch.device, dtype: torch.dtype, rows: int, config: "GPTConfig",
+            kernels: Mapping[str, Kernel]) -> dict[str, float]:
     """{name: seconds} of `kernels` on `rows` rows of a GPTConfig's shape, infinite for those that cannot."""
     tensors = []
     for heads in (config.n_head, config.n_kv_head, config.n_kv_head):
@@ -143,9 +153,10 @@ def measure(device: torch.device, dtype: torch.dtype, rows: int, config, kernels
     return found
 
 
-def pick_fastest(device: torch.device, dtype: torch.dtype, rows: int, config,
+def pick_fastest(device: torch.device, dtype: torch.dtype, rows: int, config: "GPTConfig",
                  kernels: Mapping[str, Kernel] | None = None) -> str:
-    """Let training use the fastest of `kernels` (by default CUDA's, elsewhere none); returns the choice in words."""
+    """Let training use the fastest of `kernels` (by default CUDA's, elsewhere none); returns the choice in
+    words."""
     if kernels is None:
         kernels = CUDA_KERNELS if device.type == "cuda" else {}
     found = measure(device, dtype, rows, config, kernels)

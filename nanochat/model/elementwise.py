@@ -1,15 +1,17 @@
 """
-RMSNorm and rotary positions: the operations beside matrix products in a Transformer's layers, and their backward passes.
+RMSNorm and rotary positions: the operations beside matrix products in a Transformer's layers, and their
+backward passes.
 
-On a CPU autograd makes some twenty passes over memory of them, the backward passes by hand below half as many. All but
-training on a CPU runs the plain functions, which are the reference and which compilers fuse.
+On a CPU autograd makes some twenty passes over memory of them, the backward passes by hand below half as
+many. All but training on a CPU runs the plain functions, which are the reference and which compilers fuse.
 """
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 
 # ---- the reference
-def plain_norm(x: torch.Tensor) -> torch.Tensor:
+def plain_norm(x: Tensor) -> Tensor:
     """x / RMS(x) over the last dimension (RMSNorm, arXiv 1910.07467).
 
     LayerNorm without the mean and without a learned gain: the matrix that follows can learn the gain itself.
@@ -17,7 +19,7 @@ def plain_norm(x: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(x, (x.size(-1),))
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the first 2n channels of x (B, T, H, D) in pairs (i, n + i) (RoPE, arXiv 2104.09864).
 
     cos, sin (B or 1, T, 1, n). The channels from 2n on stay as they are.
@@ -27,19 +29,19 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return torch.cat((left * cos + right * sin, right * cos - left * sin, rest), dim=-1)
 
 
-def plain_rotate_norm(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
+def plain_rotate_norm(x: Tensor, cos: Tensor, sin: Tensor, gain: float = 1.0) -> Tensor:
     return plain_norm(rotate(x, cos, sin)) * gain
 
 
 # ---- what the model calls
-def norm(x: torch.Tensor) -> torch.Tensor:
+def norm(x: Tensor) -> Tensor:
     """`plain_norm`, by hand where that is faster."""
     if _by_hand(x):
         return _Norm.apply(x)
     return plain_norm(x)
 
 
-def rotate_norm(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
+def rotate_norm(x: Tensor, cos: Tensor, sin: Tensor, gain: float = 1.0) -> Tensor:
     """`rotate`, then `norm` times `gain`, by hand where that is faster."""
     if _by_hand(x):
         return _RotateNorm.apply(x, cos, sin, gain)

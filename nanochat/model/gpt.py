@@ -1,13 +1,15 @@
 """
-The Transformer: its architecture, its initialisation, and the counts that scaling laws and reports are made of.
+The Transformer: its architecture, its initialisation, and the counts that scaling laws and reports are made
+of.
 
-The maths of a layer stands here and, for speed on a CPU, once more in nanochat/infer/cpu, which takes a model only when it
-recognises all of it. Training, decoding and evaluation differ in how a token finds the tokens before it, so that comes from
-outside: `hidden(idx, positions, attend)`. This file knows no optimizer, tokenizer, rank, cache or checkpoint.
+The maths of a layer stands here and, for speed on a CPU, once more in nanochat/infer/cpu, which takes a model
+only when it recognises all of it. Training, decoding and evaluation differ in how a token finds the tokens
+before it, so that comes from outside: `hidden(idx, positions, attend)`. This file knows no optimizer,
+tokenizer, rank, cache or checkpoint.
 
-A decoder in the line of GPT-2, changed where small models gained: rotary positions instead of learned ones, RMSNorm
-without gains, normalised queries and keys, relu^2, no biases, an untied head, logits with a soft cap, and two optional
-parts: keys that are partly those of the token before, and value tables.
+A decoder in the line of GPT-2, changed where small models gained: rotary positions instead of learned ones,
+RMSNorm without gains, normalised queries and keys, relu^2, no biases, an untied head, logits with a soft cap,
+and two optional parts: keys that are partly those of the token before, and value tables.
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch import Tensor
 
 from nanochat.model.attention import attention, sdpa
 from nanochat.model.elementwise import norm, rotate_norm
@@ -22,7 +25,7 @@ from nanochat.model.loss import linear_cross_entropy, softcapped_logits, token_n
 
 # attend(layer, q, k, v) -> y: what the queries of one layer find.
 # q, y (B, T, H, D); k, v (B, T, H_kv, D), the keys not yet offset (see offset_keys).
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,10 @@ class GPTConfig:
     def __post_init__(self) -> None:
         assert self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must divide by n_head {self.n_head}"
         assert self.head_dim % 2 == 0, f"head size {self.head_dim} must be even for rotary positions"
-        assert self.n_head % self.n_kv_head == 0, f"n_head {self.n_head} must divide by n_kv_head {self.n_kv_head}"
-        assert 0 < self.softcap <= 50, f"softcap {self.softcap} must lie in 0 to 50: the loss takes exp() of logits"
+        assert self.n_head % self.n_kv_head == 0, \
+            f"n_head {self.n_head} must divide by n_kv_head {self.n_kv_head}"
+        assert 0 < self.softcap <= 50, \
+            f"softcap {self.softcap} must lie in 0 to 50: the loss takes exp() of logits"
         assert 0 <= self.key_offset <= 1, f"key_offset {self.key_offset} must lie in 0 to 1"
 
     @property
@@ -52,7 +57,8 @@ class GPTConfig:
 
     @property
     def offset_channels(self) -> int:
-        """A head's last channels, an even number: they have no rotary position, and the key of the token before."""
+        """A head's last channels, an even number: they have no rotary position, and the key of the token
+        before."""
         return round(self.head_dim * self.key_offset / 2) * 2
 
     @property
@@ -64,12 +70,12 @@ class GPTConfig:
         return self.value_tables and (self.n_layer - layer) % 2 == 1
 
 
-def offset_keys(k: torch.Tensor, channels: int) -> torch.Tensor:
+def offset_keys(k: Tensor, channels: int) -> Tensor:
     """k (B, T, H_kv, D) with its last `channels` moved one position on; the first position gets zeros there.
 
-    A query that asks for its own token then finds what came after that token earlier: "after Leo lives in came Fernhill".
-    A Transformer otherwise needs two layers for this (an induction head, arXiv 2209.11895); here one will do (partial key
-    offset, KellerJordan/modded-nanogpt pull request 169).
+    A query that asks for its own token then finds what came after that token earlier: "after Leo lives in
+    came Fernhill". A Transformer otherwise needs two layers for this (an induction head, arXiv 2209.11895);
+    here one will do (partial key offset, KellerJordan/modded-nanogpt pull request 169).
     """
     here, moved = k.split([k.size(-1) - channels, channels], dim=-1)
     moved = F.pad(moved[:, :-1], (0, 0, 0, 0, 1, 0))  # along T: drop the last, put zeros before the first
@@ -82,21 +88,21 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         self.offset_channels = config.offset_channels
-        # Scores are q . k / sqrt(D) of vectors with RMS 1: at most sqrt(D). The gain on q makes that max_attn_logit, so
-        # that a head can be sharp. Normalising q and k bounds the scores, which lets training use larger learning
-        # rates (QK norm, arXiv 2010.04245).
+        # Scores are q . k / sqrt(D) of vectors with RMS 1: at most sqrt(D). The gain on q makes that
+        # max_attn_logit, so that a head can be sharp. Normalising q and k bounds the scores, which lets
+        # training use larger learning rates (QK norm, arXiv 2010.04245).
         self.gain = config.max_attn_logit / config.head_dim ** 0.5
         kv_width = config.n_kv_head * config.head_dim
         self.c_q = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.c_k = nn.Linear(config.n_embd, kv_width, bias=False)
         self.c_v = nn.Linear(config.n_embd, kv_width, bias=False)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
-        # What a token means by itself need not pass through the residual stream to be a value: a table says it
-        # (value embeddings, KellerJordan/modded-nanogpt; of the kind of arXiv 2410.17897).
+        # What a token means by itself need not pass through the residual stream to be a value: a table says
+        # it (value embeddings, KellerJordan/modded-nanogpt; of the kind of arXiv 2410.17897).
         self.table = nn.Embedding(config.padded_vocab_size, kv_width) if config.has_table(layer) else None
 
-    def forward(self, x: torch.Tensor, idx: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor],
-                attend: Attend) -> torch.Tensor:
+    def forward(self, x: Tensor, idx: Tensor, rotary: tuple[Tensor, Tensor],
+                attend: Attend) -> Tensor:
         """x (B, T, C) and its tokens idx (B, T) -> (B, T, C)."""
         B, T, C = x.shape
         q = self.c_q(x).view(B, T, -1, self.head_dim)  # (B, T, H, D)
@@ -112,8 +118,8 @@ class Attention(nn.Module):
     def match_keys(self) -> None:
         """Give the offset channels of a key the query's weights (mimetic initialisation, arXiv 2305.09828).
 
-        A query then finds its own token from the first step on. Without it the offset taught a small model nothing in
-        370,000 tokens.
+        A query then finds its own token from the first step on. Without it the offset taught a small model
+        nothing in 370,000 tokens.
         """
         first = self.head_dim - self.offset_channels
         q = self.c_q.weight.unflatten(0, (-1, self.head_dim))  # (H, D, C)
@@ -125,7 +131,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """relu^2 between two matrices.
 
-    As good as gated activations without their third matrix, and most of its outputs are zero (Primer, arXiv 2109.08668).
+    As good as gated activations without their third matrix, and most of its outputs are zero (Primer, arXiv
+    2109.08668).
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -133,20 +140,21 @@ class MLP(nn.Module):
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.c_proj(F.relu(self.c_fc(x)).square())
 
 
 class Block(nn.Module):
-    """Each half reads the normalised residual stream and adds to it, so that gradients pass unchanged beside it."""
+    """Each half reads the normalised residual stream and adds to it, so that gradients pass unchanged beside
+    it."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: torch.Tensor, idx: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor],
-                attend: Attend) -> torch.Tensor:
+    def forward(self, x: Tensor, idx: Tensor, rotary: tuple[Tensor, Tensor],
+                attend: Attend) -> Tensor:
         x = x + self.attn(norm(x), idx, rotary, attend)
         return x + self.mlp(norm(x))
 
@@ -154,8 +162,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Its weights are undefined before init_weights or a load.
 
-    Matrices are in `dtype`, the compute dtype. The embedding and the value tables are in float32: their gradients sum
-    over every occurrence of a word, which bf16 would round away.
+    Matrices are in `dtype`, the compute dtype. The embedding and the value tables are in float32: their
+    gradients sum over every occurrence of a word, which bf16 would round away.
     """
 
     def __init__(self, config: GPTConfig, dtype: torch.dtype = torch.float32) -> None:
@@ -179,9 +187,10 @@ class GPT(nn.Module):
     def init_weights(self, seed: int = 0) -> None:
         """The same on every device, whatever its dtype.
 
-        Matrices are uniform with a standard deviation of 1/sqrt(fan_in), which keeps the size of what passes through
-        them, and value tables as small. What writes into the residual stream (c_proj) is zero: every block begins as
-        the identity, so a deep model trains like a shallow one at first. The head is nearly zero: all tokens equally likely.
+        Matrices are uniform with a standard deviation of 1/sqrt(fan_in), which keeps the size of what passes
+        through them, and value tables as small. What writes into the residual stream (c_proj) is zero: every
+        block begins as the identity, so a deep model trains like a shallow one at first. The head is nearly
+        zero: all tokens equally likely.
         """
         generator = torch.Generator().manual_seed(seed)  # on the CPU, for devices draw other numbers
         for name, p in self.named_parameters():
@@ -199,29 +208,31 @@ class GPT(nn.Module):
         for block in self.blocks:
             block.attn.match_keys()
 
-    def look(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
-             positions: torch.Tensor | None = None) -> torch.Tensor:
-        """What queries q (B, T, H, D) at `positions` (B or 1, T) find among keys and values (B, S, H_kv, D) from position 0 on.
+    def look(self, layer: int, q: Tensor, k: Tensor, v: Tensor,
+             positions: Tensor | None = None) -> Tensor:
+        """What queries q (B, T, H, D) at `positions` (B or 1, T) find among keys and values (B, S, H_kv, D)
+        from position 0 on.
 
-        Each sees the keys up to its own position. None: plain causal attention, S == T. The one place that says who sees
-        whom, for training, decoding and evaluation.
+        Each sees the keys up to its own position. None: plain causal attention, S == T. The one place that
+        says who sees whom, for training, decoding and evaluation.
         """
         if positions is None:
             return attention(q, k, v)
         return sdpa(q, k, v, positions)
 
-    def causal(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def causal(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The plain `Attend`: each token sees itself and all before it in its row."""
         if self.config.offset_channels:
             k = offset_keys(k, self.config.offset_channels)
         return self.look(layer, q, k, v)
 
-    def hidden(self, idx: torch.Tensor, positions: torch.Tensor | None = None,
-               attend: Attend | None = None) -> torch.Tensor:
+    def hidden(self, idx: Tensor, positions: Tensor | None = None,
+               attend: Attend | None = None) -> Tensor:
         """Last hidden states (B, T, C) of tokens idx (B, T) int64, normalised, in the compute dtype.
 
-        `positions` (B or 1, T) int64 are the tokens' places in their texts, by default 0 to T - 1. `attend` is what a
-        layer's queries find, by default `causal`: whoever keeps keys and values brings another (nanochat/infer/kv_cache.py).
+        `positions` (B or 1, T) int64 are the tokens' places in their texts, by default 0 to T - 1. `attend`
+        is what a layer's queries find, by default `causal`: whoever keeps keys and values brings another
+        (nanochat/infer/kv_cache.py).
         """
         if positions is None:
             positions = torch.arange(idx.size(1), device=idx.device)[None]
@@ -233,41 +244,43 @@ class GPT(nn.Module):
             x = block(x, idx, rotary, attend)
         return norm(x)
 
-    def _rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin, both (B or 1, T, 1, n), of the angles by which n pairs of channels turn at positions (B or 1, T).
+    def _rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin, both (B or 1, T, 1, n), of the angles by which n pairs of channels turn at positions
+        (B or 1, T).
 
-        Rotary positions (RoPE, arXiv 2104.09864): the score of two tokens then depends on how far apart they are. The
-        first pair turns by one radian a token, the last by almost 1 / rope_base.
+        Rotary positions (RoPE, arXiv 2104.09864): the score of two tokens then depends on how far apart they
+        are. The first pair turns by one radian a token, the last by almost 1 / rope_base.
         """
         D = self.config.head_dim - self.config.offset_channels
         channel = torch.arange(0, D, 2, device=positions.device, dtype=torch.float32)
         angle = positions[..., None, None].float() * self.config.rope_base ** (-channel / max(D, 1))
         return angle.cos().to(self.dtype), angle.sin().to(self.dtype)
 
-    def _head(self) -> torch.Tensor:
+    def _head(self) -> Tensor:
         return self.lm_head.weight[: self.config.vocab_size]
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., C) -> float32 logits (..., vocab_size)."""
         return softcapped_logits(hidden, self._head(), self.config.softcap)
 
-    def forward(self, idx: torch.Tensor) -> torch.Tensor:
+    def forward(self, idx: Tensor) -> Tensor:
         """idx (B, T) int64 -> float32 logits (B, T, vocab_size)."""
         return self.logits(self.hidden(idx))
 
-    def loss(self, idx: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def loss(self, idx: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
         """Sum of weight * negative log-likelihood; idx, targets (B, T) int64, weight (B, T) float32."""
         h = self.hidden(idx).flatten(0, 1)  # (B * T, C)
         return linear_cross_entropy(h, self._head(), targets.flatten(), weight.flatten(), self.config.softcap)
 
     @torch.no_grad()
-    def token_nll(self, idx: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def token_nll(self, idx: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood of each target in nats, (B, T) float32."""
         h = self.hidden(idx).flatten(0, 1)  # (B * T, C)
         return token_nll(h, self._head(), targets.flatten(), self.config.softcap).view_as(targets)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """{kind: [(name, parameter), ...]}: kinds want learning rates, and matrices an optimizer, of their own."""
+        """{kind: [(name, parameter), ...]}: kinds want learning rates, and matrices an optimizer, of their
+        own."""
         groups: dict[str, list] = {"embedding": [], "table": [], "matrix": [], "unembedding": []}
         for name, p in self.named_parameters():
             kind = "matrix"
@@ -286,8 +299,9 @@ class GPT(nn.Module):
     def flops_per_token(self) -> int:
         """Training FLOPs of a token, forward and backward (PaLM, arXiv 2204.02311, appendix B).
 
-        Each weight of a matrix is multiplied and added once forward and twice backward: 6. Attention over a full context
-        (not half of it) adds 12 a layer, channel and position. Tables are looked up, not multiplied.
+        Each weight of a matrix is multiplied and added once forward and twice backward: 6. Attention over a
+        full context (not half of it) adds 12 a layer, channel and position. Tables are looked up, not
+        multiplied.
         """
         c = self.config
         groups = self.parameter_groups()

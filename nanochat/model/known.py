@@ -1,8 +1,9 @@
 """
-For code that has an idea of its own of the architecture (compiled decoding, export): is this model the one it knows?
+For code that has an idea of its own of the architecture (compiled decoding, export): is this model the one it
+knows?
 
-Who adds a gate or a scalar to gpt.py should never get answers in which it is silently missing. So such code asks here first, and
-what it does not know is named: it declines, and model/gpt.py itself does the work.
+Who adds a gate or a scalar to gpt.py should never get answers in which it is silently missing. So such code
+asks here first, and what it does not know is named: it declines, and model/gpt.py itself does the work.
 """
 import dataclasses
 import re
@@ -20,8 +21,13 @@ PARAMETERS = re.compile(r"""
 
 
 def unknown_parts(model: torch.nn.Module) -> list[str]:
-    """What of a GPT has been added to the architecture known here: 'config.window', 'blocks.0.gate', ...; mostly nothing."""
-    fields = {field.name for field in dataclasses.fields(model.config)}
-    unknown = [f"config.{name}" for name in sorted(fields - FIELDS)]
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return unknown + [name for name, _ in named if not PARAMETERS.fullmatch(name)]
+    """What of a GPT has been added to the architecture known here: "config.window", "blocks.*.gate", ...;
+    mostly nothing."""
+    unknown = []
+    for field in dataclasses.fields(model.config):
+        if field.name not in FIELDS:
+            unknown.append(f"config.{field.name}")
+    for name, _ in [*model.named_parameters(), *model.named_buffers()]:
+        if not PARAMETERS.fullmatch(name):
+            unknown.append(re.sub(r"^blocks\.\d+\.", "blocks.*.", name))
+    return list(dict.fromkeys(unknown))  # each once, in order

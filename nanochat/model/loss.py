@@ -1,18 +1,21 @@
 """
-The last layer and the loss as one operation: linear, soft cap, cross-entropy, without ever holding all logits.
+The last layer and the loss as one operation: linear, soft cap, cross-entropy, without ever holding all
+logits.
 
-The logits are by far the largest tensor of a training step: 32 rows of 2,048 tokens times 32,768 words are 8 GiB in float32.
-So tokens are taken in chunks, and each chunk's gradient is computed while its logits are warm (the idea of Liger Kernel, arXiv
-2410.10989). The soft cap, softcap * tanh(x / softcap), keeps a logit from running away (Gemma 2, arXiv 2408.00118).
-`token_nll` is the reference: `_eager` and `_traced` give its weighted sum and the gradients of that.
+The logits are by far the largest tensor of a training step: 32 rows of 2,048 tokens times 32,768 words are 8
+GiB in float32. So tokens are taken in chunks, and each chunk's gradient is computed while its logits are warm
+(the idea of Liger Kernel, arXiv 2410.10989). The soft cap, softcap * tanh(x / softcap), keeps a logit from
+running away (Gemma 2, arXiv 2408.00118). `token_nll` is the reference: `_eager` and `_traced` give its
+weighted sum and the gradients of that.
 """
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 22  # logits held at a time: 16 MiB in fp32, about a CPU's cache
 
 
-def chunk_tokens(hidden: torch.Tensor, head: torch.Tensor) -> int:
+def chunk_tokens(hidden: Tensor, head: Tensor) -> int:
     """How many tokens make a chunk; on a GPU, which small products waste, a sixteenth of them at least."""
     tokens = max(1, CHUNK_ELEMENTS // head.size(0))
     if hidden.device.type != "cpu":
@@ -20,12 +23,12 @@ def chunk_tokens(hidden: torch.Tensor, head: torch.Tensor) -> int:
     return tokens
 
 
-def softcapped_logits(hidden: torch.Tensor, head: torch.Tensor, softcap: float) -> torch.Tensor:
+def softcapped_logits(hidden: Tensor, head: Tensor, softcap: float) -> Tensor:
     """hidden (..., C) and head (V, C), same dtype -> float32 logits (..., V) in (-softcap, softcap)."""
     return softcap * torch.tanh(F.linear(hidden, head).float() / softcap)
 
 
-def token_nll(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, softcap: float) -> torch.Tensor:
+def token_nll(hidden: Tensor, head: Tensor, targets: Tensor, softcap: float) -> Tensor:
     """Negative log-likelihoods in nats: hidden (N, C), targets (N,) int64 -> float32 (N,). No gradient."""
     step = chunk_tokens(hidden, head)
     found = []
@@ -37,8 +40,8 @@ def token_nll(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, s
 def _eager(hidden, head, targets, weight, softcap):
     """(loss, its gradients of hidden and, in float32, of head), with one memory for all chunks.
 
-    With s = sigmoid(2x / softcap), a capped logit is softcap * (2s - 1) and its slope 4s(1 - s): half of tanh's passes over
-    memory. It is bounded, so exp() needs no maximum taken off, as softmax usually does.
+    With s = sigmoid(2x / softcap), a capped logit is softcap * (2s - 1) and its slope 4s(1 - s): half of
+    tanh's passes over memory. It is bounded, so exp() needs no maximum taken off, as softmax usually does.
     """
     step = chunk_tokens(hidden, head)
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -100,15 +103,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * upstream.to(d_hidden.dtype), (d_head * upstream).to(ctx.head_dtype), None, None, None
+        d_hidden = d_hidden * upstream.to(d_hidden.dtype)
+        d_head = (d_head * upstream).to(ctx.head_dtype)
+        return d_hidden, d_head, None, None, None
 
 
-def linear_cross_entropy(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor,
-                         softcap: float) -> torch.Tensor:
+def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor,
+                         softcap: float) -> Tensor:
     """Sum over tokens of weight * negative log-likelihood.
 
-    hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32. A sum, not a mean: only
-    the loop knows how many tokens a step has on all ranks.
+    hidden (N, C) and head (V, C) in the compute dtype, targets (N,) int64, weight (N,) float32. A sum, not a
+    mean: only the loop knows how many tokens a step has on all ranks.
     """
     if not torch.is_grad_enabled():
         return (token_nll(hidden, head, targets, softcap) * weight).sum()

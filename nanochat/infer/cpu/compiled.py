@@ -1,9 +1,9 @@
 """
 A GPT's forward pass for inference on a CPU, compiled; model/gpt.py over a KVCache is the reference.
 
-Steps of few tokens, and all of them when `deterministic`, are one call of layers.run_layers. For more, products go to oneDNN,
-which is made for many rows, and what stands between two products is a kernel (`many`). Weights are rearranged once, so they
-must stay as they are.
+Steps of few tokens, and all of them when `deterministic`, are one call of layers.run_layers. For more,
+products go to oneDNN, which is made for many rows, and what stands between two products is a kernel (`many`).
+Weights are rearranged once, so they must stay as they are.
 """
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numba.typed import List
+from torch import Tensor
 
 from nanochat.infer.cpu import kernels
 from nanochat.infer.cpu.layers import LayerWeights, run_layers
@@ -22,7 +23,7 @@ FEW_TOKENS = 3  # up to which `few` is quicker than oneDNN's products in bfloat1
 FEW_TOKENS_FLOAT32 = 64  # and in float32
 PARAMS_PER_THREAD = 10_000_000  # with fewer, a second CPU thread waits more than it helps
 
-Product = Callable[[torch.Tensor], torch.Tensor]
+Product = Callable[[Tensor], Tensor]
 
 
 class LayerProducts(NamedTuple):
@@ -64,8 +65,8 @@ class CompiledModel:
     `few` and `many` give the hidden states (N, C) of all tokens of some pieces, in NumPy's float32.
     """
 
-    def __init__(self, model: GPT, batch_size: int, capacity: int, logit_bias: torch.Tensor, deterministic: bool,
-                 int8: bool) -> None:
+    def __init__(self, model: GPT, batch_size: int, capacity: int, logit_bias: Tensor,
+                 deterministic: bool, int8: bool) -> None:
         config = model.config
         self.config = config
         self.capacity = capacity
@@ -109,7 +110,7 @@ class CompiledModel:
         for matrices in layers:
             self.products.append(LayerProducts(*[product(weight) for weight in matrices]))
 
-    def forward(self, pieces: list[Piece]) -> torch.Tensor:
+    def forward(self, pieces: list[Piece]) -> Tensor:
         """Each piece's last hidden state: (len(pieces), C) float32."""
         n = sum(len(piece.tokens) for piece in pieces)
         if self.deterministic or n <= self.few_tokens:
@@ -125,16 +126,16 @@ class CompiledModel:
         """All in one call: torch's operations would each give Python's lock away, and wait for it."""
         tokens = _flatten(pieces)
         x = self.wte[tokens.ids]  # (N, C), a copy
-        run_layers(x, tokens.ids, tokens.slots, tokens.positions, self.typed_weights, self.rope, self.k, self.v,
-                   self.cache.offset, self.attn_scale, self.deterministic)
+        run_layers(x, tokens.ids, tokens.slots, tokens.positions, self.typed_weights, self.rope,
+                   self.k, self.v, self.cache.offset, self.attn_scale, self.deterministic)
         return x
 
     # Long: a layer's maths is told from top to bottom in one place.
     def many(self, pieces: list[Piece]) -> np.ndarray:
         """Products by oneDNN, what is between them by kernels, the attention of longer pieces by torch.
 
-        Arrays and tensors of one name share their memory, the array has the ending _np. `normed`, what a product reads, is
-        quantized: its rows stand for the number times `scale`, as do the products' results.
+        Arrays and tensors of one name share their memory, the array has the ending _np. `normed`, what a
+        product reads, is quantized: its rows stand for the number times `scale`, as do the products' results.
         """
         tokens = _flatten(pieces)
         longer = []  # (piece, its rows)
@@ -161,8 +162,8 @@ class CompiledModel:
             qkv = products.qkv(normed).float().mul_(scale[:, None])  # (N, (H + 2 H_kv) * D)
             qkv_np = kernels.as_array(qkv)
             k, v = self.k[layer], self.v[layer]
-            kernels.store_keys_and_values(qkv_np, tokens.ids, self.weights[layer].table, tokens.slots, tokens.positions,
-                                          self.rope, k, v, self.cache.offset)
+            kernels.store_keys_and_values(qkv_np, tokens.ids, self.weights[layer].table, tokens.slots,
+                                          tokens.positions, self.rope, k, v, self.cache.offset)
             kernels.attend(alone, qkv_np, tokens.slots, tokens.positions, k, v, self.attn_scale, attended_np)
             for piece, rows in longer:
                 q = qkv[rows, :H * D].view(-1, H, D) * gain
@@ -177,7 +178,7 @@ class CompiledModel:
             kernels.add_and_norm(x, kernels.as_array(projected), scale_np, normed_np)
         return kernels.rms_norm_rows(x)
 
-    def logits(self, hidden: torch.Tensor, states: list[int]) -> torch.Tensor:
+    def logits(self, hidden: Tensor, states: list[int]) -> Tensor:
         """hidden (n, C) float32 -> float32 (n, vocab_size), with the logit bias of each row's state."""
         scale = np.ones(len(hidden), np.float32)
         out = np.zeros((len(hidden), self.config.vocab_size), np.float32)
@@ -196,7 +197,8 @@ class CompiledModel:
 def _matrices(model, dtype):
     """(head (V, C), [(qkv, attn_proj, mlp_fc, mlp_proj) of each layer]) in dtype.
 
-    The channels of queries and keys are put in the order in which the kernels rotate them: the two of a pair side by side.
+    The channels of queries and keys are put in the order in which the kernels rotate them: the two of a pair
+    side by side.
     """
     config = model.config
     D = config.head_dim
@@ -217,7 +219,8 @@ def _matrices(model, dtype):
 
 
 def _rope(config, capacity):
-    """(capacity, D) float32: for each position cos and sin of the angle by which each pair of channels turns."""
+    """(capacity, D) float32: for each position cos and sin of the angle by which each pair of channels
+    turns."""
     D = config.head_dim
     rotating = D - config.offset_channels
     angle = torch.zeros(capacity, D // 2)  # the offset channels do not turn
@@ -227,7 +230,7 @@ def _rope(config, capacity):
     return kernels.as_array(torch.view_as_real(turn).flatten(1))
 
 
-def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(int8 (R, C), float32 scale (R,)) of a matrix: each row's largest number becomes 127 or -127."""
     scale = weight.float().abs().amax(1).clamp_(min=1e-12) / 127
     return (weight / scale[:, None]).round_().to(torch.int8), scale
@@ -250,7 +253,7 @@ def _layer_weights(matrices, table, int8):
     return LayerWeights(*arrays, kernels.as_array(rows))
 
 
-def pack(weight: torch.Tensor) -> Product:
+def pack(weight: Tensor) -> Product:
     """A function of x (N, C) that gives x @ weight.T in the weight's dtype.
 
     In oneDNN's layout, where torch has it (not on a Mac), 1 to 32 rows take half of F.linear's time.
@@ -263,9 +266,16 @@ def pack(weight: torch.Tensor) -> Product:
     return lambda x: linear(x.to(dtype), packed, None, "none", [], "")
 
 
-def pack_int8(weight: torch.Tensor, scale: torch.Tensor) -> Product:
-    """A function of x (N, C) uint8 that gives (x - 128) @ weight.T times scale in float32; weight (R, C) int8, scale (R,)."""
+def pack_int8(weight: Tensor, scale: Tensor) -> Product:
+    """A function of x (N, C) uint8 that gives (x - 128) @ weight.T times scale in float32; weight (R, C)
+    int8, scale (R,)."""
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
     zero_points = torch.zeros(len(weight), dtype=torch.int32)
     linear = torch.ops.onednn.qlinear_pointwise
-    return lambda x: linear(x, 1.0, 128, packed, scale, zero_points, None, 1.0, 0, torch.float32, "none", [], "")
+
+    def product(x):
+        x_scale = 1.0
+        x_zero_point = 128
+        return linear(x, x_scale, x_zero_point, packed, scale, zero_points, None, 1.0, 0, torch.float32,
+                      "none", [], "")
+    return product

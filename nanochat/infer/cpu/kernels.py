@@ -1,12 +1,13 @@
 """
 What the compiled layers are made of: products, norms, attention and the like, in machine code.
 
-Numba makes it of this Python at the first call and keeps it on disk. With few rows a product, and the attention of single
-queries, take as long as memory takes to be read, which libraries made for many rows do at half the speed. A row's sums have one
-order here, so with `deterministic` its bits do not depend on who is beside it.
+Numba makes it of this Python at the first call and keeps it on disk. With few rows a product, and the
+attention of single queries, take as long as memory takes to be read, which libraries made for many rows do at
+half the speed. A row's sums have one order here, so with `deterministic` its bits do not depend on who is
+beside it.
 
-Arrays are float32, int8 or uint16, the bits of bfloat16, which NumPy does not know; products of bytes read uint8. Whatever
-is quantized has a scale for each row: value = number * scale.
+Arrays are float32, int8 or uint16, the bits of bfloat16, which NumPy does not know; products of bytes read
+uint8. Whatever is quantized has a scale for each row: value = number * scale.
 """
 import sys
 from collections.abc import Callable
@@ -167,7 +168,8 @@ def tile_sums(w: tuple, x0: Array, x1: Array, x2: Array, x3: Array) -> tuple:
 def product(w: Array, scale: Array, x: Array, y: Array, deterministic: bool) -> None:
     """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,).
 
-    `deterministic`: a row's bits are the same for any B; otherwise a single row is multiplied in a quicker way.
+    `deterministic`: a row's bits are the same for any B; otherwise a single row is multiplied in a quicker
+    way.
     """
     R, C = w.shape
     B = len(x)
@@ -202,9 +204,10 @@ def store_keys_and_values(qkv: Array, ids: Array, table: Array, slots: Array,
                           offset: int) -> None:
     """Normalise and rotate queries and keys in qkv (B, (H + 2 H_kv) * D) in place; cache the keys and values.
 
-    Row b is token ids[b] at positions[b] of slot slots[b]. table (V, H_kv * D) is added to its values if it has rows. rope
-    (S, D) has for each position the complex numbers by which pairs of neighbouring channels turn. k (slots, H_kv, S + 1, D)
-    and v (slots, H_kv, S, D) are one layer of the cache; a key's last `offset` channels are stored one position on.
+    Row b is token ids[b] at positions[b] of slot slots[b]. table (V, H_kv * D) is added to its values if it
+    has rows. rope (S, D) has for each position the complex numbers by which pairs of neighbouring channels
+    turn. k (slots, H_kv, S + 1, D) and v (slots, H_kv, S, D) are one layer of the cache; a key's last
+    `offset` channels are stored one position on.
     """
     H_kv = v.shape[1]
     D = v.shape[3]
@@ -243,7 +246,8 @@ def store_keys_and_values(qkv: Array, ids: Array, table: Array, slots: Array,
 @parallel
 def attend(rows: Array, qkv: Array, slots: Array, positions: Array, k: Array,
            v: Array, scale: float, y: Array) -> None:
-    """y (B, H * D): what the queries of each b in `rows` find in positions 0 to positions[b] of slot slots[b].
+    """y (B, H * D): what the queries of each b in `rows` find in positions 0 to positions[b] of slot
+    slots[b].
 
     qkv, k and v as `store_keys_and_values` left them; scores are q . k * scale.
     """

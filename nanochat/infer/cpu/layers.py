@@ -1,9 +1,10 @@
 """
 A Transformer's layers for few tokens on a CPU, wholly compiled: the maths of model/gpt.py made of `kernels`.
 
-Python and torch cost as much as the work itself when a small model decodes a token, so one call runs all layers. More tokens
-go through compiled.CompiledModel.many, the second and last place where a layer is written for speed. Both are taken
-only for a model that nanochat/model/known.py recognises, and tests hold both to `GPT.hidden`.
+Python and torch cost as much as the work itself when a small model decodes a token, so one call runs all
+layers. More tokens go through compiled.CompiledModel.many, the second and last place where a layer is written
+for speed. Both are taken only for a model that nanochat/model/known.py recognises, and tests hold both to
+`GPT.hidden`.
 """
 from typing import NamedTuple
 

@@ -1,6 +1,6 @@
 """
-Choosing the next token of many rows in one compiled call: what `sampling.sample` does in torch, without some twenty passes over
-all logits.
+Choosing the next token of many rows in one compiled call: what `sampling.sample` does in torch, without some
+twenty passes over all logits.
 """
 import numpy as np
 from numba import prange
@@ -22,10 +22,11 @@ def _mass_from(p, bound, by_number):
 
 @compiled
 def keep_largest(p: Array, by_number: bool, wanted: float) -> None:
-    """Zero what is small in p (V,), from 0 to 1, as long as `wanted` is left, by number or by sum; equals stay together.
+    """Zero what is small in p (V,), from 0 to 1, as long as `wanted` is left, by number or by sum; equals
+    stay together.
 
-    The smallest bound that leaves enough is found by halving, over the bits of floats, which for positive ones are in
-    the order of the floats: 31 passes at most, and no sort.
+    The smallest bound that leaves enough is found by halving, over the bits of floats, which for positive
+    ones are in the order of the floats: 31 passes at most, and no sort.
     """
     low = 0
     high = BITS_OF_ONE
@@ -57,7 +58,8 @@ def _argmax(row):
 @parallel
 def sample_rows(logits: Array, temperature: Array, top_k: Array, top_p: Array,
                 uniform: Array, min_p: Array, out: Array) -> None:
-    """out (B,): a token of each row of logits (B, V) by its settings, each (B,), which mean what they do in `sampling.sample`."""
+    """out (B,): a token of each row of logits (B, V) by its settings, each (B,), which mean what they do in
+    `sampling.sample`."""
     for b in prange(len(logits)):
         row = logits[b]
         best = _argmax(row)
