@@ -42,10 +42,10 @@ class KVCache:
         # Zeros, not empty: a masked key counts for nothing, but 0 * NaN from old memory is NaN.
         return torch.zeros(shape, dtype=dtype, device=model.device).transpose(2, 3)
 
-    def copy(self, source: int, target: int, n: int) -> None:
-        """Copy the first n tokens of one slot to another."""
+    def copy(self, source: int, target: int, n_tokens: int) -> None:
+        """Copy the first n_tokens of one slot to another."""
         for memory in (self.k, self.v):
-            memory[:, target, :n + 1] = memory[:, source, :n + 1]
+            memory[:, target, :n_tokens + 1] = memory[:, source, :n_tokens + 1]
 
     def store(self, layer: int, slots: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
         """Keep k, v (N, H_kv, D) of N tokens, the i-th at positions[i] of slots[i]."""

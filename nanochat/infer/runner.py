@@ -18,6 +18,7 @@ from nanochat.infer.kv_cache import KVCache, Piece
 from nanochat.model.gpt import GPT
 from nanochat.model.known import unknown_parts
 
+COMPILED = "the compiled decoding (nanochat/infer/cpu)"
 TRIAL_TOKENS = 8
 # Least deviation, of the hidden states' size, that the trial takes for another function and not for rounding.
 DEVIATION = {torch.float32: 0.02, torch.bfloat16: 0.2, torch.float16: 0.1}
@@ -70,12 +71,12 @@ class Runner:
 
     def _decline(self, problem, needed):
         if needed:
-            raise UsageError("deterministic answers and int8 weights need the compiled decoding (nanochat/infer/cpu), "
-                             f"which does not know this model: {problem}. Leave them away, or teach it.")
+            raise UsageError(f"deterministic answers and int8 weights need {COMPILED}, which does not know "
+                             f"this model: {problem}. Leave them away, or teach it.")
         if self.model not in _told:
             _told.add(self.model)
-            log.warning("decoding by model/gpt.py, right but slower: the compiled way (nanochat/infer/cpu) does not "
-                        f"know this model: {problem}")
+            log.warning(f"decoding by model/gpt.py, right but slower: {COMPILED} does not know this model: "
+                        f"{problem}")
 
     @torch.inference_mode()
     def forward(self, pieces: list[Piece]) -> Tensor:
@@ -130,6 +131,6 @@ def _trial(model, compiled, tolerance):
         found = torch.from_numpy(way([Piece(0, 0, ids)]))  # (n, C)
         deviation = ((found - expected).norm() / expected.norm()).item()
         if not deviation < tolerance:  # nan, too
-            return (f"its hidden states are {deviation:.0%} off those of model/gpt.py (for {name}), where rounding "
-                    f"explains {tolerance:.0%}")
+            return (f"its hidden states are {deviation:.0%} off those of model/gpt.py (for {name}), where "
+                    f"rounding explains {tolerance:.0%}")
     return ""

@@ -33,7 +33,9 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Te
     `positions` (B or 1, T) are the queries' places among the S keys, each of which sees the keys up to its
     own place. None: plain causal self-attention with S == T.
     """
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or H_kv, T or S, D)
+    q = q.transpose(1, 2)  # (B, H, T, D)
+    k = k.transpose(1, 2)  # (B, H_kv, S, D)
+    v = v.transpose(1, 2)
     mask = None
     if positions is not None:
         mask = torch.arange(k.size(2), device=k.device) <= positions[:, None, :, None]  # (B or 1, 1, T, S)

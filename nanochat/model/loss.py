@@ -76,7 +76,8 @@ def _traced(hidden, head, targets, weight, softcap):
     """`_eager` without writes in place: of this a compiler makes two passes over the logits."""
     vocabulary = torch.arange(head.size(0), device=head.device)
     step = chunk_tokens(hidden, head)
-    total, d_head = 0.0, 0.0
+    total = 0.0
+    d_head = 0.0
     d_hidden = []
     for h, target, w in zip(hidden.split(step), targets[:, None].split(step), weight[:, None].split(step)):
         s = torch.sigmoid((h @ head.T).float() * (2 / softcap))

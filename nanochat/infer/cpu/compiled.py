@@ -161,7 +161,8 @@ class CompiledModel:
         for layer, products in enumerate(self.products):
             qkv = products.qkv(normed).float().mul_(scale[:, None])  # (N, (H + 2 H_kv) * D)
             qkv_np = kernels.as_array(qkv)
-            k, v = self.k[layer], self.v[layer]
+            k = self.k[layer]
+            v = self.v[layer]
             kernels.store_keys_and_values(qkv_np, tokens.ids, self.weights[layer].table, tokens.slots,
                                           tokens.positions, self.rope, k, v, self.cache.offset)
             kernels.attend(alone, qkv_np, tokens.slots, tokens.positions, k, v, self.attn_scale, attended_np)
@@ -211,7 +212,8 @@ def _matrices(model, dtype):
         return heads[:, order].flatten(0, 1)
     layers = []
     for block in model.blocks:
-        attn, mlp = block.attn, block.mlp
+        attn = block.attn
+        mlp = block.mlp
         qkv = torch.cat((reordered(attn.c_q), reordered(attn.c_k), attn.c_v.weight))
         matrices = (qkv, attn.c_proj.weight, mlp.c_fc.weight, mlp.c_proj.weight)
         layers.append(tuple(weight.to(dtype) for weight in matrices))

@@ -70,7 +70,7 @@ def widen(x: Number) -> Number:
 def _widen(x):
     if x == types.uint16:  # the upper half of a float32
         return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(F32)
-    return lambda x: F32(x)
+    return lambda x: F32(x)  # noqa: PLW0108    Numba wants a function of its own
 
 
 def narrow(x: float, kind: Number) -> Number:
@@ -90,7 +90,7 @@ def _narrow(x, kind):
 
 
 @intrinsic
-def prefetch(_: object, row: Array) -> None:
+def prefetch(typing_context: object, row: Array) -> None:
     """Have a row's first 64 bytes brought from memory while other work goes on."""
     def generate(context, builder, signature, values):
         place = ir.PointerType(ir.IntType(8))
@@ -98,7 +98,9 @@ def prefetch(_: object, row: Array) -> None:
         array = context.make_array(signature.args[0])(context, builder, values[0])
         kind = ir.FunctionType(ir.VoidType(), [place, flag, flag, flag])
         instruction = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
-        read, keep_in_cache, data = flag(0), flag(3), flag(1)
+        read = flag(0)
+        keep_in_cache = flag(3)
+        data = flag(1)
         builder.call(instruction, [builder.bitcast(array.data, place), read, keep_in_cache, data])
         return context.get_dummy_value()
     return types.none(row), generate
@@ -117,10 +119,10 @@ def exp(x: float) -> float:
 
 # ---- norm
 @compiled
-def dot(w: Array, x: Array) -> float:
+def dot(row: Array, x: Array) -> float:
     total = F32(0)
     for i in range(x.size):
-        total += widen(w[i]) * x[i]
+        total += widen(row[i]) * x[i]
     return total
 
 
@@ -141,13 +143,13 @@ def rms_norm_rows(x: Array) -> Array:
 
 # ---- products of few rows
 @compiled
-def tile_sums(w: tuple, x0: Array, x1: Array, x2: Array, x3: Array) -> tuple:
-    """Products of w (three rows of C) with four rows, as 3 x 4 sums that stay in registers.
+def tile_sums(weights: tuple, x0: Array, x1: Array, x2: Array, x3: Array) -> tuple:
+    """Products of weights (three rows of C) with four rows, as 3 x 4 sums that stay in registers.
 
     Seven loads feed twelve multiply-adds; one row at a time would be bound by its loads.
     """
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = c0 = c1 = c2 = c3 = F32(0)
-    wa, wb, wc = w
+    wa, wb, wc = weights
     for i in range(wa.size):
         a0 += wa[i] * x0[i]
         b0 += wb[i] * x0[i]
@@ -165,39 +167,40 @@ def tile_sums(w: tuple, x0: Array, x1: Array, x2: Array, x3: Array) -> tuple:
 
 
 @parallel
-def product(w: Array, scale: Array, x: Array, y: Array, deterministic: bool) -> None:
-    """y (B, R) += x (B, C) @ w.T, w (R, C) times its rows' scale (R,).
+def product(weight: Array, scale: Array, x: Array, out: Array, deterministic: bool) -> None:
+    """out (B, R) += x (B, C) @ weight.T, weight (R, C) times its rows' scale (R,).
 
     `deterministic`: a row's bits are the same for any B; otherwise a single row is multiplied in a quicker
     way.
     """
-    R, C = w.shape
+    R, C = weight.shape
     B = len(x)
     for task in prange((R + TILE - 1) // TILE):
         here = range(TILE * task, min(TILE * task + TILE, R))
         if B == 1 and not deterministic:
             for r in here:
-                if w.itemsize == 1:  # wider rows arrive in time without it
+                if weight.itemsize == 1:  # wider rows arrive in time without it
                     for i in range(0, C, CACHE_LINE):
-                        prefetch(w[min(r + 1, R - 1), i:])
-                y[0, r] += dot(w[r], x[0]) * scale[r]
+                        prefetch(weight[min(r + 1, R - 1), i:])
+                out[0, r] += dot(weight[r], x[0]) * scale[r]
             continue
         rows = np.zeros((TILE, C), F32)
         for r in here:
-            for i in range(0, C, CACHE_LINE // w.itemsize):
-                prefetch(w[min(r + TILE, R - 1), i:])
+            for i in range(0, C, CACHE_LINE // weight.itemsize):
+                prefetch(weight[min(r + TILE, R - 1), i:])
             for i in range(C):
-                rows[r - here.start, i] = widen(w[r, i])
+                rows[r - here.start, i] = widen(weight[r, i])
         three = rows[0], rows[1], rows[2]
         for b in range(0, B, 4):
             last = min(b + 4, B) - 1  # a tile of fewer than four rows computes its last one again
             sums = tile_sums(three, x[b], x[min(b + 1, last)], x[min(b + 2, last)], x[last])
             for r in here:
                 for i in range(last + 1 - b):
-                    y[b + i, r] += sums[r - here.start][i] * scale[r]
+                    out[b + i, r] += sums[r - here.start][i] * scale[r]
 
 
 # ---- attention
+# Long: annotations and docstring are a third of it.
 @parallel
 def store_keys_and_values(qkv: Array, ids: Array, table: Array, slots: Array,
                           positions: Array, rope: Array, k: Array, v: Array,
@@ -245,15 +248,15 @@ def store_keys_and_values(qkv: Array, ids: Array, table: Array, slots: Array,
 
 @parallel
 def attend(rows: Array, qkv: Array, slots: Array, positions: Array, k: Array,
-           v: Array, scale: float, y: Array) -> None:
-    """y (B, H * D): what the queries of each b in `rows` find in positions 0 to positions[b] of slot
+           v: Array, scale: float, out: Array) -> None:
+    """out (B, H * D): what the queries of each b in `rows` find in positions 0 to positions[b] of slot
     slots[b].
 
     qkv, k and v as `store_keys_and_values` left them; scores are q . k * scale.
     """
     H_kv = v.shape[1]
     D = v.shape[3]
-    H = y.shape[1] // D
+    H = out.shape[1] // D
     gain = F32(scale)
     for task in prange(len(rows) * H):
         p = np.empty(v.shape[2], F32)
@@ -261,7 +264,7 @@ def attend(rows: Array, qkv: Array, slots: Array, positions: Array, k: Array,
         b = rows[i_row]
         seen = positions[b] + 1
         q = qkv[b, h * D:(h + 1) * D]
-        out = y[b, h * D:(h + 1) * D]
+        found = out[b, h * D:(h + 1) * D]
         keys = k[slots[b], h * H_kv // H]
         values = v[slots[b], h * H_kv // H]
         for s in range(seen):
@@ -273,15 +276,15 @@ def attend(rows: Array, qkv: Array, slots: Array, positions: Array, k: Array,
         for s in range(seen):
             p[s] = exp(p[s] - highest)
             total += p[s]
-        out[:] = 0
-        for s in range(0, seen - seen % 4, 4):  # four at a time: `out` is read and written less often
+        found[:] = 0
+        for s in range(0, seen - seen % 4, 4):  # four at a time: `found` is read and written less often
             for i in range(D):
-                out[i] += (p[s] * widen(values[s, i]) + p[s + 1] * widen(values[s + 1, i])
+                found[i] += (p[s] * widen(values[s, i]) + p[s + 1] * widen(values[s + 1, i])
                            + p[s + 2] * widen(values[s + 2, i]) + p[s + 3] * widen(values[s + 3, i]))
         for s in range(seen - seen % 4, seen):
             for i in range(D):
-                out[i] += p[s] * widen(values[s, i])
-        out /= total
+                found[i] += p[s] * widen(values[s, i])
+        found /= total
 
 
 # ---- between the products of many rows
@@ -318,38 +321,39 @@ def quantize(x: Array, scale: Array, out: Array) -> None:
 
 
 @parallel
-def add_and_norm(x: Array, y: Array, scale: Array, out: Array) -> None:
-    """x += y times its rows' scale; then out and scale become the RMSNorm of x. All (B, C) but scale (B,)."""
+def add_and_norm(x: Array, added: Array, scale: Array, out: Array) -> None:
+    """x += added times its rows' scale; then out and scale become the RMSNorm of x. All (B, C) but scale
+    (B,)."""
     for b in prange(len(x)):
         for i in range(x.shape[1]):
-            x[b, i] += widen(y[b, i]) * scale[b]
+            x[b, i] += widen(added[b, i]) * scale[b]
         row = x[b].copy()
         rms_norm(row)
         scale[b] = quantize_row(row, out[b])
 
 
 @parallel
-def relu_squared(y: Array, scale: Array, out: Array) -> None:
-    """out and scale become relu(y times its rows' scale)^2."""
-    for b in prange(len(y)):
-        row = np.empty(y.shape[1], F32)
+def relu_squared(wide: Array, scale: Array, out: Array) -> None:
+    """out and scale become relu(wide times its rows' scale)^2."""
+    for b in prange(len(wide)):
+        row = np.empty(wide.shape[1], F32)
         for i in range(row.size):
-            row[i] = max(widen(y[b, i]), F32(0)) ** 2
+            row[i] = max(widen(wide[b, i]), F32(0)) ** 2
         scale[b] *= scale[b] * quantize_row(row, out[b])
 
 
 @parallel
-def softcap_and_bias(y: Array, scale: Array, softcap: float, bias: Array, states: Array,
+def softcap_and_bias(raw: Array, scale: Array, softcap: float, bias: Array, states: Array,
                      out: Array) -> None:
-    """out (B, V) = softcap * tanh(y times its rows' scale / softcap) + bias[states[b]], the tanh to 4e-6.
+    """out (B, V) = softcap * tanh(raw times its rows' scale / softcap) + bias[states[b]], the tanh to 4e-6.
 
-    y (B, V), bias (n, V), states (B,).
+    raw (B, V), bias (n, V), states (B,).
     """
-    for b in prange(len(y)):
+    for b in prange(len(raw)):
         gain = F32(2) * scale[b] / F32(softcap)
         most = F32(softcap)
-        for i in range(y.shape[1]):
-            x = widen(y[b, i]) * gain
+        for i in range(raw.shape[1]):
+            x = widen(raw[b, i]) * gain
             rest = exp(-abs(x))  # tanh(x / 2) = (1 - e^-x) / (1 + e^-x)
             capped = most * (F32(1) - rest) / (F32(1) + rest)
             out[b, i] = (capped if x > 0 else -capped) + bias[states[b], i]

@@ -21,9 +21,9 @@ def _mass_from(p, bound, by_number):
 
 
 @compiled
-def keep_largest(p: Array, by_number: bool, wanted: float) -> None:
-    """Zero what is small in p (V,), from 0 to 1, as long as `wanted` is left, by number or by sum; equals
-    stay together.
+def keep_largest(probabilities: Array, by_number: bool, wanted: float) -> None:
+    """Zero what is small in probabilities (V,), from 0 to 1, as long as `wanted` is left, by number or by
+    sum; equals stay together.
 
     The smallest bound that leaves enough is found by halving, over the bits of floats, which for positive
     ones are in the order of the floats: 31 passes at most, and no sort.
@@ -32,7 +32,7 @@ def keep_largest(p: Array, by_number: bool, wanted: float) -> None:
     high = BITS_OF_ONE
     while low < high:
         middle = (low + high + 1) // 2
-        found = _mass_from(p, np.int32(middle).view(F32), by_number)
+        found = _mass_from(probabilities, np.int32(middle).view(F32), by_number)
         if found == wanted:
             low = middle
             high = middle
@@ -41,9 +41,9 @@ def keep_largest(p: Array, by_number: bool, wanted: float) -> None:
         else:
             high = middle - 1
     bound = np.int32(low).view(F32)
-    for i in range(p.size):
-        if p[i] < bound:
-            p[i] = F32(0)
+    for i in range(probabilities.size):
+        if probabilities[i] < bound:
+            probabilities[i] = F32(0)
 
 
 @compiled
