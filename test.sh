@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone: make .venv, install the project and the test extra, run everything. Arguments go to pytest:
-#   bash test.sh                        lint, types, then every test, on as many processes as there are cores (4 at most)
+#   bash test.sh                        lint, types, then every test, on as many processes as cores, 4 at most
 #   bash test.sh --slow                 the same, with the tests that take minutes
 #   bash test.sh tests/test_gpt.py -x   just these tests, in one process
 set -euo pipefail
