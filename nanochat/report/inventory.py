@@ -2,9 +2,9 @@
 What the report counts beside results: the code, the packages it asks for, the machine.
 
 The count is for a reader, and for the language model that reads in a reader's stead: everything in this
-repository that somebody must read to understand what it does, shell, style sheets, pages of text and tables that
-are code included. Word lists are data, which nobody reads to understand the code; tests, benchmarks and the log
-stand beside it. Characters count rather than lines, because lines can be made longer.
+repository that somebody must read to understand what it does, shell, style sheets, pages of text and tables
+that are code included. Word lists are data, which nobody reads to understand the code; tests, benchmarks and
+the log stand beside it. Characters count rather than lines, because lines can be made longer.
 """
 import os
 import platform
