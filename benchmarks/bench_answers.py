@@ -1,5 +1,6 @@
 """
-What the faster ways of decoding cost in answers: every skill of the kindergarten, plain, with --int8 and in float32.
+What the faster ways of decoding cost in answers: every skill of the kindergarten, plain, with --int8 and in
+float32.
 
     python benchmarks/bench_answers.py -i rl                wants a trained chat model of the kindergarten; about a minute each
 

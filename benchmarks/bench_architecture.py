@@ -1,6 +1,7 @@
 """
-Do additions to the Transformer pay? Each is trained beside the plain model on the same real text for the same wall clock:
-what a step of it costs is measured first, step by step in turn with the others, and a dearer variant gets fewer steps.
+Do additions to the Transformer pay? Each is trained beside the plain model on the same real text for the same
+wall clock: what a step of it costs is measured first, step by step in turn with the others, and a dearer
+variant gets fewer steps.
 
     NANOCHAT_BASE_DIR=... python benchmarks/bench_architecture.py --depth=4 --seeds=0,1,2        climbmix, tokenizer trained
     ... --variants=plain,tables --steps=300
@@ -12,8 +13,8 @@ rateN      the tables' learning rate is N times the embedding's: rate0.1, rate3
 scalars    before each layer x becomes a * x + b * x0, x0 being the embedding, both learned (modded-nanogpt's U-net lambdas)
 windows    three layers of four see the last half of the context only (SSSL). By a mask, which saves no time, so equal steps
 
-Several are joined by a plus: offset+tables. Results are added to --results, one JSON line a training; the table is made of
-all lines there with these settings.
+Several are joined by a plus: offset+tables. Results are added to --results, one JSON line a training; the
+table is made of all lines there with these settings.
 """
 import json
 import math

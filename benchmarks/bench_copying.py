@@ -1,13 +1,13 @@
 """
-Does a small model learn to copy from its context, and how soon? Words of random tokens, said twice: the second time is
-predictable by whoever finds the first one. Nothing else in this text can be learned.
+Does a small model learn to copy from its context, and how soon? Words of random tokens, said twice: the
+second time is predictable by whoever finds the first one. Nothing else in this text can be learned.
 
     python benchmarks/bench_copying.py                       d4 with and without offset keys, about four minutes
     python benchmarks/bench_copying.py --depth=6 --steps=60
 
-Prints the loss on the repeated halves in nats a token (guessing costs ln(vocabulary)), after every 15 steps of 4,096
-tokens with the optimizer and the learning rates of pretraining. Lists have 5 to 20 tokens, so the distance varies: what
-is learned is content, not position.
+Prints the loss on the repeated halves in nats a token (guessing costs ln(vocabulary)), after every 15 steps
+of 4,096 tokens with the optimizer and the learning rates of pretraining. Lists have 5 to 20 tokens, so the
+distance varies: what is learned is content, not position.
 """
 import math
 import random

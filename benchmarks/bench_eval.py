@@ -1,14 +1,15 @@
 """
-How fast CORE is evaluated on this machine, beside the reference that reads one option of one example at a time.
+How fast CORE is evaluated on this machine, beside the reference that reads one option of one example at a
+time.
 
     python benchmarks/bench_eval.py                             16 examples of each of the 22 tasks, three times
     python benchmarks/bench_eval.py --items=4 --runs=1          a quick look
     python benchmarks/bench_eval.py --only=hellaswag --dtype=bf16 --sequence_len=1024
     python benchmarks/bench_eval.py --whole                     then time all of CORE at 500 examples a task
 
-Both score the same rendered examples with the same random model, in turns; rendering (tokenizing) is counted for both.
-A rate is the median of the runs, between the slowest and the fastest. The tokenizer is trained on the bundle's own
-texts, which makes prompts a little shorter than another would. Needs the evaluation bundle.
+Both score the same rendered examples with the same random model, in turns; rendering (tokenizing) is counted
+for both. A rate is the median of the runs, between the slowest and the fastest. The tokenizer is trained on
+the bundle's own texts, which makes prompts a little shorter than another would. Needs the evaluation bundle.
 """
 import statistics
 import sys
@@ -50,7 +51,7 @@ class Config:
             raise UsageError("--items and --runs want 1 or more, --batch_tokens 0 or more.")
 
 
-# ---------------------------------------------------------------------------------------------------------- the models
+# ------------------------------------------------------------------------------------------------- the models
 def make_tokenizer(tasks, vocab_size):
     """A tokenizer trained on the first texts of each task."""
     texts = [" ".join(map(str, example.values())) for task in tasks
@@ -69,7 +70,7 @@ def make_model(config, vocab_size, device):
     return model.to(device).requires_grad_(False).eval()
 
 
-# -------------------------------------------------------------------------------------------------------------- timing
+# ----------------------------------------------------------------------------------------------------- timing
 @torch.inference_mode()
 def alone(model, span):
     """(mean log-likelihood, exact greedy match, likeliest tokens) by a plain forward."""
@@ -115,7 +116,7 @@ def time_whole(tasks, config, tokenizer, model, rt):
     return time.perf_counter() - start
 
 
-# -------------------------------------------------------------------------------------------------------------- report
+# ----------------------------------------------------------------------------------------------------- report
 def rate(found, key):
     """'12.3 (11.9 to 12.6)': examples a second over these tasks together."""
     rates = [sum(f["n"] for f in found) / sum(seconds) for seconds in zip(*(f[key] for f in found))]

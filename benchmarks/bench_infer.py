@@ -1,18 +1,20 @@
 """
-How fast answers are made on this machine, beside transformers' generate for the same shape, and what each option costs.
+How fast answers are made on this machine, beside transformers' generate for the same shape, and what each
+option costs.
 
     python benchmarks/bench_infer.py                                d4, V=2048: the kindergarten's shape
     python benchmarks/bench_infer.py --shapes=d6,d12 --peers        others, beside transformers
     python benchmarks/bench_infer.py --shapes=d12 --only=int8
-    python benchmarks/bench_infer.py --temperature=1 --peers        sampled among the 50 likeliest, as chats are
+    python benchmarks/bench_infer.py --temperature=1 --peers        sampled among the 50 likeliest
 
-Every candidate runs in a process of its own, one after another, on the same shape, prompts and threads, with random
-weights; just before each, a sum over a large array says what memory bandwidth the machine has at that moment. Decoding
-is greedy unless a temperature is given, from prompts of 64 tokens, through the whole engine; its time is that of all
-tokens but the first, and the share of bandwidth is that of the weights read once a step. A figure is the median of the
-runs. "Second turn" is the time to the first token of a conversation whose history is in the prefix cache, over that of
-the same one read anew. The peer is transformers' NanoChatForCausalLM, the same architecture; `pip install transformers`
-into the same environment first.
+Every candidate runs in a process of its own, one after another, on the same shape, prompts and threads, with
+random weights; just before each, a sum over a large array says what memory bandwidth the machine has at that
+moment. Decoding is greedy unless a temperature is given, from prompts of 64 tokens, through the whole engine;
+its time is that of all tokens but the first, and the share of bandwidth is that of the weights read once a
+step (a decoding step multiplies every matrix with few rows, so that reading the matrices is what takes the
+time). A figure is the median of the runs. "Second turn" is the time to the first token of a conversation
+whose history is in the prefix cache, over that of the same one read anew. The peer is transformers'
+NanoChatForCausalLM, the same architecture; `pip install transformers` into the same environment first.
 """
 import itertools
 import statistics
@@ -34,12 +36,19 @@ from nanochat.common import run  # noqa: E402
 from nanochat.infer.engine import Engine, Sampling, Sequence  # noqa: E402
 from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 
-SHAPES = {"d4": (4, 256, 2048), "d6": (6, 1280, 4096), "d12": (12, 1280, 32768)}     # depth, sequence_len, vocab_size
-OURS = {"fp32": {}, "bf16": {}, "int8": {"int8": True}, "fp32 deterministic": {"deterministic": True},
-        "bf16 deterministic": {"deterministic": True}}
+SHAPES = {"d4": (4, 256, 2048), "d6": (6, 1280, 4096), "d12": (12, 1280, 32768)}  # depth, sequence_len, vocab
+OURS = {  # name: the engine's options; the first word is the dtype
+    "fp32": {},
+    "bf16": {},
+    "int8": {"int8": True},
+    "fp32 deterministic": {"deterministic": True},
+    "bf16 deterministic": {"deterministic": True},
+}
 PEERS = ["transformers fp32", "transformers bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
-PROMPT, NEW, TOP_K = 64, 64, 50
+PROMPT = 64  # tokens read before decoding
+NEW = 64  # tokens decoded
+TOP_K = 50
 
 
 @dataclass
@@ -51,13 +60,14 @@ class Config:
     only: str = option("", "candidates whose name contains this")
     temperature: float = option(0.0, "above 0: sample among the TOP_K likeliest")
     threads: int = option(0, "of torch (default: its own choice)")
-    one: str = option("", "measure this candidate in this process and print JSON; used by the benchmark itself")
+    one: str = option("", "measure this candidate in this process and print JSON; for the benchmark itself")
 
 
 class NoText:
     """In the place of a tokenizer, for a model that says nothing: no token ends a reply."""
 
-    special_ids, bos_id = frozenset(), -1
+    special_ids = frozenset()
+    bos_id = -1
 
     def __init__(self, vocab_size):
         self.vocab_size = vocab_size
@@ -68,7 +78,9 @@ class NoText:
 
 def read_bandwidth(megabytes=256, seconds=1.0):
     """Bytes/s of a sum over an array, the best of what fits into `seconds`."""
-    array, best, end = torch.ones(megabytes << 18), 0.0, time.perf_counter() + seconds
+    array = torch.ones(megabytes << 18)  # four bytes each
+    best = 0.0
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
         array.sum()
@@ -80,15 +92,19 @@ def prompts(n, length, vocab_size, seed):
     return torch.randint(0, vocab_size, (n, length), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-# ---------------------------------------------------------------------------------------------------------- candidates
+# ------------------------------------------------------------------------------------------------- candidates
 class Ours:
+    """The project's engine. What is measured: prepare(batch_size), generate(rows, new), bytes read a step."""
+
     sampling = {"temperature": 0.0, "top_k": TOP_K, "use_tools": False}
 
     def __init__(self, shape, dtype, temperature, options):
         depth, T, V = shape
         self.sampling = {**self.sampling, "temperature": temperature}
-        self.vocab_size, self.batcher = V, None
-        model = GPT(GPTConfig(T, V, **vars(scaling.model_shape(depth)), key_offset=0.5, value_tables=True), dtype)
+        self.vocab_size = V
+        self.batcher = None
+        size = vars(scaling.model_shape(depth))
+        model = GPT(GPTConfig(T, V, **size, key_offset=0.5, value_tables=True), dtype)
         model.init_weights()
         self.engine = Engine(model.eval().requires_grad_(False), NoText(V), **options)
         groups = model.parameter_groups()
@@ -106,11 +122,19 @@ class Ours:
 
 
 class Transformers:
+    """transformers' model of the same shape, with its own generate."""
+
     def __init__(self, shape, dtype, temperature=0.0):
-        self.sampling = {"do_sample": bool(temperature)} | ({"temperature": temperature, "top_k": TOP_K} if temperature else {})
+        self.sampling = {"do_sample": False}
+        if temperature:
+            self.sampling = {"do_sample": True, "temperature": temperature, "top_k": TOP_K}
         model = candidates.transformers_model(shape, bos_token_id=0, eos_token_id=None, pad_token_id=0)
-        self.model, self.vocab_size = model.to(dtype).eval(), shape[2]
-        self.bytes = sum(p.numel() * p.element_size() for n, p in self.model.named_parameters() if "embed" not in n)
+        self.model = model.to(dtype).eval()
+        self.vocab_size = shape[2]
+        self.bytes = 0
+        for name, parameter in self.model.named_parameters():
+            if "embed" not in name:  # a few rows of it are read, not all
+                self.bytes += parameter.numel() * parameter.element_size()
 
     def prepare(self, batch_size):
         pass
@@ -118,13 +142,15 @@ class Transformers:
     @torch.inference_mode()
     def generate(self, rows, new):
         idx = torch.tensor(rows)
-        out = self.model.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=new, **self.sampling)
+        everything = torch.ones_like(idx)
+        out = self.model.generate(idx, attention_mask=everything, max_new_tokens=new, **self.sampling)
         assert out.shape[1] == idx.shape[1] + new, f"{out.shape[1] - idx.shape[1]} tokens, not {new}"
 
 
-def clock(work):
+def clock(work, *arguments):
+    """Seconds of work(*arguments)."""
     start = time.perf_counter()
-    work()
+    work(*arguments)
     return time.perf_counter() - start
 
 
@@ -132,21 +158,31 @@ def measure(config):
     """What the process of one candidate prints: a dict of its figures."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    name, dtype, *_ = config.one.split()
-    shape, seeds = SHAPES[config.shapes], itertools.count()
-    depth, T, V = shape
+    name, options = config.one.split(" ", 1)
+    dtype = DTYPES[options.split()[0]]
+    shape = SHAPES[config.shapes]
+    _, T, V = shape
+    seeds = itertools.count()  # no prompt comes twice: its keys and values would be found in the prefix cache
     bandwidth = read_bandwidth()
-    candidate = Ours(shape, DTYPES[dtype], config.temperature, OURS[config.one.split(" ", 1)[1]]) \
-        if name == "nanochat" else Transformers(shape, DTYPES[dtype], config.temperature)
+    if name == "nanochat":
+        candidate = Ours(shape, dtype, config.temperature, OURS[options])
+    else:
+        candidate = Transformers(shape, dtype, config.temperature)
     found = {"bandwidth": bandwidth, "bytes": candidate.bytes, "decode": {}}
 
     def timed(n, length, new):
-        return statistics.median(clock(lambda: candidate.generate(prompts(n, length, V, next(seeds)), new))
-                                 for _ in range(config.runs))
+        """Median seconds of reading n prompts of `length` tokens and writing `new` after each."""
+        times = []
+        for _ in range(config.runs):
+            times.append(clock(candidate.generate, prompts(n, length, V, next(seeds)), new))
+        return statistics.median(times)
+
     for n in map(int, config.batches.split(",")):
         candidate.prepare(n)
-        timed(n, PROMPT, 3)
+        timed(n, PROMPT, 3)  # warms up
+        # Whatever comes with the first token, above all reading the prompt, is in both times and goes away.
         found["decode"][n] = n * (NEW - 1) / (timed(n, PROMPT, NEW) - timed(n, PROMPT, 1))
+
     candidate.prepare(2)
     length = min(1000, T - 60)
     found["prefill"] = length / timed(1, length, 1)
@@ -156,41 +192,56 @@ def measure(config):
 
 
 def second_turn(ours, length, runs, seeds):
-    """(cold, cached): median seconds to the first token after a history of `length` tokens and 20 new ones."""
-    times = []
+    """[cold, cached]: median seconds to the first token after `length` tokens of history and 20 new ones."""
+    cold = []
+    cached = []
     for _ in range(runs):
+        history = prompts(1, length, ours.vocab_size, next(seeds))[0]
+        question = prompts(1, 20, ours.vocab_size, next(seeds))[0]
         ours.prepare(2)
-        history, question = (prompts(1, n, ours.vocab_size, next(seeds))[0] for n in (length, 20))
-        cold = clock(lambda: ours.generate([history + question], 1))
+        cold.append(clock(ours.generate, [history + question], 1))
         ours.prepare(2)
         ours.generate([history], 1)
-        times.append((cold, clock(lambda: ours.generate([history + question], 1))))
-    return [statistics.median(part) for part in zip(*times)]
+        cached.append(clock(ours.generate, [history + question], 1))
+    return [statistics.median(cold), statistics.median(cached)]
 
 
-# -------------------------------------------------------------------------------------------------------------- report
+# ----------------------------------------------------------------------------------------------------- report
 def compare(config, shape):
     """Measure every candidate at one shape and print a table with a line for each."""
     depth, T, V = SHAPES[shape]
     batches = config.batches.split(",")
-    print(f"\n{shape}: {depth} layers, V={V}, cache of {T}, {config.threads or torch.get_num_threads()} threads, "
-          f"torch {torch.__version__}; median of {config.runs} runs\n")
-    print(f"| candidate | prefill tok/s |{''.join(f' decode tok/s, batch {n} |' for n in batches)} share of the bandwidth "
-          "at batch 1 | read GB/s | first token of a second turn: cold, cached, share |")
+    threads = config.threads or torch.get_num_threads()
+    print(f"\n{shape}: {depth} layers, V={V}, cache of {T}, {threads} threads, torch {torch.__version__}; "
+          f"median of {config.runs} runs\n")
+    heads = "".join(f" decode tok/s, batch {n} |" for n in batches)
+    print(f"| candidate | prefill tok/s |{heads} share of the bandwidth at batch 1 | read GB/s | "
+          "first token of a second turn: cold, cached, share |")
     print("| --- |" + " ---: |" * (len(batches) + 4), flush=True)
-    for candidate in [f"nanochat {name}" for name in OURS] + PEERS * config.peers:
-        if config.only not in candidate:
+    names = [f"nanochat {name}" for name in OURS]
+    if config.peers:
+        names += PEERS
+    for name in names:
+        if config.only not in name:
             continue
-        found = candidates.launch(__file__, candidate, shapes=shape, batches=config.batches, runs=config.runs,
+        found = candidates.launch(__file__, name, shapes=shape, batches=config.batches, runs=config.runs,
                                   threads=config.threads, temperature=config.temperature)
-        if not found:
-            continue
-        speeds = "".join(f" {found['decode'][n]:,.0f} |" for n in batches)
-        share = f"{found['bytes'] * found['decode'][batches[0]] / found['bandwidth']:.0%}" if batches[0] == "1" else ""
-        cold, cached = found.get("turns", (0, 0))
-        turns = f"{cold * 1e3:,.0f} ms, {cached * 1e3:,.1f} ms, {cached / cold:.1%}" if cold else ""
-        print(f"| {candidate} | {found['prefill']:,.0f} |{speeds} {share} | {found['bandwidth'] / 1e9:.1f} | {turns} |",
-              flush=True)
+        if found:
+            print(line(name, batches, found), flush=True)
+
+
+def line(name, batches, found):
+    """A candidate's line of the table."""
+    speeds = "".join(f" {found['decode'][n]:,.0f} |" for n in batches)
+    share = ""
+    if batches[0] == "1":
+        share = f"{found['bytes'] * found['decode']['1'] / found['bandwidth']:.0%}"
+    turns = ""
+    if "turns" in found:
+        cold, cached = found["turns"]
+        turns = f"{cold * 1e3:,.0f} ms, {cached * 1e3:,.1f} ms, {cached / cold:.1%}"
+    gigabytes = found["bandwidth"] / 1e9
+    return f"| {name} | {found['prefill']:,.0f} |{speeds} {share} | {gigabytes:.1f} | {turns} |"
 
 
 def main(argv=None):

@@ -1,13 +1,13 @@
 """
-Does the fast path learn as well as the plain one? The same model, data and steps, once as in training (bf16 where the
-machine has it, attention in blocks, normalisation by hand, fused loss, stacked Muon, our AdamW) and once written out with
-torch alone (float32, scaled_dot_product_attention, cross-entropy over all logits, torch.optim.Muon and
-torch.optim.AdamW).
+Does the fast path learn as well as the plain one? The same model, data and steps, once as in training (bf16
+where the machine has it, attention in blocks, normalisation by hand, fused loss, stacked Muon, our AdamW) and
+once written out with torch alone (float32, scaled_dot_product_attention, cross-entropy over all logits,
+torch.optim.Muon and torch.optim.AdamW).
 
     python benchmarks/bench_reference.py                     d4, 3 seeds, 40 steps
 
-Prints the mean loss of the last quarter of the steps for each seed and both paths: the difference between the paths has
-to be small beside the spread between the seeds.
+Prints the mean loss of the last quarter of the steps for each seed and both paths: the difference between the
+paths has to be small beside the spread between the seeds.
 """
 import statistics
 import sys

@@ -1,11 +1,13 @@
 """
-The web server under load: latencies, throughput with many users, disconnects, slow loris, hostile bodies, SIGTERM, memory.
+The web server under load: latencies, throughput with many users, disconnects, slow loris, hostile bodies,
+SIGTERM, memory.
 
     python -m benchmarks.bench_server                       about two minutes; wants a trained chat model
     python -m benchmarks.bench_server --minutes=10          and ten minutes of load, during which memory must stay flat
 
-Starts the real server (scripts.chat_web) on a free port of 127.0.0.1 as a process, talks raw HTTP to it from this one, and
-stops it with SIGTERM under 32 streams. Every load is bounded. Writes one line a figure; exits 1 when a bar is missed.
+Starts the real server (scripts.chat_web) on a free port of 127.0.0.1 as a process, talks raw HTTP to it from
+this one, and stops it with SIGTERM under 32 streams. Every load is bounded. Writes one line a figure; exits 1
+when a bar is missed.
 """
 import asyncio
 import json

@@ -1,12 +1,12 @@
 """
-How fast the tokenizer is trained and encodes, beside Hugging Face's tokenizers and bare tiktoken, on the same text with
-the same splitting pattern and as many tokens.
+How fast the tokenizer is trained and encodes, beside Hugging Face's tokenizers and bare tiktoken, on the same
+text with the same splitting pattern and as many tokens.
 
     python benchmarks/bench_tokenizer.py                                generated text of the kindergarten
     python benchmarks/bench_tokenizer.py --dataset=FOLDER --vocab_size=32768
 
-`pip install tokenizers` for the comparison. Figures are medians of --runs, all in one process, one thread where a
-library lets us choose.
+`pip install tokenizers` for the comparison. Figures are medians of --runs, all in one process, one thread
+where a library lets us choose.
 """
 import os
 import statistics

@@ -2,16 +2,16 @@
 How fast a training step is on this machine, where its time goes, and how that compares with others' code.
 
     python benchmarks/bench_train.py                                ours at two shapes
-    python benchmarks/bench_train.py --peers                        beside transformers and litgpt, eager and compiled
+    python benchmarks/bench_train.py --peers                        beside transformers and litgpt
     python benchmarks/bench_train.py --shapes=d4 --runs=3
 
-Every candidate runs in a process of its own, one after another, on the same shape, the same batch of the same tokens
-and the same threads (how many rows it takes at a time is its own business: ours as in training); just before each, a
-2048-cube product in bf16, or in fp32 where that is faster, says what the machine can do at that moment. A figure is the
-median of the timed steps, with the quartiles beside it. Peers: transformers' NanoChatForCausalLM, the same architecture,
-and litgpt's GPT where it is installed, both with torch.optim.AdamW (fused), and where they are compiled by torch.compile
-with its defaults.
-`pip install transformers litgpt` into the same environment first.
+Every candidate runs in a process of its own, one after another, on the same shape, the same batch of the same
+tokens and the same threads (how many rows it takes at a time is its own business: ours as in training); just
+before each, a 2048-cube product in bf16, or in fp32 where that is faster, says what the machine can do at
+that moment. A figure is the median of the timed steps, with the quartiles beside it. Peers: transformers'
+NanoChatForCausalLM, the same architecture, and litgpt's GPT where it is installed, both with
+torch.optim.AdamW (fused), and where they are compiled by torch.compile with its defaults. `pip install
+transformers litgpt` into the same environment first.
 """
 import resource
 import statistics
@@ -35,10 +35,11 @@ from nanochat.data.dataloader import StepBatches  # noqa: E402
 from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 from nanochat.train import loop  # noqa: E402
 
-SHAPES = {"d4": (4, 256, 4096), "d8": (8, 512, 8192), "d12": (12, 1024, 32768)}     # depth, sequence_len, vocab_size
+SHAPES = {"d4": (4, 256, 4096), "d8": (8, 512, 8192), "d12": (12, 1024, 32768)}  # depth, sequence_len, vocab
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OURS = ["nanochat bf16", "nanochat fp32"]
-PEERS = [f"{peer} {dtype} {how}" for peer in ("transformers", "litgpt") for dtype in ("fp32", "bf16") for how in
-         ("eager", "compiled")]
+PEERS = [f"{peer} {dtype} {how}"
+         for peer in ("transformers", "litgpt") for dtype in DTYPES for how in ("eager", "compiled")]
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Config:
     peers: bool = option(False, "measure the peers too: minutes each, most of it compiling")
     only: str = option("", "candidates whose name contains one of these, joined by commas")
     device: str = option("", "cuda or cpu (default: the best there is)")
-    one: str = option("", "measure this candidate in this process and print JSON; used by the benchmark itself")
+    one: str = option("", "measure this candidate in this process and print JSON; for the benchmark itself")
 
 
 class RandomRows:
@@ -66,21 +67,24 @@ class RandomRows:
         return self.tokens[i].astype(np.int64), np.ones(self.tokens.shape[1] - 1, np.float32)
 
 
-# -------------------------------------------------------------------------------------------------------------- timing
+# ----------------------------------------------------------------------------------------------------- timing
 def _sync(device):
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def matmul_peak(device, dtype=None, n=2048, seconds=1.5):
-    """FLOP/s of an n-cube matrix product, the best of what fits into `seconds`; in bf16 or fp32, what is faster here."""
-    dtype = dtype or max((torch.bfloat16, torch.float32), key=lambda dtype: matmul_peak(device, dtype, 256, 0.1))
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    best, end = 0.0, time.perf_counter() + seconds
+    """FLOP/s of an n-cube matrix product, the best within `seconds`; the faster dtype if none is given."""
+    if dtype is None:
+        dtype = max(DTYPES.values(), key=lambda one: matmul_peak(device, one, 256, 0.1))
+    left = torch.randn(n, n, device=device).to(dtype)
+    right = torch.randn(n, n, device=device).to(dtype)
+    best = 0.0
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         _sync(device)
         start = time.perf_counter()
-        a @ b
+        torch.mm(left, right)
         _sync(device)
         best = max(best, 2 * n ** 3 / (time.perf_counter() - start))
     return best
@@ -90,7 +94,9 @@ class Clock:
     """Adds up the seconds of named parts of a step."""
 
     def __init__(self, device):
-        self.device, self.parts, self.last = device, {}, 0.0
+        self.device = device
+        self.parts = {}
+        self.last = 0.0
 
     def start(self):
         _sync(self.device)
@@ -103,9 +109,9 @@ class Clock:
         self.last = now
 
 
-# ---------------------------------------------------------------------------------------------------------- candidates
+# ------------------------------------------------------------------------------------------------- candidates
 def ours(shape, tokens, dtype, rt):
-    """step(clock): one whole training step of this project, its parts timed."""
+    """(step, FLOPs a token): step(clock) is one whole training step of this project, its parts timed."""
     depth, T, V = shape
     model = GPT(GPTConfig(T, V, **vars(scaling.model_shape(depth))), dtype).to(rt.device)
     model.init_weights()
@@ -131,7 +137,7 @@ def ours(shape, tokens, dtype, rt):
 
 def peer(name, how, shape, tokens, dtype, device):
     """step(clock): one whole training step of a peer's model with torch's AdamW."""
-    model, loss_of = {"transformers": _transformers, "litgpt": _litgpt}[name](shape)
+    model, loss_of = {"transformers": transformers_peer, "litgpt": litgpt_peer}[name](shape)
     model = model.to(device=device, dtype=dtype).train()
     if how == "compiled":
         model = torch.compile(model)
@@ -151,43 +157,65 @@ def peer(name, how, shape, tokens, dtype, device):
     return step
 
 
-def _transformers(shape):
-    return candidates.transformers_model(shape, use_cache=False), lambda model, x: model(x[:, :-1], labels=x[:, :-1],
-                                                               shift_labels=x[:, 1:].contiguous()).loss
+def transformers_peer(shape):
+    """(model, loss of tokens (B, T + 1))."""
+    def loss_of(model, x):
+        return model(x[:, :-1], labels=x[:, :-1], shift_labels=x[:, 1:].contiguous()).loss
+    return candidates.transformers_model(shape, use_cache=False), loss_of
 
 
-def _litgpt(shape):
+def litgpt_peer(shape):
+    """(model, loss of tokens (B, T + 1))."""
     from litgpt import GPT as LitGPT
     from litgpt import Config as LitConfig
     depth, T, V = shape
-    s = scaling.model_shape(depth)
-    config = LitConfig(block_size=T, vocab_size=V, padded_vocab_size=V, n_layer=depth, n_head=s.n_head, n_embd=s.n_embd,
-                       n_query_groups=s.n_kv_head, rotary_percentage=1.0, parallel_residual=False, bias=False,
-                       norm_class_name="RMSNorm", mlp_class_name="GptNeoxMLP", intermediate_size=4 * s.n_embd)
-    return LitGPT(config), lambda model, x: torch.nn.functional.cross_entropy(
-        model(x[:, :-1]).float().flatten(0, 1), x[:, 1:].flatten())
+    size = scaling.model_shape(depth)
+    config = LitConfig(
+        block_size=T, vocab_size=V, padded_vocab_size=V, n_layer=depth, n_head=size.n_head,
+        n_embd=size.n_embd, n_query_groups=size.n_kv_head, rotary_percentage=1.0,
+        parallel_residual=False, bias=False, norm_class_name="RMSNorm",
+        mlp_class_name="GptNeoxMLP", intermediate_size=4 * size.n_embd)
+
+    def loss_of(model, x):
+        logits = model(x[:, :-1]).float()
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())
+    return LitGPT(config), loss_of
 
 
 def measure(config):
     """What the process of one candidate prints: a dict of its figures."""
-    name, dtype, *how = config.one.split()
-    shape, dtype = SHAPES[config.shapes], {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-    rt = runtime.init(config.device) if name == "nanochat" else runtime.Runtime(device=torch.device(config.device or "cpu"))
-    peak, before = matmul_peak(rt.device), _memory(rt.device)
+    name, dtype_name, *how = config.one.split()
+    shape = SHAPES[config.shapes]
+    dtype = DTYPES[dtype_name]
+    flops = None
+    if name == "nanochat":
+        rt = runtime.init(config.device)
+    else:
+        rt = runtime.Runtime(device=torch.device(config.device or "cpu"))
+    peak = matmul_peak(rt.device)
+    before = _memory(rt.device)
     if name == "nanochat":
         step, flops = ours(shape, config.tokens, dtype, rt)
     else:
-        step, flops = peer(name, how[0], shape, config.tokens, dtype, rt.device), None
+        step = peer(name, how[0], shape, config.tokens, dtype, rt.device)
+
     start = time.perf_counter()
-    for _ in range(2):
+    for _ in range(2):  # compiled, and every buffer there
         step(Clock(rt.device))
-    ready, clocks = time.perf_counter() - start, [Clock(rt.device) for _ in range(config.runs)]
-    for clock in clocks:
+    ready = time.perf_counter() - start
+
+    clocks = []
+    for _ in range(config.runs):
+        clock = Clock(rt.device)
         step(clock)
+        clocks.append(clock)
     times = [sum(clock.parts.values()) for clock in clocks]
-    return {"tok_per_s": [config.tokens / t for t in sorted(times, reverse=True)], "ready_s": ready, "peak": peak,
-            "parts": {part: sum(clock.parts[part] for clock in clocks) / sum(times) for part in clocks[0].parts},
-            "flops_per_token": flops, "memory": _memory(rt.device) - before}
+    parts = {}
+    for part in clocks[0].parts:
+        parts[part] = sum(clock.parts[part] for clock in clocks) / sum(times)
+    speeds = sorted(config.tokens / seconds for seconds in times)
+    return {"tok_per_s": speeds, "ready_s": ready, "peak": peak,
+            "parts": parts, "flops_per_token": flops, "memory": _memory(rt.device) - before}
 
 
 def _memory(device):
@@ -197,35 +225,43 @@ def _memory(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-# -------------------------------------------------------------------------------------------------------------- report
+# ----------------------------------------------------------------------------------------------------- report
 def quartiles(values):
     """(median, lower, upper)."""
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4)
     return middle, low, high
 
 
 def compare(config, shape):
     """Measure every candidate at one shape and print a table with a line for each."""
     depth, T, V = SHAPES[shape]
-    print(f"\n{shape}: {depth} layers, T={T}, V={V}, {config.tokens:,} tokens a step, {torch.get_num_threads()} threads, "
-          f"torch {torch.__version__}; median of {config.runs} steps (quartiles)\n")
+    print(f"\n{shape}: {depth} layers, T={T}, V={V}, {config.tokens:,} tokens a step, "
+          f"{torch.get_num_threads()} threads, torch {torch.__version__}; "
+          f"median of {config.runs} steps (quartiles)\n")
     print("| candidate | tokens/s | of ours | memory above imports | 2048-cube | parts of a step |")
     print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
     base = None
-    for candidate in OURS + PEERS * config.peers:
+    for candidate in OURS + (PEERS if config.peers else []):
         if not any(name in candidate for name in config.only.split(",")):
             continue
         found = candidates.launch(__file__, candidate, shapes=shape, tokens=config.tokens, runs=config.runs,
                                   device=config.device)
-        if not found:
-            continue
-        middle, low, high = quartiles(found["tok_per_s"])
-        base = base or middle
-        parts = ", ".join(f"{part} {share:.1%}" for part, share in found["parts"].items())
-        mfu = f"; {found['flops_per_token'] * middle / found['peak']:.1%} of the peak" if found["flops_per_token"] else ""
-        print(f"| {candidate} | {middle:,.0f} ({low:,.0f} to {high:,.0f}) | {middle / base:.2f} | "
-              f"{found['memory'] / 2**20:,.0f} MiB | {found['peak'] / 1e9:,.0f} GFLOP/s{mfu} | {parts}; ready after "
-              f"{found['ready_s']:.0f} s |", flush=True)
+        if found:
+            base = base or statistics.median(found["tok_per_s"])
+            print(line(candidate, found, base), flush=True)
+
+
+def line(candidate, found, base):
+    """A candidate's line of the table; `base` are the tokens/s of the first."""
+    middle, low, high = quartiles(found["tok_per_s"])
+    parts = ", ".join(f"{part} {share:.1%}" for part, share in found["parts"].items())
+    cube = f"{found['peak'] / 1e9:,.0f} GFLOP/s"
+    if found["flops_per_token"]:
+        cube += f"; {found['flops_per_token'] * middle / found['peak']:.1%} of the peak"
+    return (f"| {candidate} | {middle:,.0f} ({low:,.0f} to {high:,.0f}) | {middle / base:.2f} | "
+            f"{found['memory'] / 2**20:,.0f} MiB | {cube} | {parts}; ready after {found['ready_s']:.0f} s |")
 
 
 def main(argv=None):

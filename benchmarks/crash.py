@@ -4,9 +4,10 @@ Pull the plug on a toy run at any moment, damage its files, fill its disk: does 
     python benchmarks/crash.py                          50 kills, 20 places of damage in every file; minutes
     python benchmarks/crash.py --kills=6 --only=kills,signals
 
-The run is scripts.base_train on a few kindergarten documents. Each sitting is a process forked from this one, which has
-torch imported but has never used it, so that it starts in a moment; what is resumed must end with the very bytes of the
-run that nobody disturbed. Prints a Markdown table and exits with 1 when a bar is missed.
+The run is scripts.base_train on a few kindergarten documents. Each sitting is a process forked from this one,
+which has torch imported but has never used it, so that it starts in a moment; what is resumed must end with
+the very bytes of the run that nobody disturbed. Prints a Markdown table and exits with 1 when a bar is
+missed.
 """
 import collections
 import contextlib
@@ -55,7 +56,7 @@ class Config:
             raise UsageError(f"--only wants some of {', '.join(TESTS)}, got {', '.join(sorted(unknown))}.")
 
 
-# ---------------------------------------------------------------------------------------------------------------- kills
+# ------------------------------------------------------------------------------------------------------ kills
 def leave_own_number(sitting):
     """What a killed run with this very process number would have left, as in a container where each run is process 7."""
     for name in (f".{step:06d}.{os.getpid()}.{ending}" for step in range(2, STEPS, 2) for ending in ("tmp", "old")):
@@ -110,7 +111,7 @@ def test_kills(config, toy, tmp):
     yield Row("collisions with leftovers, or leftovers that stay", "0", str(count["collisions"]), not count["collisions"])
 
 
-# ------------------------------------------------------------------------------------------------------------ full disk
+# -------------------------------------------------------------------------------------------------- full disk
 @contextlib.contextmanager
 def small_disk(at, size):
     """`at` as a file system of `size` bytes; yields why not where that cannot be had."""
@@ -150,7 +151,7 @@ def test_disk(config, toy, tmp):
                       f"then {'bitwise equal' if ended else 'DIFFERENT'}", code == 1 and len(said) == 1 and kept and ended)
 
 
-# ------------------------------------------------------------------------------------------------ signals, locks
+# --------------------------------------------------------------------------------------------- signals, locks
 def test_signals(config, toy, tmp):
     """Ctrl-C and what a scheduler sends."""
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -177,7 +178,7 @@ def test_lock(config, toy, tmp):
               code == 1 and "another run holds" in second.text() and ended)
 
 
-# ---------------------------------------------------------------------------------------------------------------- stall
+# ------------------------------------------------------------------------------------------------------ stall
 def test_stall(config, toy, tmp):
     """How long a save keeps the loop waiting, beside how long it takes."""
     runtime.init("cpu")                                       # as a run does: memory that was freed is kept

@@ -1,12 +1,14 @@
 """
-The arithmetic behind runs/miniseries.sh and runs/scaling.sh: what a series of pretraining runs says about scale.
+The arithmetic behind runs/miniseries.sh and runs/scaling.sh: what a series of pretraining runs says about
+scale.
 
     python benchmarks/curves.py series runs/series          a table and series.png: bits a byte against FLOPs, and a power law
     python benchmarks/curves.py horizon runs/scaling        a table and horizon.png: the best size of each budget of FLOPs
     python benchmarks/curves.py steps 1e18 12 [FLAGS...]    steps of base_train that spend so many FLOPs at this depth
 
-Reads the result files that base_train writes. The power law is bpb = a * FLOPs^-b, by least squares on logarithms; there are
-too few runs here for an irreducible loss. Budgets are fitted as in approach 2 of Chinchilla (arXiv 2203.15556).
+Reads the result files that base_train writes. The power law is bpb = a * FLOPs^-b, by least squares on
+logarithms; there are too few runs here for an irreducible loss. Budgets are fitted as in approach 2 of
+Chinchilla (arXiv 2203.15556).
 """
 import json
 import math

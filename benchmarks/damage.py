@@ -1,6 +1,7 @@
 """
 What happens to flipped bits, cut files and hostile pickles in everything that a run reads back. A part of
-benchmarks/crash.py, which makes the run; both tests work on a copy of it, as the base directory of this process.
+benchmarks/crash.py, which makes the run; both tests work on a copy of it, as the base directory of this
+process.
 """
 import collections
 import json
@@ -35,7 +36,7 @@ class Row:
     ok: bool
 
 
-# --------------------------------------------------------------------------------------------------------------- damage
+# ----------------------------------------------------------------------------------------------------- damage
 def damages(data, offsets, rng):
     """`data` with a bit flipped, and cut off, at each of so many places; the first and the last byte among them."""
     for at in sorted({0, len(data) - 1, *(rng.randrange(len(data)) for _ in range(offsets - 2))}):
@@ -106,7 +107,7 @@ def test_damage(config, toy, tmp):
                                          rng))
 
 
-# --------------------------------------------------------------------------------------------------------------- pickle
+# ----------------------------------------------------------------------------------------------------- pickle
 class Hostile:
     """Unpickling one runs a command."""
 

@@ -1,5 +1,6 @@
 """
-The toy run that crash.py ends in every way: scripts.base_train on a few kindergarten documents, in a forked process.
+The toy run that crash.py ends in every way: scripts.base_train on a few kindergarten documents, in a forked
+process.
 
 Whoever imports this has torch imported but must never have used it.
 """

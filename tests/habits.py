@@ -6,7 +6,9 @@ Counts what makes code hard to read: nested conditionals, tuple juggling, long f
 tests/test_structure.py holds the whole project to it.
 """
 import ast
+import io
 import sys
+import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +35,10 @@ class Habits:
     def per_thousand(self, places):
         return 1000 * len(places) / max(self.lines, 1)
 
+    @property
+    def comment_share(self):
+        return self.comment_characters / max(self.characters, 1)
+
 
 def count(paths) -> Habits:
     found = Habits()
@@ -41,12 +47,18 @@ def count(paths) -> Habits:
         lines = text.splitlines()
         found.lines += sum(bool(line.strip()) for line in lines)
         found.characters += len(text)
+        found.comment_characters += _comment_characters(text)
         _count_file(found, path, ast.parse(text), lines)
     return found
 
 
+def _comment_characters(text):
+    """Of comments, those behind code too; docstrings are counted with what they belong to."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return sum(len(token.string) for token in tokens if token.type == tokenize.COMMENT)
+
+
 def _count_file(found, path, tree, lines):
-    found.comment_characters += sum(len(line[line.index("#"):]) for line in lines if line.strip().startswith("#"))
     for node in ast.walk(tree):
         here = (path, getattr(node, "lineno", 0))
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -118,7 +130,7 @@ def main():
                  "nameless_variables", "unannotated"):
         places = getattr(found, name)
         print(f"{name:<22} {len(places):>4}, {found.per_thousand(places):5.1f} per 1,000 of {found.lines:,} lines")
-    print(f"comments and docstrings are {found.comment_characters / max(found.characters, 1):.1%} of all characters")
+    print(f"comments and docstrings are {found.comment_share:.1%} of all characters")
 
 
 if __name__ == "__main__":

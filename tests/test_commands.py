@@ -1,5 +1,6 @@
 """
-Every command that the documentation shows is one that works: README.md, speedrun.sh, and the scripts' own docstrings.
+Every command that the documentation shows is one that works: README.md, CONTRIBUTING.md, speedrun.sh, and the scripts'
+own docstrings.
 
 A command is parsed by the very parser of the script that it names, so a renamed flag or script fails here.
 """
@@ -49,6 +50,7 @@ python -m pytest tests/test_rustbpe.py -v -s
 """.strip().splitlines()
 
 TIERS = {"kindergarten", "d20", "d26", "d32"}
+MADE = {"report.md"}  # by running it
 ELSEWHERE = {"git", "cd", "source", "export", "curl", "cat", "ls", "less", "open", "ssh", "pip", "apt", "apt-get"}
 
 
@@ -100,12 +102,17 @@ def check_module(command, words, program):
 
 
 # ---------------------------------------------------------------------------------------------- where commands are shown
-def readme_commands():
-    """The lines of the README's bash blocks, continuation lines joined."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def shown_commands(name):
+    """The lines of a page's bash blocks, continuation lines joined."""
+    text = (ROOT / name).read_text(encoding="utf-8")
     blocks = re.findall(r"^[ ]*```(?:bash|sh|shell)\n(.*?)^[ ]*```", text, re.DOTALL | re.MULTILINE)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
+    found = []
+    for block in blocks:
+        for line in block.replace("\\\n", " ").splitlines():
+            command = line.strip().removeprefix("$ ")
+            if command and not command.startswith("#"):
+                found.append(command)
+    return found
 
 
 def speedrun_commands():
@@ -132,12 +139,28 @@ def test_public_command(command):
     check(command)
 
 
-def test_every_command_in_the_readme_parses():
-    commands = readme_commands()
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_command_on_a_page_parses(name):
+    commands = shown_commands(name)
+    assert "bash test.sh" in [command.partition("  #")[0] for command in commands]
     for command in commands:
         check(command)
-    for must in ("bash speedrun.sh", "bash test.sh"):
-        assert must in commands, f"README.md does not show {must}"
+
+
+def test_the_readme_shows_the_two_commands():
+    assert {"bash speedrun.sh", "bash test.sh"} <= set(shown_commands("README.md"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_names_is_there(name):
+    """As it is named, or in nanochat/, or by the end of its path: `arc.py`, `model/gpt.py`, `nanochat/tasks/`."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    ours = [path.relative_to(ROOT).as_posix() for top in ("nanochat", "scripts", "tests", "benchmarks", "dev", "runs")
+            for path in (ROOT / top).rglob("*")]
+    ours += [path.name for path in ROOT.iterdir()]
+    for named in re.findall(r"`([\w/]+(?:\.(?:py|sh|txt|md)|/))`", text):
+        there = any(f"/{path}".endswith("/" + named.rstrip("/")) for path in ours)
+        assert there or named in MADE, f"{name} names {named}, which is not there"
 
 
 def test_every_command_in_speedrun_parses():
@@ -173,7 +196,7 @@ def test_a_wrong_command_is_noticed(command):
         check(command)
 
 
-@pytest.mark.parametrize("name", ["README.md", "dev/LEADERBOARD.md", "dev/LOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "dev/LEADERBOARD.md", "dev/LOG.md"])
 def test_the_rows_of_a_table_have_the_columns_of_its_head(name):
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     for i, (before, line) in enumerate(zip(["", *lines], lines), 1):

@@ -228,7 +228,7 @@ def test_the_benchmark_measures_every_line(bench, monkeypatch, capsys):
 
 
 def test_memory_that_runs_out_halves_the_batch_and_the_line_says_so(bench, monkeypatch):
-    real, tried, made = bench.train.make_optimizer, [], []
+    real, tried, made = bench.loop.make_optimizer, [], []
 
     def watched(*args):
         assert all(bucket() is None for bucket in made), "the candidate before still holds its memory"
@@ -241,9 +241,9 @@ def test_memory_that_runs_out_halves_the_batch_and_the_line_says_so(bench, monke
         if tried[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return step(loss_of, optimizer, batches, *args)
-    step = bench.train.train_step
-    monkeypatch.setattr(bench.train, "make_optimizer", watched)
-    monkeypatch.setattr(bench.train, "train_step", full)
+    step = bench.loop.train_step
+    monkeypatch.setattr(bench.loop, "make_optimizer", watched)
+    monkeypatch.setattr(bench.loop, "train_step", full)
     gc.disable()                # it may come too late
     try:
         found = bench.measure(dataclasses.replace(bench.tiny, rows=8, one="train 2 nanochat eager"))
