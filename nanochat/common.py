@@ -1,11 +1,14 @@
 """
-The ground everything stands on: files, errors, locks, records, the terminal. Standard library only.
+The ground that everything stands on: typed errors, whole files, locks, seeds, records of a run, the terminal.
 
-A file has its name only when it is whole (fsync, rename).
+It knows nothing of models and is light to import: the standard library, with filelock and rich where they are needed.
+Two promises are made here and used everywhere. A file has its name only when it is whole, so that a process that is
+killed at any moment leaves either the old content or the new, never half of it. And a user's mistake ends as one line
+that says what to do, without a traceback: raise NanochatError or one of its kinds, and let `run` print it.
 """
+import atexit
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -17,15 +20,19 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any, NoReturn
 
 log = logging.getLogger("nanochat")
+
+RECORDED_PACKAGES = ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow")  # those that can change a result
 
 
 # ---- errors
 class NanochatError(Exception):
-    """A mistake the user can mend: its text, shown without traceback, ends with what to do."""
+    """A mistake that the user can mend: its text, shown without traceback, ends with what to do."""
 
     exit_code = 1
 
@@ -33,7 +40,7 @@ class NanochatError(Exception):
 class UsageError(NanochatError):
     """A flag or argument that cannot be used as given."""
 
-    exit_code = 2
+    exit_code = 2  # the shell's convention, and argparse's
 
 
 class DataError(NanochatError):
@@ -41,168 +48,218 @@ class DataError(NanochatError):
 
 
 class MissingArtifact(NanochatError):
-    """Something an earlier stage makes is not there."""
+    """Something that an earlier stage makes is not there."""
 
-    def __init__(self, what, path, command):
+    def __init__(self, what: str, path: str | Path, command: str) -> None:
         super().__init__(f"{what} not found at {path}. Make it with: {command}")
 
 
 class CheckpointError(NanochatError):
-    """Damaged, or not of the run that wants it."""
+    """A checkpoint that is damaged, or not of the run that wants it."""
 
 
 class Interrupted(NanochatError):
     """Ctrl-C or SIGTERM; the text says how to go on."""
 
-    exit_code = 130
+    exit_code = 130  # 128 + SIGINT, as a shell reports it
 
 
 # ---- file system
 def base_dir() -> Path:
-    """Where all that a run makes is kept: $NANOCHAT_BASE_DIR."""
-    return Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat").expanduser()
+    """The folder that keeps all that runs make: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat. The only place that asks."""
+    chosen = os.environ.get("NANOCHAT_BASE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path.home() / ".cache" / "nanochat"
 
 
-def _fsync(path):
-    fd = os.open(path, os.O_RDONLY)
+def _flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, has left the kernel's memory for the disk.
+
+    Without it a rename may reach the disk before the data do: after a power cut the new name would hold zeros.
+    Windows cannot open a folder, and flushes a file only through a handle that may write.
+    """
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
-        os.fsync(fd)
+        os.fsync(descriptor)
     finally:
-        os.close(fd)
+        os.close(descriptor)
 
 
-def _temporary(path, ending="tmp"):
+def _temporary(path: Path, ending: str = "tmp") -> Path:
+    """A hidden name beside `path`: a rename is atomic only within one file system. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
 
 
-def atomic_write(path, data):
-    """Write `data` (bytes, or str as UTF-8)."""
-    with atomic_file(path) as tmp:
-        tmp.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+def atomic_write(path: str | Path, data: str | bytes) -> None:
+    """Write `data` (a str as UTF-8) so that `path` holds all of it or what it held before."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 
 @contextlib.contextmanager
-def atomic_file(path):
-    """Yield a temporary path, which becomes `path` when the block ends well."""
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path to write to, which becomes `path` when the block ends without an exception."""
     path = Path(path)
-    tmp = _temporary(path)
+    temporary = _temporary(path)
     try:
-        yield tmp
-        _fsync(tmp)
-        os.replace(tmp, path)
-        _fsync(path.parent)
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        _flush_to_disk(path.parent)
     finally:
-        tmp.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_dir(path):
-    """Yield a temporary folder, which then becomes `path`, whatever stood there."""
+def atomic_dir(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill, which then becomes `path`, whatever stood there.
+
+    No system call replaces a folder that is not empty, so the old one first steps aside.
+    """
     path = Path(path)
-    tmp, old = _temporary(path), _temporary(path, "old")
-    shutil.rmtree(tmp, ignore_errors=True)
-    tmp.mkdir()
+    temporary = _temporary(path)
+    aside = _temporary(path, "old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+
     try:
-        yield tmp
-        for file in tmp.rglob("*"):
-            _fsync(file)
-        _fsync(tmp)
+        yield temporary
+        for file in temporary.rglob("*"):
+            _flush_to_disk(file)
+        _flush_to_disk(temporary)
+
         if path.exists():
-            shutil.rmtree(old, ignore_errors=True)  # of a killed process of this number
-            os.rename(path, old)
+            shutil.rmtree(aside, ignore_errors=True)  # left by a killed process that had this one's number
+            os.rename(path, aside)
         try:
-            os.rename(tmp, path)
+            os.rename(temporary, path)
         except OSError:
-            if old.exists():
-                os.rename(old, path)
+            if aside.exists():
+                os.rename(aside, path)
             raise
-        _fsync(path.parent)
+        _flush_to_disk(path.parent)
     finally:
-        shutil.rmtree(tmp, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_json(path, value):
-    """Atomically. ValueError for NaN and infinity, for which JSON has no word."""
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` atomically. ValueError for NaN and infinity, for which JSON has no word."""
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path):
-    """Raises DataError."""
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file. Raises DataError where it is missing or damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise DataError(f"cannot read {path}: {e}. Delete it and run the stage that makes it again.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}. Delete it and run the stage that makes it again.") from None
 
 
-def _appending(path):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return open(path, "a", encoding="utf-8")
+def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:
+    """Add `record` as one line to a log that grows: not atomic, so its readers allow for a cut last line."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def append_jsonl(path, record):
-    with _appending(path) as f:
-        f.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def sha256(path):
+def sha256(path: str | Path) -> str:
+    """The hex digest of a file, read by the MiB: shards and checkpoints need not fit into memory."""
     digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
 @contextlib.contextmanager
-def run_lock(path):
-    """Hold an exclusive lock; a second run on the same folder is refused."""
-    with _appending(path) as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NanochatError(f"another run holds {path}. Wait for it, or give this one another --tag.") from None
+def run_lock(path: str | Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`; raises NanochatError at once where another run holds it.
+
+    Two runs that write one folder of checkpoints would mix their weights. The kernel keeps the lock (flock, on Windows
+    LockFile) and lets go when the process ends, however it ends: a file left behind locks nobody out.
+    """
+    import filelock  # here, as it brings asyncio: 0.1 s that only training needs
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise NanochatError(f"another run holds {path}. Wait for it, or give this one another --tag.") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 # ---- seeds
-def mix_seed(*parts):
-    """A 63-bit seed. Plain arithmetic collides (random.Random: 1 and -1), which leaks test into train."""
-    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode("utf-8")).digest()[:8], "little") >> 1
+def mix_seed(*parts: Any) -> int:
+    """A seed of 63 bits from plain values, such as (seed, epoch, "train"), the same on every machine.
+
+    Plain arithmetic collides: seed + epoch gives (1, 2) what it gives (2, 1), and random.Random takes -1 for 1. Two
+    sources with one seed draw the same examples, which leaks test into train. A hash has no such neighbours.
+    """
+    digest = hashlib.sha256(json.dumps(parts).encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "little") >> 1  # torch and NumPy want it to fit a signed 64-bit integer
 
 
 # ---- records
 @functools.cache
-def git_commit():
-    """Short hash, perhaps with '-dirty'; 'unknown' outside git."""
+def git_commit() -> str:
+    """Short hash of the code that runs, with '-dirty' where files were changed since; 'unknown' outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
-    except OSError:
+    except OSError:  # git is not installed
         return "unknown"
 
 
-def versions():
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that can change a result."""
     found = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow"):
+    for name in RECORDED_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
 
 
-def save_result(name, *, metrics, config, device, wall_s, notes=()):
-    """Write report/results/<name>.json; rank 0 only."""
+def save_result(name: str, *, metrics: dict[str, Any], config: dict[str, Any], device: str, wall_s: float,
+                notes: Iterable[str] = ()) -> Path:
+    """Write report/results/<name>.json, all that a reader needs to repeat the run; rank 0 only."""
     path = base_dir() / "report" / "results" / f"{name}.json"
-    write_json(path, {"name": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "wall_s": round(wall_s, 2),
-                      "commit": git_commit(), "device": device, "versions": versions(), "config": config,
-                      "metrics": metrics, "notes": list(notes)})
+    write_json(path, {
+        "name": name,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "wall_s": round(wall_s, 2),
+        "commit": git_commit(),
+        "device": device,
+        "versions": versions(),
+        "config": config,
+        "metrics": metrics,
+        "notes": list(notes),
+    })
     return path
 
 
 # ---- the user's terminal
-def setup_logging(rank=0):
-    """Send the one logger to stdout; ranks above 0 only warn."""
-    handler = logging.StreamHandler(sys.stdout)
+class _StandardOutput(logging.StreamHandler):
+    """Writes to what sys.stdout is at that moment: a progress bar puts itself there, to let lines pass above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+
+def setup_logging(rank: int = 0) -> None:
+    """Send the one logger to stdout; ranks above 0 only warn, or eight GPUs would say everything eight times."""
+    handler = _StandardOutput()
     handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -210,55 +267,84 @@ def setup_logging(rank=0):
 
 
 class Progress:
-    """One redrawn line on a terminal, elsewhere a line every `every_s` seconds."""
+    """How far a long job came: a bar on a terminal, elsewhere (a file, a pipe) a plain line every `every_s` seconds."""
 
-    def __init__(self, total, what, every_s=10.0, done=0):
-        self.total, self.what, self.every_s = total, what, every_s
-        self.done, self.before = done, done
-        self.start, self.tty = time.monotonic(), sys.stdout.isatty() and log.isEnabledFor(logging.INFO)
-        self.shown = 0.0 if self.tty else self.start
+    REDRAW_S = 0.1  # a bar drawn at every step would cost more than a small model's step
 
-    def update(self, n=1, **fields):
-        self.done += n
+    def __init__(self, total: int, what: str, every_s: float = 10.0, done: int = 0) -> None:
+        """`total` and `done` count anything; `done` was done in earlier sittings and is left out of the speed."""
+        self.total = total
+        self.what = what
+        self.done = done
+        self.done_before = done
+        self.start = time.monotonic()
+        self.shown = self.start  # when last
+        self.bar = None
+        self.every_s = every_s
+        if sys.stdout.isatty() and log.isEnabledFor(logging.INFO):
+            self.every_s = self.REDRAW_S
+            self.bar = _terminal_bar()
+            self.task = self.bar.add_task(what, total=total, completed=done, fields="")
+            self.bar.start()
+            atexit.register(self.bar.stop)  # gives the cursor back, also after an exception
+
+    def update(self, count: int = 1, **fields: Any) -> None:
+        """`count` more are done. `fields`, such as loss="2.31", are shown behind."""
+        self.done += count
         now = time.monotonic()
-        if now - self.shown < (0.1 if self.tty else self.every_s) and not (self.tty and self.done >= self.total):
+        finished = self.bar is not None and self.done >= self.total
+        if now - self.shown < self.every_s and not finished:
             return
         self.shown = now
-        rate = (self.done - self.before) / max(now - self.start, 1e-9)
-        left = (self.total - self.done) / rate if rate else 0
-        text = (f"{self.what} {self.done:,}/{self.total:,} ({self.done / max(self.total, 1):.0%}) | {left:.0f}s left"
-                + "".join(f" | {k} {v}" for k, v in fields.items()))
-        (self._redraw if self.tty else log.info)(text)
+        text = "".join(f" | {name} {value}" for name, value in fields.items())
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, fields=text)
+            self.bar.refresh()
+        else:
+            log.info(self._line(now) + text)
 
-    def _redraw(self, text):
-        width = shutil.get_terminal_size().columns - 1
-        print("\r" + text[:width].ljust(width), end="", flush=True)
+    def _line(self, now: float) -> str:
+        rate = (self.done - self.done_before) / max(now - self.start, 1e-9)
+        left_s = (self.total - self.done) / rate if rate else 0
+        share = self.done / max(self.total, 1)
+        return f"{self.what} {self.done:,}/{self.total:,} ({share:.0%}) | {left_s:.0f}s left"
 
-    def close(self):
-        """Returns the seconds it took."""
-        if self.tty and self.shown:
-            self._redraw("")
-            print(end="\r", flush=True)
+    def close(self) -> float:
+        """Wipe the bar; returns the seconds it took."""
+        if self.bar is not None:
+            self.bar.stop()
+            atexit.unregister(self.bar.stop)
         return time.monotonic() - self.start
 
 
-def run(main):
-    """A user's mistake becomes one line and an exit code."""
+def _terminal_bar():
+    """A bar that draws itself only when asked (no thread of its own that would take time from training)."""
+    import rich.progress as rich  # here, as it takes 0.1 s, and only people at a terminal need it
+
+    text = "{task.description} {task.completed:,.0f}/{task.total:,.0f} ({task.percentage:.0f}%)"
+    return rich.Progress(rich.TextColumn(text, markup=False), rich.BarColumn(), rich.TimeRemainingColumn(),
+                         rich.TextColumn("{task.fields[fields]}", markup=False), transient=True, auto_refresh=False)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's `main` and exit: a user's mistake becomes one line on stderr and an exit code."""
     warnings.simplefilter("ignore", SyntaxWarning)  # of what a model wrote: 1or 2
     try:
         sys.exit(main() or 0)
-    except NanochatError as e:
-        code, text = e.exit_code, str(e)
+    except NanochatError as error:
+        code = error.exit_code
+        text = str(error)
     except KeyboardInterrupt:
-        code, text = 130, "interrupted; run the same command again to go on"
-    except BrokenPipeError:
+        code = 130
+        text = "interrupted; run the same command again to go on"
+    except BrokenPipeError:  # the reader, such as head, has seen enough: not even Python's last flush may complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code, text = 0, ""
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        full = e.filename or base_dir()
-        code, text = 1, f"no space left on the device that holds {full}. Free some, then run this again."
-    if text:
-        print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)
+        code = 1
+        full = error.filename or base_dir()
+        text = f"no space left on the device that holds {full}. Free some, then run this again."
+    print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)
     sys.exit(code)

@@ -1,6 +1,7 @@
 """
 The ground: nothing half written, nothing run twice at once, no seed that stands for two, no traceback for a user.
 """
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import textwrap
 import time
 
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,6 +152,50 @@ def test_run_lock_dies_with_its_process(tmp_path):
         pass
 
 
+def test_a_lock_file_that_was_left_behind_locks_nobody_out(tmp_path):
+    path = tmp_path / "run.lock"
+    path.write_text("of a run long ago", encoding="utf-8")
+    with common.run_lock(path):
+        pass
+
+
+# ------------------------------------------------------------------------------------------------------ other systems
+def test_everything_can_be_imported_where_posix_is_missing(python):
+    """Windows has none of these modules; only the sandbox's child, which never starts there, may want one."""
+    files = [*ROOT.glob("nanochat/**/*.py"), *ROOT.glob("scripts/*.py")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files
+             if path.name != "sandbox_child.py"]
+    done = python("-c", f"""
+import importlib, os, sys
+for name in ("fcntl", "resource", "pwd", "grp", "termios", "pty", "tty"):
+    sys.modules[name] = None
+for name in ("uname", "fork", "killpg", "getuid", "O_PATH"):
+    delattr(os, name)
+for name in {sorted(names)!r}:
+    importlib.import_module(name)
+from nanochat.infer import sandbox
+try:
+    sandbox.run("print('ran')", unsafe=True)
+except sandbox.NanochatError as error:
+    print(error)
+""")
+    assert done.returncode == 0, done.stderr
+    assert "needs" in done.stdout and "os.fork" in done.stdout and "resource" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+def test_a_folder_is_not_flushed_where_it_cannot_be_opened(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(common.os, "open", lambda path, flags: opened.append((path, flags)) or 0)
+    monkeypatch.setattr(common.os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(common.os, "close", lambda descriptor: None)
+    monkeypatch.setattr(common.os, "name", "nt")
+    common._flush_to_disk(tmp_path)
+    assert not opened
+    common._flush_to_disk(tmp_path / "file")
+    assert opened == [(tmp_path / "file", os.O_RDWR)]
+
+
 # --------------------------------------------------------------------------------------------------------------- seeds
 def test_mix_seed_does_not_collide_where_arithmetic_does():
     groups = [(1,), (-1,), (0,), (0, 0), (1, 0), (0, 1), ("1",), ("a", "b"), ("ab",), ("a", "b", ""), (10**30,), (1, "eval"),
@@ -194,7 +240,7 @@ def test_a_programmers_mistake_keeps_its_traceback(python):
 
 
 def test_python_says_nothing_about_what_a_model_wrote(python):
-    done = script(python, "from nanochat import tools; print(tools.run_tool('1or 2'))")
+    done = script(python, "from nanochat.infer import tools; print(tools.run_tool('1or 2'))")
     assert done.stdout and not done.stderr
 
 
@@ -236,6 +282,54 @@ def test_progress_speaks_now_and_then_when_there_is_no_terminal(monkeypatch, cap
     progress.close()
     lines = capsys.readouterr().out.splitlines()
     assert 4 <= len(lines) <= 6 and lines[0].startswith("steps 20/100 (20%)") and "loss 1.0" in lines[0] and "left" in lines[0]
+
+
+def on_a_terminal(code):
+    """What a terminal of 100 columns receives from a Python program."""
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    master, slave = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=slave, stderr=slave, cwd=ROOT,
+                               env={**os.environ, "COLUMNS": "100", "TERM": "xterm"})
+    os.close(slave)
+    received = b""
+    with contextlib.suppress(OSError):          # EIO: the program has ended
+        while block := os.read(master, 1 << 16):
+            received += block
+    os.close(master)
+    process.wait()
+    return received.decode()
+
+
+def test_on_a_terminal_a_bar_is_drawn_now_and_then_and_lines_pass_above_it():
+    text = on_a_terminal("""
+        from nanochat import common
+        common.setup_logging()
+        progress = common.Progress(2000, "steps", done=1000)
+        for i in range(1000):
+            progress.update(1, loss="2.50")
+            if i == 500:
+                common.log.info("said between")
+        progress.close()
+        print("behind it")
+    """)
+    assert "steps 1,000/2,000 (50%)" in text and "2,000/2,000 (100%)" in text and "loss 2.50" in text
+    assert text.count("loss 2.50") < 100, "not drawn at every step"
+    assert "\x1b[2Ksaid between\r\n" in text, "the bar is wiped before a line and drawn again after it"
+    assert text.endswith("\x1b[2Kbehind it\r\n")
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is back"
+
+
+def test_a_bar_that_an_exception_ends_gives_the_cursor_back():
+    text = on_a_terminal("""
+        from nanochat import common
+        def main():
+            common.setup_logging()
+            common.Progress(2000, "steps").update(7)
+            raise common.DataError("x.parquet is cut off")
+        common.run(main)
+    """)
+    assert "error: x.parquet is cut off\r\n" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
 
 
 def test_other_ranks_only_speak_of_warnings(capsys):

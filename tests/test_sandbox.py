@@ -11,7 +11,7 @@ import pytest
 from nanochat.common import base_dir
 from nanochat.infer import sandbox
 from nanochat.infer.sandbox import FOLDER_FILES, MAX_OUTPUT, SAFE
-from nanochat.infer.sandbox_child import seccomp_program
+from nanochat.infer.sandbox_walls import seccomp_program
 
 run = functools.partial(sandbox.run, unsafe=True)       # what is run here is known, also on a machine without walls
 DATA = base_dir()       # of whoever runs the tests: HumanEval's data may lie there
