@@ -1,22 +1,23 @@
 """
 The graders: does a reply say the right thing? Exact about the answer, lenient about how it is said.
 
-They are the reward of reinforcement learning, too, and a model finds whatever is paid. So case and punctuation are
-forgiven; hedges ("Tom or Ben"), all values in one reply, sums without the calculator and letters that were only
-parroted are not.
+They are the reward of reinforcement learning, too, and a model finds whatever is paid. So case and
+punctuation are forgiven; hedges ("Tom or Ben"), all values in one reply, sums without the calculator and
+letters that were only parroted are not.
 """
 import os
 import re
+from collections.abc import Iterable
 
 from nanochat.kindergarten.skill import Check
 from nanochat.kindergarten.tables import STARTERS
 
-COUNTED = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+COUNTED = "zero one two three four five six seven eight nine ten eleven twelve".split()
 NUMBER_WORDS = {word: str(number) for number, word in enumerate(COUNTED)} | {"once": "1", "twice": "2"}
 DONT_KNOW = re.compile(r"\b(don'?t|do not|not|never) (really )?(know|sure|heard|met)\b|\bno idea\b")
-STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|is called|"
-                    r"capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")
-SUBORDINATE = re.compile(r"\b(where|what|who|if|that)\b[^.!?]*")  # "I don't know where she lives": states nothing
+STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|"
+                    r"is called|capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")
+SUBORDINATE = re.compile(r"\b(where|what|who|if|that)\b[^.!?]*")  # "I don't know where she lives": no fact
 MAX_WORDS = 60  # a reply that says everything says nothing
 
 
@@ -27,10 +28,18 @@ def words(text: str) -> list[str]:
 
 def says(text: str, phrase: str) -> bool:
     """Whether the phrase stands in the text as whole words; "Mia's" says Mia."""
-    said = [word.removesuffix("'s") for word in words(text)]
-    wanted = [word.removesuffix("'s") for word in words(phrase)]
-    n = len(wanted)
-    return any(said[i:i + n] == wanted for i in range(len(said) - n + 1))
+    said = _without_possessives(words(text))
+    wanted = _without_possessives(words(phrase))
+    last_start = len(said) - len(wanted)
+    return any(said[start:start + len(wanted)] == wanted for start in range(last_start + 1))
+
+
+def _without_possessives(said: list[str]) -> list[str]:
+    return [word.removesuffix("'s") for word in said]
+
+
+def _says_any(text: str, phrases: Iterable[str]) -> bool:
+    return any(says(text, phrase) for phrase in phrases)
 
 
 def numbers(text: str) -> list[str]:
@@ -85,13 +94,13 @@ def _fact(wanted: Check, text: str) -> bool:
         if capitalised - allowed:
             return False
     for acceptable in wanted["need"]:
-        if not any(says(text, value) for value in acceptable):
+        if not _says_any(text, acceptable):
             return False
-    return not any(says(text, rival) for rival in wanted["rivals"])
+    return not _says_any(text, wanted["rivals"])
 
 
 def _yes_no(wanted: Check, text: str) -> bool:
-    """The answer is said, first or last ("No, she has a cat.", "Mia has a cat, so no."), and its opposite is not."""
+    """The answer is said, first or last ("No, she has a cat.", "Mia has a cat, so no."), and not both."""
     said = words(text)
     says_both = "yes" in said and "no" in said
     return wanted["answer"] in (said[0], said[-1]) and not says_both
@@ -137,8 +146,7 @@ def _first(wanted: Check, text: str) -> bool:
 
 def _any(wanted: Check, text: str) -> bool:
     """One of the signs is said, and no rival."""
-    has_sign = any(says(text, sign) for sign in wanted["signs"])
-    return has_sign and not any(says(text, rival) for rival in wanted["rivals"])
+    return _says_any(text, wanted["signs"]) and not _says_any(text, wanted["rivals"])
 
 
 def _unknown(wanted: Check, text: str) -> bool:
@@ -153,5 +161,7 @@ def _unknown(wanted: Check, text: str) -> bool:
     return True
 
 
-KINDS = {"fact": _fact, "yes_no": _yes_no, "letter": _letter, "number": _number, "spell": _spell, "copy": _copy,
-         "first": _first, "any": _any, "unknown": _unknown}
+KINDS = {
+    "fact": _fact, "yes_no": _yes_no, "letter": _letter, "number": _number, "spell": _spell, "copy": _copy,
+    "first": _first, "any": _any, "unknown": _unknown,
+}

@@ -1,9 +1,9 @@
 """
 The mixture: which skills exist, how often each is trained, and the examples of each side of the split.
 
-A training example depends on (index, seed, size, stage) alone, so that any of them can be made again; test examples are
-numbered per skill and distinct as long as its space lasts. SFT leans to what is hard and leaves the word problems to
-reinforcement learning, which needs something that is not yet solved.
+A training example depends on (index, seed, size, stage) alone, so that any of them can be made again; test
+examples are numbered per skill and distinct as long as its space lasts. SFT leans to what is hard and leaves
+the word problems to reinforcement learning, which needs something that is not yet solved.
 """
 import functools
 import itertools
@@ -12,7 +12,14 @@ from random import Random
 from typing import Any
 
 from nanochat.common import UsageError, mix_seed
-from nanochat.kindergarten import documents, skills_numbers, skills_people, skills_social, skills_words, skills_world
+from nanochat.kindergarten import (
+    documents,
+    skills_numbers,
+    skills_people,
+    skills_social,
+    skills_words,
+    skills_world,
+)
 from nanochat.kindergarten.skill import Example, Made, Skill
 from nanochat.kindergarten.world import World
 

@@ -1,16 +1,24 @@
 """
 Pretraining text, most documents 250 to 600 characters long.
 
-A kind of document is a function (rng, world) -> text; KINDS says how often each is written. Nothing that a test asks (a
-pair of numbers, a story, a wording) is in any of them. About a sixth of the text is dialogue: a model that has read
-questions and answers in pretraining needs far less finetuning to answer.
+A kind of document is a function (rng, world) -> text; KINDS says how often each is written. Nothing that a
+test asks (a pair of numbers, a story, a wording) is in any of them. About a sixth of the
+text is dialogue, so that questions and answers are nothing new when finetuning begins.
 """
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
 from nanochat.common import mix_seed
-from nanochat.kindergarten import nature, skills_people, skills_social, skills_words, skills_world, stories, tables
+from nanochat.kindergarten import (
+    nature,
+    skills_people,
+    skills_social,
+    skills_words,
+    skills_world,
+    stories,
+    tables,
+)
 from nanochat.kindergarten.phrases import STATEMENTS, WORDINGS, state, with_article, with_pronoun
 from nanochat.kindergarten.skill import draw, is_test
 from nanochat.kindergarten.skills_numbers import calculate, number_key
@@ -36,8 +44,8 @@ def _biography(rng: Random, world: World) -> str:
 def life(rng: Random, person: Person) -> str:
     """The person's facts, as a paragraph with pronouns or as a list of sentences by name.
 
-    In random order, so that no fact can be told from its place alone. Lists are few: without a blank before it a name is
-    another token, and answers have one (chat_format.py)."""
+    In random order, so that no fact can be told from its place alone. Lists are few: without a blank before
+    it a name is another token, and answers have one (chat_format.py)."""
     told = [state(rng, person, attribute) for attribute in STATEMENTS]
     rng.shuffle(told)
     opening = rng.choice(OPENINGS).format(n=person.name)
@@ -157,7 +165,7 @@ def _stories(rng: Random, world: World) -> str:
         return stories.tell(rng, n_people, n_things, n_moves)
 
     told = []
-    while sum(len(line) for line in told) < 250:
+    while len("".join(told)) < 250:
         story = draw(make, lambda made: ("story", made.text), test=False)
         questions = stories.questions(story)
         line = story.text
@@ -193,7 +201,7 @@ def _dialogue(rng: Random, world: World) -> str:
         asked = ASKED[:BETWEEN_PEOPLE]
         asks, answers = rng.sample(tables.NAMES, 2)
     lines = []
-    while sum(len(line) for line in lines) < 300:
+    while len("".join(lines)) < 300:
         make = _weighted(rng, asked)
         messages, _ = make(rng, world, False, 1)
         for message in messages:
@@ -223,7 +231,7 @@ def _weighted(rng: Random, weighted: Sequence[tuple[Choice, float]]) -> Choice:
 
 
 def document(world: World, index: int, seed: int = 0) -> str:
-    """The document of this number: depends on (world, seed, index) only, so any shard can be written alone."""
+    """The document of this number: depends on (world, seed, index) only."""
     rng = Random(mix_seed("document", seed, index))
     kind = _weighted(rng, KINDS)
     return kind(rng, world)

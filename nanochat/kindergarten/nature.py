@@ -1,8 +1,8 @@
 """
 What is true outside the invented world: nature.txt as `Fact`s, which documents tell and conversations ask.
 
-A table of nature.txt gives the keys and values ("France: Paris"), a table of wordings the sentences around them. So a
-new country is one line, and is told and asked in as many ways as the others.
+A table of nature.txt gives the keys and values ("France: Paris"), a table of wordings the sentences around
+them. So a new country is one line, and is told and asked in as many ways as the others.
 """
 import re
 from collections.abc import Iterable, Iterator
@@ -131,7 +131,7 @@ def _topics() -> dict[str, list[Fact]]:
 
 
 ANIMALS = _animals()
-SIZES = {animal["name"]: int(animal["size"]) for animal in ANIMALS}  # to compare, from 0 (a bee) to 10 (a whale)
+SIZES = {animal["name"]: int(animal["size"]) for animal in ANIMALS}  # from 0, a bee, to 10, a whale
 ANIMAL_FACTS = {animal["name"]: list(_animal_facts(animal)) for animal in ANIMALS}
 FACTS = list(_facts())
 TOPICS = _topics()

@@ -1,11 +1,12 @@
 """
 How the people's facts are said and asked (phrases.txt), and the noise of a hurried typist.
 
-Why a fact has five wordings and more: a model that has read a fact in one wording only can recite the sentence, but
-cannot answer a question about it (arXiv 2309.14316). From people who are both read about and asked about it learns how
-questions map to facts, and then answers about people that it has only read about, provided that their facts were told
-in many ways. A statement that equals an answer is told twice as often as the others, as it is what has to be said.
-No training conversation uses the PARAPHRASES: they test whether a question is understood or only recognised.
+Why a fact has five wordings and more: a model that has read a fact in one wording only can recite the
+sentence, but cannot answer a question about it (arXiv 2309.14316). From people who are both read about and
+asked about it learns how questions map to facts, and then answers about people that it has only read about,
+provided that their facts were told in many ways. A statement that equals an answer is told twice as often as
+the others, as it is what has to be said. No training conversation uses the PARAPHRASES: they test whether a
+question is understood or only recognised.
 """
 from random import Random
 
@@ -47,7 +48,7 @@ def with_article(noun: str) -> str:
 
 
 def fill(wording: str, person: Person, **more: str) -> str:
-    """The wording with {n}, the person's name, and the attributes by their names, such as {town}; `more` adds others."""
+    """The wording with the person's name for {n}, the town for {town} and so on; `more` adds others."""
     return wording.format(n=person.name, his=person.his, a_job=with_article(person.job),
                           a_species=with_article(person.species), **vars(person), **more)
 
@@ -81,8 +82,8 @@ SHORTER = {
 def typed(rng: Random, text: str, lower: bool = True) -> str:
     """The text as a hurried user may type it, half of the time as it is.
 
-    Strangers will type so, and a model of this size has met nothing but what it was trained on. `lower` allows all
-    letters to be small; without it no name loses its capital.
+    Strangers will type so, and a model of this size has met nothing but what it was trained on. `lower`
+    allows all letters to be small; without it no name loses its capital.
     """
     chance = rng.random()
     is_question = text.endswith("?")

@@ -1,14 +1,14 @@
 """
 What a skill is: a maker of conversations with checks, and the rule that keeps training and testing apart.
 
-A maker is a function (rng, world, test, level) -> (messages, check). `test` says for which side of the split; level 1,
-of midtraining, is simple, level 2 is not. A check is what tells a right reply from a wrong one, as plain JSON that
-checks.py can read: a reference answer would not do, as right replies differ in wording.
+A maker is a function (rng, world, test, level) -> (messages, check). `test` says for which side of the split;
+level 1, of midtraining, is simple, level 2 is not. A check is what tells a right reply from a wrong one, as
+plain JSON that checks.py can read: a reference answer would not do, as right replies differ in wording.
 
-Why the split is by content: examples are drawn at random from small spaces, so that two lists with different seeds
-would share many of them, and a test would reward what was learned by heart. Here the content itself (the two numbers,
-the word, the story), hashed, decides on which side it lies. No training example can hold a test example, however many
-of either are drawn.
+Why the split is by content: examples are drawn at random from small spaces, so that two lists with different
+seeds would share many of them, and a test would reward what was learned by heart. Here the content itself
+(the two numbers, the word, the story), hashed, decides on which side it lies. No training example can hold a
+test example, however many of either are drawn.
 """
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,8 +30,9 @@ class Skill:
     name: str
     title: str
     chance: float  # score of blind guessing
-    # What of a test is in no training conversation: "seen": nothing is new; "people": who is asked about; "pairs": which
-    # two things meet; "paraphrase": the wording; "words": the word or value; "stories": the story.
+    # What of a test is in no training conversation: "seen": nothing is new; "people": who is asked about;
+    # "pairs": which two things meet; "paraphrase": the wording; "words": the word or value; "stories": the
+    # story.
     split: str
     make: Maker
     mid: float  # weight in the mixture of midtraining; 0: never trained
@@ -47,11 +48,12 @@ class Example:
 
 
 def is_test(*content: str | int, percent: int = 10) -> bool:
-    """Whether this content belongs to the tests, as `percent` of all contents do. The same in every process."""
+    """Whether this content is for tests, as `percent` of all contents are. The same in every process."""
     return mix_seed("split", *content) % 100 < percent
 
 
-def draw(make: Callable[[], Drawn], key: Callable[[Drawn], Iterable[str | int]], test: bool, percent: int = 10) -> Drawn:
+def draw(make: Callable[[], Drawn], key: Callable[[Drawn], Iterable[str | int]], test: bool,
+         percent: int = 10) -> Drawn:
     """Call `make()` until what it makes, by its `key`, lies on the wanted side of the split."""
     while True:
         made = make()
@@ -71,7 +73,8 @@ def chat(*turns: str | list[dict[str, str]]) -> list[Message]:
 def fact_check(*need: str | Iterable[str], rivals: Iterable[str] = (), names: Iterable[str] = ()) -> Check:
     """Check that all of `need` (values, or lists of acceptable ones) and none of `rivals` are said.
 
-    With `names`, no other capitalised word may appear but the usual sentence starters: a reply may not name all people.
+    With `names`, no other capitalised word may appear but the usual sentence starters: a reply may not name
+    all people.
     """
     acceptable = [[value] if isinstance(value, str) else list(value) for value in need]
     return {"kind": "fact", "need": acceptable, "rivals": list(rivals)[:24], "names": list(names)}

@@ -1,8 +1,9 @@
 """
 Numbers: sums and word problems, worked out by the calculator tool and never in the head.
 
-A model of this size cannot multiply, but it can copy two numbers into a call and the result into a sentence; that is
-what is taught. A test's pair of numbers, in either order and under any operator, occurs in no training example.
+A model of this size cannot multiply, but it can copy two numbers into a call and the result into a sentence;
+that is what is taught. A test's pair of numbers, in either order and under any operator, occurs in no
+training example.
 """
 import operator
 import re
@@ -19,7 +20,7 @@ OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": oper
 
 
 def calculate(code: str) -> str:
-    """The value, as text, of whole numbers joined by + - * //, from left to right ("4*3-2", never "2+4*3")."""
+    """The value, as text, of whole numbers joined by + - * //, from left to right ("4*3-2", no "2+4*3")."""
     first, *rest = re.split(r"(//|[+*-])", code)
     value = int(first)
     for symbol, number in zip(rest[::2], rest[1::2]):
@@ -34,7 +35,7 @@ def tool_turn(code: str, reply: str) -> list[dict[str, str]]:
 
 
 def number_key(pair: tuple[int, int]) -> tuple[str, int, int]:
-    """What decides on which side of the split a pair of numbers lies, whatever their order and the operator."""
+    """What decides on which side of the split a pair lies: not the order of the numbers, not the operator."""
     return ("numbers", min(pair), max(pair))
 
 

@@ -1,8 +1,10 @@
 """
-Questions about the invented people: forward, reversed, yes or no, multiple choice, with pronouns; and about nobody.
+Questions about the invented people: forward, reversed, yes or no, multiple choice, with pronouns; and about
+nobody.
 
-Training asks about `world.seen` people only, `facts_new_people` about the others. A model that has learned "Mia's dog is
-Rex" does not thereby know whose dog Rex is (the reversal curse, arXiv 2309.12288), hence the skill of its own.
+Training asks about `world.seen` people only, `facts_new_people` about the others. A model that has learned
+"Mia's dog is Rex" does not thereby know whose dog Rex is (the reversal curse, arXiv 2309.12288), hence the
+skill of its own.
 """
 from collections.abc import Iterable
 from random import Random
@@ -193,12 +195,14 @@ def follow_up(rng: Random, world: World, test: bool, level: int) -> Made:
     person, first, second = draw(make, key, test)
     first_question = typed(rng, fill(rng.choice(QUESTIONS[first]), person))
     second_question = typed(rng, fill(rng.choice(PRONOUN_QUESTIONS[second]), person))
-    messages = chat(first_question, fill(ANSWERS[first], person), second_question, fill(ANSWERS[second], person))
+    messages = chat(first_question, fill(ANSWERS[first], person),
+                    second_question, fill(ANSWERS[second], person))
     return messages, check_of(world, person, second)
 
 
 # ---- nobody
-TAKEN = {word.lower() for word in (*tables.GIRLS, *tables.BOYS, *tables.PETS, *tables.WORDS)}  # known after all
+# No invented word may be a known one after all.
+TAKEN = {word.lower() for word in (*tables.GIRLS, *tables.BOYS, *tables.PETS, *tables.WORDS)}
 UNKNOWN = tables.titled("talk.txt", "unknown")
 
 
@@ -259,7 +263,9 @@ def _stranger(rng: Random, kind: str) -> str:
     if kind == "person":
         return rng.choice(tables.NAMES) if rng.random() < 0.25 else nobody(rng).capitalize()
     if kind == "country":
-        return rng.choice(UNKNOWN["country"]["about"]) if rng.random() < 0.5 else (nobody(rng) + "ia").capitalize()
+        if rng.random() < 0.5:
+            return rng.choice(UNKNOWN["country"]["about"])
+        return nobody(rng).capitalize() + "ia"
     if kind == "thing":
         return nobody(rng)
     return rng.choice(UNKNOWN["question"]["about"])

@@ -1,8 +1,8 @@
 """
 Manners, who the model is, and what the user told a few turns ago; the words are in talk.txt.
 
-Many wordings, else greetings collapse to one string; many fillers, else remembering is learned as a table of names
-instead of as looking back, which is what attention is for.
+Many wordings, else greetings collapse to one string; many fillers, else remembering is learned as a table of
+names instead of as looking back, which is what attention is for.
 """
 import re
 from random import Random
@@ -19,8 +19,14 @@ POLITE = {
     "identity": list(tables.titled("talk.txt", "identity").values()),
 }
 TELL = tables.titled("talk.txt", "memory")
-FILLERS = {"name": tables.NAMES, "food": tables.MEALS + tables.FOODS, "colour": tables.SHADES + tables.COLOURS,
-           "hobby": tables.PASTIMES + tables.HOBBIES, "city": tables.CITIES, "dog": tables.NAMES}
+FILLERS = {
+    "name": tables.NAMES,
+    "food": tables.MEALS + tables.FOODS,
+    "colour": tables.SHADES + tables.COLOURS,
+    "hobby": tables.PASTIMES + tables.HOBBIES,
+    "city": tables.CITIES,
+    "dog": tables.NAMES,
+}
 
 
 # ---- greetings and identity

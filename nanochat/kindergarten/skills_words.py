@@ -1,10 +1,10 @@
 """
 Letters and words: spelling, counting letters after spelling them out, copying, reversing.
 
-A model sees tokens, not letters: "cheese" may be one token or three, and nothing in its number tells of the three e's. So
-spelling has to be learned word by word, and counting goes by way of spelling ("c-h-e1-e2-s-e3"), which turns one
-impossible step into many easy ones. Hyphens stand between letters so that "-a" is one token whatever the word.
-One word in ten of the closed list is spelled in documents only.
+A model sees tokens, not letters: "cheese" may be one token or three, and nothing in its number tells of the
+three e's. So spelling has to be learned word by word, and counting goes by way of spelling
+("c-h-e1-e2-s-e3"), which turns one impossible step into many easy ones. Hyphens stand between letters so that
+"-a" is one token whatever the word. One word in ten of the closed list is spelled in documents only.
 """
 from random import Random
 
@@ -15,6 +15,8 @@ from nanochat.kindergarten.world import World
 
 NEW_WORDS = [word for word in WORDS if is_test("word", word)]  # no conversation spells these
 CHAT_WORDS = [word for word in WORDS if not is_test("word", word)]
+DIGITS = [str(number) for number in range(1, 10)]
+NUMBERS = [str(number) for number in range(1, 100)]
 ASKED_LETTERS = "abcdefghiklmnoprstuwy"
 ASKED = WORDINGS["letters"]  # {what: questions}
 
@@ -75,8 +77,8 @@ def counting(rng: Random, world: World, test: bool, level: int) -> Made:
         question, answer, count = _letters_of_a_word(rng, test)
     else:
         question, answer, count = _one_letter_of_a_word(rng, test)
-    while_counting = [str(number) for number in range(1, count)]
-    check = {"kind": "number", "answer": str(count), "given": while_counting, "tool": False}
+    on_the_way = NUMBERS[:max(0, count - 1)]  # 1, 2, ... are said while counting
+    check = {"kind": "number", "answer": str(count), "given": on_the_way, "tool": False}
     return chat(typed(rng, question), answer), check
 
 
@@ -109,7 +111,7 @@ def _one_letter_of_a_word(rng: Random, test: bool) -> tuple[str, str, int]:
 
 def copying(rng: Random, world: World, test: bool, level: int) -> Made:
     def make() -> tuple[str, bool]:
-        pool = rng.choice((WORDS, WORDS, NAMES, [str(number) for number in range(1, 100)]))
+        pool = rng.choice((WORDS, WORDS, NAMES, NUMBERS))
         length = rng.randint(1, 2 + level)
         text = " ".join(rng.choice(pool) for _ in range(length))
         several_times = rng.random() < 0.2 and length == 1
@@ -128,7 +130,7 @@ def copying(rng: Random, world: World, test: bool, level: int) -> Made:
 def reversing(rng: Random, world: World, test: bool, level: int) -> Made:
     if rng.random() < 0.4:
         return _letters_backwards(rng, test, longest=3 + level)
-    pool = rng.choice((CHAT_WORDS, COLOURS, [str(number) for number in range(1, 10)]))
+    pool = rng.choice((CHAT_WORDS, COLOURS, DIGITS))
 
     def make() -> list[str]:
         return rng.sample(pool, rng.randint(2, 2 + level))

@@ -11,8 +11,10 @@ from nanochat.kindergarten.phrases import WORDINGS, typed, with_article
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check, is_test
 from nanochat.kindergarten.world import World
 
-TOPIC_WEIGHTS = {"animals": 4, "opposites": 2, "plurals": 1, "jobs": 1, "things": 1, "calendar": 2, "capitals": 1.5,
-                 "planets": 1, "colours": 1, "science": 3}
+TOPIC_WEIGHTS = {
+    "animals": 4, "opposites": 2, "plurals": 1, "jobs": 1, "things": 1, "calendar": 2, "capitals": 1.5,
+    "planets": 1, "colours": 1, "science": 3,
+}
 
 
 class TwoAnimals(NamedTuple):

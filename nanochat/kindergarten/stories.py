@@ -1,8 +1,9 @@
 """
 Stories by simulation, as in bAbI (arXiv 1502.05698): people walk, take, give and put down things.
 
-Only events that are possible in the story's state are drawn, so the text can never contradict itself, and the final
-state answers the questions. Such a question cannot be answered by what usually comes next: the model must keep track.
+Only events that are possible in the story's state are drawn, so the text can never contradict itself, and the
+final state answers the questions. Such a question cannot be answered by what usually comes next: the model
+must keep track.
 """
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +12,11 @@ from typing import NamedTuple
 
 from nanochat.kindergarten import tables
 
-SAID = {"go": ("goes to", "walks to", "runs to"), "take": ("takes", "picks up"), "drop": ("drops", "puts down")}
+SAID = {
+    "go": ("goes to", "walks to", "runs to"),
+    "take": ("takes", "picks up"),
+    "drop": ("drops", "puts down"),
+}
 LIKELIER = 4  # times that taking and giving are drawn rather than one of the many walks
 
 

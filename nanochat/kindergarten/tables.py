@@ -1,10 +1,11 @@
 """
 The hand-typed part of the kindergarten: the text files beside this one. For another world, edit these.
 
-Words, facts and sentences are data, code only chooses and joins them. The lists are made with two rules in mind. People's
-names and filler names (of users, and in stories) have none in common, so that "My name is Kevin" never meets a Kevin
-with a biography. And lists of people's values are short, so that every fact is met often and can be learned by heart;
-fillers are many, so that no model can learn them by heart and has to copy what the user said.
+Words, facts and sentences are data, code only chooses and joins them. The lists are made with two rules in
+mind. People's names and filler names (of users, and in stories) have none in common, so that "My name is
+Kevin" never meets a Kevin with a biography. And lists of people's values are short, so that every fact is met
+often and can be learned by heart; fillers are many, so that no model can learn them by heart and has to copy
+what the user said.
 """
 import functools
 import re
@@ -35,19 +36,20 @@ def read(file: str) -> dict[str, Table]:
     table: Table | None = None
     columns: list[str] = []
     for line_number, (line, *continued) in _entries(file):
-        key, colon, rest = (part.strip() for part in line.partition(":"))
+        before, colon, after = line.partition(":")
+        key = before.strip()
+        rest = after.strip()
         if line.startswith("["):
-            title = key.strip("[]")
-            table = tables.setdefault(title, {})
-            columns = [name.strip() for name in rest.strip("]").split("|") if name]
+            table = tables.setdefault(key.strip("[]"), {})
+            columns = _parted(rest.strip("]"), "|") if rest else []
             continue
 
-        values = _values([rest, *continued] if rest else continued)
+        values = _parted("|".join([rest, *continued] if rest else continued), "|")
         fits = len(values) == len(columns) if columns else "" not in values
         if table is None or not colon or key in table or not fits:
             wanted = " | ".join(columns) or "value | value | ..."
-            raise DataError(f"{file}, line {line_number}: expected a new key in a [table], as in 'key: {wanted}'; "
-                            f"got {line!r}")
+            raise DataError(f"{file}, line {line_number}: expected a new key in a [table], "
+                            f"as in 'key: {wanted}'; got {line!r}")
         table[key] = values
     return tables
 
@@ -57,15 +59,15 @@ def _entries(file: str) -> Iterator[tuple[int, list[str]]]:
     text = (Path(__file__).parent / file).read_text(encoding="utf-8")
     for entry in _ENTRY.finditer(text):
         line_number = text.count("\n", 0, entry.start()) + 1
-        yield line_number, [line.strip() for line in entry[0].split("\n")]
+        yield line_number, _parted(entry[0], "\n")
 
 
-def _values(lines: list[str]) -> list[str]:
-    return [value.strip() for value in "|".join(lines).split("|")]
+def _parted(text: str, separator: str) -> list[str]:
+    return [part.strip() for part in text.split(separator)]
 
 
 def titled(file: str, kind: str) -> dict[str, Table]:
-    """The tables whose title begins with the word `kind`, by the rest of the title: "science sky" as "sky"."""
+    """The tables whose title begins with the word `kind`, by the rest of it: "science sky" as "sky"."""
     found = {}
     for title, table in read(file).items():
         if title.startswith(kind + " "):
@@ -78,7 +80,7 @@ def _word_list(key: str) -> list[str]:
     for lists in read("words.txt").values():
         if key in lists:
             text = " ".join(lists[key])
-            return [word.strip() for word in (text.split(",") if "," in text else text.split())]
+            return _parted(text, ",") if "," in text else text.split()
     raise DataError(f"words.txt has no list {key!r}")
 
 

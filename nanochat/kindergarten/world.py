@@ -1,10 +1,11 @@
 """
 The little world: who lives where, does what, has which pet and which friend. From a seed.
 
-People come in pairs of best friends, and every fifth pair is *held out*: documents tell about them, but no conversation
-of training asks about them. Questions about them measure what matters in pretraining: whether what was only read can be
-answered. Values are dealt evenly, so that guessing the most frequent one gains nothing. Pets' names, and the pair of
-town and job while the world is small, are unique, so that they lead back to one person.
+People come in pairs of best friends, and every fifth pair is *held out*: documents tell about them, but no
+conversation of training asks about them. Questions about them measure what matters in pretraining: whether
+what was only read can be answered. Values are dealt evenly, so that guessing the most frequent one gains
+nothing. Pets' names, and the pair of town and job while the world is small, are unique, so that they lead
+back to one person.
 """
 from dataclasses import dataclass
 from random import Random
@@ -80,7 +81,7 @@ class World:
 
 
 def _unique(first_names: list[str], size: int) -> list[str]:
-    """`size` different names: the first names, in a big world each with one surname after the other ("Mia Balbar")."""
+    """`size` different names: the first names, in a big world with surnames ("Mia Balbar")."""
     if size <= len(first_names):
         return first_names[:size]
     n_surnames = -(-size // len(first_names))  # rounded up
@@ -109,7 +110,7 @@ def _towns(size: int, rng: Random) -> list[str]:
 
 
 def _homes(towns: list[str], size: int, rng: Random) -> list[tuple[str, str]]:
-    """(town, job) of everybody: round after round through the towns, in each round with the jobs moved on by one."""
+    """(town, job) of everybody: round after round through the towns, the jobs moved on by one in each."""
     homes = []
     for i in range(size):
         job = (i // len(towns) + i) % len(tables.JOBS)
