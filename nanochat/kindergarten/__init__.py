@@ -1,17 +1,27 @@
 """
 The kindergarten: a data set so small that a 3M-parameter model can learn all of it on a laptop.
 
-A seeded world of invented people, true facts and stories yields documents, conversations, and for each conversation a
-check, which is evaluation and reward. The same bytes in every process.
-`size` is the number of people: 60 for a laptop, 100,000 for gigabytes.
+A seeded world of invented people, true facts and stories yields documents to pretrain on, conversations to
+finetune on, and for each conversation a check, which serves as evaluation and as reward. Everything is a
+function of numbers (which example, which seed, how many people): the same bytes in every process and on every
+machine. `size` is the number of people: 60 for a laptop, 100,000 for gigabytes of text.
 
     python -c "from nanochat.kindergarten import *; print(*documents(3), sep='\\n\\n')"
 
-Lineage: Physics of Language Models (arXiv:2309.14316: facts must be told in many wordings to be answerable) and the
-simulated stories of bAbI (arXiv:1502.05698).
+Read tables.py and world.py first, then documents.py (what is read) and skill.py (what is asked).
+
+Lineage: Physics of Language Models (arXiv:2309.14316: facts must be told in many wordings to be answerable),
+the simulated stories of bAbI (arXiv:1502.05698), and TinyStories (arXiv:2305.07759: a small model becomes
+fluent when its world is small).
 """
 from nanochat.kindergarten.checks import check, credit
-from nanochat.kindergarten.conversations import SKILLS, eval_example, rl_example, train_conversations, training_example
+from nanochat.kindergarten.conversations import (
+    SKILLS,
+    eval_example,
+    rl_example,
+    train_conversations,
+    training_example,
+)
 from nanochat.kindergarten.documents import document, documents
 from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World

@@ -1,119 +1,167 @@
 """
 The graders: does a reply say the right thing? Exact about the answer, lenient about how it is said.
 
-They are the reward, too: case and punctuation are forgiven, hedges ("Tom or Ben"), missing tool calls and parroted
-letters are not.
+They are the reward of reinforcement learning, too, and a model finds whatever is paid. So case and
+punctuation are forgiven; hedges ("Tom or Ben"), all values in one reply, sums without the calculator and
+letters that were only parroted are not.
 """
 import os
 import re
+from collections.abc import Iterable
 
+from nanochat.kindergarten.skill import Check
 from nanochat.kindergarten.tables import STARTERS
 
-NUMBER_WORDS = {w: str(i) for i, w in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve".split())} | {"once": "1", "twice": "2"}
+COUNTED = "zero one two three four five six seven eight nine ten eleven twelve".split()
+NUMBER_WORDS = {word: str(number) for number, word in enumerate(COUNTED)} | {"once": "1", "twice": "2"}
 DONT_KNOW = re.compile(r"\b(don'?t|do not|not|never) (really )?(know|sure|heard|met)\b|\bno idea\b")
-STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|is called|"
-                    r"capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")
+STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|"
+                    r"is called|capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")
+SUBORDINATE = re.compile(r"\b(where|what|who|if|that)\b[^.!?]*")  # "I don't know where she lives": no fact
 MAX_WORDS = 60  # a reply that says everything says nothing
 
 
-def words(text):
+# ---- reading a reply
+def words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower().replace("’", "'"))
 
 
-def says(text, phrase):
+def says(text: str, phrase: str) -> bool:
     """Whether the phrase stands in the text as whole words; "Mia's" says Mia."""
-    said, wanted = [w.removesuffix("'s") for w in words(text)], [w.removesuffix("'s") for w in words(phrase)]
-    return any(said[i:i + len(wanted)] == wanted for i in range(len(said) - len(wanted) + 1))
+    said = _without_possessives(words(text))
+    wanted = _without_possessives(words(phrase))
+    last_start = len(said) - len(wanted)
+    return any(said[start:start + len(wanted)] == wanted for start in range(last_start + 1))
 
 
-def numbers(text):
+def _without_possessives(said: list[str]) -> list[str]:
+    return [word.removesuffix("'s") for word in said]
+
+
+def _says_any(text: str, phrases: Iterable[str]) -> bool:
+    return any(says(text, phrase) for phrase in phrases)
+
+
+def numbers(text: str) -> list[str]:
     """All numbers in the text as digits, those written as words too."""
     found = re.findall(r"(?<![\d.])-?\d+(?:\.\d+)?|[a-z]+", text.lower().replace(",", ""))
-    return [NUMBER_WORDS.get(w, w) for w in found if w in NUMBER_WORDS or w[-1].isdigit()]
+    return [NUMBER_WORDS.get(word, word) for word in found if word in NUMBER_WORDS or word[-1].isdigit()]
 
 
-def letter_runs(text):
+def letter_runs(text: str) -> list[str]:
     """Runs of single letters parted by hyphens, commas, dots or blanks: "c-a-t" -> ["cat"]."""
     found = re.finditer(r"\b[a-z]([\s,.\-]+)[a-z](?:\1[a-z])*\b(?!')", text.lower())
     return [re.sub("[^a-z]", "", run.group()) for run in found]
 
 
-def check(check, reply_text, used_tool=False):
+# ---- the verdict
+def check(wanted: Check, reply_text: str, used_tool: bool = False) -> bool:
     """Whether the reply passes an Example's check; `used_tool`: whether the calculator gave an output."""
-    return 0 < len(words(reply_text)) <= MAX_WORDS and KINDS[check["kind"]](check, reply_text, used_tool)
+    if not 0 < len(words(reply_text)) <= MAX_WORDS:
+        return False
+    if wanted.get("tool") and not used_tool:
+        return False
+    return KINDS[wanted["kind"]](wanted, reply_text)
 
 
-def credit(check, reply_text):
-    """For a reply that fails: half the share of letters or words right from the start."""
-    if check["kind"] == "spell":
-        wanted, said = check["letters"], "".join(letter_runs(reply_text)[-1:])
-    elif check["kind"] == "copy":
-        wanted, said = words(check["text"]), words(reply_text)
+def credit(wanted: Check, reply_text: str) -> float:
+    """For a reply that fails: half the share of letters or words that are right from the start.
+
+    Where whole answers are rare at first, reinforcement learning has nothing else to climb by."""
+    if wanted["kind"] == "spell":
+        goal = list(wanted["letters"])
+        runs = letter_runs(reply_text)
+        said = list(runs[-1]) if runs else []
+    elif wanted["kind"] == "copy":
+        goal = words(wanted["text"])
+        said = words(reply_text)
     else:
         return 0.0
-    return 0.5 * len(os.path.commonprefix([list(wanted), list(said)])) / len(wanted)
+    right_from_the_start = os.path.commonprefix([goal, said])
+    return 0.5 * len(right_from_the_start) / len(goal)
 
 
-def _fact(check, text, _):
+# ---- the kinds of checks
+def _fact(wanted: Check, text: str) -> bool:
+    """Every needed value is said, no rival is, and nobody is named who was not asked about."""
     if DONT_KNOW.search(text.lower()) or " or " in text.lower():
         return False
-    proper = {w.lower().removesuffix("'s") for w in re.findall(r"\b[A-Z][A-Za-z']*", text)}
-    if check["names"] and proper - {*STARTERS} - {w for name in check["names"] for w in words(name)}:
-        return False
-    return (all(any(says(text, v) for v in group) for group in check["need"])
-            and not any(says(text, v) for v in check["rivals"]))
+    if wanted["names"]:
+        capitalised = {word.lower().removesuffix("'s") for word in re.findall(r"\b[A-Z][A-Za-z']*", text)}
+        allowed = set(STARTERS)
+        for name in wanted["names"]:
+            allowed.update(words(name))
+        if capitalised - allowed:
+            return False
+    for acceptable in wanted["need"]:
+        if not _says_any(text, acceptable):
+            return False
+    return not _says_any(text, wanted["rivals"])
 
 
-def _yes_no(check, text, _):
-    """The answer is said, first or last ("No, she has a cat.", "Mia has a cat, so no."), and its opposite is not."""
+def _yes_no(wanted: Check, text: str) -> bool:
+    """The answer is said, first or last ("No, she has a cat.", "Mia has a cat, so no."), and not both."""
     said = words(text)
-    return check["answer"] in (said[0], said[-1]) and not {"yes", "no"} <= {*said}
+    says_both = "yes" in said and "no" in said
+    return wanted["answer"] in (said[0], said[-1]) and not says_both
 
 
-def _letter(check, text, _):
+def _letter(wanted: Check, text: str) -> bool:
     """The letter is said ("B", "(B) soup", "The answer is B.", "soup=B.") and no other letter is."""
-    return set(re.findall(r"\b[B-D]\b|\bA\b(?! (?!or|and)[a-z])", text)) == {check["answer"]}
+    letters = re.findall(r"\b[B-D]\b|\bA\b(?! (?!or|and)[a-z])", text)  # "A cat": an article
+    return set(letters) == {wanted["answer"]}
 
 
-def _number(check, text, used_tool):
+def _number(wanted: Check, text: str) -> bool:
     """The last number is the answer, and every other was in the question (or the answer's working)."""
     found = numbers(text)
-    if not found or found[-1] != check["answer"] or (check["tool"] and not used_tool):
+    if not found or found[-1] != wanted["answer"]:
         return False
-    return {n.lstrip("-") for n in found[:-1]} <= {*check["given"], check["answer"].lstrip("-")}
+    allowed = {*wanted["given"], wanted["answer"].lstrip("-")}
+    return all(number.lstrip("-") in allowed for number in found[:-1])
 
 
-def _spell(check, text, _):
+def _spell(wanted: Check, text: str) -> bool:
     """The last run of letters is the word's; when reversing, its spelling may stand before it."""
     runs = letter_runs(text)
-    return runs[-1:] == [check["letters"]] and set(runs[:-1]) <= set(check["before"])
+    return runs[-1:] == [wanted["letters"]] and set(runs[:-1]) <= set(wanted["before"])
 
 
-def _copy(check, text, _):
+def _copy(wanted: Check, text: str) -> bool:
     """The words stand at the end, after a short introduction at most."""
-    said, wanted = words(text), words(check["text"])
-    return said[-len(wanted):] == wanted and len(said) <= len(wanted) + 3
+    said = words(text)
+    goal = words(wanted["text"])
+    return said[-len(goal):] == goal and len(said) <= len(goal) + 3
 
 
-def _first(check, text, _):
+def _first(wanted: Check, text: str) -> bool:
     """The answer is named before its rivals ("a horse is bigger than a cat")."""
-    order = [w for w in words(text) if w in (check["answer"], *check["rivals"])]
-    return order[:1] == [check["answer"]] and not {"smaller", "or"} & {*words(text)}
-
-
-def _any(check, text, _):
-    return any(says(text, sign) for sign in check["signs"]) and not any(says(text, v) for v in check["rivals"])
-
-
-def _unknown(check, text, _):
-    """It does not know, and no other sentence speaks of the thing or states a fact."""
-    low = text.lower().replace("’", "'")
-    if not DONT_KNOW.search(low) or STATED.search(re.sub(r"\b(where|what|who|if|that)\b[^.!?]*", "", low)):
+    said = words(text)
+    if "smaller" in said or "or" in said:
         return False
-    rest = [s for s in re.split(r"[.!?]+", text) if not DONT_KNOW.search(s.lower().replace("’", "'"))]
-    return not any(says(s, check["about"]) for s in rest)
+    candidates = (wanted["answer"], *wanted["rivals"])
+    named = [word for word in said if word in candidates]
+    return named[:1] == [wanted["answer"]]
 
 
-KINDS = {"fact": _fact, "yes_no": _yes_no, "letter": _letter, "number": _number, "spell": _spell, "copy": _copy,
-         "first": _first, "any": _any, "unknown": _unknown}
+def _any(wanted: Check, text: str) -> bool:
+    """One of the signs is said, and no rival."""
+    return _says_any(text, wanted["signs"]) and not _says_any(text, wanted["rivals"])
+
+
+def _unknown(wanted: Check, text: str) -> bool:
+    """It does not know, and no other sentence speaks of the thing or states a fact."""
+    lowered = text.lower().replace("’", "'")
+    if not DONT_KNOW.search(lowered) or STATED.search(SUBORDINATE.sub("", lowered)):
+        return False
+    for sentence in re.split(r"[.!?]+", text):
+        does_not_know = DONT_KNOW.search(sentence.lower().replace("’", "'"))
+        if not does_not_know and says(sentence, wanted["about"]):
+            return False
+    return True
+
+
+KINDS = {
+    "fact": _fact, "yes_no": _yes_no, "letter": _letter, "number": _number, "spell": _spell, "copy": _copy,
+    "first": _first, "any": _any, "unknown": _unknown,
+}

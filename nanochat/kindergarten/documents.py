@@ -1,24 +1,39 @@
 """
 Pretraining text, most documents 250 to 600 characters long.
 
-Nothing that a test asks (a pair of numbers, a story, a wording) is in any of them.
+A kind of document is a function (rng, world) -> text; KINDS says how often each is written. Nothing that a
+test asks (a pair of numbers, a story, a wording) is in any of them. About a sixth of the
+text is dialogue, so that questions and answers are nothing new when finetuning begins.
 """
-import random
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import TypeVar
 
 from nanochat.common import mix_seed
-from nanochat.kindergarten import nature, skills_people, skills_social, skills_words, skills_world, stories, tables
-from nanochat.kindergarten.phrases import STATEMENTS, WORDINGS, a, state, with_pronoun
+from nanochat.kindergarten import (
+    nature,
+    skills_people,
+    skills_social,
+    skills_words,
+    skills_world,
+    stories,
+    tables,
+)
+from nanochat.kindergarten.phrases import STATEMENTS, WORDINGS, state, with_article, with_pronoun
 from nanochat.kindergarten.skill import draw, is_test
 from nanochat.kindergarten.skills_numbers import calculate, number_key
 from nanochat.kindergarten.skills_words import spelled, told_count, told_length
-from nanochat.kindergarten.world import World
+from nanochat.kindergarten.world import Person, World
 
 LONG_ENOUGH = 420  # characters of a document made of small pieces
 LISTED = 0.1  # part of the biographies and spelled words with one sentence a line
 OPENINGS = [*WORDINGS["documents"]["openings"], "", "", ""]
 
+Choice = TypeVar("Choice")
 
-def _biography(rng, world):
+
+# ---- people
+def _biography(rng: Random, world: World) -> str:
     """All facts of two people, in random order: friends, or any two."""
     person, other = rng.sample(world.people, 2)
     if rng.random() < 0.4:
@@ -26,10 +41,11 @@ def _biography(rng, world):
     return f"{life(rng, person)}\n{life(rng, other)}"
 
 
-def life(rng, person):
+def life(rng: Random, person: Person) -> str:
     """The person's facts, as a paragraph with pronouns or as a list of sentences by name.
 
-    Lists are few: without a blank before it a name is another token, and answers have one (chat_format.py)."""
+    In random order, so that no fact can be told from its place alone. Lists are few: without a blank before
+    it a name is another token, and answers have one (chat_format.py)."""
     told = [state(rng, person, attribute) for attribute in STATEMENTS]
     rng.shuffle(told)
     opening = rng.choice(OPENINGS).format(n=person.name)
@@ -37,130 +53,192 @@ def life(rng, person):
     if rng.random() < LISTED:
         return "\n".join(said + told)
     for sentence in told:
-        said.append(with_pronoun(sentence, person) if said and rng.random() < 0.35 else sentence)
+        if said and rng.random() < 0.35:
+            sentence = with_pronoun(sentence, person)
+        said.append(sentence)
     return " ".join(said)
 
 
-def _group(rng, world):
+def _group(rng: Random, world: World) -> str:
+    """One attribute of several people."""
     attribute = rng.choice(tuple(STATEMENTS))
     return " ".join(state(rng, rng.choice(world.people), attribute) for _ in range(11))
 
 
-def _animals(rng, world):
-    return "\n".join(_animal(rng) for _ in range(2))
+# ---- the real world
+def _animals(rng: Random, world: World) -> str:
+    return f"{_animal(rng)}\n{_animal(rng)}"
 
 
-def _animal(rng):
-    name = rng.choice(tuple(nature.SIZES))
+def _animal(rng: Random) -> str:
+    """All facts of an animal, and how it compares with others."""
+    sizes = nature.SIZES
+    name = rng.choice(tuple(sizes))
     said = [rng.choice(fact.told) for fact in nature.ANIMAL_FACTS[name]]
     rng.shuffle(said)
-    for other in rng.sample(tuple(nature.SIZES), 3):
-        big, small = sorted((name, other), key=nature.SIZES.get, reverse=True)
-        if nature.SIZES[big] - nature.SIZES[small] > 1:
-            said.append(f"{a(big).capitalize()} is bigger than {a(small)}." if rng.random() < 0.6 else
-                        f"{a(small).capitalize()} is smaller than {a(big)}.")
+    for other in rng.sample(tuple(sizes), 3):
+        bigger, smaller = (name, other) if sizes[name] > sizes[other] else (other, name)
+        if sizes[bigger] - sizes[smaller] <= 1:  # neighbours are a matter of opinion
+            continue
+        if rng.random() < 0.6:
+            said.append(f"{with_article(bigger).capitalize()} is bigger than {with_article(smaller)}.")
+        else:
+            said.append(f"{with_article(smaller).capitalize()} is smaller than {with_article(bigger)}.")
     return " ".join(said)
 
 
-def _nature(rng, world):
+def _nature(rng: Random, world: World) -> str:
     topic = rng.choice((*nature.TOPICS, "science", "all", "all"))
 
-    def one():
-        return rng.choice((skills_world.some_fact(rng) if topic == "all" else rng.choice(nature.TOPICS[topic])).told)
+    def one() -> str:
+        fact = skills_world.some_fact(rng) if topic == "all" else rng.choice(nature.TOPICS[topic])
+        return rng.choice(fact.told)
+
     return _gather(one)
 
 
-def _gather(one, gap=" "):
+def _gather(one: Callable[[], str], gap: str = " ") -> str:
     """As many small pieces as make a document."""
-    said = ""
-    while len(said) < LONG_ENOUGH:
+    said = one()
+    while len(said) + len(gap) < LONG_ENOUGH:
         said += gap + one()
-    return said[1:]
+    return said
 
 
-def _sequence(rng, world):
-    n, step = rng.randint(1, 80), rng.choice((1, 1, 1, 2, 5, 10))
-    lines = [f"The days of the week are {_listed(nature.DAYS)}.",
-             f"The months of the year are {_listed(nature.MONTHS)}.", f"The planets are {_listed(nature.PLANETS)}.",
-             "The alphabet is " + " ".join("abcdefghijklmnopqrstuvwxyz") + ".",
-             "Count with me: " + ", ".join(str(k) for k in range(n, n + 15 * step, step)) + ".",
-             "Count down: " + ", ".join(str(k) for k in range(n + 10, n - 1, -1)) + "."]
+# ---- numbers and letters
+def _sequence(rng: Random, world: World) -> str:
+    """Three of what is learned by heart in a fixed order."""
+    start = rng.randint(1, 80)
+    step = rng.choice((1, 1, 1, 2, 5, 10))
+    upwards = range(start, start + 15 * step, step)
+    downwards = range(start + 10, start - 1, -1)
+    lines = [
+        f"The days of the week are {_listed(nature.DAYS)}.",
+        f"The months of the year are {_listed(nature.MONTHS)}.",
+        f"The planets are {_listed(nature.PLANETS)}.",
+        f"The alphabet is {' '.join('abcdefghijklmnopqrstuvwxyz')}.",
+        f"Count with me: {', '.join(str(number) for number in upwards)}.",
+        f"Count down: {', '.join(str(number) for number in downwards)}.",
+    ]
     rng.shuffle(lines)
     return " ".join(lines[:3])
 
 
-def _listed(words):
+def _listed(words: list[str]) -> str:
     return ", ".join(words[:-1]) + " and " + words[-1]
 
 
-def _sums(rng, world):
-    def one():
-        op, word = rng.choice((("+", "plus"), ("-", "minus"), ("*", "times")))
-        y, x = sorted(draw(lambda: (rng.randint(1, 20), rng.randint(1, 10)), number_key, False))
-        return rng.choice(WORDINGS["documents"]["sums"]).format(x=x, y=y, op=op, word=word, r=calculate(f"{x}{op}{y}"))
+def _sums(rng: Random, world: World) -> str:
+    def one() -> str:
+        symbol, word = rng.choice((("+", "plus"), ("-", "minus"), ("*", "times")))
+        pair = draw(lambda: (rng.randint(1, 20), rng.randint(1, 10)), number_key, test=False)
+        x = max(pair)
+        y = min(pair)
+        wording = rng.choice(WORDINGS["documents"]["sums"])
+        return wording.format(x=x, y=y, op=symbol, word=word, r=calculate(f"{x}{symbol}{y}"))
+
     return _gather(one)
 
 
-def _spelling(rng, world):
-    def one():
+def _spelling(rng: Random, world: World) -> str:
+    def one() -> str:
         word = rng.choice(tables.WORDS)
         letter = rng.choice(word)
-        if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):  # what a test asks is not told
+        # What a test asks is not told: the key is that of skills_words.counting.
+        if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):
             return told_count(word, letter)
         if rng.random() < 0.1:
             return told_length(word)
         return rng.choice((f"{word}: {spelled(word)}.", f"{word} is spelled {spelled(word)}."))
-    return _gather(one, "\n" if rng.random() < LISTED else " ")
+
+    gap = "\n" if rng.random() < LISTED else " "
+    return _gather(one, gap)
 
 
-def _stories(rng, world):
+# ---- stories and dialogues
+def _stories(rng: Random, world: World) -> str:
     """Longer stories than are ever asked about, and how things stand at the end."""
+    def make() -> stories.Story:
+        n_people = rng.randint(1, 3)
+        n_things = rng.randint(1, 2)
+        n_moves = rng.randint(2, 7)
+        return stories.tell(rng, n_people, n_things, n_moves)
+
     told = []
-    while sum(map(len, told)) < 250:
-        story = draw(lambda: stories.tell(rng, rng.randint(1, 3), rng.randint(1, 2), rng.randint(2, 7)),
-                     lambda m: ("story", m.text), False)
-        asked = stories.questions(story)
-        known = [answer.replace("The ", "the ", 1) for _, answer, *_ in rng.sample(asked, min(2, len(asked)))]
-        told.append(" ".join([story.text, *(f"Now {answer}" for answer in known)]))
+    while len("".join(told)) < 250:
+        story = draw(make, lambda made: ("story", made.text), test=False)
+        questions = stories.questions(story)
+        line = story.text
+        for question in rng.sample(questions, min(2, len(questions))):
+            line += " Now " + question.answer.replace("The ", "the ", 1)
+        told.append(line)
     return "\n".join(told)
 
 
-ASKED = ((skills_people.facts_seen, 5), (skills_people.reverse, 1.5), (skills_people.yes_no, 1),
-         (skills_people.follow_up, 1), (skills_world.facts_world, 4), (skills_world.story, 1),
-         (skills_words.spelling, 1), (skills_words.counting, 1), (skills_people.choice, 1),
-         (skills_social.identity, 0.7), (skills_social.greetings, 0.7), (skills_social.memory, 0.7))
+ASKED = (
+    (skills_people.facts_seen, 5),
+    (skills_people.reverse, 1.5),
+    (skills_people.yes_no, 1),
+    (skills_people.follow_up, 1),
+    (skills_world.facts_world, 4),
+    (skills_world.story, 1),
+    (skills_words.spelling, 1),
+    (skills_words.counting, 1),
+    (skills_people.choice, 1),
+    (skills_social.identity, 0.7),
+    (skills_social.greetings, 0.7),
+    (skills_social.memory, 0.7),
+)
 BETWEEN_PEOPLE = 8  # the first so many can also be said between two people
 
 
-def _weighted(rng, makers):
-    return rng.choices(*zip(*makers))[0]
-
-
-def _dialogue(rng, world):
-    n = len(ASKED)
+def _dialogue(rng: Random, world: World) -> str:
+    """Questions of several skills and their answers, with who speaks before each line."""
     if rng.random() < 0.6:
-        asks, answers = rng.choice((("Question: ", "Answer: "), ("Q: ", "A: "), ("User: ", "nanochat: ")))
+        asked = ASKED
+        asks, answers = rng.choice((("Question", "Answer"), ("Q", "A"), ("User", "nanochat")))
     else:
-        n, (asks, answers) = BETWEEN_PEOPLE, (f"{name}: " for name in rng.sample(tables.NAMES, 2))
+        asked = ASKED[:BETWEEN_PEOPLE]
+        asks, answers = rng.sample(tables.NAMES, 2)
     lines = []
-    while sum(map(len, lines)) < 300:
-        messages, _ = _weighted(rng, ASKED[:n])(rng, world, False, 1)
-        lines += [(asks, answers)[k % 2] + m["content"] for k, m in enumerate(messages)]
+    while len("".join(lines)) < 300:
+        make = _weighted(rng, asked)
+        messages, _ = make(rng, world, False, 1)
+        for message in messages:
+            speaker = asks if message["role"] == "user" else answers
+            lines.append(f"{speaker}: {message['content']}")
     return "\n".join(lines)
 
 
-KINDS = ((_biography, 36), (_group, 6), (_animals, 6), (_nature, 13), (_sequence, 2), (_sums, 3), (_spelling, 11),
-         (_stories, 8), (_dialogue, 15))
+# ---- the mixture
+KINDS = (
+    (_biography, 36),
+    (_group, 6),
+    (_animals, 6),
+    (_nature, 13),
+    (_sequence, 2),
+    (_sums, 3),
+    (_spelling, 11),
+    (_stories, 8),
+    (_dialogue, 15),
+)
 
 
-def document(world, i, seed=0):
-    """The i-th document of a world: depends on (world, seed, i) only."""
-    rng = random.Random(mix_seed("document", seed, i))
-    return _weighted(rng, KINDS)(rng, world)
+def _weighted(rng: Random, weighted: Sequence[tuple[Choice, float]]) -> Choice:
+    choices = [choice for choice, _ in weighted]
+    weights = [weight for _, weight in weighted]
+    return rng.choices(choices, weights)[0]
 
 
-def documents(n, seed=0, size=60):
-    """Yield `n` documents; `seed` chooses which, never the world."""
+def document(world: World, index: int, seed: int = 0) -> str:
+    """The document of this number: depends on (world, seed, index) only."""
+    rng = Random(mix_seed("document", seed, index))
+    kind = _weighted(rng, KINDS)
+    return kind(rng, world)
+
+
+def documents(n_documents: int, seed: int = 0, size: int = 60) -> Iterator[str]:
+    """Yield so many documents of the world of `size` people; `seed` chooses which, never the world."""
     world = World(size)
-    for i in range(n):
-        yield document(world, i, seed)
+    for index in range(n_documents):
+        yield document(world, index, seed)

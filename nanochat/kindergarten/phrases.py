@@ -1,61 +1,107 @@
 """
-How the people's facts are said and asked, and the noise of a hurried typist.
+How the people's facts are said and asked (phrases.txt), and the noise of a hurried typist.
 
-STATEMENTS are read in documents; a statement that equals an answer is told twice as often as the others: from these a
-model learns to answer about people it has only read about. No training conversation uses the PARAPHRASES.
+Why a fact has five wordings and more: a model that has read a fact in one wording only can recite the
+sentence, but cannot answer a question about it (arXiv 2309.14316). From people who are both read about and
+asked about it learns how questions map to facts, and then answers about people that it has only read about,
+provided that their facts were told in many ways. A statement that equals an answer is told twice as often as
+the others, as it is what has to be said. No training conversation uses the PARAPHRASES: they test whether a
+question is understood or only recognised.
 """
+from random import Random
+
 from nanochat.kindergarten import tables
+from nanochat.kindergarten.world import Person
 
 WORDINGS = tables.read("phrases.txt")  # {what for: {of what: wordings}}
-STATEMENTS, QUESTIONS, PARAPHRASES = WORDINGS["statements"], WORDINGS["questions"], WORDINGS["paraphrases"]
-PRONOUN_QUESTIONS, IS_IT = WORDINGS["pronoun questions"], WORDINGS["is it"]
+STATEMENTS = WORDINGS["statements"]  # {attribute: wordings}
+QUESTIONS = WORDINGS["questions"]
+PARAPHRASES = WORDINGS["paraphrases"]
+PRONOUN_QUESTIONS = WORDINGS["pronoun questions"]
+IS_IT = WORDINGS["is it"]
 
-ANSWERS = {**{attribute: told[0] for attribute, told in STATEMENTS.items()}, "who": "{n} is {a_job} from {town}."}
-TOLD = {attribute: [w for w in wordings for _ in range(1 + (w in ANSWERS.values()))]
-        for attribute, wordings in STATEMENTS.items()}
+
+def _answers() -> dict[str, str]:
+    """{attribute: the one wording of the answer}, the first of the statements."""
+    answers = {attribute: wordings[0] for attribute, wordings in STATEMENTS.items()}
+    answers["who"] = "{n} is {a_job} from {town}."
+    return answers
 
 
-def a(noun):
+def _told() -> dict[str, list[str]]:
+    """{attribute: statements to draw from}: those that are answers stand there twice."""
+    told = {}
+    for attribute, wordings in STATEMENTS.items():
+        told[attribute] = []
+        for wording in wordings:
+            times = 2 if wording in ANSWERS.values() else 1
+            told[attribute].extend([wording] * times)
+    return told
+
+
+ANSWERS = _answers()
+TOLD = _told()
+
+
+def with_article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def fill(wording, person, **more):
-    return wording.format(n=person.name, his=person.his, a_job=a(person.job), a_species=a(person.species),
-                          **vars(person), **more)
+def fill(wording: str, person: Person, **more: str) -> str:
+    """The wording with the person's name for {n}, the town for {town} and so on; `more` adds others."""
+    return wording.format(n=person.name, his=person.his, a_job=with_article(person.job),
+                          a_species=with_article(person.species), **vars(person), **more)
 
 
-def state(rng, person, attribute):
+def state(rng: Random, person: Person, attribute: str) -> str:
+    """One of the sentences that tell this attribute of the person."""
     wording = rng.choice(TOLD[attribute])
-    if "goes {hobby}" in wording and person.hobby not in tables.GOES:
+    if "goes {hobby}" in wording and person.hobby not in tables.GOES:  # nobody "goes chess"
         wording = ANSWERS["hobby"]
     return fill(wording, person)
 
 
-def with_pronoun(sentence, person):
+def with_pronoun(sentence: str, person: Person) -> str:
+    """The sentence with "He" or "His" for the name at its beginning, if it begins so."""
     if sentence.startswith(person.name + "'s "):
-        return person.his.capitalize() + sentence[len(person.name) + 2:]
-    if sentence.startswith(person.name + " ") and not sentence.startswith(person.name + " and "):
-        return person.he.capitalize() + sentence[len(person.name):]
+        return person.his.capitalize() + sentence.removeprefix(person.name + "'s")
+    if sentence.startswith(person.name + " and "):  # "He and Tom" would leave open who is meant
+        return sentence
+    if sentence.startswith(person.name + " "):
+        return person.he.capitalize() + sentence.removeprefix(person.name)
     return sentence
 
 
-SHORTER = (("What is ", ("What's ", "what's ", "whats ")), ("Who is ", ("Who's ", "who's ", "whos ")),
-           ("Where is ", ("Where's ", "where's ")))
+SHORTER = {
+    "What is ": ("What's ", "what's ", "whats "),
+    "Who is ": ("Who's ", "who's ", "whos "),
+    "Where is ": ("Where's ", "where's "),
+}
 
 
-def typed(rng, text, lower=True):
-    """The text as a hurried user may type it; with `lower` off, no name loses its capital."""
-    draw, asks = rng.random(), text.endswith("?")
+def typed(rng: Random, text: str, lower: bool = True) -> str:
+    """The text as a hurried user may type it, half of the time as it is.
+
+    Strangers will type so, and a model of this size has met nothing but what it was trained on. `lower`
+    allows all letters to be small; without it no name loses its capital.
+    """
+    chance = rng.random()
+    is_question = text.endswith("?")
     uncapped = text if text.startswith("I ") else text[0].lower() + text[1:]
-    if draw < 0.5:
+    if chance < 0.5:
         return text
-    if draw < 0.56:
-        return rng.choice(("Please tell me: ", "Hi! ", "I have a question. ")) + text if asks else "Hey, " + uncapped
-    if draw < 0.66 and asks:
+    if chance < 0.56:
+        if is_question:
+            return rng.choice(("Please tell me: ", "Hi! ", "I have a question. ")) + text
+        return "Hey, " + uncapped
+    if chance < 0.66 and is_question:
         return text[:-1]
-    for full, short in SHORTER:
-        if draw < 0.8 and text.startswith(full):
-            return rng.choice(short) + text[len(full):]
-    if draw < 0.92 or not lower:
+    if chance < 0.8:
+        for full, contractions in SHORTER.items():
+            if text.startswith(full):
+                return rng.choice(contractions) + text.removeprefix(full)
+    if chance < 0.92 or not lower:
         return uncapped
-    return text.lower() if draw < 0.96 else text.lower().rstrip("?.")
+    if chance < 0.96:
+        return text.lower()
+    return text.lower().rstrip("?.")

@@ -1,94 +1,151 @@
 """
 Letters and words: spelling, counting letters after spelling them out, copying, reversing.
 
-Hyphens between letters, so that "-a" is one token whatever the word. One word in ten
-of the closed list is spelled in documents only.
+A model sees tokens, not letters: "cheese" may be one token or three, and nothing in its number tells of the
+three e's. So spelling has to be learned word by word, and counting goes by way of spelling
+("c-h-e1-e2-s-e3"), which turns one impossible step into many easy ones. Hyphens stand between letters so that
+"-a" is one token whatever the word. One word in ten of the closed list is spelled in documents only.
 """
+from random import Random
+
 from nanochat.kindergarten.phrases import WORDINGS, typed
-from nanochat.kindergarten.skill import chat, draw, is_test
+from nanochat.kindergarten.skill import Made, chat, draw, is_test
 from nanochat.kindergarten.tables import COLOURS, NAMES, WORDS
+from nanochat.kindergarten.world import World
 
-NEW_WORDS = [w for w in WORDS if is_test("word", w)]  # no conversation spells these
-CHAT_WORDS = [w for w in WORDS if not is_test("word", w)]
-SPELL, BACKWARDS, COUNT, LENGTH, COPY, REVERSE = (
-    WORDINGS["letters"][what] for what in ("spell", "backwards", "count", "length", "copy", "reverse"))
+NEW_WORDS = [word for word in WORDS if is_test("word", word)]  # no conversation spells these
+CHAT_WORDS = [word for word in WORDS if not is_test("word", word)]
+DIGITS = [str(number) for number in range(1, 10)]
+NUMBERS = [str(number) for number in range(1, 100)]
+ASKED_LETTERS = "abcdefghiklmnoprstuwy"
+ASKED = WORDINGS["letters"]  # {what: questions}
 
 
-def spelled(word):
+# ---- what is said; documents say it, too
+def spelled(word: str) -> str:
     """ "cat" -> "c-a-t" """
     return "-".join(word)
 
 
-def counted(word, letter=None):
+def counted(word: str, letter: str | None = None) -> str:
     """ "cheese", "e" -> "c-h-e1-e2-s-e3"; counts every letter if None."""
-    said, n = [], 0
-    for x in word:
-        n += letter in (None, x)
-        said.append(f"{x}{n}" if letter in (None, x) else x)
+    said = []
+    count = 0
+    for character in word:
+        if letter is None or character == letter:
+            count += 1
+            said.append(f"{character}{count}")
+        else:
+            said.append(character)
     return "-".join(said)
 
 
-def told_count(word, letter):
-    n = word.count(letter)
-    return f"{word}: {counted(word, letter)}. The letter {letter} appears {n} time{'s' * (n != 1)}."
+def told_count(word: str, letter: str) -> str:
+    count = word.count(letter)
+    times = "time" if count == 1 else "times"
+    return f"{word}: {counted(word, letter)}. The letter {letter} appears {count} {times}."
 
 
-def told_length(word):
+def told_length(word: str) -> str:
     return f"{word}: {counted(word)}. That is {len(word)} letters."
 
 
-def _spelling(rng, word, wording):
+# ---- skills
+def _spell(rng: Random, word: str, wording: str) -> Made:
     check = {"kind": "spell", "letters": word, "before": []}
     return chat(typed(rng, wording.format(w=word)), f"{word}: {spelled(word)}."), check
 
 
-def spelling(rng, world, test, level):
-    return _spelling(rng, *draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(SPELL)), lambda m: ("spelling", *m), test))
+def spelling(rng: Random, world: World, test: bool, level: int) -> Made:
+    def make() -> tuple[str, str]:
+        word = rng.choice(CHAT_WORDS)
+        wording = rng.choice(ASKED["spell"])
+        return word, wording
+
+    word, wording = draw(make, lambda made: ("spelling", *made), test)
+    return _spell(rng, word, wording)
 
 
-def spelling_new_words(rng, world, test, level):
-    return _spelling(rng, rng.choice(NEW_WORDS), rng.choice(SPELL))
+def spelling_new_words(rng: Random, world: World, test: bool, level: int) -> Made:
+    word = rng.choice(NEW_WORDS)
+    wording = rng.choice(ASKED["spell"])
+    return _spell(rng, word, wording)
 
 
-def counting(rng, world, test, level):
+def counting(rng: Random, world: World, test: bool, level: int) -> Made:
     if rng.random() < 0.15:
-        word, wording = draw(lambda: (rng.choice(CHAT_WORDS), rng.choice(LENGTH)), lambda m: ("length", *m), test, 15)
-        asked, said, n = wording.format(w=word), told_length(word), len(word)
+        question, answer, count = _letters_of_a_word(rng, test)
     else:
-        def make():
-            word = rng.choice(CHAT_WORDS)
-            twice = [x for x in word if word.count(x) > 1]
-            return word, (rng.choice(twice) if twice and rng.random() < 0.5 else
-                          rng.choice(word) if rng.random() < 0.8 else rng.choice("abcdefghiklmnoprstuwy"))
-        word, letter = draw(make, lambda m: ("counting", *m), test, percent=15)
-        asked, said, n = rng.choice(COUNT).format(w=word, x=letter), told_count(word, letter), word.count(letter)
-    check = {"kind": "number", "answer": str(n), "given": [str(i) for i in range(1, n)], "tool": False}
-    return chat(typed(rng, asked), said), check
+        question, answer, count = _one_letter_of_a_word(rng, test)
+    on_the_way = NUMBERS[:max(0, count - 1)]  # 1, 2, ... are said while counting
+    check = {"kind": "number", "answer": str(count), "given": on_the_way, "tool": False}
+    return chat(typed(rng, question), answer), check
 
 
-def copying(rng, world, test, level):
-    def make():
-        pool = rng.choice((WORDS, WORDS, NAMES, [str(n) for n in range(1, 100)]))
-        text = " ".join(rng.choice(pool) for _ in range(rng.randint(1, 2 + level)))
-        return text, rng.random() < 0.2 and " " not in text
-    text, thrice = draw(make, lambda m: ("copying", m[0].lower()), test)
-    if thrice:
-        n = rng.randint(2, 4)
-        asked, text = f"Say {text} {n} times.", " ".join([text] * n)
+def _letters_of_a_word(rng: Random, test: bool) -> tuple[str, str, int]:
+    """(question, answer, number)"""
+    def make() -> tuple[str, str]:
+        word = rng.choice(CHAT_WORDS)
+        wording = rng.choice(ASKED["length"])
+        return word, wording
+
+    word, wording = draw(make, lambda made: ("length", *made), test, percent=15)
+    return wording.format(w=word), told_length(word), len(word)
+
+
+def _one_letter_of_a_word(rng: Random, test: bool) -> tuple[str, str, int]:
+    """(question, answer, number)"""
+    def make() -> tuple[str, str]:
+        word = rng.choice(CHAT_WORDS)
+        repeated = [letter for letter in word if word.count(letter) > 1]
+        if repeated and rng.random() < 0.5:  # or nearly all answers would be 1
+            return word, rng.choice(repeated)
+        if rng.random() < 0.8:
+            return word, rng.choice(word)
+        return word, rng.choice(ASKED_LETTERS)
+
+    word, letter = draw(make, lambda made: ("counting", *made), test, percent=15)
+    question = rng.choice(ASKED["count"]).format(w=word, x=letter)
+    return question, told_count(word, letter), word.count(letter)
+
+
+def copying(rng: Random, world: World, test: bool, level: int) -> Made:
+    def make() -> tuple[str, bool]:
+        pool = rng.choice((WORDS, WORDS, NAMES, NUMBERS))
+        length = rng.randint(1, 2 + level)
+        text = " ".join(rng.choice(pool) for _ in range(length))
+        several_times = rng.random() < 0.2 and length == 1
+        return text, several_times
+
+    text, several_times = draw(make, lambda made: ("copying", made[0].lower()), test)
+    if several_times:
+        n_times = rng.randint(2, 4)
+        question = f"Say {text} {n_times} times."
+        text = " ".join([text] * n_times)
     else:
-        asked = rng.choice(COPY).format(t=text)
-    return chat(typed(rng, asked, lower=False), text), {"kind": "copy", "text": text}
+        question = rng.choice(ASKED["copy"]).format(t=text)
+    return chat(typed(rng, question, lower=False), text), {"kind": "copy", "text": text}
 
 
-def reversing(rng, world, test, level):
+def reversing(rng: Random, world: World, test: bool, level: int) -> Made:
     if rng.random() < 0.4:
-        def make():
-            return rng.choice([w for w in CHAT_WORDS if len(w) <= 3 + level])
-        word = draw(make, lambda m: ("backwards", m), test, percent=12)
-        answer = f"{word}: {spelled(word)}. Backwards: {spelled(word[::-1])}."
-        check = {"kind": "spell", "letters": word[::-1], "before": [word]}
-        return chat(typed(rng, rng.choice(BACKWARDS).format(w=word)), answer), check
-    pool = rng.choice((CHAT_WORDS, COLOURS, [str(n) for n in range(1, 10)]))
-    items = draw(lambda: rng.sample(pool, rng.randint(2, 2 + level)), lambda m: ("reversing", *m), test)
-    text, answer = " ".join(items), " ".join(reversed(items))
-    return chat(typed(rng, rng.choice(REVERSE).format(t=text)), answer), {"kind": "copy", "text": answer}
+        return _letters_backwards(rng, test, longest=3 + level)
+    pool = rng.choice((CHAT_WORDS, COLOURS, DIGITS))
+
+    def make() -> list[str]:
+        return rng.sample(pool, rng.randint(2, 2 + level))
+
+    items = draw(make, lambda made: ("reversing", *made), test)
+    question = rng.choice(ASKED["reverse"]).format(t=" ".join(items))
+    answer = " ".join(reversed(items))
+    return chat(typed(rng, question), answer), {"kind": "copy", "text": answer}
+
+
+def _letters_backwards(rng: Random, test: bool, longest: int) -> Made:
+    short_words = [word for word in CHAT_WORDS if len(word) <= longest]
+    word = draw(lambda: rng.choice(short_words), lambda made: ("backwards", made), test, percent=12)
+    backwards = word[::-1]
+    answer = f"{word}: {spelled(word)}. Backwards: {spelled(backwards)}."
+    check = {"kind": "spell", "letters": backwards, "before": [word]}
+    question = rng.choice(ASKED["backwards"]).format(w=word)
+    return chat(typed(rng, question), answer), check

@@ -1,56 +1,90 @@
 """
-Stories by simulation: people walk, take, give and put down things; only events that are possible in the story's state
-are drawn, so that the text can never contradict itself, and its final state answers the questions.
+Stories by simulation, as in bAbI (arXiv 1502.05698): people walk, take, give and put down things.
+
+Only events that are possible in the story's state are drawn, so the text can never contradict itself, and the
+final state answers the questions. Such a question cannot be answered by what usually comes next: the model
+must keep track.
 """
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
 
 from nanochat.kindergarten import tables
 
-SAID = {"go": ("goes to", "walks to", "runs to"), "take": ("takes", "picks up"), "drop": ("drops", "puts down")}
+SAID = {
+    "go": ("goes to", "walks to", "runs to"),
+    "take": ("takes", "picks up"),
+    "drop": ("drops", "puts down"),
+}
+LIKELIER = 4  # times that taking and giving are drawn rather than one of the many walks
+
+
+class Event(NamedTuple):
+    kind: str  # "go", "take", "drop" or "give"
+    who: str
+    what: str  # the place to go to, else the thing
+    receiver: str = ""  # of what is given
+
+
+class Question(NamedTuple):
+    text: str
+    answer: str  # as a sentence
+    value: str  # what is asked for
+    rivals: list[str]  # the other values that the story names
 
 
 @dataclass
 class Story:
-    at: dict = field(default_factory=dict)  # person -> place
-    lies: dict = field(default_factory=dict)  # thing -> place, for what nobody holds
-    holds: dict = field(default_factory=dict)  # thing -> person
-    sentences: list = field(default_factory=list)
+    """What has been told, and how things stand after it."""
+
+    at: dict[str, str] = field(default_factory=dict)  # person -> place
+    lies: dict[str, str] = field(default_factory=dict)  # thing -> place, for what nobody holds
+    holds: dict[str, str] = field(default_factory=dict)  # thing -> person
+    sentences: list[str] = field(default_factory=list)
 
     @property
-    def text(self):
+    def text(self) -> str:
         return " ".join(self.sentences)
 
 
-def tell(rng, people, things, moves):
-    """A Story with `people` actors, `things` things and `moves` events."""
+def tell(rng: Random, n_people: int, n_things: int, n_moves: int) -> Story:
+    """A Story with so many actors, things and events."""
     story = Story()
-    actors, places = rng.sample(tables.NAMES, people), rng.sample(tables.PLACES, 4)
+    actors = rng.sample(tables.NAMES, n_people)
+    places = rng.sample(tables.PLACES, 4)
     for who in actors:
         story.at[who] = rng.choice(places)
         story.sentences.append(f"{who} is in the {story.at[who]}.")
-    for thing in rng.sample(tables.THINGS, things):
-        story.lies[thing] = story.at[rng.choice(actors)] if rng.random() < 0.7 else rng.choice(places)
+    for thing in rng.sample(tables.THINGS, n_things):
+        if rng.random() < 0.7:  # within somebody's reach, or little would ever be taken
+            story.lies[thing] = story.at[rng.choice(actors)]
+        else:
+            story.lies[thing] = rng.choice(places)
         story.sentences.append(f"The {thing} is in the {story.lies[thing]}.")
-    for _ in range(moves):
+    for _ in range(n_moves):
         _happen(rng, story, rng.choice(_possible(story, places)))
     return story
 
 
-def _possible(story, places):
-    """("go", who, place), ("take" or "drop", who, thing), ("give", who, thing, other)."""
+def _possible(story: Story, places: list[str]) -> list[Event]:
+    """All that can happen next, in a fixed order; what is likelier stands there several times."""
     events = []
     for who, here in story.at.items():
-        events += [("go", who, place) for place in places if place != here]
-        events += [("take", who, thing) for thing, place in story.lies.items() if place == here] * 4
-        for thing in (t for t, holder in story.holds.items() if holder == who):
-            events.append(("drop", who, thing))
-            events += [("give", who, thing, other) for other, there in story.at.items()
-                       if there == here and other != who] * 4
+        events += [Event("go", who, place) for place in places if place != here]
+        within_reach = [thing for thing, place in story.lies.items() if place == here]
+        events += [Event("take", who, thing) for thing in within_reach] * LIKELIER
+        company = [other for other, place in story.at.items() if place == here and other != who]
+        for thing, holder in story.holds.items():
+            if holder == who:
+                events.append(Event("drop", who, thing))
+                events += [Event("give", who, thing, other) for other in company] * LIKELIER
     return events
 
 
-def _happen(rng, story, event):
-    kind, who, what, *to = event
+def _happen(rng: Random, story: Story, event: Event) -> None:
+    """Change the story's state and tell of it."""
+    kind, who, what, receiver = event
     if kind == "go":
         story.at[who] = what
     elif kind == "take":
@@ -60,25 +94,31 @@ def _happen(rng, story, event):
         del story.holds[what]
         story.lies[what] = story.at[who]
     else:
-        story.holds[what] = to[0]
-    said = f"gives the {what} to {to[0]}" if to else f"{rng.choice(SAID[kind])} the {what}"
+        story.holds[what] = receiver
+    said = f"gives the {what} to {receiver}" if receiver else f"{rng.choice(SAID[kind])} the {what}"
     story.sentences.append(f"{who} {said}.")
 
 
-def questions(story):
-    """Every (question, answer, value, rivals) with one right answer."""
-    asked, places = [], sorted(place for place in tables.PLACES if f" {place}." in story.text)
+def questions(story: Story) -> list[Question]:
+    """Every question that has one right answer."""
+    asked: list[Question] = []
+    places = sorted(place for place in tables.PLACES if f" {place}." in story.text)
+    where_things_are = dict(story.lies)
+    for thing, who in story.holds.items():
+        where_things_are[thing] = story.at[who]
 
-    def ask(question, answer, value, among):
-        asked.append((question, answer, value, [other for other in among if other != value]))
+    def ask(question: str, answer: str, value: str, among: Iterable[str]) -> None:
+        rivals = [other for other in among if other != value]
+        asked.append(Question(question, answer, value, rivals))
+
     for who, place in story.at.items():
         ask(f"Where is {who}?", f"{who} is in the {place}.", place, places)
-    for thing, place in {**story.lies, **{thing: story.at[who] for thing, who in story.holds.items()}}.items():
+    for thing, place in where_things_are.items():
         ask(f"Where is the {thing}?", f"The {thing} is in the {place}.", place, places)
     for thing, who in story.holds.items():
         ask(f"Who has the {thing}?", f"{who} has the {thing}.", who, story.at)
     for place in places:
-        there = [who for who, p in story.at.items() if p == place]
-        if len(there) == 1 and len(story.at) > 1:
+        there = [who for who, where in story.at.items() if where == place]
+        if len(there) == 1 and len(story.at) > 1:  # "Who is in the park?" needs somebody who is not
             ask(f"Who is in the {place}?", f"{there[0]} is in the {place}.", there[0], story.at)
     return asked
