@@ -4,8 +4,8 @@ CORE of the base model: 22 few-shot tasks (DCLM, arXiv 2406.11794), 0 is blind g
     python -m scripts.base_eval --download                    with the evaluation bundle (162 MB unpacked)
     python -m scripts.base_eval --overlap='climbmix|gsm8k'    how many test questions stand in these
 
-Every graded question is kept under "core", or "core@TAG" with --tag, for scripts.chat_eval: --show=core_hellaswag,
---compare=core@d4,core@d6.
+Every graded question is kept under "core", or "core@TAG" with --tag, for scripts.chat_eval:
+--show=core_hellaswag, --compare=core@d4,core@d6.
 """
 import itertools
 import shutil
@@ -38,9 +38,11 @@ URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 @dataclass
 class Config(ModelFlags):
     max_per_task: int = option(0, "examples a task, a fixed random sample; 0 for all")
-    batch_tokens: int = option(0, "computed in a batch, lower it when memory runs out; 0: 1,024 on a CPU, else 16,384")
+    batch_tokens: int = option(0, "computed in a batch, lower it when memory runs out; 0: 1,024 on a CPU, "
+                                 "else 16,384")
     control: bool = option(False, "put another question before each answer; the scores must fall to chance")
-    overlap: str = option("", "training texts to look for test questions in: data sets, folders, tasks, joined by '|'")
+    overlap: str = option("", "training texts to look for test questions in: data sets, folders, tasks, "
+                              "joined by '|'")
     download: bool = option(False, "fetch the evaluation bundle when it is not here")
 
     def __post_init__(self):
@@ -86,7 +88,8 @@ def evaluate(config: Config, rt: Runtime) -> tuple[dict, list[str]]:
             save_items("control" if config.control else "core", task.label, records, config.tag)
         low, high = found["ci95"]
         log.info(f"{task.label:<34} {found['accuracy']:6.1%} ({low:.1%} to {high:.1%}) of {found['n']:,} | "
-                 f"chance {task.chance:.1%} | centred {found['centered']:+.4f} | GPT-2 {peers.get(task.label, '')}")
+                 f"chance {task.chance:.1%} | centred {found['centered']:+.4f} | "
+                 f"GPT-2 {peers.get(task.label, '')}")
     progress.close()
     core, interval = mean_centered(results.values())
     log.info(f"CORE {core:.4f} ({interval[0]:.4f} to {interval[1]:.4f}) | GPT-2 {peers['CORE']}")
@@ -128,7 +131,8 @@ def words_of(conversation: dict) -> str:
 
 
 def _questions() -> dict[str, Iterable[str]]:
-    """{test: the words of its questions with their answers} of CORE and the chat tasks, as far as they are here."""
+    """{test: the words of its questions with their answers} of CORE and the chat tasks, as far as they are
+    here."""
     tests = {}
     tasks = load_bundle(bundle_dir()) if bundle_dir().exists() else []
     for task in tasks:
@@ -143,7 +147,8 @@ def _questions() -> dict[str, Iterable[str]]:
 
 
 def count_overlap(sources: str) -> tuple[dict[str, list[int]], str]:
-    """({test: [questions found, questions in all]}, note) for the tests that are here and `sources` as in --overlap."""
+    """({test: [questions found, questions in all]}, note) for the tests that are here and `sources` as in
+    --overlap."""
     texts = []
     for name in sources.split("|"):
         if name in DATASETS or "/" in name:

@@ -3,8 +3,8 @@ Bits per byte of the base model on training and validation text, and a few texts
 
     python -m scripts.base_loss --max_rows=2000 --dataset=climbmix
 
-Two numbers, because their distance tells: a model that knows its training text much better than text of the same kind
-has learned it by heart. The samples are what a number cannot show.
+Two numbers, because their distance tells: a model that knows its training text much better than text of the
+same kind has learned it by heart. The samples are what a number cannot show.
 """
 import time
 from dataclasses import asdict, dataclass
@@ -28,8 +28,10 @@ PROMPTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitli
 
 @dataclass
 class Config(ModelFlags):
-    dataset: str = option("", "a data set's name or a folder of parquet files; empty: what the model was trained on")
-    max_rows: int = option(512, "rows of each split; 0 for all of the validation shard and the first training shard")
+    dataset: str = option("", "a data set's name or a folder of parquet files; empty: what the model was "
+                              "trained on")
+    max_rows: int = option(512, "rows of each split; 0 for all of the validation shard and the first training "
+                               "shard")
     device_batch_size: int = option(32, "rows in one forward; lower it when memory runs out")
     sample_tokens: int = option(64, "tokens of each sample; 0 for no samples")
 
@@ -56,7 +58,8 @@ def sample(model: GPT, tokenizer: Tokenizer, dataset: str, max_new_tokens: int) 
     ids = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
     engine = Engine(model, tokenizer)
     replies = engine.generate(ids, max_new_tokens=max_new_tokens, temperature=0.0, use_tools=False)
-    return [{"prompt": prompt, "text": tokenizer.decode(reply.ids)} for prompt, reply in zip(prompts, replies)]
+    texts = [tokenizer.decode(reply.ids) for reply in replies]
+    return [{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts)]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -24,19 +24,23 @@ from nanochat.train.checkpoint import ModelFlags, load_model
 @dataclass
 class Config(chat_eval.Options, ModelFlags):
     stage: str = option("sft", "which model", choices=["base", "mid", "sft", "rl"], short="i")
-    tasks: str = option("", "names joined by '|'; empty: every core task; for a kindergarten model skills and those "
-                            "core tasks whose data are here", short="a")
-    compare: str = option("", "two stages, as in sft,rl or core@d4,core@d6: only print how their scores differ")
+    tasks: str = option("", "names joined by '|'; empty: every core task; for a kindergarten model skills and "
+                            "those core tasks whose data are here", short="a")
+    compare: str = option("", "two stages, as in sft,rl or core@d4,core@d6: only print how their scores "
+                              "differ")
     show: str = option("", "stage and task, as in sft_kg_story: only print its graded questions")
     wrong: bool = option(False, "--show those with a wrong reply")
-    unsafe: bool = option(False, "run the model's code also where the sandbox cannot keep it from the files here")
+    unsafe: bool = option(False, "run the model's code also where the sandbox cannot keep it from the files "
+                                  "here")
 
     def __post_init__(self):
         at_least(self, max_problems=0, batch_size=1, max_new_tokens=0)
         if not 1 <= self.pass_k <= self.num_samples:
-            raise UsageError(f"--pass_k must lie between 1 and --num_samples={self.num_samples}, got {self.pass_k}.")
+            raise UsageError(f"--pass_k must lie between 1 and --num_samples={self.num_samples}, "
+                             f"got {self.pass_k}.")
         if self.num_samples > 1 and self.temperature <= 0:
-            raise UsageError(f"--num_samples={self.num_samples} wants a --temperature above 0, else all are equal.")
+            raise UsageError(f"--num_samples={self.num_samples} wants a --temperature above 0, "
+                             "else all are equal.")
         for name in self.names():
             if lookup(name).kind == "conversations":
                 raise UsageError(f"{name} is for training; there is nothing to grade.")
@@ -66,7 +70,8 @@ def choose(config: Config, meta: dict) -> tuple[list[str], list[str]]:
     return names, notes
 
 
-def make_task(name: str, rt: Runtime, hub_fails: bool = False, unsafe: bool = False) -> tuple[Task | None, str]:
+def make_task(name: str, rt: Runtime, hub_fails: bool = False,
+              unsafe: bool = False) -> tuple[Task | None, str]:
     """(task, "") or (None, why not). Every rank must call; rank 0 fetches the data, once.
 
     With `hub_fails` nothing is fetched: a hub that cannot be reached costs half a minute each time.
@@ -110,7 +115,8 @@ def task_notes(config: Config, score: Score, graded: list[dict]) -> list[str]:
         notes.append(f"{score.name}: pass@{config.pass_k} {score.score:.1%}, pass@1 {once:.1%}")
     cut = sum(record["cut"] for record in graded)
     if cut:
-        notes.append(f"{score.name}: {cut} of {score.n} prompts were too long for the model and lost their beginning")
+        notes.append(f"{score.name}: {cut} of {score.n} prompts were too long for the model and lost their "
+                     "beginning")
     return notes
 
 
@@ -120,7 +126,8 @@ def table(scores: list[Score]) -> str:
     for score in scores:
         low, high = score.ci95
         interval = f"{low:.1%} - {high:.1%}"
-        lines.append(f"{score.name:<28} {score.score:>7.1%} {interval:>15} {score.chance:>7.1%} {score.n:>6,}")
+        lines.append(f"{score.name:<28} {score.score:>7.1%} {interval:>15} "
+                     f"{score.chance:>7.1%} {score.n:>6,}")
     return "\n".join(lines)
 
 
