@@ -26,7 +26,8 @@ from nanochat import runtime, scaling
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import MissingArtifact, UsageError, base_dir, run  # noqa: E402
 from nanochat.data.tokenizer import Tokenizer  # noqa: E402
-from nanochat.eval import bundle, core_eval, prompts, scoring, statistics as stats  # noqa: E402
+from nanochat.eval import bundle, core_eval, prompts, scoring  # noqa: E402
+from nanochat.eval import statistics as stats  # noqa: E402
 from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 
 PER_TASK = 500      # examples a task of the whole that is timed or extrapolated to
@@ -76,7 +77,7 @@ def alone(model, span):
     ids = torch.tensor(span.ids, device=model.device)
     logits, asked = model(ids[None, :-1])[0, span.start - 1:], ids[span.start:]
     likeliest = logits.argmax(-1)
-    return -F.cross_entropy(logits, asked).item(), likeliest.equal(asked), likeliest.tolist()
+    return scoring.SpanScore(-F.cross_entropy(logits, asked).item(), likeliest.equal(asked), likeliest.tolist())
 
 
 def timed(task, examples, numbers, tokenizer, model, score):
