@@ -19,13 +19,14 @@ from nanochat.runtime import Runtime
 from nanochat.tasks import TASKS, TaskUnavailable, in_group, lookup
 from nanochat.tasks.base import Task
 from nanochat.train.checkpoint import ModelFlags, load_model
+from nanochat.train.stages import STAGES
 
 
 @dataclass
 class Config(chat_eval.Options, ModelFlags):
-    stage: str = option("sft", "which model", choices=["base", "mid", "sft", "rl"], short="i")
-    tasks: str = option("", "names joined by '|'; empty: every core task; for a kindergarten model skills and "
-                            "those core tasks whose data are here", short="a")
+    stage: str = option("sft", "which model", choices=list(STAGES), short="i")
+    tasks: str = option("", "names joined by '|'; empty: every core task; for a kindergarten model skills "
+                            "and those core tasks whose data are here", short="a")
     compare: str = option("", "two stages, as in sft,rl or core@d4,core@d6: only print how their scores "
                               "differ")
     show: str = option("", "stage and task, as in sft_kg_story: only print its graded questions")

@@ -12,23 +12,25 @@ from pathlib import Path
 from nanochat.common import DataError, MissingArtifact, base_dir, read_json
 from nanochat.report.plots import draw, load_log
 from nanochat.tasks import TASKS, in_group
+from nanochat.train.stages import STAGES
 
-PHASES = ("base", "mid", "sft", "rl")  # the models that are asked, in order of training
-# name of a result -> title of its section, in the order of a run
-TITLES = {
-    "tok_train": "Tokenizer training",
-    "tok_eval": "Tokenizer evaluation",
-    "base_train": "Pretraining",
-    "base_loss": "Bits per byte and samples",
-    "base_eval": "CORE",
-    "chat_eval_base": "Chat evaluation, base",
-    "mid_train": "Midtraining",
-    "chat_eval_mid": "Chat evaluation, mid",
-    "chat_sft": "Supervised finetuning",
-    "chat_eval_sft": "Chat evaluation, SFT",
-    "chat_rl": "Reinforcement learning",
-    "chat_eval_rl": "Chat evaluation, RL",
-}
+PHASES = tuple(STAGES)  # the models that are asked, in order of training
+
+
+def _titles():
+    """{name of a result: title of its section}, in the order of a run: each stage, then what is measured after it."""
+    titles = {"tok_train": "Tokenizer training", "tok_eval": "Tokenizer evaluation"}
+    for phase, row in STAGES.items():
+        titles[row.script] = row.title
+        if phase == "base":
+            titles["base_loss"] = "Bits per byte and samples"
+            titles["base_eval"] = "CORE"
+        short = phase.upper() if phase in ("sft", "rl") else phase  # the two that are abbreviations
+        titles[f"chat_eval_{phase}"] = f"Chat evaluation, {short}"
+    return titles
+
+
+TITLES = _titles()
 BENCHMARKS = sorted(in_group("core"))
 SKILLS = in_group("kindergarten")
 NOT_RUN = {"metrics": {}, "notes": []}  # stands for the result of a stage that was not run

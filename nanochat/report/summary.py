@@ -20,8 +20,8 @@ from nanochat.report.results import (
 from nanochat.tasks import PREFIX, TASKS
 
 HEADER = ["", "split", "n", "chance", *(phase.upper() for phase in PHASES)]
-LEGEND = ("Per cent of n answers that are right, ± the longer side of the 95 % interval; chance is what blind "
-          "guessing gets. CORE and ChatCORE are means of centered scores: 0 is blind guessing, 1 is "
+LEGEND = ("Per cent of n answers that are right, ± the longer side of the 95 % interval; chance is what "
+          "blind guessing gets. CORE and ChatCORE are means of centered scores: 0 is blind guessing, 1 is "
           "perfection.")
 
 
@@ -38,7 +38,7 @@ def summary(results: dict[str, dict]) -> list[str]:
             rows.append(_task_row(results, task, "test", notes))
     rows.append(_chatcore_row(results, notes))
     if measured & set(SKILLS):
-        rows.append(["**Kindergarten**"] + [""] * 7)
+        rows.append(["**Kindergarten**"] + [""] * (len(HEADER) - 1))
         for name, skill in kindergarten.SKILLS.items():
             rows.append(_task_row(results, PREFIX + name, skill.split, notes))
         rows.append([f"mean of the {len(SKILLS)} skills", "", "", "", *skill_means(results)])

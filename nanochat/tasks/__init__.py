@@ -30,7 +30,7 @@ class Row:
     kind: str  # this and the next two as in Task
     chance: float
     source: tuple[str, str] | None
-    group: str  # what a score counts for: "core" ChatCORE, "kindergarten" the report's rows, "training" neither
+    group: str  # what it counts for: "core" ChatCORE, "kindergarten" the report's rows, "training" neither
     title: str
 
     def is_local(self, split: str = "test") -> bool:
