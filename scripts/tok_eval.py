@@ -3,9 +3,9 @@ Compare the tokenizer's compression with GPT-2's and GPT-4's on five small texts
 
     python -m scripts.tok_eval --dataset=climbmix
 
-Bytes a token is what counts: the more text a token holds, the more of it fits the context and the less computing a
-text costs. But only on text of the kind that the model will read, hence several kinds, and beside vocabularies much
-larger than ours.
+Bytes a token is what counts: the more text a token holds, the more of it fits the context and the less computing
+a text costs. But only on text of the kind that the model will read, hence several kinds, and beside vocabularies
+much larger than ours.
 """
 import threading
 import time
@@ -39,7 +39,8 @@ TEXTS = _built_in_texts()
 class Config:
     dataset: str = option("kindergarten", "data set whose training and validation text is compressed too")
     max_chars: int = option(200_000, "characters taken of each split of the data set")
-    download_s: float = option(6.0, "seconds to wait for GPT-2's and GPT-4's tokenizers; 0: do not look for them")
+    download_s: float = option(6.0, "seconds to wait for GPT-2's and GPT-4's tokenizers; 0: do not look for "
+                                     "them")
 
     def __post_init__(self):
         at_least(self, max_chars=1)

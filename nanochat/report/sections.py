@@ -178,8 +178,8 @@ def rl_change(results: dict[str, dict]) -> list[str]:
         rows.append([label, percent(before[task]["score"]), percent(after[task]["score"]), f"{change:+.1f}",
                      f"{low:+.1f} to {high:+.1f}", verdict])
     others = sum(task not in trained for task in both)
-    told = (f"Of the {others} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than the "
-            f"noise (chance alone would move {others / 20:.1f}).")
+    told = (f"Of the {others} tasks that were not trained, {', '.join(moved) or 'none'} changed by more than "
+            f"the noise (chance alone would move {others / 20:.1f}).")
     return [*table(["", "SFT, %", "RL, %", "change", "95 % interval", ""], rows), told, ""]
 
 
