@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from nanochat import runtime
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
-from nanochat.eval import chat_eval
+from nanochat.eval import chat_eval, records  # noqa: E402
 from nanochat.infer.engine import Engine  # noqa: E402
 from nanochat.tasks import TASKS, in_group  # noqa: E402
 from nanochat.train import checkpoint  # noqa: E402
@@ -48,7 +48,7 @@ def main(argv=None):
     print("| --- | ---: | ---: | ---: |", flush=True)
     for name, found in ((f"plain, {rt.dtype}", whole), ("float32", answers(config, wide)),
                         ("--int8", answers(config, rt, int8=True))):
-        _, before, right, half = chat_eval.paired(whole, found)
+        _, before, right, half = records.paired(whole, found)
         same = sum(a["replies"] == b["replies"] for a, b in zip(whole, found)) / len(found)
         print(f"| {name} | {right:.2%} | {right - before:+.2%} +- {half:.2%} | {same:.1%} |", flush=True)
 

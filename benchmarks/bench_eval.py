@@ -27,7 +27,8 @@ from nanochat import runtime, scaling
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import MissingArtifact, UsageError, base_dir, run  # noqa: E402
 from nanochat.data.tokenizer import Tokenizer  # noqa: E402
-from nanochat.eval import core_eval  # noqa: E402
+from nanochat.eval import bundle, core_eval, prompts, scoring  # noqa: E402
+from nanochat.eval import statistics as stats  # noqa: E402
 from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 
 PER_TASK = 500      # examples a task of the whole that is timed or extrapolated to
@@ -55,7 +56,7 @@ class Config:
 def make_tokenizer(tasks, vocab_size):
     """A tokenizer trained on the first texts of each task."""
     texts = [" ".join(map(str, example.values())) for task in tasks
-             for example in core_eval.read_examples(task.path)[:300]]
+             for example in bundle.read_examples(task.path)[:300]]
     return Tokenizer.train(texts, vocab_size)
 
 
@@ -77,26 +78,26 @@ def alone(model, span):
     ids = torch.tensor(span.ids, device=model.device)
     logits, asked = model(ids[None, :-1])[0, span.start - 1:], ids[span.start:]
     likeliest = logits.argmax(-1)
-    return -F.cross_entropy(logits, asked).item(), likeliest.equal(asked), likeliest.tolist()
+    return scoring.SpanScore(-F.cross_entropy(logits, asked).item(), likeliest.equal(asked), likeliest.tolist())
 
 
 def timed(task, examples, numbers, tokenizer, model, score):
     """(seconds, items, results) of rendering and scoring the examples of these numbers."""
     start = time.perf_counter()
-    items = [core_eval.render_item(task, examples, i, tokenizer, model.config.sequence_len + 1) for i in numbers]
+    items = [prompts.render_item(task, examples, i, tokenizer, model.config.sequence_len + 1) for i in numbers]
     results = score(items)
     return time.perf_counter() - start, items, results
 
 
 def measure(task, config, tokenizer, model):
     """{"kind", "n", "of", "fast", "slow", "worst", "other"}: seconds of each run, and how the results differ."""
-    examples = core_eval.read_examples(task.path)
-    numbers = core_eval.subset(len(examples), config.items, 7)
+    examples = bundle.read_examples(task.path)
+    numbers = stats.subset(len(examples), config.items, 7)
     fast, slow = [], []
     for i in range(config.runs + 1):        # the first one warms up
         part = numbers[:2] if i == 0 else numbers
         quick = timed(task, examples, part, tokenizer, model,
-                      lambda items: core_eval.score_items(model, items, config.batch_tokens))
+                      lambda items: scoring.score_items(model, items, config.batch_tokens))
         plain = timed(task, examples, part, tokenizer, model,
                       lambda items: [[alone(model, span) for span in item.spans] for item in items])
         if i:
@@ -134,11 +135,11 @@ def line(name, found):
 
 def main(argv=None):
     config = parse(Config, argv, __doc__)
-    bundle = base_dir() / "eval_bundle"
-    if not bundle.exists():
-        raise MissingArtifact("the evaluation bundle", bundle, "python -m scripts.base_eval --download")
+    folder = base_dir() / "eval_bundle"
+    if not folder.exists():
+        raise MissingArtifact("the evaluation bundle", folder, "python -m scripts.base_eval --download")
     rt = runtime.init(config.device)
-    tasks = [task for task in core_eval.load_bundle(bundle) if config.only in task.label]
+    tasks = [task for task in bundle.load_bundle(folder) if config.only in task.label]
     if not tasks:
         raise UsageError(f"--only={config.only}: no task is called so.")
     tokenizer = make_tokenizer(tasks, config.vocab_size)

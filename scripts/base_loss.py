@@ -2,6 +2,9 @@
 Bits per byte of the base model on training and validation text, and a few texts as it continues them.
 
     python -m scripts.base_loss --max_rows=2000 --dataset=climbmix
+
+Two numbers, because their distance tells: a model that knows its training text much better than text of the
+same kind has learned it by heart. The samples are what a number cannot show.
 """
 import time
 from dataclasses import asdict, dataclass
@@ -12,9 +15,12 @@ from nanochat.cli import at_least, option, parse
 from nanochat.common import DataError, log, run, save_result, setup_logging
 from nanochat.data.dataloader import TextRows, prepare_tokens
 from nanochat.data.datasets import shards
+from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bits_per_byte import bits_per_byte
 from nanochat.infer.engine import Engine
 from nanochat.kindergarten import World
+from nanochat.model.gpt import GPT
+from nanochat.runtime import Runtime
 from nanochat.train.checkpoint import ModelFlags, load_model
 
 PROMPTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
@@ -22,8 +28,10 @@ PROMPTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitli
 
 @dataclass
 class Config(ModelFlags):
-    dataset: str = option("", "a data set's name or a folder of parquet files; empty: what the model was trained on")
-    max_rows: int = option(512, "rows of each split; 0 for all of the validation shard and the first training shard")
+    dataset: str = option("", "a data set's name or a folder of parquet files; empty: what the model was "
+                              "trained on")
+    max_rows: int = option(512, "rows of each split; 0 for all of the validation shard and the first "
+                               "training shard")
     device_batch_size: int = option(32, "rows in one forward; lower it when memory runs out")
     sample_tokens: int = option(64, "tokens of each sample; 0 for no samples")
 
@@ -31,14 +39,15 @@ class Config(ModelFlags):
         at_least(self, max_rows=0, device_batch_size=1, sample_tokens=0)
 
 
-def rows_of(split, name, tokenizer, sequence_len, rt):
-    """TextRows of the first shard of a split; rank 0 tokenizes it if pretraining has not."""
+def rows_of(split: str, name: str, tokenizer: Tokenizer, sequence_len: int, rt: Runtime) -> TextRows:
+    """The rows of a split's first shard; rank 0 tokenizes it if pretraining has not. Every rank must call."""
+    folder = name.rstrip("/").rpartition("/")[2]
     with runtime.rank_zero_first(rt):
-        tokens = prepare_tokens(tokenizer, shards(name, split)[:1], name.rstrip("/").rpartition("/")[2])
+        tokens = prepare_tokens(tokenizer, shards(name, split)[:1], folder)
     return TextRows(tokens, sequence_len)
 
 
-def sample(model, tokenizer, dataset, max_new_tokens):
+def sample(model: GPT, tokenizer: Tokenizer, dataset: str, max_new_tokens: int) -> list[dict]:
     """[{"prompt", "text"}]: how the model goes on after each prompt, by likeliest tokens."""
     if not max_new_tokens:
         return []
@@ -47,29 +56,33 @@ def sample(model, tokenizer, dataset, max_new_tokens):
         person = World().people[0].name
         prompts = [f"{person} lives in", f"The best friend of {person} is", *PROMPTS]
     ids = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
-    found = Engine(model, tokenizer).generate(ids, max_new_tokens=max_new_tokens, temperature=0.0, use_tools=False)
-    return [{"prompt": prompt, "text": tokenizer.decode(c.ids)} for prompt, c in zip(prompts, found)]
+    engine = Engine(model, tokenizer)
+    replies = engine.generate(ids, max_new_tokens=max_new_tokens, temperature=0.0, use_tools=False)
+    texts = [tokenizer.decode(reply.ids) for reply in replies]
+    return [{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts)]
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     start = time.monotonic()
     model, tokenizer, meta = load_model("base", rt, config.tag, config.step)
-    name, metrics = config.dataset or meta["dataset"], {}
+    name = config.dataset or meta["dataset"]
+    token_bytes = tokenizer.token_bytes()
+    metrics = {}
     for split in ("train", "val"):
         rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
         if not len(rows):
             raise DataError(f"the {split} text of {name} is empty. Give another --dataset.")
-        bpb = bits_per_byte(model, rows, tokenizer.token_bytes(), config.device_batch_size, rt, config.max_rows)
+        bpb = bits_per_byte(model, rows, token_bytes, config.device_batch_size, rt, config.max_rows)
         metrics[f"{split}_bpb"] = bpb
-        n = min(len(rows), config.max_rows or len(rows))
-        log.info(f"{split}: {bpb:.4f} bits per byte over {n:,} rows of {name}")
+        counted = min(len(rows), config.max_rows or len(rows))
+        log.info(f"{split}: {bpb:.4f} bits per byte over {counted:,} rows of {name}")
     if rt.rank == 0:
         metrics["samples"] = sample(model, tokenizer, name, config.sample_tokens)
-        for s in metrics["samples"]:
-            log.info(f"> {s['prompt']}|{s['text']}")
+        for said in metrics["samples"]:
+            log.info(f"> {said['prompt']}|{said['text']}")
         save_result("base_loss", metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start)
     runtime.close(rt)

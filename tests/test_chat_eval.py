@@ -11,8 +11,10 @@ from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
 from nanochat import kindergarten
 from nanochat.common import DataError, MissingArtifact, UsageError, read_json
 from nanochat.data.chat_format import parse_reply, render_prompt
-from nanochat.eval import chat_eval, core_eval
-from nanochat.eval.chat_eval import Options, Score, pass_at_k, run_task
+from nanochat.eval import records as kept
+from nanochat.eval import statistics
+from nanochat.eval.chat_eval import Options, Score, run_task
+from nanochat.eval.statistics import pass_at_k
 from nanochat.infer.engine import Engine
 from nanochat.runtime import Runtime
 from nanochat.tasks import TASKS, TaskUnavailable
@@ -90,14 +92,14 @@ def test_replies_are_those_of_the_engine_alone_whatever_the_batch(model, tokeniz
 def test_two_ranks_together_give_the_records_of_one(model, tokenizer, task, temperature, monkeypatch):
     options, parts = Options(max_problems=9, temperature=temperature), []
     alone = run_task(task, model, tokenizer, Runtime(), options)
-    monkeypatch.setattr(core_eval.runtime, "all_gather_object", lambda rt, value: parts.append(value) or list(parts))
+    monkeypatch.setattr("nanochat.runtime.all_gather_object", lambda rt, value: parts.append(value) or list(parts))
     run_task(task, model, tokenizer, Runtime(rank=0, world_size=2), options)
     assert run_task(task, model, tokenizer, Runtime(rank=1, world_size=2), options) == alone
     assert alone[0].n == 9
 
 
 def test_more_ranks_than_questions_is_fine(model, tokenizer, monkeypatch):
-    monkeypatch.setattr(core_eval.runtime, "all_gather_object", lambda rt, value: [value])
+    monkeypatch.setattr("nanochat.runtime.all_gather_object", lambda rt, value: [value])
     for task in (Letters(), Words()):
         score, records = run_task(task, model, tokenizer, Runtime(rank=30, world_size=31), Options())
         assert (score.n, score.score, records) == (0, 0.0, [])
@@ -149,7 +151,7 @@ def test_score_has_interval_chance_and_centred_accuracy():
     low, high = score.ci95
     assert 0.68 < low < 0.75 < high < 0.81
     parts = [{"centered": s.centered, "chance": s.chance, "ci95": s.ci95} for s in (score, Score("y", 10, 0, 0.0))]
-    assert core_eval.mean_centered(parts)[0] == pytest.approx(0.25)
+    assert statistics.mean_centered(parts)[0] == pytest.approx(0.25)
 
 
 # ---------------------------------------------------------------------------------------------------------- the script
@@ -229,23 +231,23 @@ def items(scores, question="How many"):
 
 def test_paired_difference_matches_the_formula_and_beats_the_unpaired_interval():
     before, after = [1, 0] * 50, [1, 0] * 45 + [1, 1] * 5
-    n, a, b, half = chat_eval.paired(items(before), items(after))
+    n, a, b, half = kept.paired(items(before), items(after))
     assert (n, a, b) == (100, 0.5, 0.55)
     variance = (95 * 0.05 ** 2 + 5 * 0.95 ** 2) / 99
     assert half == pytest.approx(1.96 * (variance / 100) ** 0.5) and half < 0.05 < 1.96 * (2 * 0.25 / 100) ** 0.5
-    assert chat_eval.paired(items([1]), items([0]))[3] == 0.0
+    assert kept.paired(items([1]), items([0]))[3] == 0.0
 
 
 @pytest.mark.parametrize("other", [items([1, 0]), items([1, 0, 1], "How few"), []])
 def test_other_questions_cannot_be_compared(other):
     with pytest.raises(DataError, match="not graded on the same questions"):
-        chat_eval.paired(items([1, 0, 1]), other)
+        kept.paired(items([1, 0, 1]), other)
 
 
 def test_two_stages_are_compared_task_by_task_from_their_kept_items(home, capsys):
-    chat_eval.save_items("sft", "gsm8k", items([1, 0, 0, 0]))
-    chat_eval.save_items("rl", "gsm8k", items([1, 1, 1, 0]))
-    chat_eval.save_items("rl", "mmlu", items([1]))
+    kept.save_items("sft", "gsm8k", items([1, 0, 0, 0]))
+    kept.save_items("rl", "gsm8k", items([1, 1, 1, 0]))
+    kept.save_items("rl", "mmlu", items([1]))
     script.main(["--compare=sft,rl"])
     head, line = capsys.readouterr().out.splitlines()
     assert "sft" in head and "rl" in head
@@ -295,7 +297,7 @@ def test_model_code_is_refused_without_walls_unless_unsafe(home, monkeypatch):
 
 
 def test_graded_items_can_be_read_and_only_the_wrong_ones(home, capsys):
-    chat_eval.save_items("sft", "gsm8k", items([1, 0]))
+    kept.save_items("sft", "gsm8k", items([1, 0]))
     script.main(["--show=sft_gsm8k"])
     assert capsys.readouterr().out.replace("\u2028", "") == (
         "--- gsm8k 0\nuser: How many 0?\nreference: [1+1] [2] Two.\nright: It is 1.\n\n"
@@ -310,7 +312,7 @@ def test_graded_items_can_be_read_and_only_the_wrong_ones(home, capsys):
     ("core@d4", "base_eval --tag=d4"), ("control", "base_eval --control"), ("sft@x", "chat_eval -i sft -a copa --tag=x")])
 def test_missing_items_name_the_command_that_makes_them(home, stage, command):
     with pytest.raises(DataError, match=f"Make it with: python -m scripts.{command}$"):
-        chat_eval.load_items(stage, "copa")
+        kept.load_items(stage, "copa")
 
 
 def test_missing_model_names_the_script_that_makes_it(home):

@@ -172,12 +172,12 @@ def test_every_command_in_speedrun_parses():
 
 @pytest.mark.parametrize("tier", ["kindergarten", "gpu_tier"])
 def test_a_tier_runs_every_stage_of_the_report_in_order(tier):
-    from nanochat.report.card import STAGES
+    from nanochat.report.results import TITLES
     text = (ROOT / "speedrun.sh").read_text(encoding="utf-8")
     body = re.search(rf"^{tier}\(\) \{{\n(.*?)^\}}", text, re.DOTALL | re.MULTILINE)[1]
     names = re.findall(r"^ +stage +(\w+)", body, re.MULTILINE)
     assert names[0] == "report_reset" and names[-1] == "report_generate"
-    assert [name for name in names if name in STAGES] == list(STAGES)
+    assert [name for name in names if name in TITLES] == list(TITLES)
 
 
 def test_every_command_in_a_docstring_parses():

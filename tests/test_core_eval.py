@@ -12,8 +12,11 @@ from reference import score
 from tiny import save_tiny_checkpoint, tiny_model, tiny_tokenizer
 
 from nanochat.common import DataError, UsageError, read_json
-from nanochat.eval import core_eval
-from nanochat.eval.core_eval import CoreTask, Item, Span, centered, draw_shots, render_item, wilson
+from nanochat.eval import bundle, core_eval, scoring, statistics
+from nanochat.eval.bundle import CoreTask
+from nanochat.eval.prompts import Item, Span, draw_shots, render_item
+from nanochat.eval.scoring import SpanScore
+from nanochat.eval.statistics import centered, wilson
 from nanochat.runtime import Runtime
 from scripts import base_eval
 
@@ -50,7 +53,7 @@ def random_items(vocab_size, n=24, longest=60):
 
 def assert_equal_the_reference(model, items, batch_tokens):
     """Scores equal to 1e-5 and all decisions the same."""
-    found = core_eval.score_items(model, items, batch_tokens)
+    found = scoring.score_items(model, items, batch_tokens)
     expected = [[score(model, span) for span in item.spans] for item in items]
     for have, want in zip(found, expected, strict=True):
         torch.testing.assert_close([h[0] for h in have], [w[0] for w in want], rtol=0, atol=1e-5)
@@ -66,7 +69,7 @@ def test_scores_after_a_shared_prefix_equal_the_one_at_a_time_reference(tokenize
     assert_equal_the_reference(model, random_items(tokenizer.vocab_size), batch_tokens)
 
 
-@pytest.mark.parametrize("kind", core_eval.KINDS)
+@pytest.mark.parametrize("kind", bundle.KINDS)
 @pytest.mark.parametrize("room", [10_000, 50])      # 50: most prompts lose their beginning
 def test_rendered_questions_of_each_kind_score_as_the_reference_does(tokenizer, kind, room):
     rows = {"multiple_choice": choice_examples(), "language_modeling": [
@@ -84,16 +87,21 @@ def test_what_the_options_share_is_read_once(tokenizer):
     model, read = tiny_model(tokenizer.vocab_size), []
     items = [Item(i, [Span([1] * 40 + [i, o, 3], 41) for o in range(4)], 0) for i in range(5)]
     assert [item.shared for item in items] == [40] * 5       # the token before the first scored one is needed again
-    hidden, model.hidden = model.hidden, lambda idx, cache=None: read.append(idx.numel()) or hidden(idx, cache)
-    core_eval.score_items(model, items, 100_000)
+    hidden = model.hidden
+
+    def counted(idx, *args, **more):
+        read.append(idx.numel())
+        return hidden(idx, *args, **more)
+    model.hidden = counted
+    scoring.score_items(model, items, 100_000)
     assert read == [5 * 40, 5 * 4 * 2]
 
 
 def test_a_batch_is_no_larger_than_asked_and_not_mostly_padding():
     few, many = [Item(i, [Span([i] * 9, 8)] * 2, 0) for i in range(2)], [Item(2, [Span([0] * 900, 899)] * 2, 0)]
-    assert core_eval.computed_tokens(few) == 2 * 7 + 4 * 2
-    assert core_eval.computed_tokens(few + many) == float("inf")
-    assert list(core_eval.batches([3, 9, 1, 1, 1], sum, 4)) == [[3], [9], [1, 1, 1]]
+    assert scoring.computed_tokens(few) == 2 * 7 + 4 * 2
+    assert scoring.computed_tokens(few + many) == float("inf")
+    assert list(scoring.batches([3, 9, 1, 1, 1], sum, 4)) == [[3], [9], [1, 1, 1]]
 
 
 def test_exact_match_is_true_for_the_models_own_greedy_continuation(tokenizer):
@@ -101,7 +109,7 @@ def test_exact_match_is_true_for_the_models_own_greedy_continuation(tokenizer):
     for _ in range(6):
         ids = ids + [int(model(torch.tensor([ids]))[0, -1].argmax())]
     wrong = ids[:-1] + [(ids[-1] + 1) % tokenizer.vocab_size]
-    found = core_eval.score_items(model, [Item(0, [Span(ids, 3), Span(wrong, 3)], 0)], 1000)
+    found = scoring.score_items(model, [Item(0, [Span(ids, 3), Span(wrong, 3)], 0)], 1000)
     assert [exact for _, exact, _ in found[0]] == [True, False]
     assert found[0][0][2] == found[0][1][2] == ids[3:]      # what it would have said at each place
 
@@ -121,7 +129,7 @@ def test_two_ranks_together_give_the_verdicts_of_one(tokenizer, tmp_path, monkey
     model, some = tiny_model(tokenizer.vocab_size), task("multiple_choice", path=path)
     alone = core_eval.run_core_task(some, model, tokenizer, Runtime(), max_items=7)
     parts = []
-    monkeypatch.setattr(core_eval.runtime, "all_gather_object", lambda rt, value: parts.append(value) or list(parts))
+    monkeypatch.setattr("nanochat.runtime.all_gather_object", lambda rt, value: parts.append(value) or list(parts))
     core_eval.run_core_task(some, model, tokenizer, Runtime(rank=0, world_size=2), max_items=7)
     both = core_eval.run_core_task(some, model, tokenizer, Runtime(rank=1, world_size=2), max_items=7)
     assert both == alone and alone[0]["n"] == len(alone[1]) == 7
@@ -214,7 +222,7 @@ def write_bundle(folder, yaml=YAML):
 
 def test_bundle_gives_label_kind_shots_delimiter_and_chance(tmp_path):
     write_bundle(tmp_path)
-    jeopardy, copa = core_eval.load_bundle(tmp_path)
+    jeopardy, copa = bundle.load_bundle(tmp_path)
     assert jeopardy == CoreTask("jeopardy", tmp_path / "eval_data/world/jeopardy.jsonl", "language_modeling", 10,
                                 "\nAnswer: ", 0.0)
     assert (copa.delimiter, copa.chance, copa.shots) == (" ", 0.5, 0)
@@ -225,15 +233,16 @@ def test_bundle_gives_label_kind_shots_delimiter_and_chance(tmp_path):
                                   "", YAML.replace("[10]", "10")])
 def test_damaged_bundle_is_one_line_that_names_it(tmp_path, yaml):
     write_bundle(tmp_path, yaml)
-    with pytest.raises(DataError, match=str(tmp_path)):
-        core_eval.load_bundle(tmp_path)
+    with pytest.raises(DataError, match=str(tmp_path)) as error:
+        bundle.load_bundle(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_unreadable_examples_name_the_file(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"query": "half', encoding="utf-8")
     for name in ("x.jsonl", "none.jsonl"):
         with pytest.raises(DataError, match=name):
-            core_eval.read_examples(tmp_path / name)
+            bundle.read_examples(tmp_path / name)
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics
@@ -250,26 +259,26 @@ def test_wilson_interval_matches_known_values_and_stays_inside_0_and_1():
 
 def test_interval_of_the_mean_is_made_of_the_tasks_own():
     one = {"centered": 0.2, "chance": 0.5, "ci95": [0.55, 0.7]}          # accuracy 0.6; centred 0.1 to 0.4
-    assert core_eval.mean_centered([one]) == (pytest.approx(0.2), [pytest.approx(0.1), pytest.approx(0.4)])
-    mean, (low, high) = core_eval.mean_centered([one] * 4)
+    assert statistics.mean_centered([one]) == (pytest.approx(0.2), [pytest.approx(0.1), pytest.approx(0.4)])
+    mean, (low, high) = statistics.mean_centered([one] * 4)
     assert (mean, low, high) == (pytest.approx(0.2), pytest.approx(0.2 - 0.1 / 2), pytest.approx(0.2 + 0.2 / 2))
     rng, n, hits = random.Random(0), 40, 0        # and it holds the truth about 19 times in 20
     for _ in range(400):
         right = [sum(rng.random() < p for _ in range(n)) for p in (0.3, 0.5, 0.9)]
-        low, high = core_eval.mean_centered([{"centered": centered(r / n, 0.25), "chance": 0.25, "ci95": wilson(r, n)}
+        low, high = statistics.mean_centered([{"centered": centered(r / n, 0.25), "chance": 0.25, "ci95": wilson(r, n)}
                                              for r in right])[1]
         hits += low <= sum(centered(p, 0.25) for p in (0.3, 0.5, 0.9)) / 3 <= high
     assert 0.92 < hits / 400 < 0.99
 
 
 def test_gpt2_for_scale_has_every_task_and_its_core():
-    gpt2 = core_eval.gpt2()
+    gpt2 = bundle.gpt2()
     assert len(gpt2) == 23 and all(len(sizes) == 4 and all(0 <= x <= 100 for x in sizes) for sizes in gpt2.values())
     assert gpt2["CORE"] == [0.1139, 0.1849, 0.2146, 0.2565] and gpt2["hellaswag"][0] == 30.8
 
 
 # --------------------------------------------------------------------------------------------------------- the control
-@pytest.mark.parametrize("kind", core_eval.KINDS)
+@pytest.mark.parametrize("kind", bundle.KINDS)
 def test_with_exchanged_questions_a_model_that_knows_falls_to_chance(tokenizer, tmp_path, monkeypatch, kind):
     rng, names = random.Random(5), [f"{a}{b}" for a in "bcdfghjklm" for b in "aeiou"]
     answers = [rng.sample(names, 4) for _ in range(200)]
@@ -286,7 +295,7 @@ def test_with_exchanged_questions_a_model_that_knows_falls_to_chance(tokenizer, 
         found = []
         for item in items:
             said = [tokenizer.decode(s.ids).rsplit("say ", 1)[1].split() for s in item.spans]
-            found.append([(float(a == b), a == b, [1]) for a, b in said])
+            found.append([SpanScore(float(a == b), a == b, [1]) for a, b in said])
         return found
     monkeypatch.setattr(core_eval, "score_items", knows)
     chance = 0.0 if kind == "language_modeling" else 0.25
@@ -311,9 +320,9 @@ def test_graded_items_say_what_was_asked_answered_and_right(tokenizer, tmp_path)
 
 
 def test_subset_is_fixed_distinct_and_not_just_the_first_ones():
-    some = core_eval.subset(1000, 50, 7)
-    assert some == core_eval.subset(1000, 50, 7) and len(set(some)) == 50 and max(some) > 500
-    assert core_eval.subset(10, 0, 7) == core_eval.subset(10, 50, 7) == list(range(10))
+    some = statistics.subset(1000, 50, 7)
+    assert some == statistics.subset(1000, 50, 7) and len(set(some)) == 50 and max(some) > 500
+    assert statistics.subset(10, 0, 7) == statistics.subset(10, 50, 7) == list(range(10))
 
 
 # ----------------------------------------------------------------------------------------------------------- the script
@@ -334,15 +343,15 @@ def test_without_the_bundle_core_is_null_and_the_note_says_how_to_get_it(base):
 
 def test_core_is_the_mean_of_the_centred_accuracies(base):
     save_tiny_checkpoint("base", "kindergarten")
-    bundle = base / "eval_bundle"
+    folder = base / "eval_bundle"
     for name, rows in {"world/jeopardy": [{"context": f"Number {i}?", "continuation": "cat"} for i in range(6)],
                        "reasoning/copa": [{k: v[:2] if k == "choices" else v for k, v in e.items()}
                                           for e in choice_examples(8)]}.items():
-        path = bundle / "eval_data" / f"{name}.jsonl"
+        path = folder / "eval_data" / f"{name}.jsonl"
         path.parent.mkdir(parents=True)
         lines = [json.dumps({**row, "gold": row.get("gold", 0) % 2}) for row in rows]
         path.write_text("\n".join(lines), encoding="utf-8")
-    write_bundle(bundle)
+    write_bundle(folder)
     base_eval.main(["--max_per_task=5", "--device=cpu"])
     metrics = read_json(base / "report" / "results" / "base_eval.json")["metrics"]
     found = metrics["tasks"]

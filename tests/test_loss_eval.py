@@ -9,7 +9,6 @@ import torch
 from tiny import save_tiny_checkpoint
 
 from nanochat.common import DataError, read_json
-from nanochat.eval import bits_per_byte
 from nanochat.eval.bits_per_byte import bits_per_byte
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
@@ -68,7 +67,7 @@ def test_micro_batch_does_not_matter(model, batch):
 
 def test_two_ranks_together_give_the_number_of_one(model, monkeypatch):
     rows, parts = Rows(9), []
-    monkeypatch.setattr(bits_per_byte.runtime, "all_gather_object", lambda rt, value: parts.append(value) or list(parts))
+    monkeypatch.setattr("nanochat.runtime.all_gather_object", lambda rt, value: parts.append(value) or list(parts))
     bits_per_byte(model, rows, TOKEN_BYTES, 2, Runtime(rank=0, world_size=2))
     assert abs(bits_per_byte(model, rows, TOKEN_BYTES, 2, Runtime(rank=1, world_size=2)) - plain(model, rows)) < 1e-5
 

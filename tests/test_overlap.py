@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_core_eval import write_bundle
 
-from nanochat.eval.overlap import N, overlap, runs
+from nanochat.eval.overlap import RUN_LENGTH as N
+from nanochat.eval.overlap import overlap, runs
 from nanochat.tasks import training_conversations
 from scripts import base_eval
 

@@ -16,10 +16,12 @@ import pytest
 from nanochat import common, kindergarten, report
 from nanochat.cli import parse
 from nanochat.common import DataError, MissingArtifact, UsageError
-from nanochat.report import card, inventory, markdown, plots
+from nanochat.eval import statistics
+from nanochat.report import inventory, markdown, plots, results, sections
+from nanochat.tasks import PREFIX
 
 MODEL = {"n_layer": 4, "n_embd": 256, "n_head": 2, "n_kv_head": 1, "sequence_len": 256, "vocab_size": 2048}
-SKILLS = [card.PREFIX + name for name in kindergarten.SKILLS]
+SKILLS = [PREFIX + name for name in kindergarten.SKILLS]
 
 
 def wilson(p, n, z=1.96):
@@ -130,7 +132,7 @@ def test_measured_benchmarks_are_shown(full_run, base):
 def test_chatcore_says_of_how_many_tasks_it_is_the_mean(full_run, base):
     assert "tasks" not in row(generated(base), "ChatCORE")
     for phase, tasks in (("base", ("gsm8k", "mmlu", "arc_easy")), ("sft", ("gsm8k", SKILLS[0]))):
-        save(f"chat_eval_{phase}", {"tasks": {task: record(0.5, group="core" if task in card.BENCHMARKS else "kindergarten")
+        save(f"chat_eval_{phase}", {"tasks": {task: record(0.5, group="core" if task in results.BENCHMARKS else "kindergarten")
                                               for task in tasks}, "chatcore": 0.5}, config={"stage": phase})
     assert "| ChatCORE |  | 1 to 3 tasks | 0 | 0.5000 |" in generated(base)
 
@@ -145,7 +147,7 @@ def test_rl_reports_its_change_with_an_interval(full_run, base):
 
 def test_the_interval_of_a_difference_is_newcombes():
     """The example of table II in Newcombe 1998 (Statistics in Medicine 17:873): 56/70 - 48/80 by method 10."""
-    assert card.difference(record(48 / 80, 80), record(56 / 70, 70)) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert statistics.difference(record(48 / 80, 80), record(56 / 70, 70)) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
 
 
 @pytest.mark.parametrize("p, q", [(0.7, 0.925), (0.5, 0.5), (1.0, 1.0), (0.0, 1.0), (0.95, 0.6)])
@@ -154,7 +156,7 @@ def test_the_interval_of_a_difference_covers_it_95_times_in_100(p, q, n=120, run
     inside = 0
     for _ in range(runs):
         before, after = (sum(draw.random() < x for _ in range(n)) / n for x in (p, q))
-        change, low, high = card.difference(record(before), record(after))
+        change, low, high = statistics.difference(record(before), record(after))
         assert low <= change <= high
         inside += low <= q - p <= high
     assert 0.93 <= inside / runs
@@ -162,7 +164,7 @@ def test_the_interval_of_a_difference_covers_it_95_times_in_100(p, q, n=120, run
 
 def test_every_stage_has_its_section_command_and_picture(full_run, base):
     text = generated(base)
-    for label in card.STAGES.values():
+    for label in results.TITLES.values():
         assert f"### {label}" in text
     assert "python -m scripts.base_train --dataset=kindergarten --depth=4" in text
     assert "python -m scripts.chat_eval -i sft\n" in text
@@ -179,7 +181,7 @@ def test_every_stage_has_its_section_command_and_picture(full_run, base):
 def test_the_command_in_the_report_is_the_one_that_was_run(script, flags):
     wanted = importlib.import_module(f"scripts.{script}").Config
     config = parse(wanted, flags)
-    shown = shlex.split(card._command(script, dataclasses.asdict(config)))
+    shown = shlex.split(sections.command(script, dataclasses.asdict(config)))
     assert shown[:3] == ["python", "-m", f"scripts.{script}"] and parse(wanted, shown[3:]) == config
 
 
@@ -195,8 +197,8 @@ def test_skipped_work_is_listed_once(full_run, base):
 
 def test_a_reason_keeps_the_names_of_files_and_repositories():
     why = "cannot read /here/openai/gsm8k/main/test-00000-of-00001.parquet: bad. Delete it, or leave out -a {}"
-    assert card.skipped({"notes": [f"skipped: gsm8k: {why.format('gsm8k')}"]}) == [("gsm8k", why.format("TASK"))]
-    assert card.skipped({"notes": ["skipped: no None here"]}) == [("", "no None here")]
+    assert results.skipped({"notes": [f"skipped: gsm8k: {why.format('gsm8k')}"]}) == [("gsm8k", why.format("TASK"))]
+    assert results.skipped({"notes": ["skipped: no None here"]}) == [("", "no None here")]
 
 
 # ----------------------------------------------------------------------------------------------------------- the clock
@@ -256,7 +258,7 @@ def test_out_can_be_another_folder_or_none(full_run, base, tmp_path):
     report.main(["generate", "--out="])
     assert not (full_run / "report.md").exists()
     report.main(["generate", f"--out={tmp_path / 'there'}"])
-    assert (tmp_path / "there" / "report.md").exists() and (tmp_path / "there" / card.PICTURES).is_dir()
+    assert (tmp_path / "there" / "report.md").exists() and (tmp_path / "there" / sections.PICTURES).is_dir()
 
 
 # ---------------------------------------------------------------------------------------------------------------- logs
@@ -293,4 +295,4 @@ def test_code_is_counted_from_files_without_what_it_makes(tmp_path):
 
 def test_dependencies_are_those_of_pyproject():
     names = inventory.dependencies()
-    assert {"torch", "rustbpe", "tiktoken"} <= set(names) and "pytest" not in names and len(names) == 12
+    assert {"torch", "rustbpe", "tiktoken"} <= set(names) and "pytest" not in names and len(names) == 13

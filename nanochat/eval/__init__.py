@@ -1,1 +1,2 @@
-"""How good a model is: statistics, bits per byte, CORE, tasks in conversation, overlap with the training text."""
+"""How good a model is: bits per byte, CORE, tasks in conversation, overlap with the training text,
+statistics."""

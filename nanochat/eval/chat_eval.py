@@ -1,42 +1,54 @@
 """
 Runs a task with a chat model: the model's replies, their verdicts, and a score with its interval.
 
-The engine (tools included) answers generative tasks; categorical ones take the likeliest letter. Batch size and ranks
-change results only by rounding.
+"generative" tasks are answered in free text by the engine, tools included, and graded by the task.
+"categorical" ones offer lettered choices, and the answer is the letter that the model holds for likeliest as
+the first of its reply. A small model that knows the answer may still not have learned to say just the letter;
+read this way it is asked what it knows, not whether it minds the form, and one forward answers a question.
+
+Batch size and number of ranks change results only by rounding.
 """
-import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import comb
 
 import torch
 
 from nanochat.cli import option
-from nanochat.common import DataError, Progress, UsageError, atomic_write, base_dir, mix_seed
-from nanochat.data.chat_format import encode_text, message_parts, parse_reply, render_prompt
-from nanochat.eval.core_eval import batches, centered, pad, read_examples, share_out, subset, wilson
+from nanochat.common import Progress, mix_seed
+from nanochat.data.chat_format import encode_text, parse_reply, render_prompt
+from nanochat.data.tokenizer import Tokenizer
+from nanochat.eval.records import share_out
+from nanochat.eval.scoring import batches, pad
+from nanochat.eval.statistics import centered, pass_at_k, subset, wilson
 from nanochat.infer.engine import Engine, Sampling, Sequence
+from nanochat.model.gpt import GPT
+from nanochat.runtime import Runtime
+from nanochat.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class Score:
-    """A task's result; `correct` may be a fraction under pass@k."""
+    """A task's result."""
 
     name: str
-    n: int
-    correct: float
-    chance: float
+    n: int  # questions
+    correct: float  # of them; a fraction under pass@k
+    chance: float  # score of blind guessing
 
     @property
-    def score(self):
+    def score(self) -> float:
+        """The share that is right."""
         return self.correct / self.n if self.n else 0.0
 
     @property
-    def centered(self):
+    def centered(self) -> float:
+        """The score where guessing is 0."""
         return centered(self.score, self.chance)
 
     @property
-    def ci95(self):
+    def ci95(self) -> tuple[float, float]:
+        """The 95 % interval of the score."""
         return wilson(self.correct, self.n)
 
 
@@ -51,21 +63,25 @@ class Options:
     batch_tokens: int = option(16384, "of padded prompts in one forward of a multiple-choice task")
 
 
-def run_task(task, model, tokenizer, rt, options=Options()):
-    """(Score, a `_record` of each question), the same on every rank, all of which must call."""
-    grade = _grade_letters if task.kind == "categorical" else _grade_replies
+def run_task(task: Task, model: GPT, tokenizer: Tokenizer, rt: Runtime,
+             options: Options = Options()) -> tuple[Score, list[dict]]:
+    """(Score, a record of each question as in records.py), the same on every rank, all of which must call."""
+    if task.kind == "categorical":
+        grade = _grade_letters
+        replies_each = 1
+    else:
+        grade = _grade_replies
+        replies_each = options.num_samples
 
     def graded(numbers):
-        progress = Progress(len(numbers) * (options.num_samples if task.kind == "generative" else 1), task.name)
+        progress = Progress(len(numbers) * replies_each, task.name)
         yield from grade(task, model, tokenizer, numbers, options, progress)
         progress.close()
-    records = share_out(rt, subset(len(task), options.max_problems, mix_seed("chat_eval", task.name)), graded)
-    return Score(task.name, len(records), sum(r["score"] for r in records), task.chance), records
 
-
-def pass_at_k(n, c, k):
-    """Chance that one of k replies is right, when c of n were, unbiased (arXiv 2107.03374, section 2.1)."""
-    return 1.0 - comb(n - c, k) / comb(n, k)
+    numbers = subset(len(task), options.max_problems, mix_seed("chat_eval", task.name))
+    records = share_out(rt, numbers, graded)
+    correct = sum(record["score"] for record in records)
+    return Score(task.name, len(records), correct, task.chance), records
 
 
 def _record(task, index, chat, cut, replies, verdicts, pass_k=1):
@@ -83,109 +99,85 @@ def _prompt(tokenizer, chat, room):
 
 
 # ---- generative
-def _grade_replies(task, model, tokenizer, numbers, options, progress):
-    chats, each = [task[i] for i in numbers], options.num_samples
+def _grade_replies(task, model, tokenizer, numbers, options, progress) -> list[dict]:
     room = model.config.sequence_len
-    new = min(options.max_new_tokens or task.max_new_tokens, room // 2)
-    prompts = [_prompt(tokenizer, c, room - new) for c in chats]
-    sampling = Sampling(new, options.temperature)
-    samples = [Sequence(tokenizer, ids, sampling, index=mix_seed(task.name, number, k))  # ranks do not matter to it
-               for number, (ids, _) in zip(numbers, prompts) for k in range(each)]
-    if samples:
-        longest = max(len(ids) for ids, _ in prompts) + new
-        batcher = Engine(model, tokenizer).batcher(min(options.batch_size, len(samples)), min(room, longest))
-        for sample in samples:
-            batcher.add(sample)
-        while not batcher.idle:
-            progress.update(sum(s.finish_reason is not None for s in batcher.step()))
-    replies = [parse_reply(tokenizer, s.ids) for s in samples]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # a program that waits for its core runs out of time
-        verdicts = list(pool.map(task.evaluate, [c for c in chats for _ in range(each)], replies))
-    parts = [slice(i * each, (i + 1) * each) for i in range(len(numbers))]
-    return [_record(task, number, c, cut, replies[part], verdicts[part], options.pass_k)
-            for number, c, (_, cut), part in zip(numbers, chats, prompts, parts)]
+    max_new_tokens = min(options.max_new_tokens or task.max_new_tokens, room // 2)
+    chats = [task[number] for number in numbers]
+    prompts = [_prompt(tokenizer, chat, room - max_new_tokens) for chat in chats]
+
+    sampling = Sampling(max_new_tokens, options.temperature)
+    samples = []  # num_samples of the first question, then of the second, ...
+    for number, (ids, _) in zip(numbers, prompts):
+        for sample in range(options.num_samples):
+            # Seeded by what is asked, so that a reply does not depend on which rank gives it.
+            seed = mix_seed(task.name, number, sample)
+            samples.append(Sequence(tokenizer, ids, sampling, index=seed))
+    _generate(model, tokenizer, samples, options.batch_size, progress)
+
+    replies = [parse_reply(tokenizer, sample.ids) for sample in samples]
+    asked = [chat for chat in chats for _ in range(options.num_samples)]
+    # Some tasks run a program. More of them than there are cores would wait for one until their time is over.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        verdicts = list(pool.map(task.evaluate, asked, replies))
+
+    records = []
+    for i, (number, chat) in enumerate(zip(numbers, chats)):
+        part = slice(i * options.num_samples, (i + 1) * options.num_samples)
+        was_cut = prompts[i][1]
+        records.append(_record(task, number, chat, was_cut, replies[part], verdicts[part], options.pass_k))
+    return records
+
+
+def _generate(model, tokenizer, samples, batch_size, progress):
+    """Let the engine finish all samples, with a cache no longer than the longest of them needs."""
+    if not samples:
+        return
+    longest = max(len(sample.prompt) + sample.sampling.max_new_tokens for sample in samples)
+    batcher = Engine(model, tokenizer).batcher(min(batch_size, len(samples)),
+                                               min(model.config.sequence_len, longest))
+    for sample in samples:
+        batcher.add(sample)
+    while not batcher.idle:
+        finished = [sample for sample in batcher.step() if sample.finish_reason is not None]
+        progress.update(len(finished))
 
 
 # ---- categorical
-def _grade_letters(task, model, tokenizer, numbers, options, progress):
-    chats = [task[i] for i in numbers]
-    prompts = [_prompt(tokenizer, c, model.config.sequence_len) for c in chats]
-    letters = [letter_ids(tokenizer, c["letters"]) for c in chats]
+def _grade_letters(task, model, tokenizer, numbers, options, progress) -> Iterator[dict]:
+    chats = [task[number] for number in numbers]
+    prompts = [_prompt(tokenizer, chat, model.config.sequence_len) for chat in chats]
+    letters = [letter_ids(tokenizer, chat["letters"]) for chat in chats]
+
+    def padded_tokens(batch):
+        return len(prompts[batch[0]][0]) * len(batch)
+
+    # Prompts of about one length together, the longest first, so that memory runs out at once or never.
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][0]))
-    for batch in batches(longest_first, lambda batch: len(prompts[batch[0]][0]) * len(batch), options.batch_tokens):
-        for i, row in zip(batch, last_logits(model, [prompts[i][0] + letters[i][0] for i in batch])):
-            letter = chats[i]["letters"][int(row[letters[i][1]].argmax())]
-            parts = [{"type": "text", "text": letter}]
-            right = task.evaluate(chats[i], parts)
-            yield _record(task, numbers[i], chats[i], prompts[i][1], [parts], [right])
+    for batch in batches(longest_first, padded_tokens, options.batch_tokens):
+        rows = last_logits(model, [prompts[i][0] + letters[i][0] for i in batch])
+        for i, row in zip(batch, rows):
+            likeliest = int(row[letters[i][1]].argmax())
+            reply = [{"type": "text", "text": chats[i]["letters"][likeliest]}]
+            right = task.evaluate(chats[i], reply)
+            yield _record(task, numbers[i], chats[i], prompts[i][1], [reply], [right])
         progress.update(len(batch))
 
 
 @torch.inference_mode()
-def last_logits(model, prompts):
-    """Logits (B, V) on the CPU of the token that follows each prompt (a list of ids)."""
-    hidden = model.hidden(pad(prompts, model.device))
-    return model.logits(torch.stack([row[len(prompt) - 1] for row, prompt in zip(hidden, prompts)])).cpu()
+def last_logits(model: GPT, prompts: list[list[int]]) -> torch.Tensor:
+    """float32 logits (B, V) on the CPU of the token that follows each of B prompts."""
+    hidden = model.hidden(pad(prompts, model.device))  # (B, T, C)
+    last = torch.stack([row[len(prompt) - 1] for row, prompt in zip(hidden, prompts)])  # (B, C)
+    return model.logits(last).cpu()
 
 
-def letter_ids(tokenizer, letters):
-    """(ids before the letter in a reply, the id of each letter): a toy vocabulary has no token " A"."""
-    ids = [encode_text(tokenizer, letter) for letter in letters]
-    if all(len(i) == 1 for i in ids):
-        return [], [i[0] for i in ids]
-    return tokenizer.encode(" "), [tokenizer.encode(letter)[0] for letter in letters]
+def letter_ids(tokenizer: Tokenizer, letters: list[str]) -> tuple[list[int], list[int]]:
+    """(ids before the letter in a reply, the id of each letter).
 
-
-# ---- results
-def items_path(stage, name):
-    return base_dir() / "report" / "items" / f"{stage}_{name}.jsonl"
-
-
-def save_items(stage, name, records, tag=None):
-    """A task's graded items, one JSON a line; rank 0 only."""
-    atomic_write(items_path(f"{stage}@{tag}" if tag else stage, name),
-                 "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
-
-
-def load_items(stage, name):
-    kind, at, tag = stage.partition("@")
-    made_by = {"core": "base_eval", "control": "base_eval --control"}.get(kind, f"chat_eval -i {kind} -a {name}")
-    return read_examples(items_path(stage, name), f"Make it with: python -m scripts.{made_by}{at and ' --tag='}{tag}")
-
-
-def paired(before, after):
-    """(n, mean, mean, half of the 95 % interval of their difference) of two models' scores on the same questions.
-
-    Pairing leaves the questions' own spread out (arXiv 2411.00640).
+    A reply begins with a blank, and in a big vocabulary " A" is one token. A toy one may lack it: there the
+    blank is given, and the letter that follows is asked for.
     """
-    asked = [[(r["index"], r["prompt"], r["reference"]) for r in records] for records in (before, after)]
-    if asked[0] != asked[1] or not before:
-        raise DataError(f"the two stages were not graded on the same questions (they have {len(before):,} and "
-                        f"{len(after):,}). Run scripts.chat_eval again for both, with the same --max_problems.")
-    n, a, b = len(before), *(sum(r["score"] for r in records) / len(records) for records in (before, after))
-    variance = sum((y["score"] - x["score"] - (b - a)) ** 2 for x, y in zip(before, after)) / max(n - 1, 1)
-    return n, a, b, 1.96 * (variance / n) ** 0.5
-
-
-def compare(stages, names=()):
-    kept = [{path.stem.removeprefix(f"{s}_") for path in items_path(s, "").parent.glob(f"{s}_*.jsonl")} for s in stages]
-    names = names or sorted(set.intersection(*kept))
-    if len(stages) != 2 or not names:
-        raise UsageError(f"--compare={','.join(stages)} wants two stages with a task graded for both "
-                         "(python -m scripts.chat_eval -i STAGE).")
-    lines = [f"{'task':<34} {stages[0]:>7} {stages[1]:>7}  difference, 95 % interval"]
-    for name in names:
-        n, old, new, half = paired(*(load_items(stage, name) for stage in stages))
-        lines.append(f"{name:<34} {old:>7.1%} {new:>7.1%}  {100 * (new - old):+.1f} +- {100 * half:.1f}, {n:,} items")
-    return "\n".join(lines)
-
-
-def item_text(record):
-    lines = [f"--- {record['task']} {record['index']}"]
-    said = [*record["prompt"], {"role": "reference", "content": record["reference"]}]
-    said += [{"role": "right" if right else "wrong", "content": reply}
-             for reply, right in zip(record["replies"], record["verdicts"])]
-    for message in said:
-        texts = (p["text"] if p["type"] == "text" else f"[{p['text']}] " for p in message_parts(message))
-        lines.append(f"{message['role']}: {''.join(texts)}")
-    return "\n".join(lines)
+    ids = [encode_text(tokenizer, letter) for letter in letters]
+    if all(len(of_letter) == 1 for of_letter in ids):
+        return [], [of_letter[0] for of_letter in ids]
+    return tokenizer.encode(" "), [tokenizer.encode(letter)[0] for letter in letters]

@@ -17,11 +17,17 @@ class Config:
     out: str = option(".", "generate: folder that gets a copy of report.md and its pictures; '' for none")
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
-    action = argv.pop(0) if argv and not argv[0].startswith("-") else ""
+    action = ""
+    if argv and not argv[0].startswith("-"):
+        action = argv.pop(0)
     config = parse(Config, argv, __doc__)
     if action not in ("reset", "generate"):
-        raise UsageError(f"python -m nanochat.report wants reset or generate, got {action or 'nothing'}. See --help.")
+        raise UsageError(f"python -m nanochat.report wants reset or generate, got {action or 'nothing'}. "
+                         "See --help.")
     setup_logging()
-    reset() if action == "reset" else generate(config.out)
+    if action == "reset":
+        reset()
+    else:
+        generate(config.out)

@@ -9,10 +9,12 @@ from nanochat.common import DataError, atomic_file
 
 UNITS = {"loss": "training loss (nats a token)", "reward": "reward", "val_bpb": "validation (bits a byte)",
          "val_loss": "validation loss (nats a token)"}
+DENSE = ("loss", "reward")  # known at every step, and noisy
 
 
-def load_log(path):
-    """A log's records by step, each step once; a torn last line is left out."""
+def load_log(path: Path) -> list[dict]:
+    """A log's records by step, each step once; a torn last line is left out. [] without a log, else
+    DataError."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -30,24 +32,40 @@ def load_log(path):
 
 def _smooth(values):
     """Running mean over the neighbours on both sides, so that it does not lag."""
-    half, sums = max(1, len(values) // 50), [0.0, *itertools.accumulate(values)]
-    reach = [min(i, len(values) - 1 - i, half) for i in range(len(values))]
-    return [(sums[i + r + 1] - sums[i - r]) / (2 * r + 1) for i, r in enumerate(reach)]
+    half = max(1, len(values) // 50)
+    sums = [0.0, *itertools.accumulate(values)]
+    means = []
+    for i in range(len(values)):
+        reach = min(i, len(values) - 1 - i, half)  # as far to both sides, fewer at the ends
+        means.append((sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1))
+    return means
 
 
-def draw(records, path):
+def _chosen(records):
+    """Which curves to draw: the reward where there is one, else the loss and what was measured more than
+    once."""
+    counts = {}
+    for key in UNITS:
+        counts[key] = sum(record.get(key) is not None for record in records)
+    if counts["reward"]:
+        return ["reward"]
+    return [key for key in UNITS if counts[key] > 1 or key == "loss"]
+
+
+def draw(records: list[dict], path: Path) -> None:
     """Write a run's curves as a PNG: reward, or training loss beside what was measured on validation text."""
     from matplotlib.figure import Figure  # here: it takes a second
-    counts = {key: sum(record.get(key) is not None for record in records) for key in UNITS}
-    keys = ["reward"] if counts["reward"] else [k for k in UNITS if counts[k] > (k != "loss")]
+    keys = _chosen(records)
     figure = Figure((max(7.2, 4.8 * len(keys)), 3.0), layout="tight")
     for axis, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys):
-        steps, values = zip(*[(r["step"], r[key]) for r in records if r.get(key) is not None])
-        dense = key in ("loss", "reward") and len(steps) > 20
-        if dense:
+        known = [record for record in records if record.get(key) is not None]
+        steps = [record["step"] for record in known]
+        values = [record[key] for record in known]
+        if key in DENSE and len(steps) > 20:
             axis.plot(steps, values, color="#9ab8d8", linewidth=0.8)
-        smooth, marker = (_smooth(values), None) if dense else (values, "o")
-        axis.plot(steps, smooth, color="#1f4e79", marker=marker, markersize=3)
+            axis.plot(steps, _smooth(values), color="#1f4e79")
+        else:
+            axis.plot(steps, values, color="#1f4e79", marker="o", markersize=3)
         axis.set(xlabel="optimizer step", ylabel=UNITS[key])
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

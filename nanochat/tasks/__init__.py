@@ -3,11 +3,11 @@ The table of tasks. A new task is one file here and one row below.
 
     training_conversations("smoltalk", "gsm8k*2", "my.jsonl")    what to finetune on
 
-`group` says what a score counts for: "core" tasks make ChatCORE, "kindergarten" ones rows of the report, "training"
-ones neither. Nothing is loaded before make().
+Nothing is loaded, and nothing fetched, before a row's make().
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from nanochat import kindergarten as world
 from nanochat.common import UsageError
@@ -24,47 +24,71 @@ from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
 
 @dataclass(frozen=True)
 class Row:
+    """What is known of a task before its data are loaded."""
+
     make: Callable[[str], Task]  # split -> Task; raises TaskUnavailable
-    kind: str  # these as in Task
+    kind: str  # this and the next two as in Task
     chance: float
     source: tuple[str, str] | None
-    group: str
+    group: str  # what it counts for: "core" ChatCORE, "kindergarten" the report's rows, "training" neither
     title: str
 
-    def is_local(self, split="test"):
+    def is_local(self, split: str = "test") -> bool:
         """Whether making it downloads nothing."""
         return self.source is None or bool(local_files(*self.source, split))
 
 
-TASKS = {task.name: Row(task, task.kind, task.chance, task.source, group, title) for task, group, title in (
-    (ARCEasy, "core", "ARC-Easy"), (ARCChallenge, "core", "ARC-Challenge"), (MMLU, "core", "MMLU"),
-    (GSM8K, "core", "GSM8K"), (HumanEval, "core", "HumanEval"), (SpellingBee, "core", "SpellingBee"),
-    (SimpleSpelling, "training", "Spelling"), (SmolTalk, "training", "SmolTalk"))}
-TASKS |= {PREFIX + name: Row(lambda split, name=name: Kindergarten(name, split), "generative", skill.chance, None,
-                             "kindergarten", skill.title) for name, skill in world.SKILLS.items()}
+def _row(task, group, title):
+    return Row(task, task.kind, task.chance, task.source, group, title)
 
 
-def in_group(group):
+TASKS: dict[str, Row] = {
+    "arc_easy": _row(ARCEasy, "core", "ARC-Easy"),
+    "arc_challenge": _row(ARCChallenge, "core", "ARC-Challenge"),
+    "mmlu": _row(MMLU, "core", "MMLU"),
+    "gsm8k": _row(GSM8K, "core", "GSM8K"),
+    "humaneval": _row(HumanEval, "core", "HumanEval"),
+    "spellingbee": _row(SpellingBee, "core", "SpellingBee"),
+    "simplespelling": _row(SimpleSpelling, "training", "Spelling"),
+    "smoltalk": _row(SmolTalk, "training", "SmolTalk"),
+}
+for _name, _skill in world.SKILLS.items():
+    _make = partial(Kindergarten, _name)
+    TASKS[PREFIX + _name] = Row(_make, "generative", _skill.chance, None, "kindergarten", _skill.title)
+
+
+def in_group(group: str) -> list[str]:
+    """The names of a group's tasks, in the table's order."""
     return [name for name, row in TASKS.items() if row.group == group]
 
 
-def lookup(name) -> Row:
+def lookup(name: str) -> Row:
+    """The row of a task. Raises UsageError, which lists the tasks there are."""
     if name not in TASKS:
         raise UsageError(f"no task is called {name!r}. There are: {', '.join(TASKS)}.")
     return TASKS[name]
 
 
-def factors(names):
-    """(name, times) of each: "gsm8k*2" means twice."""
+def factors(names: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """(name, times) of each: "gsm8k*2" means twice. Raises UsageError for another factor than a whole
+    number."""
     for whole in names:
         name, star, times = whole.partition("*")
-        if star and not (times.isdecimal() and int(times)):
+        if not star:
+            yield name, 1
+            continue
+        if not times.isdecimal() or int(times) == 0:
             raise UsageError(f"{whole}: the factor behind '*' must be a whole number of at least 1.")
-        yield name, int(times or 1)
+        yield name, int(times)
 
 
-def training_conversations(*names):
-    """The training conversations of tasks and .jsonl files, a sequence read as it is indexed."""
+def training_conversations(*names: str) -> Sequence[dict]:
+    """The training conversations of tasks and .jsonl files, one after another, each read only when it is
+    indexed.
+
+    Raises UsageError for a task that must not be trained on: a test whose answers the model has learned by
+    heart measures nothing.
+    """
     from torch.utils.data import ConcatDataset  # here, since the report reads TASKS without torch
     parts = []
     for name, times in factors(names):
@@ -74,5 +98,6 @@ def training_conversations(*names):
             raise UsageError(f"{name} is for evaluation only and cannot be trained on.")
         else:
             task = TASKS[name].make("train")
-        parts += [task] * times
+        for _ in range(times):
+            parts.append(task)
     return ConcatDataset(parts) if parts else []

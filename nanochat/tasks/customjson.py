@@ -1,7 +1,8 @@
 """
 Your own conversations, a file with one JSON a line.
 
-{"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document. Opening it names a bad line.
+{"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document. Opening it names a bad
+line.
 """
 import json
 from pathlib import Path
@@ -14,13 +15,19 @@ from nanochat.tasks.base import Task, TaskUnavailable
 class CustomJSON(Task):
     kind = "conversations"
 
-    def __init__(self, path):
-        self.name, self.path = Path(path).stem, Path(path)
+    def __init__(self, path: str | Path) -> None:
+        """Read and check all of it. Raises TaskUnavailable for a file that cannot be read, DataError for a
+        line."""
+        self.path = Path(path)
+        self.name = self.path.stem
         try:
-            lines = self.path.read_text(encoding="utf-8").split("\n")  # splitlines() parts at U+2028 too
+            text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
             raise TaskUnavailable(f"cannot read {path}: {e}.") from None
-        self.conversations = [self._parse(n, line) for n, line in enumerate(lines, start=1) if line.strip()]
+        self.conversations = []
+        for number, line in enumerate(text.split("\n"), start=1):  # splitlines() parts at U+2028 too
+            if line.strip():
+                self.conversations.append(self._parse(number, line))
         self.n = len(self.conversations)
 
     def _parse(self, number, line):
@@ -32,5 +39,5 @@ class CustomJSON(Task):
             raise DataError(f"{self.path}, line {number}: {e}") from None
         return chat
 
-    def conversation(self, i):
-        return self.conversations[i]
+    def conversation(self, number: int) -> dict:
+        return self.conversations[number]

@@ -1,8 +1,8 @@
 """
 The kindergarten's skills as tasks: fresh questions, graded by the checker that each carries.
 
-Every model is asked the same ones. A skill with fewer different questions has only those: asked twice they would make
-the interval too narrow.
+Every model is asked the same ones. A skill with fewer different questions has only those: asked twice they
+would make the interval too narrow.
 """
 from nanochat import kindergarten
 from nanochat.data.chat_format import reply_text
@@ -16,25 +16,35 @@ TRAIN_QUESTIONS = 4000  # of the split "train", which reinforcement learning dra
 class Kindergarten(Task):
     max_new_tokens = 128
 
-    def __init__(self, skill, split="test"):
-        self.skill, self.split, self.name = skill, split, PREFIX + skill
+    def __init__(self, skill: str, split: str = "test") -> None:
+        self.skill = skill
+        self.split = split
+        self.name = PREFIX + skill
         self.chance = kindergarten.SKILLS[skill].chance
         self.n = TRAIN_QUESTIONS if split == "train" else self._different()
 
     def _different(self):
         """How many questions there are before they begin again."""
         first = self.conversation(0)["messages"]
-        return next((i for i in range(1, QUESTIONS) if self.conversation(i)["messages"] == first), QUESTIONS)
+        for number in range(1, QUESTIONS):
+            if self.conversation(number)["messages"] == first:
+                return number
+        return QUESTIONS
 
-    def conversation(self, i):
-        example = (kindergarten.rl_example(i, skill=self.skill) if self.split == "train"
-                   else kindergarten.eval_example(self.skill, i))
+    def conversation(self, number: int) -> dict:
+        if self.split == "train":
+            example = kindergarten.rl_example(number, skill=self.skill)
+        else:
+            example = kindergarten.eval_example(self.skill, number)
         return {**example.conversation, "check": example.check}
 
-    def reward(self, chat, parts):
-        right = self.evaluate(chat, parts)
-        return 1.0 if right else kindergarten.credit(chat["check"], reply_text(parts))
-
-    def evaluate(self, chat, parts):
+    def evaluate(self, chat: dict, parts: list[dict]) -> bool:
         used_tool = any(part["type"] == "python_output" for part in parts)
         return bool(kindergarten.check(chat["check"], reply_text(parts), used_tool))
+
+    def reward(self, chat: dict, parts: list[dict]) -> float:
+        """1 for a right reply, part of it for one that is on the way: where all replies earn 0, nothing is
+        learned."""
+        if self.evaluate(chat, parts):
+            return 1.0
+        return kindergarten.credit(chat["check"], reply_text(parts))

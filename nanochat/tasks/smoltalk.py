@@ -8,8 +8,11 @@ from nanochat.tasks.base import HubTask
 
 
 class SmolTalk(HubTask):
-    name, kind, source = "smoltalk", "conversations", ("HuggingFaceTB/smol-smoltalk", "data")
+    name = "smoltalk"
+    kind = "conversations"
+    source = ("HuggingFaceTB/smol-smoltalk", "data")
     columns = ["messages"]
 
-    def read(self, row):
-        return {"messages": [{"role": m["role"], "content": m["content"]} for m in row["messages"]]}
+    def read(self, row: dict) -> dict:
+        messages = [{"role": message["role"], "content": message["content"]} for message in row["messages"]]
+        return {"messages": messages}

@@ -1,0 +1,125 @@
+"""
+Graded questions: shared out among the ranks, kept as lines of JSON, compared between two models.
+
+A record is {"task", "index", "prompt", "cut", "reference", "replies", "answers", "verdicts", "score"}. A
+score alone tells whether a model got better; what it says to the questions tells why. So every record of
+every evaluation is kept, one file a stage and task under report/items, and scripts.chat_eval shows and
+compares them.
+"""
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from nanochat import runtime
+from nanochat.common import DataError, UsageError, atomic_write, base_dir
+from nanochat.data.chat_format import message_parts
+from nanochat.eval.statistics import paired_difference
+from nanochat.runtime import Runtime
+
+
+def share_out(rt: Runtime, numbers: list[int], grade: Callable[[list[int]], Iterable[dict]]) -> list[dict]:
+    """The records that grade(numbers) gives, each rank grading its share; the same on all ranks, by "index".
+
+    Every rank must call. A rank takes every world_size-th number, so that questions sorted by length are
+    shared out evenly.
+    """
+    mine = list(grade(numbers[rt.rank::rt.world_size]))
+    records = []
+    for share in runtime.all_gather_object(rt, mine):
+        records += share
+    return sorted(records, key=lambda record: record["index"])
+
+
+# ---- kept on disk
+def read_jsonl(path: Path, mend: str) -> list[dict]:
+    """A JSON object a line. Raises DataError, which ends with `mend`, what to do about it."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [json.loads(line) for line in file if line.strip()]
+    except (OSError, ValueError) as e:
+        raise DataError(f"cannot read {path}: {e}. {mend}") from None
+
+
+def items_path(stage: str, name: str) -> Path:
+    """Where a task's records are kept. `stage`: base, mid, sft, rl, core or control, perhaps with "@" and a
+    model tag."""
+    return base_dir() / "report" / "items" / f"{stage}_{name}.jsonl"
+
+
+def save_items(stage: str, name: str, records: list[dict], tag: str = "") -> None:
+    """Write a task's records; rank 0 only. With a model tag they are kept apart from other models' of that
+    stage."""
+    if tag:
+        stage = f"{stage}@{tag}"
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    atomic_write(items_path(stage, name), "".join(lines))
+
+
+def load_items(stage: str, name: str) -> list[dict]:
+    """A task's records. Raises DataError, which names the command that makes them."""
+    kind, _, tag = stage.partition("@")
+    if kind == "core":
+        command = "base_eval"
+    elif kind == "control":
+        command = "base_eval --control"
+    else:
+        command = f"chat_eval -i {kind} -a {name}"
+    if tag:
+        command += f" --tag={tag}"
+    return read_jsonl(items_path(stage, name), f"Make it with: python -m scripts.{command}")
+
+
+# ---- compared
+def paired(before: list[dict], after: list[dict]) -> tuple[int, float, float, float]:
+    """(n, mean, mean, half of the 95 % interval of their difference) of two models' records of the same
+    questions.
+
+    Raises DataError for other questions: then there are no pairs.
+    """
+    questions = []
+    for records in (before, after):
+        questions.append([(record["index"], record["prompt"], record["reference"]) for record in records])
+    if questions[0] != questions[1] or not before:
+        raise DataError("the two stages were not graded on the same questions (they have "
+                        f"{len(before):,} and {len(after):,}). Run scripts.chat_eval again for both, "
+                        "with the same --max_problems.")
+    old_scores = [record["score"] for record in before]
+    new_scores = [record["score"] for record in after]
+    return len(before), *paired_difference(old_scores, new_scores)
+
+
+def _graded_tasks(stage):
+    """Names of the tasks whose records are kept for a stage."""
+    files = items_path(stage, "").parent.glob(f"{stage}_*.jsonl")
+    return {path.stem.removeprefix(f"{stage}_") for path in files}
+
+
+def compare(stages: Sequence[str], names: Sequence[str] = ()) -> str:
+    """A table of how two stages' scores differ, by default on every task that both were graded on."""
+    if not names:
+        kept = [_graded_tasks(stage) for stage in stages]
+        names = sorted(set.intersection(*kept))
+    if len(stages) != 2 or not names:
+        raise UsageError(f"--compare={','.join(stages)} wants two stages with a task graded for both "
+                         "(python -m scripts.chat_eval -i STAGE).")
+    lines = [f"{'task':<34} {stages[0]:>7} {stages[1]:>7}  difference, 95 % interval"]
+    for name in names:
+        total, old, new, half = paired(load_items(stages[0], name), load_items(stages[1], name))
+        change = f"{100 * (new - old):+.1f} +- {100 * half:.1f}"
+        lines.append(f"{name:<34} {old:>7.1%} {new:>7.1%}  {change}, {total:,} items")
+    return "\n".join(lines)
+
+
+def item_text(record: dict) -> str:
+    """A record for a person to read: the question, the reference, each reply with its verdict; tools in
+    brackets."""
+    said = [*record["prompt"], {"role": "reference", "content": record["reference"]}]
+    for reply, right in zip(record["replies"], record["verdicts"]):
+        said.append({"role": "right" if right else "wrong", "content": reply})
+    lines = [f"--- {record['task']} {record['index']}"]
+    for message in said:
+        text = ""
+        for part in message_parts(message):
+            text += part["text"] if part["type"] == "text" else f"[{part['text']}] "
+        lines.append(f"{message['role']}: {text}")
+    return "\n".join(lines)
