@@ -1,0 +1,35 @@
+"""
+The table of stages: what a model goes through, in order, one row each.
+
+This is the only place that knows their names. Checkpoints, the flags that name a stage (-i, --source), the report and
+speedrun.sh all follow from it, so a new stage is one row here and one script that builds a loop.Stage. It is a table,
+not a registry: nothing adds to it while the program runs, and what a stage does stands in its script, not here.
+Standard library only, because the report reads it and wants no torch.
+"""
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of training, by the names that the rest of the project knows it by."""
+
+    name: str  # as in `-i sft`
+    title: str  # as in the report
+    script: str  # scripts/<script>.py, which is also the name of its result
+    starts_from: tuple[str, ...] = ()  # stages whose model it may take, the usual one first; none: new weights
+    chats: bool = True  # whether one can talk to what it leaves
+
+    @property
+    def folder(self) -> str:
+        """Where its checkpoints lie, under the base directory; `speedrun.sh --fresh` goes by this pattern."""
+        return f"{self.name}_checkpoints"
+
+
+_ROWS = (
+    StageRow("base", "Pretraining", "base_train", chats=False),
+    StageRow("mid", "Midtraining", "mid_train", starts_from=("base", "mid", "sft")),
+    StageRow("sft", "Supervised finetuning", "chat_sft", starts_from=("mid", "base", "sft")),
+    StageRow("rl", "Reinforcement learning", "chat_rl", starts_from=("sft", "mid", "rl")),
+)
+STAGES = {row.name: row for row in _ROWS}
+CHAT_STAGES = tuple(row.name for row in reversed(_ROWS) if row.chats)  # the latest first
