@@ -1,9 +1,15 @@
 """
 Muon for the matrices, AdamW for the rest: the update maths and their sharded communication.
 
-Matrices of one shape are a bucket (K, m, n), for batched Newton-Schulz products; all else is a flat bucket (N,).
-Gradients, summed in float32, are reduce-scattered along its first dimension, each rank updates its float32 masters, and
-the result is gathered into the parameters, which are views of the bucket (ZeRO, arXiv 1910.02054).
+Matrices of one shape are a bucket (K, m, n), so that Newton-Schulz runs on all of them in one batched
+product; every other parameter is a flat bucket (N,). The optimizer owns the memory: parameters are views of
+their bucket's `values`.
+
+A step is ZeRO (arXiv 1910.02054): gradients are summed over the ranks in such a way that each rank receives
+only its own slice of the sum (reduce-scatter), it updates its slice of the float32 masters, and the new
+values are gathered into everybody's parameters. That moves no more bytes than an all-reduce, and each rank
+keeps and computes only its share of masters and optimizer state. Schedules live in scaling.py, what a step is
+in train/loop.py.
 """
 from dataclasses import dataclass
 from functools import partial
@@ -13,103 +19,168 @@ import torch
 
 from nanochat import runtime
 from nanochat.common import CheckpointError
+from nanochat.runtime import Runtime
+
+Named = tuple[str, torch.nn.Parameter]  # a parameter with its name in the model
+Tensors = dict[str, torch.Tensor]
+
+# Muon's quintic: five rounds of p(s) = 3.4445 s - 4.7750 s^3 + 2.0315 s^5 take any singular value s of 0.01
+# to 1 near 1.
+QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 @dataclass(frozen=True)
 class Group:
-    """kind is "muon" (all 2-D) or "adamw"."""
+    """Parameters that share a rule and its settings; kind is "muon" (all 2-D) or "adamw".
+
+    AdamW's beta2 of 0.95 remembers about 20 steps, where Adam's 0.999 remembers 1,000: runs are short, and
+    the size of early gradients says little about that of later ones.
+    """
 
     kind: str
-    params: list  # [(name, parameter), ...]
+    params: list[Named]
     lr: float
-    betas: tuple = (0.8, 0.95)
+    betas: tuple[float, float] = (0.8, 0.95)  # AdamW's; Muon's momentum is an argument of `step`
     weight_decay: float = 0.0
 
 
 @dataclass
 class LossScale:
-    """Keeps small gradients from being zero in fp16 (Mixed Precision Training, arXiv 1710.03740).
+    """Keeps small gradients from becoming zero in fp16 (Mixed Precision Training, arXiv 1710.03740).
 
-    Halved when a gradient overflows, doubled after GROW_EVERY good steps: a power of two is exact to divide by.
+    Below 6e-8 fp16 knows only zero, and many gradients of a language model are smaller. A loss multiplied by
+    S has gradients multiplied by S, which are divided again in float32. S is halved when a gradient
+    overflows, whose step is lost, and doubled after GROW_EVERY good ones. It is a power of two, by which
+    floats are multiplied without rounding.
     """
 
     value: float = 2.0 ** 16
     good_steps: int = 0  # since it last changed
-    GROW_EVERY: ClassVar = 500
-    MAX: ClassVar = 2.0 ** 24  # gradients that are all zero never overflow
+    GROW_EVERY: ClassVar[int] = 500
+    MAX: ClassVar[float] = 2.0 ** 24  # gradients that are all zero never overflow
 
-    def lower(self):
+    def lower(self) -> bool:
         """Halve it; False below 1, where the scale is not to blame."""
-        self.value, self.good_steps = self.value / 2, 0
+        self.value /= 2
+        self.good_steps = 0
         return self.value >= 1
 
-    def passed(self):
+    def passed(self) -> None:
+        """Count a step whose gradients were finite."""
         self.good_steps += 1
         if self.good_steps == self.GROW_EVERY:
-            self.value, self.good_steps = min(2 * self.value, self.MAX), 0
+            self.value = min(2 * self.value, self.MAX)
+            self.good_steps = 0
 
 
 @torch.no_grad()
-def orthogonalize(stack, dtype=None, steps=5):
+def orthogonalize(stack: torch.Tensor, dtype: torch.dtype | None = None, steps: int = 5) -> torch.Tensor:
     """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of 0.7 to 1.2.
 
-    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in `dtype` if given.
+    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in `dtype`
+    if given.
+
+    Why: with G = U S V^T, the result is U V^T. A gradient has a few large singular values and many small
+    ones; a step along it would hardly move the matrix in the rare directions. With all singular values near
+    1, every direction gets the same step, the steepest one for a given change of the layer's output (arXiv
+    2409.20325). Of all ways to get there this needs matrix products alone, which GPUs do best, and holds in
+    bf16, which an SVD does not.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
+    linear, cubic, quintic = QUINTIC
     tall = stack.size(-2) > stack.size(-1)
-    x = stack.mT if tall else stack
+    x = stack.mT if tall else stack  # wide: X X^T is then the smaller of the two Gram matrices
+
+    # No singular value is above the Frobenius norm, so now all are in 0 to 1, where the quintic works. The
+    # 1.01 leaves room for rounding, and 1e-7 keeps a gradient of zeros from being 0 / 0.
     x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7).to(x.dtype)
     x = x.to(dtype or x.dtype)
+
+    # An odd polynomial of X changes the singular values alone: p(X) = U p(S) V^T. The coefficients make its
+    # slope at zero as steep as can be, so that small singular values grow fast. In exchange large ones do not
+    # converge but wander around 1, which costs nothing in the final loss.
     for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = x @ x.mT  # (K, short, short)
+        factor = torch.baddbmm(gram, gram, gram, beta=cubic, alpha=quintic)
+        x = torch.baddbmm(x, factor, x, beta=linear)
     return x.mT if tall else x
 
 
 class _Bucket:
-    """`values` (compute dtype), `grad` (float32) and this rank's `master` shard."""
+    """Parameters that are updated together, in one piece of memory, and this rank's share of what belongs to
+    them.
 
-    def __init__(self, group, named, rt):
-        self.group, self.rt, self.names = group, rt, [name for name, _ in named]
-        params = [p for _, p in named]
-        self.shape = params[0].shape if group.kind == "muon" else None
-        rows = sum(p.numel() for p in params) if self.shape is None else len(params)
-        full = (-(-rows // rt.world_size) * rt.world_size, *(self.shape or ()))
-        self.values = torch.zeros(full, dtype=params[0].dtype, device=params[0].device)
+    values: the parameters in their compute dtype, whole, on every rank. grad: float32, whole. master:
+    float32, this rank's slice; the exact weights, of which `values` is a rounded copy. In bf16 alone a weight
+    of 1 would not move for any update below 0.004. state: the optimizer's averages, this rank's slices.
+    reduced: its slice of the summed gradient, from MuonAdamW.reduce to the step.
+    """
+
+    def __init__(self, group: Group, named: list[Named], rt: Runtime):
+        self.group = group
+        self.rt = rt
+        self.names = [name for name, _ in named]
+        self.params = [parameter for _, parameter in named]
+        first = self.params[0]
+        self.shape = first.shape if group.kind == "muon" else None  # of one matrix; None: flat
+
+        # Dim 0 counts matrices or elements. Padded with zeros, so that every rank has a slice of the same
+        # size.
+        length = len(self.params)
+        if self.shape is None:
+            length = sum(parameter.numel() for parameter in self.params)
+        padded = -(-length // rt.world_size) * rt.world_size
+        self.values = torch.zeros((padded, *(self.shape or ())), dtype=first.dtype, device=first.device)
         self.grad = torch.zeros_like(self.values, dtype=torch.float32)
-        for p, view, grad in zip(params, self._split(self.values, params), self._split(self.grad, params)):
-            view.copy_(p.data)
-            p.data = view
-            p.register_post_accumulate_grad_hook(partial(_Bucket._collect, grad))
-        self.params = params
+        self._adopt_parameters()
+
         self.master = self.mine(self.values).float().clone()
-        names = ("momentum",) if group.kind == "muon" else ("exp_avg", "exp_avg_sq")
-        self.state = {name: torch.zeros_like(self.master) for name in names}
+        averages = ("momentum",) if group.kind == "muon" else ("exp_avg", "exp_avg_sq")
+        self.state = {name: torch.zeros_like(self.master) for name in averages}
         self.reduced = None
 
+    def _adopt_parameters(self):
+        """Make the parameters views of `values`, and have their gradients added to `grad` as soon as they are
+        there.
+
+        backward leaves a gradient in the parameter's own dtype. Adding it up in float32 at once, and dropping
+        it, makes many micro-batches as exact as one large batch (a bf16 sum of ones stops at 256), and needs
+        no second copy.
+        """
+        views = self._split(self.values, self.params)
+        gradients = self._split(self.grad, self.params)
+        for parameter, view, gradient in zip(self.params, views, gradients):
+            view.copy_(parameter.data)
+            parameter.data = view
+            parameter.register_post_accumulate_grad_hook(partial(_Bucket._collect, gradient))
+
     @staticmethod
-    def _collect(grad, p):
-        """A hook of p. Were it to hold the bucket, which holds p, torch's part of that cycle would never be freed."""
-        grad += p.grad
-        p.grad = None
+    def _collect(gradient, parameter):
+        """A hook. Were it to hold the bucket, which holds the parameter, that cycle would never be freed."""
+        gradient += parameter.grad
+        parameter.grad = None
 
     def _split(self, full, like):
+        """Views of a whole bucket, one a parameter, in the shapes of `like`."""
         if self.shape is not None:
             return list(full[: len(like)])
-        sizes = [p.numel() for p in like]
-        return [piece.view(p.shape) for piece, p in zip(full[: sum(sizes)].split(sizes), like)]
+        sizes = [parameter.numel() for parameter in like]
+        pieces = full[: sum(sizes)].split(sizes)
+        return [piece.view(parameter.shape) for piece, parameter in zip(pieces, like)]
 
     def mine(self, full):
+        """This rank's slice of a whole bucket."""
         size = full.size(0) // self.rt.world_size
         return full[self.rt.rank * size: (self.rt.rank + 1) * size]
 
     def named_full(self, shard):
         """{parameter name: tensor} from every rank's `shard`; every rank must call."""
         full = torch.empty_like(self.grad)
-        runtime.all_gather_into(self.rt, full, shard)()
+        arrive = runtime.all_gather_into(self.rt, full, shard)
+        arrive()
         return dict(zip(self.names, self._split(full, self.params)))
 
     def load_shard(self, shard, tensors):
+        """Fill this rank's `shard` from whole tensors by parameter name. Raises CheckpointError."""
         full = torch.zeros_like(self.values, dtype=torch.float32)
         for name, view in zip(self.names, self._split(full, self.params)):
             if name not in tensors or tensors[name].shape != view.shape:
@@ -122,42 +193,78 @@ class _Bucket:
         return runtime.all_gather_into(self.rt, self.values, self.master.to(self.values.dtype))
 
     def muon(self, lr, momentum, weight_decay):
-        buffer, grad = self.state["momentum"], self.reduced
+        """Momentum, orthogonalised. Nesterov's kind: the gradient is mixed in once more, a look ahead of the
+        average.
+        """
+        grad = self.reduced  # (K / ranks, m, n)
+        buffer = self.state["momentum"]
         buffer.lerp_(grad, 1 - momentum)
-        dtype = self.values.dtype
-        given = torch.float32 if dtype == torch.float16 else dtype  # it holds small numbers once normalised
-        update = orthogonalize(grad.lerp(buffer, momentum).to(given), dtype)
-        scale = max(1.0, self.shape[0] / self.shape[1]) ** 0.5
+        ahead = grad.lerp(buffer, momentum)
+
+        # fp16 would lose small gradients before they are normalised, and holds them well afterwards.
+        compute_dtype = self.values.dtype
+        given_dtype = torch.float32 if compute_dtype == torch.float16 else compute_dtype
+        update = orthogonalize(ahead.to(given_dtype), compute_dtype)
+
+        # A tall matrix (m > n) has n singular values for m outputs: sqrt(m / n) gives each output a step of
+        # usual size.
+        rows, columns = self.shape
+        scale = max(1.0, rows / columns) ** 0.5
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
     def adamw(self, lr, step):
-        """arXiv 1711.05101; step counts from 1."""
-        (beta1, beta2), grad = self.group.betas, self.reduced
-        avg, avg_sq = self.state["exp_avg"], self.state["exp_avg_sq"]
+        """AdamW (arXiv 1711.05101), for embeddings, the head and value tables; step counts from 1.
+
+        A row of an embedding is one word's, and gets a gradient only when that word occurs. There is no
+        direction that rows share, which orthogonalising would even out, so each number is scaled by its own
+        history instead.
+        """
+        beta1, beta2 = self.group.betas
+        grad = self.reduced
+        avg = self.state["exp_avg"]
+        avg_sq = self.state["exp_avg_sq"]
         avg.lerp_(grad, 1 - beta1)
         avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        # Both averages began at zero and are too small by 1 - beta^step at first.
         root = (avg_sq / (1 - beta2 ** step)).sqrt_().add_(1e-10)
-        self.master.mul_(1 - lr * self.group.weight_decay).addcdiv_(avg, root, value=-lr / (1 - beta1 ** step))
+        step_size = lr / (1 - beta1 ** step)
+        self.master.mul_(1 - lr * self.group.weight_decay).addcdiv_(avg, root, value=-step_size)
+
+
+def _buckets_of(group: Group) -> list[list[Named]]:
+    """A group's parameters as they are bucketed: Muon's by shape, AdamW's each alone."""
+    if group.kind != "muon":
+        return [[named] for named in group.params]
+    by_shape = {}
+    for name, parameter in group.params:
+        by_shape.setdefault(tuple(parameter.shape), []).append((name, parameter))
+    return [by_shape[shape] for shape in sorted(by_shape)]
 
 
 class MuonAdamW:
-    """It owns the memory of the parameters it was given."""
+    """Both rules behind `reduce` and `step`. It owns the memory of the parameters it was given.
+
+    Usage: backward as often as wanted, then norm = reduce(), then step(), or zero_grad() to throw the
+    gradient away. Every rank must call each of them. `scale` is the LossScale in fp16, None otherwise.
+    """
 
     @torch.no_grad()
-    def __init__(self, groups, rt):
-        self.rt, self.steps, self.buckets = rt, 0, []
+    def __init__(self, groups: list[Group], rt: Runtime):
+        self.rt = rt
+        self.steps = 0  # taken or skipped
+        self.buckets = []
         for group in groups:
-            if group.kind == "muon":
-                shapes = sorted({tuple(p.shape) for _, p in group.params})
-                parts = [[(n, p) for n, p in group.params if tuple(p.shape) == shape] for shape in shapes]
-            else:
-                parts = [[named] for named in group.params]
-            self.buckets += [_Bucket(group, part, rt) for part in parts]
-        self.scale = LossScale() if any(b.values.dtype == torch.float16 for b in self.buckets) else None
+            for named in _buckets_of(group):
+                self.buckets.append(_Bucket(group, named, rt))
+        is_half = any(bucket.values.dtype == torch.float16 for bucket in self.buckets)
+        self.scale = LossScale() if is_half else None
 
     @torch.no_grad()
-    def reduce(self):
-        """Sum the gradients over the ranks and take the loss scale off; returns their global 2-norm."""
+    def reduce(self) -> float:
+        """Sum the gradients over the ranks and take the loss scale off; returns their global 2-norm.
+
+        All buckets are begun before the first is waited for: the network works while norms are computed.
+        """
         square = torch.zeros((), device=self.buckets[0].grad.device)
         begun = [runtime.reduce_scatter_sum(self.rt, bucket.grad) for bucket in self.buckets]
         for bucket, (mine, arrive) in zip(self.buckets, begun):
@@ -168,13 +275,17 @@ class MuonAdamW:
             square += bucket.reduced.norm() ** 2
         return runtime.all_reduce_sum(self.rt, square).sqrt().item()
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
+        """Forget the gradients gathered so far."""
         for bucket in self.buckets:
             bucket.grad.zero_()
 
     @torch.no_grad()
-    def step(self, lr_scale=1.0, momentum=0.95):
-        """Update from what `reduce` left; each bucket is sent while the next is computed."""
+    def step(self, lr_scale: float = 1.0, momentum: float = 0.95) -> None:
+        """Update from what `reduce` left; each bucket is sent while the next is computed.
+
+        lr_scale is the schedule's factor on every group's learning rate, momentum is Muon's.
+        """
         self.steps += 1
         if self.scale:
             self.scale.passed()
@@ -191,23 +302,40 @@ class MuonAdamW:
         self.zero_grad()
 
     @torch.no_grad()
-    def masters(self):
+    def masters(self) -> Tensors:
         """{parameter name: whole float32 tensor}; every rank must call."""
-        return {k: v for b in self.buckets for k, v in b.named_full(b.master).items()}
+        found = {}
+        for bucket in self.buckets:
+            found.update(bucket.named_full(bucket.master))
+        return found
 
     @torch.no_grad()
-    def state(self):
+    def state(self) -> Tensors:
         """{"momentum.<name>" and the like: whole float32 tensor}; every rank must call."""
-        return {f"{key}.{name}": t for b in self.buckets for key, shard in b.state.items()
-                for name, t in b.named_full(shard).items()}
+        found = {}
+        for bucket in self.buckets:
+            for average, shard in bucket.state.items():
+                for name, tensor in bucket.named_full(shard).items():
+                    found[f"{average}.{name}"] = tensor
+        return found
 
     @torch.no_grad()
-    def load(self, masters, state=None, steps=0):
-        """Take masters and optimizer state, saved on any number of ranks; the model gets them, too."""
+    def load(self, masters: Tensors, state: Tensors | None = None, steps: int = 0) -> None:
+        """Take masters and optimizer state, saved on any number of ranks; the model gets them, too.
+
+        Without `state` the averages stay as they are: zero in a new optimizer. Raises CheckpointError.
+        """
         self.steps = steps
         for bucket in self.buckets:
             bucket.load_shard(bucket.master, masters)
-            for key, shard in bucket.state.items() if state is not None else ():
-                bucket.load_shard(shard, {name.removeprefix(f"{key}."): t for name, t in state.items()
-                                          if name.startswith(f"{key}.")})
-            bucket.publish()()
+            if state is not None:
+                for average, shard in bucket.state.items():
+                    bucket.load_shard(shard, _of_average(state, average))
+            arrive = bucket.publish()
+            arrive()
+
+
+def _of_average(state, average):
+    """{parameter name: tensor} of one average in what `MuonAdamW.state` returned."""
+    start = f"{average}."
+    return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}

@@ -1,8 +1,11 @@
 """
 Checkpoints: atomic, versioned, independent of the number of ranks, safetensors and JSON only (never pickle).
 
-<base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (float32 masters), optim.safetensors, and meta.json
-with the SHA-256 of all three.
+<base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (the float32 masters), optim.safetensors (the
+optimizer's averages), and meta.json with the SHA-256 of all three. Tensors are saved whole under their
+parameters' names, not as the ranks share them, so another number of GPUs can go on. A folder gets its name
+only when it is complete; whoever is killed in the middle leaves a hidden temporary one, which `sweep`
+removes. Pickle would run whatever code a downloaded file holds.
 """
 import contextlib
 import hashlib
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
+import torch
 from safetensors.torch import load_file, save_file
 
 from nanochat.cli import option
@@ -33,109 +37,172 @@ from nanochat.common import (
 )
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.model.gpt import GPT, GPTConfig
+from nanochat.runtime import Runtime
+from nanochat.train.stages import CHAT_STAGES, STAGES
 
 FORMAT = 1
-SCRIPTS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass
 class ModelFlags:
+    """Flags of a script that takes a trained model."""
+
     device: str = option("", "cuda, mps, xpu or cpu; empty: the best there is")
     tag: str = option("", "model tag; empty: the newest")
     step: int | None = option(None, "checkpoint step; empty: the newest")
 
 
-def source_flag():
-    return option("", "stage of the model; empty: the latest of rl, sft, mid", short="i", choices=("", *SCRIPTS))
+def source_flag() -> str:
+    """The flag -i of scripts that talk to a model."""
+    latest = ", ".join(CHAT_STAGES)
+    return option("", f"stage of the model; empty: the latest of {latest}", short="i", choices=("", *STAGES))
 
 
-def stage_dir(stage) -> Path:
-    return base_dir() / f"{stage}_checkpoints"
+# ---- names
+def stage_dir(stage: str) -> Path:
+    """The folder of a stage's tags."""
+    return base_dir() / STAGES[stage].folder
 
 
-def steps_in(folder):
-    """Steps of the whole checkpoints in a tag's folder, ascending."""
-    return sorted(int(p.parent.name) for p in Path(folder).glob("*/meta.json") if p.parent.name.isdigit())
+def step_dir(folder: Path, step: int) -> Path:
+    """The folder of a step's checkpoint in its tag's."""
+    return Path(folder) / f"{step:06d}"
 
 
-def newest_tag(stage):
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the whole checkpoints in a tag's folder, ascending as numbers: 1000000 comes after 999999."""
+    names = [path.parent.name for path in Path(folder).glob("*/meta.json")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def newest_tag(stage: str) -> str | None:
     """The one written to last, or None."""
-    tags = [p for p in stage_dir(stage).glob("*") if steps_in(p)]
-    return max(tags, key=lambda p: (p / f"{steps_in(p)[-1]:06d}").stat().st_mtime).name if tags else None
+    written = {}
+    for folder in stage_dir(stage).glob("*"):
+        steps = steps_in(folder)
+        if steps:
+            written[folder.name] = step_dir(folder, steps[-1]).stat().st_mtime
+    return max(written, key=written.get, default=None)
 
 
-def newest_chat_stage():
-    """The latest stage one can talk to, or "sft"."""
-    return next((stage for stage in ("rl", "sft", "mid") if newest_tag(stage)), "sft")
+def newest_chat_stage() -> str:
+    """The latest stage with a model that one can talk to; "sft" where there is none yet, to be named in the
+    error.
+    """
+    for stage in CHAT_STAGES:
+        if newest_tag(stage):
+            return stage
+    return "sft"
 
 
+def find(stage: str, tag: str | None = None, step: int | None = None) -> Path:
+    """A checkpoint's folder, by default the newest tag's newest step. Raises MissingArtifact."""
+    folder = stage_dir(stage) / (tag or newest_tag(stage) or "")
+    steps = steps_in(folder)
+    wanted = step
+    if step is None and steps:
+        wanted = steps[-1]
+    if wanted not in steps:
+        what = f"the {stage} model"
+        if step is not None:
+            what += f" at step {step}"
+        raise MissingArtifact(what, folder, f"python -m scripts.{STAGES[stage].script}")
+    return step_dir(folder, wanted)
+
+
+# ---- writing
 def _seal(meta):
-    body = {k: v for k, v in meta.items() if k != "sha256"}
+    """The digest of meta.json's own contents, which it carries itself."""
+    body = {key: value for key, value in meta.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode("utf-8")).hexdigest()
 
 
-def save(folder, step, masters, optim_state, meta, keep=2):
-    """Write a checkpoint, then drop all but the newest `keep` (0: none) and that of `best_step`. Raises NanochatError.
+def save(folder: Path, step: int, masters: Tensors, optim_state: Tensors | None, meta: dict,
+         keep: int = 2) -> None:
+    """Write a checkpoint, then drop all but the newest `keep` (0: none) and that of `best_step`. Raises
+    NanochatError.
 
     meta["val"]: the validation loss at this step, if any.
     """
     folder = Path(folder)
     try:
-        with atomic_dir(folder / f"{step:06d}") as tmp:
-            for name, tensors in (("model", masters), ("optim", optim_state)):
-                if tensors is not None:
-                    save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, tmp / f"{name}.safetensors")
-            meta = {**meta, "format": FORMAT, "step": step, "commit": git_commit(), "versions": versions(),
-                    "files": {p.name: sha256(p) for p in sorted(tmp.glob("*.safetensors"))}}
+        with atomic_dir(step_dir(folder, step)) as tmp:
+            _save_tensors(masters, tmp / "model.safetensors")
+            if optim_state is not None:
+                _save_tensors(optim_state, tmp / "optim.safetensors")
+            meta = dict(meta)
+            meta["format"] = FORMAT
+            meta["step"] = step
+            meta["commit"] = git_commit()
+            meta["versions"] = versions()
+            meta["files"] = {path.name: sha256(path) for path in sorted(tmp.glob("*.safetensors"))}
             write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
         _drop_old(folder, step, keep)
-    except (OSError, safetensors.SafetensorError) as e:  # a full disk, for example
-        raise NanochatError(f"cannot write a checkpoint to {folder}: {e}. The checkpoints before it are whole; mend "
-                            "this, then run the same command to go on from there.") from None
+    except (OSError, safetensors.SafetensorError) as error:  # a full disk, for example
+        raise NanochatError(f"cannot write a checkpoint to {folder}: {error}. The checkpoints before it are "
+                            "whole; mend this, then run the same command to go on from there.") from None
+
+
+def _save_tensors(tensors, path):
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
 
 
 def _drop_old(folder, step, keep):
     """Later steps do not count: the run went on from before them, so they are damaged."""
     best = best_step(folder)
-    for old in [s for s in steps_in(folder) if s <= step][:-keep]:
+    earlier = [found for found in steps_in(folder) if found <= step]
+    for old in earlier[:-keep]:  # keep=0: [:0], nothing
         if old != best:
             gone = folder / f".{old:06d}.{os.getpid()}.tmp"  # its name is never that of a part
-            os.rename(folder / f"{old:06d}", gone)
+            os.rename(step_dir(folder, old), gone)
             shutil.rmtree(gone)
 
 
-def best_step(folder):
+def best_step(folder: Path) -> int | None:
+    """The step with the lowest validation loss, or None where none was validated."""
     losses = {}
     for step in steps_in(folder):
         with contextlib.suppress(CheckpointError):
-            losses[step] = read_meta(Path(folder) / f"{step:06d}").get("val")
-    return min((step for step in losses if losses[step] is not None), key=losses.get, default=None)
+            loss = read_meta(step_dir(folder, step)).get("val")
+            if loss is not None:
+                losses[step] = loss
+    return min(losses, key=losses.get, default=None)
 
 
-def sweep(folder):
+def sweep(folder: Path) -> None:
     """Remove what a killed run left, give back what was being replaced. Only with the folder's lock."""
     for path in Path(folder).glob(".*"):
-        kept = path.with_name(path.name[1:].partition(".")[0])
-        if path.suffix == ".old" and (path / "meta.json").exists() and not kept.exists():
+        name = path.name[1:].partition(".")[0]  # .<step>.<process>.tmp or .old
+        kept = path.with_name(name)
+        is_whole = (path / "meta.json").exists()
+        if path.suffix == ".old" and is_whole and not kept.exists():
             os.rename(path, kept)
         elif path.suffix in (".old", ".tmp"):
             shutil.rmtree(path)
 
 
 class Writer:
-    """Writes on a thread; leaving its block waits for the last write."""
+    """Writes on a thread while training goes on; leaving its block waits for the last write.
+
+    One checkpoint at a time: a second one waits for the first, so that memory holds at most one copy.
+    """
 
     def __init__(self):
-        self._pool, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._pending = None
 
-    def save(self, folder, step, masters, optim_state, meta, keep=2):
-        """`save` of copies made here. Raises the error of the write before."""
+    def save(self, folder: Path, step: int, masters: Tensors, optim_state: Tensors | None, meta: dict,
+             keep: int = 2) -> None:
+        """`save` of copies made here, since the next step changes the tensors. Raises the error of the write
+        before.
+        """
         self.wait()
-        copies = [None if tensors is None else {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
-                  for tensors in (masters, optim_state)]
-        self._pending = self._pool.submit(save, folder, step, *copies, meta, keep)
+        optim_copy = None if optim_state is None else _copy(optim_state)
+        self._pending = self._pool.submit(save, folder, step, _copy(masters), optim_copy, meta, keep)
 
-    def wait(self):
+    def wait(self) -> None:
+        """Until the write is done. Raises its error."""
         if self._pending:
             self._pending.result()
         self._pending = None
@@ -148,21 +215,27 @@ class Writer:
         failed = self._pending and self._pending.exception()
         if failed and not error:
             raise failed
-        if failed and failed is not error:
+        if failed and failed is not error:  # another error is already on its way
             log.warning(str(failed))
 
 
-def read_meta(folder):
-    """Raises CheckpointError."""
+def _copy(tensors):
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+# ---- reading
+def read_meta(folder: Path) -> dict:
+    """A checkpoint's meta.json. Raises CheckpointError."""
     path = Path(folder) / "meta.json"
     try:
         meta = read_json(path)
-    except DataError as e:
-        raise CheckpointError(str(e)) from None
+    except DataError as error:
+        raise CheckpointError(str(error)) from None
     if not isinstance(meta, dict) or meta.get("sha256") != _seal(meta):
         raise CheckpointError(f"{path} is damaged: its contents do not match its own digest.")
     if meta["format"] > FORMAT:
-        raise CheckpointError(f"{path} has format {meta['format']}, this code reads up to {FORMAT}: update the code.")
+        raise CheckpointError(f"{path} has format {meta['format']}, this code reads up to {FORMAT}: update the "
+                              "code.")
     return meta
 
 
@@ -174,50 +247,44 @@ def _tensors(folder, name, meta):
         if sha256(path) != meta["files"][name]:
             raise CheckpointError(f"{path} is damaged: its bytes do not match the digest in meta.json.")
         return load_file(path)
-    except (OSError, safetensors.SafetensorError) as e:
-        raise CheckpointError(f"cannot read {path}: {e}") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
-def load(folder, with_optim=False):
+def load(folder: Path, with_optim: bool = False) -> tuple[Tensors, Tensors | None, dict]:
     """(masters, optimizer state or None, meta). Raises CheckpointError."""
     meta = read_meta(folder)
     optim_state = _tensors(folder, "optim.safetensors", meta) if with_optim else None
     return _tensors(folder, "model.safetensors", meta), optim_state, meta
 
 
-def newest_whole(folder, with_optim=False):
+def newest_whole(folder: Path, with_optim: bool = False) -> tuple[Tensors, Tensors | None, dict] | None:
     """`load` of the newest whole checkpoint, or None."""
     for step in reversed(steps_in(folder)):
         try:
-            return load(Path(folder) / f"{step:06d}", with_optim)
-        except CheckpointError as e:
-            log.warning(f"passing over checkpoint {step}: {e}")
+            return load(step_dir(folder, step), with_optim)
+        except CheckpointError as error:
+            log.warning(f"passing over checkpoint {step}: {error}")
+    return None
 
 
-def find(stage, tag=None, step=None) -> Path:
-    """A checkpoint's folder, by default the newest tag's newest step. Raises MissingArtifact."""
-    folder = stage_dir(stage) / (tag or newest_tag(stage) or "")
-    steps = steps_in(folder)
-    if not steps or step not in (None, *steps):
-        raise MissingArtifact(f"the {stage} model" + (f" at step {step}" if step is not None else ""), folder,
-                              f"python -m scripts.{SCRIPTS[stage]}")
-    return folder / f"{steps[-1] if step is None else step:06d}"
-
-
-def load_model(stage, rt, tag=None, step=None):
+def load_model(stage: str, rt: Runtime, tag: str | None = None,
+               step: int | None = None) -> tuple[GPT, Tokenizer, dict]:
     """(model, tokenizer, meta): the model in evaluation mode, in rt.dtype, on rt.device.
 
-    Without a step, a damaged newest checkpoint falls back to the one before it.
+    Without a step, a damaged newest checkpoint falls back to the one before it. Raises MissingArtifact, and
+    CheckpointError where nothing is whole or the tokenizer is another: token 500 would then be another word.
     """
-    path, again = find(stage, tag, step), f"Train the stage again: python -m scripts.{SCRIPTS[stage]} --fresh"
+    path = find(stage, tag, step)
+    again = f"Train the stage again: python -m scripts.{STAGES[stage].script} --fresh"
     found = load(path) if step is not None else newest_whole(path.parent)
     if found is None:
         raise CheckpointError(f"no whole checkpoint under {path.parent}. {again}")
     masters, _, meta = found
     tokenizer = Tokenizer.load()
     if tokenizer.hash != meta["tokenizer"]:
-        raise CheckpointError(f"{path} was trained with tokenizer {meta['tokenizer']}, but {base_dir() / 'tokenizer'} "
-                              f"holds {tokenizer.hash}. {again}")
+        raise CheckpointError(f"{path} was trained with tokenizer {meta['tokenizer']}, but "
+                              f"{base_dir() / 'tokenizer'} holds {tokenizer.hash}. {again}")
     model = GPT(GPTConfig(**meta["model"]), rt.dtype).to(rt.device)
     model.load_state_dict(masters)
     return model.requires_grad_(False).eval(), tokenizer, meta
