@@ -77,8 +77,8 @@ function failed(chat, up, { message }, error) {
 }
 
 /**
- * The response to the chat's request. A server that is busy is asked again when it said; a chat that has outgrown the
- * model loses its oldest messages if it may.
+ * The response to the chat's request. A server that is busy is asked again when it said; a chat that has
+ * outgrown the model loses its oldest messages if it may.
  */
 async function post(chat, run) {
   let waits = 0;

@@ -25,7 +25,7 @@ function asBytes(key) {
   return String.fromCharCode(...new TextEncoder().encode(key));
 }
 
-/** The data of each server-sent event: "data: {...}" and an empty line, which arrive in chunks cut anywhere. */
+/** The data of each server-sent event, "data: {...}" and an empty line; the chunks are cut anywhere. */
 export async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

@@ -28,7 +28,7 @@ function load(id) {
   }
 }
 
-/** Another tab has written `key`: read it again. Returns the chat's id, undefined if that does not concern us. */
+/** Another tab has written `key`: read it again. Returns the chat's id, or undefined. */
 export function reload(key) {
   if (!key?.startsWith(PREFIX)) return undefined;
   const id = key.slice(PREFIX.length);

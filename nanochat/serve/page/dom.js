@@ -54,7 +54,7 @@ export function icon(name) {
   return element("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, element("path", { d: ICONS[name] }));
 }
 
-/** A button that is only a picture; its label is for a pointer that rests on it, and for those who hear the page. */
+/** A button that is only a picture; its label is for a pointer that rests on it, and for a screen reader. */
 export function iconButton(name, label, onclick) {
   return element("button.act", { onclick, "aria-label": label, title: label }, icon(name));
 }

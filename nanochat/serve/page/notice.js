@@ -6,7 +6,7 @@ import { runs, state, troubles } from "./state.js";
 
 let shown;
 
-/** What the page has to say comes first, then this chat's trouble, then a hint; undefined if there is none. */
+/** What the page has to say comes first, then this chat's trouble, then a hint; or undefined. */
 function currentNotice() {
   return state.notice ?? troubles.get(state.chat.id) ?? hint();
 }

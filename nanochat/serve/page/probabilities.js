@@ -4,7 +4,7 @@ import { element } from "./dom.js";
 
 const NEIGHBOUR = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" };
 
-/** Show tokens, {token, logprob, top_logprobs}, in a message's body; of an answer that grows, draw the new ones. */
+/** Show tokens, {token, logprob, top_logprobs}, in a message's body; what is there already stays. */
 export function fillWithTokens(body, tokens) {
   if (!body.matches(".tokens")) {
     body.className = "body tokens";

@@ -33,7 +33,7 @@ export function requestBody(chat, run) {
   return JSON.stringify(body);
 }
 
-/** Read the answer into the run's message; `note` is to stand below it in the end. Raises if it breaks off. */
+/** Read the answer into the run's message; `note` stands below it in the end. Raises if it breaks off. */
 export async function readAnswer(run, response, note) {
   const { message } = run;
   for await (const data of eventsOf(response)) {

@@ -64,7 +64,7 @@ export function newChat() {
   return soundChat({ messages: [] });
 }
 
-/** A chat made of what a storage or a file held, which may be anything: what is known is taken. Raises unless sound. */
+/** A chat made of what a storage or a file held, which may be anything. Raises unless it is sound. */
 export function soundChat(value) {
   const chat = {
     id: text(value.id ?? newId()),
@@ -81,7 +81,7 @@ export function soundChat(value) {
 
 function soundMessage(chat, value) {
   const { role, content, up = chat.messages.length - 1, note, first, tokens, seconds, used } = value;
-  const isUser = up === -1 || chat.messages[up].role === "assistant";   // raises unless `up` is an earlier one
+  const isUser = up === -1 || chat.messages[up].role === "assistant";   // raises if `up` is no earlier one
   if (role !== (isUser ? "user" : "assistant")) throw new TypeError("out of order");
   return {
     role,
