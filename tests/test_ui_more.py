@@ -1,12 +1,8 @@
-"""The chat page in a real browser: hostile text, many chats, a server in trouble, and every way to use it."""
+"""The chat page in a real browser: hostile text, a server in trouble, and every way to use it."""
 import json
-import os
 import re
-from pathlib import Path
 
-import pytest
-from chatpage import IN_A_BROWSER, Page, browser, browsing, model, page, refused, said, screen, tokenizer, url  # noqa: F401
-from conftest import ROOT
+from chatpage import IN_A_BROWSER, browser, model, page, refused, said, tokenizer, url  # noqa: F401
 
 pytestmark = IN_A_BROWSER
 
@@ -67,142 +63,6 @@ def test_copy_takes_the_text_and_the_code(page):
     for label, nth, start in (("Copy", 1, "# Head"), ("Copy the code", 0, "print('hi')"), ("Copy", 0, "markdown")):
         page.press(label, nth)
         page.until(lambda start=start: page.browser.execute_script("return window.copied").startswith(start))
-
-
-# --------------------------------------------------------------------------------------------------------------- chats
-def test_versions_of_a_question_and_of_an_answer_stand_side_by_side(page):
-    page.fake(said("one"), said("two"), said("three"))
-    page.ask("first")
-    page.press("Regenerate")
-    page.until(lambda: page.idle() and page.texts() == ["first", "two"] and "2 / 2" in page.texts(".acts")[-1])
-    page.press("Edit")
-    page.until(lambda: page.active("aria-label") == "Edit your message")
-    page.browser.switch_to.active_element.send_keys(" again\n")
-    page.until(lambda: page.idle() and page.texts() == ["first again", "three"])
-    page.browser.refresh()
-    page.press("Version before")
-    page.until(lambda: page.texts() == ["first", "two"])
-    page.press("Version before")
-    page.until(lambda: page.texts() == ["first", "one"])
-
-
-def test_many_chats_are_kept_found_renamed_and_deleted(page):
-    def rows(*names):
-        page.until(lambda: page.texts(".chat > button") == list(names))
-    page.ask("apples are red")
-    page.type("half a thought")
-    page.press("New chat")
-    page.until(lambda: page.all("#welcome"))
-    page.ask("bananas are yellow")
-    rows("bananas are yellow", "apples are red")
-    page.all("#search")[0].send_keys("APPLE")
-    rows("apples are red")
-    page.press("apples are red")
-    page.until(lambda: page.texts() == ["apples are red", "You said: apples are red"])
-    assert page.all("#draft")[0].get_attribute("value") == "half a thought"
-    page.all("#search")[0].clear()
-    page.all("#search")[0].send_keys(" ")
-    rows("bananas are yellow", "apples are red")
-    page.press("Rename apples are red")
-    prompt = page.until(lambda: page.browser.switch_to.alert)
-    prompt.send_keys("Fruit")
-    prompt.accept()
-    rows("bananas are yellow", "Fruit")
-    page.press("Delete Fruit")
-    rows("bananas are yellow")
-    page.click("Undo")
-    rows("bananas are yellow", "Fruit")
-    page.press("Delete bananas are yellow")
-    rows("Fruit")
-    page.browser.refresh()
-    rows("Fruit")
-
-
-def test_an_answer_goes_on_while_another_chat_is_open(page, model):
-    model.pace_s = 0.01
-    page.type("markdown slowly\n")
-    page.until(lambda: "Head" in page.texts()[-1])
-    page.press("New chat")
-    page.until(lambda: page.all("#welcome"))
-    model.pace_s = 0.0
-    page.press("markdown slowly")
-    page.until(lambda: page.idle() and page.texts(".assistant blockquote") == ["said"])
-
-
-def test_two_tabs_do_not_overwrite_each_other(page):
-    page.ask("one")
-    first = page.browser.current_window_handle
-    page.browser.switch_to.new_window("tab")
-    try:
-        page.browser.get(page.url)
-        page.press("one")
-        page.until(lambda: page.texts() == ["one", "You said: one"])
-        page.ask("two")
-        page.press("New chat")
-        page.ask("another")
-        page.browser.close()
-    finally:
-        page.browser.switch_to.window(first)
-    page.until(lambda: page.texts()[2:] == ["two", "You said: two"] and page.texts(".chat > button") == ["another", "one"])
-    page.type("and")
-    page.browser.refresh()
-    page.until(lambda: page.texts()[2:] == ["two", "You said: two"] and page.all("#draft")[0].get_attribute("value") == "and")
-
-
-def test_chats_are_exported_and_imported(page, tmp_path):
-    page.browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-    page.ask("What is 47 * 12?")
-    page.press("New chat")
-    page.until(lambda: page.all("#welcome"))
-    page.ask("another")
-    page.press("Export")
-    file = tmp_path / "nanochat.json"
-    kept = page.until(lambda: json.loads(file.read_text(encoding="utf-8")))
-    assert [c["messages"][0]["content"] for c in kept["chats"]] == ["What is 47 * 12?", "another"]
-    page.all("#file")[0].send_keys(str(file))
-    page.until(lambda: "imported: 0" in page.texts(".notice")[0])   # what was said here is not new, either
-    page.browser.execute_script("localStorage.clear(); sessionStorage.clear()")
-    page.browser.refresh()
-    page.until(lambda: page.all("#welcome") and page.texts("#model") == ["sft"])
-    for imported in (2, 0):   # a second time nothing is new
-        page.all("#file")[0].send_keys(str(file))
-        page.until(lambda n=imported: f"imported: {n}" in page.texts(".notice")[0] and len(page.all(".chat")) == 2)
-    page.press("What is 47 * 12?")
-    page.until(lambda: page.texts(".chip b") == ["564"])
-
-
-def test_a_file_without_chats_is_refused_in_words(page, tmp_path):
-    for i, content in enumerate((
-            "{", '[{"title": 1}]', '[{"messages": [{"role": "system", "content": "x"}]}]', '{"messages": 7}', '[{"id": 7}]',
-            '[{"messages": [{"role": "user", "content": "x", "up": 5}]}]', "[" * 20_000 + "]" * 20_000,
-            '[{"messages": [{"role": "user", "content": {}}]}]', "7", "null", "")):
-        (tmp_path / f"wrong{i}.json").write_text(content, encoding="utf-8")
-        page.all("#file")[0].send_keys(str(tmp_path / f"wrong{i}.json"))
-        page.until(lambda i=i: f"wrong{i}.json holds no chats" in page.texts(".error")[0])
-    assert not page.all(".chat")
-
-
-def test_without_any_storage_the_page_works_and_says_so(tmp_path, url):
-    with browsing(tmp_path, prefs={"profile.default_content_setting_values.cookies": 2}) as forbidding:
-        page = Page.__new__(Page)
-        page.browser, page.url = forbidding, url
-        forbidding.get(url)
-        page.until(lambda: page.texts("#model") == ["sft"])
-        page.ask("hello")
-        assert page.texts() == ["hello", "You said: hello"] and "storage is full or off" in page.texts(".error")[0]
-        page.click("New chat")
-        page.until(lambda: page.all("#welcome") and page.texts(".chat > button") == ["hello"])
-
-
-def test_a_full_storage_is_said_and_the_chat_goes_on(page, tmp_path):
-    page.browser.execute_script("Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') }")
-    page.type("hello\n")
-    page.until(lambda: page.idle() and page.texts() == ["hello", "You said: hello"])
-    assert "storage is full" in page.texts(".error")[0]
-    (tmp_path / "one.json").write_text('[{"messages": [{"role": "user", "content": "x"}]}]', encoding="utf-8")
-    page.browser.execute_script("tell('')")
-    page.all("#file")[0].send_keys(str(tmp_path / "one.json"))
-    page.until(lambda: "x" in page.texts(".chat > button") and "storage is full" in page.texts(".notice")[0])
 
 
 # ------------------------------------------------------------------------------------------------- the server's answers
@@ -305,37 +165,6 @@ def test_the_enter_that_ends_a_composition_in_safari_does_not_send(page):
     page.until(lambda: page.idle() and page.texts() == ["ni hao", "You said: ni hao"])
 
 
-def test_light_and_dark(page):
-    from selenium.webdriver.support.ui import Select
-    ground = lambda: page.browser.execute_script("return getComputedStyle(document.body).backgroundColor")  # noqa: E731
-    with screen(page.browser, 1100):
-        light = ground()
-        page.click("Settings")
-        Select(page.all("#theme")[0]).select_by_visible_text("Dark")
-        page.until(lambda: ground() != light)
-        dark = ground()
-        page.browser.refresh()
-        page.until(lambda: page.texts("#model") == ["sft"] and ground() == dark)
-    page.browser.execute_script("localStorage.clear()")
-    with screen(page.browser, 1100, "dark"):
-        page.browser.refresh()
-        page.until(lambda: page.texts("#model") == ["sft"] and ground() == dark)
-
-
-def test_on_a_phone_the_chats_are_a_drawer(page):
-    with screen(page.browser, 380):
-        page.ask("hello")
-        assert not page.all("#side")[0].is_displayed()
-        page.press("Your chats")
-        page.until(lambda: page.all("#side")[0].is_displayed() and page.active() == "search")
-        assert page.browser.execute_script("return document.getElementById('room').inert")
-        page.browser.switch_to.active_element.send_keys("\ue00c")
-        page.until(lambda: not page.all("#side")[0].is_displayed() and page.active() == "menu")
-        page.press("Your chats")
-        page.press("hello")
-        page.until(lambda: not page.all("#side")[0].is_displayed() and page.active() == "draft")
-
-
 def test_a_whole_conversation_with_the_keyboard_alone(page):
     from selenium.webdriver.common.keys import Keys
     press = lambda *keys: page.browser.switch_to.active_element.send_keys(*keys)  # noqa: E731
@@ -365,38 +194,3 @@ def test_a_screen_reader_hears_each_answer_once(page, model):
     page.until(page.idle)
     assert page.all(".turn")[-1].get_attribute("aria-live") is None
     assert page.browser.execute_script("return kept === document.querySelector('.turn')"), "what was heard is drawn anew"
-
-
-PLACES = [Path(p) / "node_modules" / "axe-core" / "axe.min.js" for p in (Path.home(), *ROOT.parents, "/usr/local/lib", "/usr/lib")]
-AXE = [path for path in (Path(os.environ.get("AXE_CORE", "-")), *PLACES) if path.is_file()]
-
-
-@pytest.mark.skipif(not AXE, reason="axe-core is not installed: npm install -g axe-core, or AXE_CORE=.../axe.min.js")
-@pytest.mark.parametrize("width, scheme", [(1100, "light"), (380, "dark")])
-def test_axe_finds_nothing_serious(page, width, scheme):
-    def check(where):
-        found = page.browser.execute_async_script("const done = arguments[0]; axe.run().then(r => done(r.violations))")
-        bad = [(v["id"], [n["html"] for n in v["nodes"]]) for v in found if v["impact"] in ("serious", "critical")]
-        assert not bad, f"{where}: {bad}"
-    with screen(page.browser, width, scheme):
-        page.browser.refresh()
-        page.until(lambda: page.texts("#model") == ["sft"])
-        page.browser.execute_script(AXE[0].read_text(encoding="utf-8"))
-        check("welcome")
-        page.ask("markdown please")
-        page.ask("What is 47 * 12?")
-        page.press("Token probabilities")
-        page.fake(said((" The", -0.1, [(" The", -0.1), (" A", -2.4)]), (" cat", -9.0, [(" dog", -0.5), (" cat", -9.0)])))
-        page.ask("tokens")
-        page.browser.execute_script("document.querySelector('.token').focus()")
-        check("conversation")
-        page.fake(refused(500))
-        page.type("fail\n")
-        page.until(lambda: page.all(".error"))
-        check("error")
-        page.press("Your chats")
-        check("chats")
-        page.browser.execute_script("if (document.querySelector('#room[inert]')) document.getElementById('shade').click()")
-        page.press("Settings")
-        page.until(lambda: page.all("dialog[open]"))
-        check("settings")

@@ -1,0 +1,41 @@
+// Talking to the server, in OpenAI's protocol: requests, and answers that come as server-sent events.
+
+import { state } from "./state.js";
+
+/**
+ * The response to a request. Raises {message, code, status, wait} with the server's own words if it refuses,
+ * where `wait` is after how many seconds it wants to be asked again; a TypeError if it cannot be reached.
+ */
+export async function request(path, options = {}) {
+  const headers = { "Content-Type": "application/json" };
+  if (state.settings.api_key) headers.Authorization = `Bearer ${asBytes(state.settings.api_key)}`;
+  const response = await fetch(path, { headers, ...options });
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  throw {
+    message: `The server answered ${response.status}.`,
+    ...body.error,
+    status: response.status,
+    wait: +response.headers.get("Retry-After"),
+  };
+}
+
+/** A header takes characters up to 255 only: each byte of the key's UTF-8 becomes one. */
+function asBytes(key) {
+  return String.fromCharCode(...new TextEncoder().encode(key));
+}
+
+/** The data of each server-sent event, "data: {...}" and an empty line; the chunks are cut anywhere. */
+export async function* eventsOf(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  while (true) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const blocks = (rest + value).split("\n\n");
+    rest = blocks.pop();   // not whole yet
+    for (const block of blocks) {
+      if (block.startsWith("data: ")) yield block.slice("data: ".length);
+    }
+  }
+}

@@ -1,0 +1,88 @@
+// The open chat: its messages in the log, or the welcome of an empty one.
+
+import { submit } from "./answers.js";
+import { rememberChatOfTab } from "./chats.js";
+import { byId, element, growToFit } from "./dom.js";
+import { closeDrawer } from "./drawer.js";
+import { drawMessage, messageKey } from "./messages.js";
+import { scrollToBottom } from "./scroll.js";
+import { chats, redraw, runs, state } from "./state.js";
+import { pathOf } from "./tree.js";
+
+const IDEAS = [
+  "Who are you?",
+  "What is 47 * 12?",
+  "Why is the sky blue?",
+  "How many letters are in banana?",
+  "Tell me a story.",
+];
+
+let drawn = new Map();   // the nodes in the log, by a key that says all that each depends on
+
+export function openChat(chat) {
+  chats.set(chat.id, chat);
+  state.chat = chat;
+  state.notice = null;
+  state.hintClosed = false;
+  state.editing = null;
+  rememberChatOfTab(chat);
+  byId("draft").value = chat.draft;
+  growToFit(byId("draft"));
+  byId("log").ariaLive = "off";   // what was said before is no news to a screen reader
+  redraw();
+  scrollToBottom();
+  requestAnimationFrame(() => {
+    byId("log").ariaLive = "polite";
+  });
+  closeDrawer();
+  byId("draft").focus();
+}
+
+/** Open a chat whose messages another tab has changed under the same keys. */
+export function openAnew(chat) {
+  drawn = new Map();
+  openChat(chat);
+}
+
+/** What has not changed keeps its node: the page stays still, and a screen reader hears only what is new. */
+export function drawConversation() {
+  const { chat } = state;
+  const before = drawn;
+  drawn = new Map();
+  const place = (key, make) => drawn.set(key, before.get(key) ?? make());
+  const shown = pathOf(chat);
+  const cut = shown.findLast(index => chat.messages[index].first);
+  for (const index of shown) {
+    if (index === cut) place(`${chat.id} cut ${index}`, drawCut);
+    place(messageKey(chat, index), () => drawMessage(chat, index));
+  }
+  if (!shown.length) place("welcome", drawWelcome);
+  byId("log").ariaBusy = runs.has(chat.id);
+  putInto(byId("log"), drawn.values());
+}
+
+/** Let the children of `parent` be `nodes`, and touch only those that are not in their place. */
+function putInto(parent, nodes) {
+  let at = parent.firstChild;
+  for (const node of nodes) {
+    if (node === at) at = at.nextSibling;
+    else parent.insertBefore(node, at);
+  }
+  while (at) {   // what is left was there before, and is no more
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
+}
+
+function drawCut() {
+  return element("div.cut", "The model no longer remembers what is above");
+}
+
+function drawWelcome() {
+  const ideas = IDEAS.map(idea => element("button", { onclick: () => submit(state.chat, idea) }, idea));
+  return element("section", { id: "welcome" },
+    element("h2", "What would you like to talk about?"),
+    element("p", "A language model, trained from nothing on one machine."),
+    element("div", { id: "ideas" }, ...ideas));
+}

@@ -1,0 +1,21 @@
+// The conversation follows an answer down as it grows, unless its reader has scrolled up.
+
+import { byId } from "./dom.js";
+
+const NEAR = 60;   // pixels from the end which count as the end
+
+function isAtBottom() {
+  const { scrollHeight, scrollTop, clientHeight } = byId("scroll");
+  return scrollHeight - scrollTop - clientHeight < NEAR;
+}
+
+export function scrollToBottom() {
+  byId("scroll").scrollTo(0, byId("scroll").scrollHeight);
+}
+
+/** Do what changes the conversation's height; who was at the end is at the end afterwards. */
+export function following(change) {
+  const follow = isAtBottom();   // to be asked before the change
+  change();
+  if (follow) scrollToBottom();
+}

@@ -1,0 +1,67 @@
+// The list of chats: finding, opening, renaming and deleting them. Whether it is shown, drawer.js says.
+
+import { stop } from "./answers.js";
+import { exportChats, importChats, save } from "./chats.js";
+import { openChat } from "./conversation.js";
+import { byId, element, iconButton } from "./dom.js";
+import { chats, redraw, state, tell } from "./state.js";
+import { newChat, textOf, titleOf } from "./tree.js";
+
+export function drawSidebar() {
+  const wanted = byId("search").value.trim().toLowerCase();
+  const found = [...chats.values()].filter(chat => isListed(chat) && matches(chat, wanted));
+  found.sort((one, other) => other.changed - one.changed);
+  byId("chats").replaceChildren(...found.map(drawRow));
+  if (found.length) return;
+  const text = wanted ? "Nothing found." : "Your chats will be kept here.";
+  byId("chats").append(element("li", text));
+}
+
+function isListed(chat) {
+  return chat.messages.length || chat.draft.trim();
+}
+
+function matches(chat, wanted) {
+  const text = [titleOf(chat), ...chat.messages.map(textOf)].join("\n");
+  return text.toLowerCase().includes(wanted);
+}
+
+function drawRow(chat) {
+  const title = titleOf(chat);
+  const isOpen = chat === state.chat;
+  const actions = element("div.acts",
+    iconButton("edit", `Rename ${title}`, () => rename(chat)),
+    iconButton("bin", `Delete ${title}`, () => remove(chat)));
+  return element(isOpen ? "li.chat.here" : "li.chat",
+    element("button", { "aria-current": isOpen, onclick: () => openChat(chat) }, title),
+    actions);
+}
+
+function rename(chat) {
+  const title = prompt("Name of this chat", titleOf(chat));
+  if (title === null) return;   // cancelled
+  chat.title = title;
+  save(chat);
+  redraw();
+}
+
+function remove(chat) {
+  stop(chat);
+  chats.delete(chat.id);
+  save(chat);
+  if (chat === state.chat) openChat(newChat());
+  tell(`"${titleOf(chat)}" is deleted.`, false, "Undo", () => {
+    openChat(chat);
+    save(chat);
+  });
+}
+
+export function startSidebar() {
+  byId("search").oninput = drawSidebar;
+  byId("export").onclick = exportChats;
+  byId("import").onclick = () => byId("file").click();
+  byId("file").onchange = async () => {
+    await importChats(byId("file").files[0]);
+    byId("file").value = "";   // so that the same file can be chosen again
+  };
+}

@@ -1,0 +1,45 @@
+// What the parts of the page share: the chats, what is open, what is running, and one way to draw it all
+// anew. A part that changes something here calls redraw(); which parts there are to draw, only main.js knows.
+
+export const state = {
+  chat: null,        // the chat that is open
+  editing: null,     // the message whose editor is open
+  notice: null,      // {text, bad, label, act}: what the page says above the message box
+  hintClosed: false, // the hint that a message has no answer was closed by hand
+  settings: {},      // what the user has chosen; what is not here is the server's default
+  model: null,       // the one that answers, as GET /v1/models describes it; null before the server has said
+  models: [],        // all of them
+};
+
+export const chats = new Map();          // by the chat's id
+export const runs = new Map();           // by the chat's id: the answer that is being written there
+export const troubles = new Map();       // by the chat's id: a notice that belongs to this chat alone
+export const probabilities = new WeakMap();   // by the message: its tokens; not kept when the page closes
+
+const drawers = [];
+
+/** Let `draw` be called at each redraw. */
+export function onRedraw(draw) {
+  drawers.push(draw);
+}
+
+export function redraw() {
+  if (!state.chat) return;   // nothing is open yet
+  for (const draw of drawers) draw();
+}
+
+/** Say something above the message box; `label` and `act` are of a button that goes with it. */
+export function tell(text, bad = false, label = undefined, act = undefined) {
+  state.notice = { text, bad, label, act };
+  redraw();
+}
+
+/** What holds for "temperature", "top_k" ...: the user's choice, or else the model's default. */
+export function setting(name) {
+  return state.settings[name] ?? state.model?.defaults[name];
+}
+
+/** The tokens of a message with their probabilities, if there are some and the user wants to see them. */
+export function shownProbabilities(message) {
+  return state.settings.odds && probabilities.get(message);
+}

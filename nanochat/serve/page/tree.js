@@ -1,0 +1,105 @@
+// A chat as a tree of messages; no elements and no storage here.
+//
+// Each message {role, content, up} names the one before it by its index: `up`, -1 for none. Two messages with
+// the same `up` are versions of each other: a question that was edited, an answer that was asked for again.
+// `tip` is the last message shown; from it the path leads up. The model reads on from the last message marked
+// `first`, if the chat has outgrown it. A user's content is a text, an answer's is a list of parts: {type:
+// "text" | "python" | "output", text}.
+
+export function newId() {
+  return Math.random().toString(36).slice(2);
+}
+
+/** The indices of the messages shown, oldest first. */
+export function pathOf(chat) {
+  const found = [];
+  for (let index = chat.tip; index >= 0; index = chat.messages[index].up) found.unshift(index);
+  return found;
+}
+
+/** The indices of the message and of its other versions, oldest first. */
+export function versionsOf(chat, index) {
+  const { up } = chat.messages[index];
+  return [...chat.messages.keys()].filter(other => chat.messages[other].up === up);
+}
+
+/** From this message on down along the newest versions: the index of the last. */
+export function deepest(chat, index) {
+  while (true) {
+    const next = chat.messages.findLastIndex(message => message.up === index);
+    if (next < 0) return index;
+    index = next;
+  }
+}
+
+/** Those of the messages shown that the model is given. */
+export function remembered(chat) {
+  const shown = pathOf(chat).map(index => chat.messages[index]);
+  const start = shown.findLastIndex(message => message.first);
+  return shown.slice(Math.max(0, start));
+}
+
+/** Whether the oldest question and answer could be left out, because another exchange follows them. */
+export function canForget(chat) {
+  return remembered(chat).length > 2;
+}
+
+export function forgetOldest(chat) {
+  remembered(chat)[2].first = true;
+}
+
+export function textOf(message) {
+  if (message.role === "user") return message.content;
+  const texts = message.content.filter(part => part.type === "text").map(part => part.text);
+  return texts.join("").trim();
+}
+
+export function titleOf(chat) {
+  const question = chat.messages.find(message => message.role === "user");
+  const beginning = (question?.content ?? chat.draft).trim().slice(0, 80);
+  return chat.title || beginning || "New chat";
+}
+
+export function newChat() {
+  return soundChat({ messages: [] });
+}
+
+/** A chat made of what a storage or a file held, which may be anything. Raises unless it is sound. */
+export function soundChat(value) {
+  const chat = {
+    id: text(value.id ?? newId()),
+    title: text(value.title ?? ""),
+    draft: text(value.draft ?? ""),
+    changed: +value.changed || 0,   // milliseconds since 1970
+    trims: !!value.trims,           // the oldest messages may be left out without asking
+    messages: [],
+  };
+  for (const message of value.messages) chat.messages.push(soundMessage(chat, message));
+  chat.tip = chat.messages[value.tip] ? value.tip : deepest(chat, -1);
+  return chat;
+}
+
+function soundMessage(chat, value) {
+  const { role, content, up = chat.messages.length - 1, note, first, tokens, seconds, used } = value;
+  const isUser = up === -1 || chat.messages[up].role === "assistant";   // raises if `up` is no earlier one
+  if (role !== (isUser ? "user" : "assistant")) throw new TypeError("out of order");
+  return {
+    role,
+    up,
+    content: isUser ? text(content) : [content].flat().map(soundPart),
+    note: note && text(note),
+    first: first && isUser,
+    tokens: +tokens || undefined,
+    seconds: +seconds || undefined,
+    used: +used || undefined,
+  };
+}
+
+function soundPart(part) {   // in files of elsewhere an answer is one text
+  return { type: part.type ?? "text", text: text(part.text ?? part) };
+}
+
+function text(value) {
+  if (typeof value !== "string") throw new TypeError("no text");
+  return value;
+}

@@ -1,0 +1,142 @@
+"""The chat page in a real browser: many chats, their versions, tabs, files, and a storage that is full or forbidden."""
+import json
+
+from chatpage import IN_A_BROWSER, Page, browser, browsing, model, page, said, tokenizer, url  # noqa: F401
+
+pytestmark = IN_A_BROWSER
+
+
+def test_versions_of_a_question_and_of_an_answer_stand_side_by_side(page):
+    page.fake(said("one"), said("two"), said("three"))
+    page.ask("first")
+    page.press("Regenerate")
+    page.until(lambda: page.idle() and page.texts() == ["first", "two"] and "2 / 2" in page.texts(".acts")[-1])
+    page.press("Edit")
+    page.until(lambda: page.active("aria-label") == "Edit your message")
+    page.browser.switch_to.active_element.send_keys(" again\n")
+    page.until(lambda: page.idle() and page.texts() == ["first again", "three"])
+    page.browser.refresh()
+    page.press("Version before")
+    page.until(lambda: page.texts() == ["first", "two"])
+    page.press("Version before")
+    page.until(lambda: page.texts() == ["first", "one"])
+
+
+def test_many_chats_are_kept_found_renamed_and_deleted(page):
+    def rows(*names):
+        page.until(lambda: page.texts(".chat > button") == list(names))
+    page.ask("apples are red")
+    page.type("half a thought")
+    page.press("New chat")
+    page.until(lambda: page.all("#welcome"))
+    page.ask("bananas are yellow")
+    rows("bananas are yellow", "apples are red")
+    page.all("#search")[0].send_keys("APPLE")
+    rows("apples are red")
+    page.press("apples are red")
+    page.until(lambda: page.texts() == ["apples are red", "You said: apples are red"])
+    assert page.all("#draft")[0].get_attribute("value") == "half a thought"
+    page.all("#search")[0].clear()
+    page.all("#search")[0].send_keys(" ")
+    rows("bananas are yellow", "apples are red")
+    page.press("Rename apples are red")
+    prompt = page.until(lambda: page.browser.switch_to.alert)
+    prompt.send_keys("Fruit")
+    prompt.accept()
+    rows("bananas are yellow", "Fruit")
+    page.press("Delete Fruit")
+    rows("bananas are yellow")
+    page.click("Undo")
+    rows("bananas are yellow", "Fruit")
+    page.press("Delete bananas are yellow")
+    rows("Fruit")
+    page.browser.refresh()
+    rows("Fruit")
+
+
+def test_an_answer_goes_on_while_another_chat_is_open(page, model):
+    model.pace_s = 0.01
+    page.type("markdown slowly\n")
+    page.until(lambda: "Head" in page.texts()[-1])
+    page.press("New chat")
+    page.until(lambda: page.all("#welcome"))
+    model.pace_s = 0.0
+    page.press("markdown slowly")
+    page.until(lambda: page.idle() and page.texts(".assistant blockquote") == ["said"])
+
+
+def test_two_tabs_do_not_overwrite_each_other(page):
+    page.ask("one")
+    first = page.browser.current_window_handle
+    page.browser.switch_to.new_window("tab")
+    try:
+        page.browser.get(page.url)
+        page.press("one")
+        page.until(lambda: page.texts() == ["one", "You said: one"])
+        page.ask("two")
+        page.press("New chat")
+        page.ask("another")
+        page.browser.close()
+    finally:
+        page.browser.switch_to.window(first)
+    page.until(lambda: page.texts()[2:] == ["two", "You said: two"] and page.texts(".chat > button") == ["another", "one"])
+    page.type("and")
+    page.browser.refresh()
+    page.until(lambda: page.texts()[2:] == ["two", "You said: two"] and page.all("#draft")[0].get_attribute("value") == "and")
+
+
+def test_chats_are_exported_and_imported(page, tmp_path):
+    page.browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.ask("What is 47 * 12?")
+    page.press("New chat")
+    page.until(lambda: page.all("#welcome"))
+    page.ask("another")
+    page.press("Export")
+    file = tmp_path / "nanochat.json"
+    kept = page.until(lambda: json.loads(file.read_text(encoding="utf-8")))
+    assert [c["messages"][0]["content"] for c in kept["chats"]] == ["What is 47 * 12?", "another"]
+    page.all("#file")[0].send_keys(str(file))
+    page.until(lambda: "imported: 0" in page.texts(".notice")[0])   # what was said here is not new, either
+    page.browser.execute_script("localStorage.clear(); sessionStorage.clear()")
+    page.browser.refresh()
+    page.until(lambda: page.all("#welcome") and page.texts("#model") == ["sft"])
+    for imported in (2, 0):   # a second time nothing is new
+        page.all("#file")[0].send_keys(str(file))
+        page.until(lambda n=imported: f"imported: {n}" in page.texts(".notice")[0] and len(page.all(".chat")) == 2)
+    page.press("What is 47 * 12?")
+    page.until(lambda: page.texts(".chip b") == ["564"])
+
+
+def test_a_file_without_chats_is_refused_in_words(page, tmp_path):
+    for i, content in enumerate((
+            "{", '[{"title": 1}]', '[{"messages": [{"role": "system", "content": "x"}]}]', '{"messages": 7}', '[{"id": 7}]',
+            '[{"messages": [{"role": "user", "content": "x", "up": 5}]}]', "[" * 20_000 + "]" * 20_000,
+            '[{"messages": [{"role": "user", "content": {}}]}]', "7", "null", "")):
+        (tmp_path / f"wrong{i}.json").write_text(content, encoding="utf-8")
+        page.all("#file")[0].send_keys(str(tmp_path / f"wrong{i}.json"))
+        page.until(lambda i=i: f"wrong{i}.json holds no chats" in page.texts(".error")[0])
+    assert not page.all(".chat")
+
+
+def test_without_any_storage_the_page_works_and_says_so(tmp_path, url):
+    with browsing(tmp_path, prefs={"profile.default_content_setting_values.cookies": 2}) as forbidding:
+        page = Page.__new__(Page)
+        page.browser, page.url = forbidding, url
+        forbidding.get(url)
+        page.until(lambda: page.texts("#model") == ["sft"])
+        page.ask("hello")
+        assert page.texts() == ["hello", "You said: hello"] and "storage is full or off" in page.texts(".error")[0]
+        page.click("New chat")
+        page.until(lambda: page.all("#welcome") and page.texts(".chat > button") == ["hello"])
+
+
+def test_a_full_storage_is_said_and_the_chat_goes_on(page, tmp_path):
+    page.browser.execute_script("Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') }")
+    page.type("hello\n")
+    page.until(lambda: page.idle() and page.texts() == ["hello", "You said: hello"])
+    assert "storage is full" in page.texts(".error")[0]
+    (tmp_path / "one.json").write_text('[{"messages": [{"role": "user", "content": "x"}]}]', encoding="utf-8")
+    page.click("Dismiss")
+    page.until(lambda: not page.all(".notice"))
+    page.all("#file")[0].send_keys(str(tmp_path / "one.json"))
+    page.until(lambda: "x" in page.texts(".chat > button") and "storage is full" in page.texts(".notice")[0])
