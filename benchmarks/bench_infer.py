@@ -33,7 +33,9 @@ import candidates  # noqa: E402
 from nanochat import scaling  # noqa: E402
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
-from nanochat.infer.engine import Engine, Sampling, Sequence  # noqa: E402
+from nanochat.infer.engine import Engine
+from nanochat.infer.sampling import Sampling
+from nanochat.infer.sequence import Sequence  # noqa: E402
 from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 
 SHAPES = {"d4": (4, 256, 2048), "d6": (6, 1280, 4096), "d12": (12, 1280, 32768)}  # depth, sequence_len, vocab
@@ -102,7 +104,7 @@ class Ours:
         depth, T, V = shape
         self.sampling = {**self.sampling, "temperature": temperature}
         self.vocab_size = V
-        self.batcher = None
+        self.scheduler = None
         size = vars(scaling.model_shape(depth))
         model = GPT(GPTConfig(T, V, **size, key_offset=0.5, value_tables=True), dtype)
         model.init_weights()
@@ -112,13 +114,13 @@ class Ours:
         self.bytes = self.weights * (1 if options.get("int8") else dtype.itemsize)
 
     def prepare(self, batch_size):
-        self.batcher = self.engine.batcher(batch_size)
+        self.scheduler = self.engine.scheduler(batch_size)
 
     def generate(self, rows, new):
         for i, row in enumerate(rows):
-            self.batcher.add(Sequence(self.engine.tokenizer, row, Sampling(new, **self.sampling), i))
-        while not self.batcher.idle:
-            self.batcher.step()
+            self.scheduler.add(Sequence(self.engine.tokenizer, row, Sampling(new, **self.sampling), i))
+        while not self.scheduler.idle:
+            self.scheduler.step()
 
 
 class Transformers:

@@ -119,10 +119,10 @@ def kernels(config, rt, depth):
     # Seven products of T x T x D a head, two forward and five backward (the scores are made anew), of 2 FLOPs
     # a multiplication and addition; the causal half of each.
     flops = 7 * rows * shape.n_head * shape.sequence_len ** 2 * shape.head_dim
-    tried = {**attention.KERNELS, "sdpa": attention.sdpa}
+    tried = {**attention.CUDA_KERNELS, "sdpa": attention.sdpa}
     works = {}
     refused = []
-    for name, seconds in attention.probe(rt.device, rt.dtype, rows, shape, tried).items():
+    for name, seconds in attention.measure(rt.device, rt.dtype, rows, shape, tried).items():
         if seconds == float("inf"):
             refused.append(name)
         else:
@@ -156,8 +156,8 @@ def ours(config, rt, depth, rows, how, extra=""):
     (step(), attention's name, the optimizer's part of a step alone).
     extra: fp8, or the kernel that attention must take.
     """
-    kernel = {name: run for name, run in attention.KERNELS.items() if name == extra}
-    chosen = attention.choose(rt.device, rt.dtype, rows, config.model(depth), kernel or None)
+    kernel = {name: run for name, run in attention.CUDA_KERNELS.items() if name == extra}
+    chosen = attention.pick_fastest(rt.device, rt.dtype, rows, config.model(depth), kernel or None)
     if kernel and not chosen.startswith(extra):
         raise NanochatError(f"{extra} attention refuses this shape here")
     model = GPT(config.model(depth), rt.dtype).to(rt.device)

@@ -18,7 +18,7 @@ def candidates(depths, config):
         for how in ("compiled", "eager", "compiled fp8"):
             yield f"{depth} nanochat {how}"
         if depth == depths[0] and not config.quick:
-            for kernel in attention.KERNELS:
+            for kernel in attention.CUDA_KERNELS:
                 yield f"{depth} nanochat compiled {kernel}"
         if with_peer():
             yield f"{depth} transformers eager"

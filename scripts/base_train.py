@@ -16,7 +16,7 @@ from nanochat.data.datasets import shards
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bits_per_byte import bits_per_byte
 from nanochat.model import fp8
-from nanochat.model.attention import choose
+from nanochat.model.attention import pick_fastest
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.train import loop
 
@@ -74,7 +74,7 @@ def main(argv=None):
     log.info(f"d{config.depth} on {rt}{', fp8' * config.fp8}: "
              f"{scaling.num_params(config.depth, tokenizer.vocab_size, config.value_tables):,} parameters, {steps:,} steps of "
              f"{batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; attention: "
-             f"{choose(rt.device, rt.dtype, at_a_time, model_config)}")
+             f"{pick_fastest(rt.device, rt.dtype, at_a_time, model_config)}")
     if config.dry_run:
         return
     name = config.dataset.rstrip("/").rpartition("/")[2]

@@ -3,7 +3,8 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
-from nanochat.infer.engine import Engine, banned
+from nanochat.infer.engine import Engine
+from nanochat.infer.scheduler import format_bias
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.sequence import Sequence
 
@@ -27,7 +28,7 @@ def engine(model, tokenizer):
 
 def greedy(model, tokenizer, prompt, max_new_tokens):
     """Greedy decoding by the whole forward pass for each token, with the engine's rules for special tokens left out."""
-    bias = banned(tokenizer, model.config.vocab_size)[2]
+    bias = format_bias(tokenizer, model.config.vocab_size)[2]
     ids = list(prompt)
     while len(ids) < len(prompt) + max_new_tokens:
         token = int((model(torch.tensor([ids]))[0, -1] + bias).argmax())
@@ -37,21 +38,21 @@ def greedy(model, tokenizer, prompt, max_new_tokens):
     return ids[len(prompt):]
 
 
-def ask(batcher, prompt, n=10, index=0, **how):
+def ask(scheduler, prompt, n=10, index=0, **how):
     """Queue a prompt for a reply of at most n tokens, by default greedy and without tools; returns its Sequence."""
     how = {"temperature": 0.0, "use_tools": False, **how}
-    sequence = Sequence(batcher.tokenizer, list(prompt), Sampling(n, **how), index)
-    batcher.add(sequence)
+    sequence = Sequence(scheduler.tokenizer, list(prompt), Sampling(n, **how), index)
+    scheduler.add(sequence)
     return sequence
 
 
-def drain(batcher):
-    while not batcher.idle:
-        batcher.step()
+def drain(scheduler):
+    while not scheduler.idle:
+        scheduler.step()
 
 
-def finish(batcher, *args, **how):
+def finish(scheduler, *args, **how):
     """As `ask`, and all work is done."""
-    sequence = ask(batcher, *args, **how)
-    drain(batcher)
+    sequence = ask(scheduler, *args, **how)
+    drain(scheduler)
     return sequence

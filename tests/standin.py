@@ -2,7 +2,7 @@
 Stand-ins for a model: they have no weights and say what a test wants, through the engine's own doors.
 
 A stand-in has `next_token(tokens)`, which is given all that its slot has read and returns what it says next. How it
-gets in: the engine makes a runner for its model by the name `engine.Runner`; here that name is made to look for
+gets in: the engine makes a runner for its model by the name `scheduler.Runner`; here that name is made to look for
 `model.runner` first, which a real GPT does not have. Nothing else of the engine is replaced.
 """
 import time
@@ -10,11 +10,11 @@ import time
 import torch
 import torch.nn.functional as F
 
-from nanochat.infer import engine
+from nanochat.infer import scheduler
 from nanochat.infer.runner import Runner
 from nanochat.model.gpt import GPTConfig
 
-engine.Runner = lambda model, *args, **options: getattr(model, "runner", Runner)(model, *args, **options)
+scheduler.Runner = lambda model, *args, **options: getattr(model, "runner", Runner)(model, *args, **options)
 
 
 class Telling:

@@ -197,37 +197,37 @@ def test_the_fastest_kernel_that_works_both_ways_is_chosen():
         seen.append((q.shape, k.shape, v.shape, q.dtype))
         return attention.sdpa(q, k, v)
     kernels = {"refuses": refuses, "only_forward": only_forward, "slow": slow, "quick": quick}
-    words = attention.choose(CPU, torch.bfloat16, 3, CONFIG, kernels)
+    words = attention.pick_fastest(CPU, torch.bfloat16, 3, CONFIG, kernels)
     assert words.startswith("quick (") and "refuses inf" in words and "only_forward inf" in words
     assert set(seen) == {((3, 16, 4, 8), (3, 16, 2, 8), (3, 16, 2, 8), torch.bfloat16)}
-    assert attention.training_backend("cpu", 2048) is quick, "beyond blocked attention's length"
+    assert attention.training_kernel("cpu", 2048) is quick, "beyond blocked attention's length"
 
 
 def test_without_a_kernel_that_works_the_table_stands():
-    attention.choose(CPU, torch.float32, 1, CONFIG, {"slow": slow})
-    assert attention.choose(CPU, torch.float32, 1, CONFIG, {"refuses": refuses}) == "blocked"
-    assert attention.training_backend("cpu", 16) is attention.blocked
-    assert attention.training_backend("cpu", 2048) is attention.training_backend("cuda", 16) is attention.sdpa
+    attention.pick_fastest(CPU, torch.float32, 1, CONFIG, {"slow": slow})
+    assert attention.pick_fastest(CPU, torch.float32, 1, CONFIG, {"refuses": refuses}) == "blocked"
+    assert attention.training_kernel("cpu", 16) is attention.blocked
+    assert attention.training_kernel("cpu", 2048) is attention.training_kernel("cuda", 16) is attention.sdpa
 
 
 def test_on_a_cpu_nothing_is_tried(monkeypatch):
     monkeypatch.setattr(attention, "probe", lambda *args: {})
-    assert attention.choose(CPU, torch.float32, 1, CONFIG) == "blocked" and attention._fastest == {}
+    assert attention.pick_fastest(CPU, torch.float32, 1, CONFIG) == "blocked" and attention._fastest == {}
 
 
 def test_kernels_do_what_sdpa_does_or_refuse():
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 16, heads, 8, generator=g, requires_grad=True) for heads in (4, 4, 4))
-    found = attention.probe(CPU, torch.float32, 2, CONFIG, attention.KERNELS)
+    found = attention.measure(CPU, torch.float32, 2, CONFIG, attention.CUDA_KERNELS)
     assert set(found) == {"cudnn", "flash", "efficient"} and math.isfinite(found["flash"])      # a CPU has flash alone
     assert math.isinf(found["cudnn"])
     with sdpa_kernel(SDPBackend.MATH):
         expected = attention.sdpa(q, k, v)
-    torch.testing.assert_close(attention.KERNELS["flash"](q, k, v), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attention.CUDA_KERNELS["flash"](q, k, v), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_chosen_kernel_is_what_is_compiled(graphs):
-    attention.choose(CPU, torch.float32, 3, CONFIG, {"flash": attention.KERNELS["flash"]})
+    attention.pick_fastest(CPU, torch.float32, 3, CONFIG, {"flash": attention.CUDA_KERNELS["flash"]})
     compiled, eager = losses(*make(n_kv_head=2), True), losses(*make(n_kv_head=2), False)
     torch.testing.assert_close(torch.tensor(compiled), torch.tensor(eager), rtol=1e-3, atol=1e-4)
     (graph, _), = graphs

@@ -38,7 +38,7 @@ class Rows:
 
 @pytest.fixture
 def no_doubles(monkeypatch):
-    monkeypatch.setattr(sampling, "widest", lambda device: torch.float32)
+    monkeypatch.setattr(sampling, "widest_float", lambda device: torch.float32)
     with NoDoubles():
         yield
 
@@ -75,8 +75,8 @@ def test_32_bits_draw_what_64_draw(monkeypatch):
     uniform = torch.rand(500, generator=torch.Generator().manual_seed(1)).tolist()
     drawn = []
     for wide in (torch.float64, torch.float32):
-        monkeypatch.setattr(sampling, "widest", lambda device, wide=wide: wide)
-        drawn.append(sampling.choose(logits, [1.0] * 500, [50] * 500, [0.95] * 500, uniform, [0.001] * 500))
+        monkeypatch.setattr(sampling, "widest_float", lambda device, wide=wide: wide)
+        drawn.append(sampling.sample_tokens_torch(logits, [1.0] * 500, [50] * 500, [0.95] * 500, uniform, [0.001] * 500))
     assert (drawn[0] != drawn[1]).sum() <= 2        # a point that rounding moves over a border
 
 

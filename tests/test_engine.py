@@ -8,12 +8,13 @@ from tiny import prompts_of
 
 from nanochat.common import UsageError
 from nanochat.infer import tools
-from nanochat.infer.engine import Batcher, Engine
+from nanochat.infer.engine import Engine
+from nanochat.infer.scheduler import Scheduler
 
 
-def active(batcher):
+def active(scheduler):
     """The sequences that have a slot, oldest first."""
-    return [slot.sequence for slot in batcher.running]
+    return [slot.sequence for slot in scheduler.running]
 
 
 # ------------------------------------------------------------------------------------------------------- join and leave
@@ -28,12 +29,12 @@ def test_greedy_equals_slow_reference_whatever_the_batch(engine, model, tokenize
 def test_rows_join_and_leave_at_any_step(engine, model, tokenizer):
     prompts, budgets = prompts_of(tokenizer, [8, 20, 5, 13, 30, 2]), [3, 9, 1, 14, 6, 20]
     expected = [greedy(model, tokenizer, p, n) for p, n in zip(prompts, budgets)]
-    batcher, sequences = engine.batcher(3), []
+    scheduler, sequences = engine.scheduler(3), []
     for prompt, n in zip(prompts, budgets):
-        sequences.append(ask(batcher, prompt, n))
-        batcher.step()
-        assert len(active(batcher)) <= 3
-    drain(batcher)
+        sequences.append(ask(scheduler, prompt, n))
+        scheduler.step()
+        assert len(active(scheduler)) <= 3
+    drain(scheduler)
     assert [s.ids for s in sequences] == expected
 
 
@@ -54,24 +55,24 @@ def test_first_token_is_sampled_for_each_sequence(engine, tokenizer):
 
 
 def test_removing_a_sequence_frees_its_slot(engine, tokenizer):
-    batcher = engine.batcher(1)
-    first, second, third = (ask(batcher, [tokenizer.bos_id, i], 50) for i in (1, 2, 3))
-    batcher.step()
-    assert active(batcher) == [first]
-    batcher.remove(third)
-    batcher.remove(first)
-    batcher.remove(first)
-    assert not active(batcher)
-    batcher.step()
-    assert active(batcher) == [second] and not batcher.waiting
+    scheduler = engine.scheduler(1)
+    first, second, third = (ask(scheduler, [tokenizer.bos_id, i], 50) for i in (1, 2, 3))
+    scheduler.step()
+    assert active(scheduler) == [first]
+    scheduler.remove(third)
+    scheduler.remove(first)
+    scheduler.remove(first)
+    assert not active(scheduler)
+    scheduler.step()
+    assert active(scheduler) == [second] and not scheduler.waiting
 
 
 def test_closing_a_stream_stops_the_work(engine, tokenizer):
     steps = []
-    original = Batcher.step
+    original = Scheduler.step
     stream = engine.stream([tokenizer.bos_id, 5], max_new_tokens=80, temperature=2.0, seed=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Batcher, "step", lambda self: steps.append(1) or original(self))
+        patch.setattr(Scheduler, "step", lambda self: steps.append(1) or original(self))
         next(stream)
         stream.close()
     assert 1 <= len(steps) < 10 and list(stream) == []
@@ -102,18 +103,18 @@ def test_a_slow_tool_stops_nobody_else(engine, model, tokenizer, monkeypatch):
     gate = threading.Event()
     monkeypatch.setattr(tools, "run_tool", lambda code: gate.wait(60) and "7")
     prompt, other = prompts_of(tokenizer, [12, 9])
-    batcher = engine.batcher(2)
-    slow = ask(batcher, prompt + pieces(tokenizer, "\0python:1+6"), 30)
-    batcher.step()
+    scheduler = engine.scheduler(2)
+    slow = ask(scheduler, prompt + pieces(tokenizer, "\0python:1+6"), 30)
+    scheduler.step()
     del slow.ids[:], slow.sampled[:], slow.logprobs[:]    # as if the model had called the tool just now
     slow.call = "1+6"
-    batcher._calls[slow] = batcher._pool.submit(lambda: tools.run_tool("1+6"))
-    quick = ask(batcher, other, 30)
+    scheduler._calls[slow] = scheduler._pool.submit(lambda: tools.run_tool("1+6"))
+    quick = ask(scheduler, other, 30)
     while not quick.finish_reason:
-        batcher.step()
+        scheduler.step()
     assert quick.ids == greedy(model, tokenizer, other, 30) and not slow.ids
     gate.set()
-    drain(batcher)
+    drain(scheduler)
     forced = [tokenizer.special("<|output_start|>"), *tokenizer.encode("7"), tokenizer.special("<|output_end|>")]
     assert slow.ids[:3] == forced and slow.sampled[:4] == [0, 0, 0, 1]
     assert slow.ids[3:] == greedy(model, tokenizer, slow.prompt + forced, 27)
@@ -121,41 +122,41 @@ def test_a_slow_tool_stops_nobody_else(engine, model, tokenizer, monkeypatch):
 
 def test_a_long_prompt_is_read_in_chunks_beside_those_who_talk(engine, model, tokenizer):
     short, long = prompts_of(tokenizer, [4, 70])
-    batcher, steps = engine.batcher(2, beside=8), 0
-    first = ask(batcher, short, 20)
-    batcher.step()
-    second = ask(batcher, long, 20)
+    scheduler, steps = engine.scheduler(2, prefill_beside=8), 0
+    first = ask(scheduler, short, 20)
+    scheduler.step()
+    second = ask(scheduler, long, 20)
     while not second.ids and not second.finish_reason:
         before = len(first.ids)
-        assert first in batcher.step() or first.finish_reason
+        assert first in scheduler.step() or first.finish_reason
         steps += 1
         assert len(first.ids) == before + 1 or first.finish_reason
     assert steps == 9
-    drain(batcher)
+    drain(scheduler)
     assert first.ids == greedy(model, tokenizer, short, 20) and second.ids == greedy(model, tokenizer, long, 20)
 
 
 # --------------------------------------------------------------------------------------------------------- prefix cache
 def test_the_second_turn_of_a_chat_reads_only_what_is_new(engine, model, tokenizer):
-    batcher, (prompt, rest, other) = engine.batcher(2), prompts_of(tokenizer, [30, 8, 12])
-    first = finish(batcher, prompt)
-    finish(batcher, other)
+    scheduler, (prompt, rest, other) = engine.scheduler(2), prompts_of(tokenizer, [30, 8, 12])
+    first = finish(scheduler, prompt)
+    finish(scheduler, other)
     history = prompt + first.ids
-    second = finish(batcher, history + rest)
+    second = finish(scheduler, history + rest)
     assert first.cached_tokens == 0 and second.cached_tokens == len(history) - 1   # the last token was never read
     assert second.ids == greedy(model, tokenizer, history + rest, 10)
-    again = finish(batcher, other)
+    again = finish(scheduler, other)
     assert again.cached_tokens == len(other) - 1 and again.ids == greedy(model, tokenizer, other, 10)
 
 
 @pytest.mark.parametrize("shared", [40, 3])
 def test_a_shared_beginning_is_copied_and_nobody_elses_cache_is_spoiled(engine, model, tokenizer, shared):
-    batcher, (system, a, b) = engine.batcher(3), prompts_of(tokenizer, [shared, 20, 25])
+    scheduler, (system, a, b) = engine.scheduler(3), prompts_of(tokenizer, [shared, 20, 25])
     a, b = system + a[1:], system + b[1:]
-    one, two = (finish(batcher, p) for p in (a, b))
+    one, two = (finish(scheduler, p) for p in (a, b))
     assert one.cached_tokens == 0 and two.cached_tokens == shared
     for prompt in (a, b):
-        again = finish(batcher, prompt)
+        again = finish(scheduler, prompt)
         assert again.cached_tokens == len(prompt) - 1 and again.ids == greedy(model, tokenizer, prompt, 10)
 
 
@@ -167,8 +168,8 @@ def test_a_conversation_by_stream_reads_only_what_is_new(engine, model, tokenize
 
 
 def test_twins_read_their_prompt_once(engine, model, tokenizer):
-    prompt, batcher = prompts_of(tokenizer, [80])[0], engine.batcher(3)
-    sequences = [ask(batcher, prompt, 10, i) for i in range(3)]
-    drain(batcher)
+    prompt, scheduler = prompts_of(tokenizer, [80])[0], engine.scheduler(3)
+    sequences = [ask(scheduler, prompt, 10, i) for i in range(3)]
+    drain(scheduler)
     assert [s.cached_tokens for s in sequences] == [0, 79, 79]
     assert all(s.ids == greedy(model, tokenizer, prompt, 10) for s in sequences)

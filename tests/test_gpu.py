@@ -50,7 +50,7 @@ def rt(request, monkeypatch):
 
 def make(tmp_path, rt, hook=None, compile=True):
     """Arguments of loop.run: rows to learn, a fifth of their targets ignored, two micro-batches a step."""
-    attention.choose(rt.device, rt.dtype, 4, CONFIG)
+    attention.pick_fastest(rt.device, rt.dtype, 4, CONFIG)
     model = GPT(CONFIG, rt.dtype).to(rt.device)
     model.init_weights(1)
 
@@ -143,14 +143,14 @@ def exact(q, k, v):
 
 
 def test_every_kernel_that_works_equals_plain_attention(rt):
-    found = attention.probe(rt.device, rt.dtype, 2, CONFIG, attention.KERNELS)
+    found = attention.measure(rt.device, rt.dtype, 2, CONFIG, attention.CUDA_KERNELS)
     working = [name for name, s in found.items() if math.isfinite(s)]
     assert working, found
     g = torch.Generator().manual_seed(0)
     inputs = [torch.randn(2, 64, heads, 64, generator=g).to(rt.device, rt.dtype) for heads in (2, 1, 1)]
     truth = values(exact, [x.float() for x in inputs])
     for name in working:
-        for fast, true in zip(values(attention.KERNELS[name], inputs), truth):
+        for fast, true in zip(values(attention.CUDA_KERNELS[name], inputs), truth):
             torch.testing.assert_close(fast.float(), true, rtol=0.03, atol=0.03, msg=lambda text: f"{name}: {text}")
 
 

@@ -63,7 +63,7 @@ def test_a_processor_without_products_in_bf16_or_bytes_has_them_in_float32(monke
 
 @pytest.mark.parametrize("graphs", [False, True])
 def test_the_cache_is_gone_with_its_runner_though_nothing_collects_garbage(graphs, monkeypatch, model, tokenizer):
-    monkeypatch.setattr("nanochat.infer.engine.Runner", lambda *args: made.append(Runner(*args, graphs=graphs)) or made[-1])
+    monkeypatch.setattr("nanochat.infer.scheduler.Runner", lambda *args: made.append(Runner(*args, graphs=graphs)) or made[-1])
     made = []
     gc.disable()                # as in training, and reinforcement learning makes a new cache every step
     try:
@@ -197,8 +197,8 @@ def test_deterministic_replies_do_not_depend_on_company_slot_chunks_or_cache(mod
     copy.load_state_dict(model.state_dict())
     engine = Engine(copy, tokenizer, deterministic=True)
     texts, how = prompts_of(tokenizer, [5, 22, 40, 9, 31]), dict(temperature=1.0, top_p=0.95, seed=4)
-    expected = [finish(engine.batcher(1), p, 20, i, **how) for i, p in enumerate(texts)]
-    crowd = engine.batcher(5, beside=7)
+    expected = [finish(engine.scheduler(1), p, 20, i, **how) for i, p in enumerate(texts)]
+    crowd = engine.scheduler(5, prefill_beside=7)
     for turn in range(2):           # the second time from the cache
         found = []
         for i, prompt in enumerate(texts):
@@ -208,5 +208,5 @@ def test_deterministic_replies_do_not_depend_on_company_slot_chunks_or_cache(mod
         assert [s.ids for s in found] == [s.ids for s in expected]
     assert sum(s.cached_tokens for s in found) > 20
     history = texts[1] + expected[1].ids + texts[0][1:]      # what was decoded before is read from the cache, or anew
-    cached, fresh = (finish(b, history, 12, **how) for b in (crowd, engine.batcher(1)))
+    cached, fresh = (finish(b, history, 12, **how) for b in (crowd, engine.scheduler(1)))
     assert cached.ids == fresh.ids and cached.cached_tokens > 0 == fresh.cached_tokens

@@ -8,14 +8,14 @@ from engines import engine, model, tokenizer  # noqa: F401
 from tiny import prompts_of
 
 from nanochat.common import UsageError
-from nanochat.infer.engine import banned
-from nanochat.infer.sampling import Sampling, choose, penalise, sample
+from nanochat.infer.scheduler import format_bias
+from nanochat.infer.sampling import Sampling, penalize_repetition, sample_tokens, sample_tokens_torch
 
 
 def both(*args):
     """What the compiled kernel draws, and torch, too, but where rounding moves a point over a border."""
-    tokens = sample(*args)
-    assert (tokens != choose(*args)).sum() <= 2
+    tokens = sample_tokens(*args)
+    assert (tokens != sample_tokens_torch(*args)).sum() <= 2
     return tokens
 
 
@@ -69,7 +69,7 @@ def test_rows_with_different_settings_do_not_touch_each_other():
         rows = [[rng.choice(choices) for _ in logits] for choices in (
             [0.0, 0.1, 0.7, 1.0, 2.0], [0, 1, 5, 50, 900], [1.0, 0.9, 0.5, 0.01], [0.0, 0.3, 0.9, 0.999], [0.0, 0.05, 0.5, 1.0])]
         compiled, by_torch = ([int(way(logits[i:i + 1], *([r[i]] for r in rows))) for i in range(7)] for way in (sample, choose))
-        assert sample(logits, *rows).tolist() == compiled and choose(logits, *rows).tolist() == by_torch
+        assert sample_tokens(logits, *rows).tolist() == compiled and sample_tokens_torch(logits, *rows).tolist() == by_torch
         differ += sum(a != b for a, b in zip(compiled, by_torch))
     assert differ <= 4      # of 420
 
@@ -91,7 +91,7 @@ def test_settings_out_of_range_are_refused(wrong):
 @pytest.mark.parametrize("ids, expected", [([0, 1, 3], [1.0, -4.0, 3.0, -math.inf]), ([], [2.0, -2.0, 3.0, -math.inf])])
 def test_penalised_logits_shrink_towards_unlikely(ids, expected):
     logits = torch.tensor([2.0, -2.0, 3.0, -math.inf])
-    penalise(logits, ids, 2.0)
+    penalize_repetition(logits, ids, 2.0)
     assert logits.tolist() == expected
 
 
@@ -115,7 +115,7 @@ def test_only_special_tokens_that_keep_the_format_can_be_sampled(engine, tokeniz
 
 
 def test_logprobs_are_the_models_and_belong_to_the_text(engine, model, tokenizer):
-    prompt, bias = prompts_of(tokenizer, [9])[0], banned(tokenizer, model.config.vocab_size)[2]
+    prompt, bias = prompts_of(tokenizer, [9])[0], format_bias(tokenizer, model.config.vocab_size)[2]
     how = dict(max_new_tokens=14, temperature=2.0, top_k=50, repetition_penalty=1.5, seed=3, use_tools=False)
     events = list(engine.stream(prompt, logprobs=3, **how))
     plain = list(engine.stream(prompt, **how))
@@ -139,7 +139,7 @@ def test_no_temperature_or_penalty_gives_a_token_that_is_not_there_or_not_allowe
     logits = 5 * torch.randn(4, 330, generator=torch.Generator().manual_seed(0))
     logits[:, 0] = -torch.inf
     for row in logits:
-        penalise(row, list(seen), penalty)
+        penalize_repetition(row, list(seen), penalty)
     for top_k, top_p, uniform, min_p in ((0, 1.0, 1 - 1e-9, 0.0), (5, 1e-5, 1 - 1e-9, 0.5), (0, 5e-324, 0.0, 1.0)):
-        tokens = sample(logits, [temperature] * 4, [top_k] * 4, [top_p] * 4, [uniform] * 4, [min_p] * 4)
+        tokens = sample_tokens(logits, [temperature] * 4, [top_k] * 4, [top_p] * 4, [uniform] * 4, [min_p] * 4)
         assert 0 < tokens.min() and tokens.max() < 330

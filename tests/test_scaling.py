@@ -131,7 +131,7 @@ class Live(TorchDispatchMode):
 @pytest.mark.parametrize("depth, rows", [(2, 8), (4, 8), (5, 16), (6, 1)])
 def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, tables, monkeypatch):
     """In float32 on the CPU with what a GPU runs (reference attention, plain norms), by backward pass and by optimizer."""
-    monkeypatch.setattr(attention, "training_backend", lambda *a: attention.sdpa)
+    monkeypatch.setattr(attention, "training_kernel", lambda *a: attention.sdpa)
     monkeypatch.setattr(elementwise, "_by_hand", lambda x: False)
     with Live() as live:
         model = GPT(GPTConfig(128, 512, value_tables=tables, **vars(scaling.model_shape(depth))))

@@ -6,7 +6,8 @@ from standin import Scripted, pieces
 from nanochat.data.chat_format import parse_reply, render_prompt
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
-from nanochat.infer.sequence import MAX_TOOL_CALLS, Sequence, TextStream
+from nanochat.infer.sequence import MAX_TOOL_CALLS, Sequence
+from nanochat.infer.text_stream import TextStream
 
 SUM = "Sum: ", "\0python:47 * 12", "\0output:564", "It is 564."
 

@@ -21,7 +21,9 @@ from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.records import share_out
 from nanochat.eval.scoring import batches, pad
 from nanochat.eval.statistics import centered, pass_at_k, subset, wilson
-from nanochat.infer.engine import Engine, Sampling, Sequence
+from nanochat.infer.engine import Engine
+from nanochat.infer.sampling import Sampling
+from nanochat.infer.sequence import Sequence
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.tasks.base import Task
@@ -133,12 +135,12 @@ def _generate(model, tokenizer, samples, batch_size, progress):
     if not samples:
         return
     longest = max(len(sample.prompt) + sample.sampling.max_new_tokens for sample in samples)
-    batcher = Engine(model, tokenizer).batcher(min(batch_size, len(samples)),
+    scheduler = Engine(model, tokenizer).scheduler(min(batch_size, len(samples)),
                                                min(model.config.sequence_len, longest))
     for sample in samples:
-        batcher.add(sample)
-    while not batcher.idle:
-        finished = [sample for sample in batcher.step() if sample.finish_reason is not None]
+        scheduler.add(sample)
+    while not scheduler.idle:
+        finished = [sample for sample in scheduler.step() if sample.finish_reason is not None]
         progress.update(len(finished))
 
 

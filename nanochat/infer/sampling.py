@@ -1,8 +1,9 @@
 """
 Choosing the next token for a whole batch at once, each row by its own settings.
 
-Pure functions of logits (-inf where a token is not allowed) and random numbers. Filters are thresholds on the logit: a
-row's choice depends on it alone.
+Pure functions of logits (-inf where a token is not allowed) and random numbers, so a reply can be had again
+from its seed. Filters are thresholds on the logit: a row's choice depends on it alone, and what is equally
+likely stays or goes together.
 """
 import math
 import sys
@@ -14,15 +15,24 @@ import torch
 from nanochat.common import UsageError
 from nanochat.infer.cpu.sampler import sample_rows
 
-LARGEST, COLDEST, HOTTEST = 1e6, 1e-30, 1e30  # beyond, logits could be infinite or no number
+LARGEST_LOGIT = 1e6  # after a penalty
+COLDEST = 1e-30  # temperatures; beyond, logits could be infinite or no number
+HOTTEST = 1e30
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy; top_k 0, top_p 1 and every None is off.
+    """How a reply is sampled. temperature 0 is greedy; top_k 0, top_p 1 and every None is off.
 
-    A reply ends before any string in `stop`. `logprobs` k asks for the log-probability of each token and of the k
-    likeliest, before all else.
+    - temperature divides the logits: below 1 the likely becomes likelier, above 1 less so.
+    - top_k: only the k likeliest tokens.
+    - top_p: only the fewest tokens whose probabilities sum to top_p (nucleus sampling, arXiv 1904.09751). Many where the
+      model is unsure, few where it is sure.
+    - min_p: only tokens of at least min_p times the likeliest one's probability (arXiv 2407.01082).
+    - repetition_penalty: makes what was said before less likely (CTRL, arXiv 1909.05858).
+
+    A reply ends before any string in `stop`. `logprobs` k asks for the log-probability of each token and of
+    the k likeliest, before all else.
     """
 
     max_new_tokens: int = 256
@@ -36,75 +46,104 @@ class Sampling:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
 
-    def __post_init__(self):
-        least, most = math.ulp(0.0), sys.float_info.max
-        for name, wanted, low, high in (
-                ("max_new_tokens", "at least 1", 1, most), ("temperature", "0 or more", 0, most),
-                ("top_k", "0 (off) or more", 0, most), ("top_p", "above 0 and at most 1", least, 1),
-                ("min_p", "0 (off) to 1", 0, 1), ("repetition_penalty", "above 0", least, most),
-                ("logprobs", "0 or more", 0, most)):
+    def __post_init__(self) -> None:
+        above_zero = math.ulp(0.0)
+        largest = sys.float_info.max
+        limits = (
+            ("max_new_tokens", "at least 1", 1, largest),
+            ("temperature", "0 or more", 0, largest),
+            ("top_k", "0 (off) or more", 0, largest),
+            ("top_p", "above 0 and at most 1", above_zero, 1),
+            ("min_p", "0 (off) to 1", 0, 1),
+            ("repetition_penalty", "above 0", above_zero, largest),
+            ("logprobs", "0 or more", 0, largest),
+        )
+        for name, wanted, least, most in limits:
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None and not least <= value <= most:  # nan is refused, too
                 raise UsageError(f"{name} must be {wanted}, got {value}.")
         if not isinstance(self.stop, tuple) or not all(self.stop):
             raise UsageError(f"stop must be a tuple of strings that are not empty, got {self.stop}.")
 
 
-def penalise(logits, ids, penalty):
-    """Make tokens `ids` less likely in one row of logits (V,), in place (CTRL, arXiv 1909.05858)."""
-    ids = torch.tensor(ids, dtype=torch.int64, device=logits.device)
-    seen = logits[ids].cpu().double()
-    changed = torch.where(seen > 0, seen / penalty, seen * penalty).clamp_(-LARGEST, LARGEST)
-    logits[ids] = torch.where(seen > -math.inf, changed, seen).float().to(logits.device)
+def penalize_repetition(logits: torch.Tensor, ids: list[int], penalty: float) -> None:
+    """Make tokens `ids` less likely in one row of logits (V,), in place.
+
+    Divided where positive, multiplied where negative, so that the logit falls either way.
+    """
+    index = torch.tensor(ids, dtype=torch.int64, device=logits.device)
+    seen = logits[index].cpu().double()
+    changed = torch.where(seen > 0, seen / penalty, seen * penalty).clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
+    forbidden = seen == -math.inf
+    logits[index] = torch.where(forbidden, seen, changed).float().to(logits.device)
 
 
-def widest(device):
-    """Float type; Apple's GPUs and some of Intel's have none of 64 bits."""
-    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
-
-
-def likeliest(logits, tokens, counts):
-    """[(log-probability of tokens[i], [(token, log-probability) of the counts[i] likeliest])] of logits (n, V)."""
+def top_logprobs(logits: torch.Tensor, tokens: list[int],
+                 counts: list[int]) -> list[tuple[float, list[tuple[int, float]]]]:
+    """For each row of logits (n, V): (log-probability of tokens[i], [(token, its own) of the counts[i]
+    likeliest])."""
     logprobs = logits.log_softmax(-1)
     best = logprobs.topk(min(max(counts), logits.size(-1)))
     chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
-    return [(p, list(zip(ids[:n], values[:n])))
-            for p, ids, values, n in zip(chosen.tolist(), best.indices.tolist(), best.values.tolist(), counts)]
+    found = []
+    for i, logprob in enumerate(chosen.tolist()):
+        ids = best.indices[i, :counts[i]].tolist()
+        values = best.values[i, :counts[i]].tolist()
+        found.append((logprob, list(zip(ids, values))))
+    return found
 
 
-def sample(logits, temperature, top_k, top_p, uniform, min_p):
-    """One token a row of logits (n, V) float32: (n,) int64. All else has a number for each row.
+def sample_tokens(logits: torch.Tensor, temperature: list[float], top_k: list[int], top_p: list[float],
+                  uniform: list[float], min_p: list[float]) -> torch.Tensor:
+    """One token (n,) int64 for each row of logits (n, V) float32; all else has a number a row, as in Sampling.
 
-    Nucleus sampling (top_p): arXiv 1904.09751; min_p: arXiv 2407.01082. The cumulative distribution is inverted at the
-    row's `uniform` in [0, 1).
+    Where a row is not greedy, the cumulative distribution of what its settings leave is inverted at its number `uniform`
+    in [0, 1): the same number gives the same token, whoever else is in the batch.
     """
-    settings = [[min(max(t, COLDEST), HOTTEST) if t else 0.0 for t in temperature], top_k, top_p, uniform, min_p]
+    bounded = [min(max(warmth, COLDEST), HOTTEST) if warmth else 0.0 for warmth in temperature]
+    settings = [bounded, top_k, top_p, uniform, min_p]
     if logits.device.type != "cpu":
-        return choose(logits, *settings)
+        return sample_tokens_torch(logits, *settings)
     tokens = np.empty(len(logits), np.int64)
     sample_rows(logits.numpy(), *np.array(settings, float), tokens)
     return torch.from_numpy(tokens)
 
 
-def choose(logits, temperature, top_k, top_p, uniform, min_p):
-    """`sample` in torch, for GPUs."""
-    best, V = logits.argmax(-1), logits.size(-1)
+def widest_float(device: torch.device) -> torch.dtype:
+    """Apple's GPUs and some of Intel's have no floats of 64 bits."""
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+
+
+# Long: the filters in the order in which they apply.
+def sample_tokens_torch(logits: torch.Tensor, temperature: list[float], top_k: list[float], top_p: list[float],
+                        uniform: list[float], min_p: list[float]) -> torch.Tensor:
+    """`sample_tokens` in torch, for GPUs: the reference of the compiled one. All but logits (n, V) have a
+    number a row."""
+    greedy = logits.argmax(-1)
     if not any(temperature):
-        return best
-    k = [min(n, V) or V for n in top_k]
-    warm, kth, mass, point, least = torch.tensor([temperature, k, [p if p < 1 else 2 for p in top_p], uniform, min_p],
-                                                 dtype=widest(logits.device), device=logits.device)[..., None]
-    x = logits / warm.where(warm > 0, 1).float()
-    if min(k) < V:
-        top = x.topk(max(n for n in k if n < V)).values
-        low = top.gather(1, kth.long().clamp(max=top.size(1)) - 1)
-        x = x.masked_fill((x < low) & (kth < V), -math.inf)
+        return greedy
+    V = logits.size(-1)
+    kept = [min(n, V) or V for n in top_k]
+    wanted_mass = [p if p < 1 else 2 for p in top_p]  # 2: rounding must not cut a row that wants all
+    # One copy to the device for all settings, each (n, 1).
+    columns = torch.tensor([temperature, kept, wanted_mass, uniform, min_p], dtype=widest_float(logits.device),
+                           device=logits.device)[..., None]
+    warmth, kth, mass, point, least = columns
+    x = logits / warmth.where(warmth > 0, 1).float()
+    if min(kept) < V:
+        most = max(int(n) for n in kept if n < V)
+        top = x.topk(most).values
+        bound = top.gather(1, kth.long().clamp(max=most) - 1)
+        x = x.masked_fill((x < bound) & (kth < V), -math.inf)
     if min(top_p) < 1:
         top = x.sort(-1, descending=True).values
         p = top.softmax(-1)
-        n = ((p.cumsum(-1) - p) < mass).sum(-1, keepdim=True).clamp(min=1)
+        before = p.cumsum(-1) - p  # the mass of those that are likelier
+        n = (before < mass).sum(-1, keepdim=True).clamp(min=1)
         x = x.masked_fill(x < top.gather(1, n - 1), -math.inf)
     x = x.masked_fill(x < x.amax(-1, keepdim=True) + least.log().float(), -math.inf)
-    mass = x.softmax(-1).to(warm.dtype).cumsum(-1)
-    point = torch.minimum(point * mass[:, -1:], mass[:, -1:].nextafter(torch.zeros_like(point)))
-    return torch.where(warm[:, 0] > 0, torch.searchsorted(mass, point, right=True)[:, 0], best)
+    cumulative = x.softmax(-1).to(warmth.dtype).cumsum(-1)
+    total = cumulative[:, -1:]
+    point = torch.minimum(point * total, total.nextafter(torch.zeros_like(total)))
+    sampled = torch.searchsorted(cumulative, point, right=True)[:, 0]
+    return torch.where(warmth[:, 0] > 0, sampled, greedy)

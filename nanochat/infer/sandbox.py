@@ -1,12 +1,14 @@
 """
-Run untrusted Python, such as a model's answer to a programming task, with as few rights as this machine can take away.
+Run untrusted Python, such as a model's answer to a programming task, with as few rights as this machine can
+take away.
 
-Everywhere: a child process (sandbox_child.py) of its own session, in a temporary folder, without environment or
-descriptors, with limits on time, memory, file size and output. On Linux also the walls of sandbox_walls.py:
-no_new_privs, no capabilities, Landlock (files, TCP, signals), a seccomp filter (no sockets, new processes, ...) and,
-where a user may have them, namespaces, in which the folder is a small file system in memory. Result.level says what was
-reached: "full" (all), "walls" (no namespaces), "landlock", "seccomp" or "basic". Below SAFE a program could reach the
-user's files. Windows has nothing of this, so there the sandbox refuses to run.
+Everywhere: a child process (sandbox_child.py) of its own session, in a temporary folder, without environment
+or descriptors, with limits on time, memory, file size and output. On Linux also the walls of
+sandbox_walls.py: no_new_privs, no capabilities, Landlock (files, TCP, signals), a seccomp filter (no sockets,
+new processes, ...) and, where a user may have them, namespaces, in which the folder is a small file system in
+memory. Result.level says what was reached: "full" (all), "walls" (no namespaces), "landlock", "seccomp" or
+"basic". Below SAFE a program could reach the user's files. Windows has nothing of this, so there the sandbox
+refuses to run.
 """
 import contextlib
 import importlib.util
@@ -42,7 +44,8 @@ SYSTEM_LIBRARIES = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cach
 
 @dataclass(frozen=True)
 class Result:
-    """ok: the program ran to its end and passed its tests. stdout: with standard error, control characters escaped."""
+    """ok: the program ran to its end and passed its tests. stdout: with standard error, control characters
+    escaped."""
 
     ok: bool
     stdout: str
@@ -52,11 +55,13 @@ class Result:
 
 def run(code: str, *, tests: str = "", timeout_s: float = 5.0, memory_bytes: int = 512 << 20,
         unsafe: bool = False) -> Result:
-    """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may call.
+    """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may
+    call.
 
-    tests: trusted Python that calls the program's functions by name, in a process of its own and with plain data: a
-    program can neither read the expected answers nor fake its success, but without tests its end. timeout_s: wall
-    clock. unsafe: also where the level is not one of SAFE. Raises NanochatError on a system that has no sandbox.
+    tests: trusted Python that calls the program's functions by name, in a process of its own and with plain
+    data: a program can neither read the expected answers nor fake its success, but without tests its end.
+    timeout_s: wall clock. unsafe: also where the level is not one of SAFE. Raises NanochatError on a system
+    that has no sandbox.
     """
     _check_system()
     nonce = secrets.token_bytes(16)  # proves that a verdict comes from the judge: the program cannot guess it
@@ -109,7 +114,8 @@ def _start(folder: str, verdict_in: int) -> subprocess.Popen:
 
 
 def _request(code: str, folder: str, timeout_s: float, memory_bytes: int, unsafe: bool) -> dict[str, Any]:
-    """What the child must know; it may import the standard library and the installed packages, nothing of the user's."""
+    """What the child must know; it may import the standard library and the installed packages, nothing of the
+    user's."""
     standard_library = Path(os.__file__).parent
     path = [entry for entry in sys.path
             if Path(entry) == standard_library or entry.endswith(("lib-dynload", ".zip"))]

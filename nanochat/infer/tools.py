@@ -1,8 +1,8 @@
 """
 The tools a chat model may call. There is one: a calculator for numbers and for short strings.
 
-It walks the syntax tree of one expression and knows every operation by name. Lengths are checked first, so none takes
-long.
+It walks the syntax tree of one expression and knows every operation by name. Lengths are checked first, so
+none takes long.
 """
 import ast
 import math

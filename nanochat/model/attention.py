@@ -179,4 +179,3 @@ def training_kernel(device_type: str, T: int) -> Kernel:
     return _fastest.get(device_type, sdpa)
 
 
-choose = pick_fastest

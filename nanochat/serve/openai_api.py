@@ -17,7 +17,7 @@ from pydantic.json_schema import models_json_schema
 
 from nanochat.common import DataError
 from nanochat.data.chat_format import render_prompt
-from nanochat.infer.sequence import Event
+from nanochat.infer.text_stream import Event
 
 MAX_MESSAGES = 1000
 

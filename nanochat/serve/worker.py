@@ -13,7 +13,8 @@ import torch
 
 from nanochat.common import log
 from nanochat.infer.cpu.compiled import threads_for
-from nanochat.infer.sequence import Event, Sequence, TextStream
+from nanochat.infer.sequence import Sequence
+from nanochat.infer.text_stream import Event, TextStream
 from nanochat.serve.openai_api import ApiError
 
 BESIDE = 128  # prompt tokens read in one step while others decode: what they wait for at most
@@ -34,7 +35,7 @@ class Worker(threading.Thread):
         self.failed = self._stopping = False
         self.call = lambda work: work()  # or where another thread is to do it
         self._jobs, self._lock = {}, threading.Lock()  # by sequence
-        self._news = queue.SimpleQueue()  # what the thread does with its batcher between two steps
+        self._news = queue.SimpleQueue()  # what the thread does with its scheduler between two steps
 
     @property
     def busy(self):
@@ -43,7 +44,7 @@ class Worker(threading.Thread):
     def stop(self):
         """Stop after the current step."""
         self._stopping = True
-        self._news.put(lambda batcher: None)
+        self._news.put(lambda scheduler: None)
         self.join()
 
     def submit(self, prompt, sampling, index, post):
@@ -55,7 +56,7 @@ class Worker(threading.Thread):
         with self._lock:
             self.check()
             self._jobs[sequence] = Job(TextStream(self.engine.tokenizer), post)
-        self._news.put(lambda batcher: batcher.add(sequence))
+        self._news.put(lambda scheduler: scheduler.add(sequence))
         return sequence
 
     def check(self, n=1):
@@ -69,17 +70,17 @@ class Worker(threading.Thread):
     def cancel(self, sequence):
         """Give a reply's place back."""
         if self._jobs.pop(sequence, None):
-            self._news.put(lambda batcher: batcher.remove(sequence))
+            self._news.put(lambda scheduler: scheduler.remove(sequence))
 
     def run(self):
         torch.set_num_threads(threads_for(self.engine.model))
         try:
-            batcher = self.engine.batcher(self.slots, beside=BESIDE)
+            scheduler = self.engine.scheduler(self.slots, prefill_beside=BESIDE)
             while not self._stopping:
-                if batcher.idle or not self._news.empty():
-                    self._news.get()(batcher)
+                if scheduler.idle or not self._news.empty():
+                    self._news.get()(scheduler)
                 else:
-                    self._step(batcher)
+                    self._step(scheduler)
         except Exception:
             self.failed = True
             log.exception("the decoding thread crashed")
@@ -89,8 +90,8 @@ class Worker(threading.Thread):
             error = [Event("error", "The model has stopped before the answer was complete.")]
             self._post([(job, error) for job in left.values()])
 
-    def _step(self, batcher):
-        touched, now, news = batcher.step(), time.monotonic(), []
+    def _step(self, scheduler):
+        touched, now, news = scheduler.step(), time.monotonic(), []
         for sequence in touched:
             job = self._jobs.pop(sequence, None) if sequence.finish_reason else self._jobs.get(sequence)
             if job and (now >= job.due or sequence.finish_reason or sequence.call is not None):

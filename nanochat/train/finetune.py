@@ -12,7 +12,7 @@ from nanochat.cli import option
 from nanochat.common import UsageError, log, setup_logging
 from nanochat.data.dataloader import ChatRows, StepBatches, collate
 from nanochat.kindergarten import train_conversations
-from nanochat.model.attention import choose
+from nanochat.model.attention import pick_fastest
 from nanochat.tasks import training_conversations
 from nanochat.train import checkpoint, loop
 
@@ -89,7 +89,7 @@ def run(stage_name, title, result, config, real_data):
     at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, T, per_step // rt.world_size)
     steps = config.num_iterations or max(1, round(config.epochs * len(rows) / per_step))
     log.info(f"{title} of {config.source}/{tag} on {rt}: {len(chosen):,} conversations of {data}, {steps:,} steps of "
-             f"{batch_tokens:,} tokens; attention: {choose(rt.device, rt.dtype, at_a_time, model.config)}")
+             f"{batch_tokens:,} tokens; attention: {pick_fastest(rt.device, rt.dtype, at_a_time, model.config)}")
     if config.dry_run:
         return
     optimizer = optimizer_from(source, model, rt,
