@@ -1,2 +1,2 @@
 """The doors."""
-from nanochat import common  # noqa: F401    the package comes before torch
+from nanochat import common  # noqa: F401    the package comes before torch (nanochat/__init__.py)

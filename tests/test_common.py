@@ -169,11 +169,10 @@ def test_everything_can_be_imported_where_posix_is_missing(python):
 import importlib, os, sys
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "pty", "tty"):
     sys.modules[name] = None
-for name in ("uname", "fork", "killpg", "getuid", "O_PATH"):
-    delattr(os, name)
 for name in {sorted(names)!r}:
     importlib.import_module(name)
 from nanochat.infer import sandbox
+del os.fork
 try:
     sandbox.run("print('ran')", unsafe=True)
 except sandbox.NanochatError as error:

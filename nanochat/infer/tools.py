@@ -1,142 +1,190 @@
 """
 The tools a chat model may call. There is one: a calculator for numbers and for short strings.
 
-It walks the syntax tree of one expression and knows every operation by name. Lengths are checked first, so
-none takes long.
+What it computes was written by a model, that is by anyone who talks to it, so Python's eval is out of the question:
+through ().__class__ and the like any expression reaches files and the shell, whatever names are taken away from it.
+Instead it walks the syntax tree of one expression and knows every operation by name; what is not in its tables does not
+exist. Nor may an expression be expensive: it runs while others wait for their next token. So text, depth, numbers and
+strings have caps, each size is checked before the operation that would make it, and none takes long.
 """
 import ast
 import math
 import operator
+from collections.abc import Callable
+from typing import Any
 
 MAX_CODE_CHARS = 1000
-MAX_DEPTH = 40
+MAX_DEPTH = 40  # of parentheses and the like; Python's own recursion limit is far away
 MAX_BITS = 1000  # of an integer: 300 digits, which still fit a float
 MAX_STR = 1000
+MAX_ERROR_CHARS = 120  # the model reads the error, and its context is short
 
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-              ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
-              ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
-              ast.Gt: operator.gt, ast.GtE: operator.ge,
-              ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
-              ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_}
-_FUNCTIONS = {f.__name__: f for f in (abs, float, int, len, max, min, round, str)}
-# Their results are no longer than what they are given; replace() is measured first.
-_METHODS = set("capitalize count endswith find index isalpha isdigit islower isupper lower lstrip replace rstrip "
-               "startswith strip title upper".split())
+OPERATORS = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+    ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.In: lambda part, whole: part in whole, ast.NotIn: lambda part, whole: part not in whole,
+    ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_,
+}
+FUNCTIONS = {"abs": abs, "float": float, "int": int, "len": len, "max": max, "min": min, "round": round, "str": str}
+# Of strings. Their results are no longer than what they are given (ljust's are not); replace's is measured first.
+METHODS = {
+    "capitalize", "count", "endswith", "find", "index", "isalpha", "isdigit", "islower", "isupper", "lower", "lstrip",
+    "replace", "rstrip", "startswith", "strip", "title", "upper",
+}
+# The types that a value may have, here and in between, and for each: what must be true of it, or what is wrong.
+CAPS = {
+    str: (lambda text: len(text) <= MAX_STR, "string too long"),
+    float: (math.isfinite, "not a finite number"),
+    int: (lambda number: number.bit_length() <= MAX_BITS, "number too large"),
+    bool: (lambda _: True, ""),
+}
 
 
-def run_tool(code) -> str:
+def run_tool(code: str) -> str:
     """The value of the expression `code` as text, or "error: ..."; never raises, never takes long."""
     try:
         if len(code) > MAX_CODE_CHARS:
             raise ValueError("expression too long")
         if "\\" in code:
             raise ValueError("no backslashes, please")
-        return _show(_value(ast.parse(code.strip(), mode="eval").body))
+        tree = ast.parse(code.strip(), mode="eval")
+        return _show(_value(tree.body))
     except ZeroDivisionError:
         return "error: division by zero"
     except OverflowError:
         return "error: number too large"
-    except (SyntaxError, RecursionError, MemoryError):
+    except (SyntaxError, RecursionError, MemoryError):  # the parser's ways to give up
         return "error: not an expression"
-    except (TypeError, ValueError, IndexError) as e:
-        return f"error: {e}"[:120]
+    except (TypeError, ValueError, IndexError) as error:
+        return f"error: {error}"[:MAX_ERROR_CHARS]
 
 
-def _show(value):
-    """A float to 12 digits and without a needless '.0', a str without quotes."""
+def _show(value: Any) -> str:
+    """A float to 12 digits and without a needless '.0' (0.1 + 0.2 is 0.3), a str without quotes."""
     if not isinstance(value, float):
         return str(value)
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else format(value, ".12g")
+    if value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return format(value, ".12g")
 
 
-def _known(table, thing):
+def _known(table: dict[type, Any], thing: Any) -> Any:
     """What `table` has for the type of a node or of a value."""
     if type(thing) not in table:
         raise ValueError(f"{type(thing).__name__} is not supported")
     return table[type(thing)]
 
 
-def _value(node, depth=0):
+def _value(node: ast.expr, depth: int = 0) -> Any:
     """The value of a node: int, float, bool or str within the caps; ValueError for anything else."""
     if depth > MAX_DEPTH:
         raise ValueError("expression too deep")
 
-    def value(child):
+    def value(child: ast.expr) -> Any:
         return _value(child, depth + 1)
+
     match node:
         case ast.Constant():
             result = node.value
         case ast.Name():
             raise ValueError(f"name {node.id!r} is not known")
         case ast.UnaryOp():
-            result = _known(_OPERATORS, node.op)(value(node.operand))
+            result = _known(OPERATORS, node.op)(value(node.operand))
         case ast.BinOp():
             result = _binary(node.op, value(node.left), value(node.right))
         case ast.BoolOp():
-            for result in map(value, node.values):  # up to the operand that decides
-                if bool(result) is isinstance(node.op, ast.Or):
-                    break
+            result = _and_or(node, value)
         case ast.Compare():
-            left = value(node.left)
-            for op, right in zip(node.ops, map(value, node.comparators)):
-                if not (result := _known(_OPERATORS, op)(left, right)):
-                    break
-                left = right
+            result = _compare(node, value)
         case ast.Subscript():
             result = _subscript(value(node.value), node.slice, value)
         case ast.Call():
             result = _call(node, value)
         case _:
             raise ValueError(f"{type(node).__name__} is not supported")
-    fits, problem = _known(_CAPS, result)
+
+    fits, problem = _known(CAPS, result)
     if not fits(result):
         raise ValueError(problem)
     return result
 
 
-def _binary(op, left, right):
-    calculate = _known(_OPERATORS, op)
+def _binary(op: ast.operator, left: Any, right: Any) -> Any:
+    """left op right, where the result's size can be told from the operands'."""
+    calculate = _known(OPERATORS, op)
     if isinstance(left, str) or isinstance(right, str):
         if not isinstance(op, (ast.Add, ast.Mult)):  # '%' would format, at any width
             raise ValueError(f"{type(op).__name__} is not supported on strings")
-        sizes = [len(x) if isinstance(x, str) else x for x in (left, right)]
-        if isinstance(op, ast.Mult) and sizes[0] * sizes[1] > MAX_STR:
+        if isinstance(op, ast.Mult) and _size(left) * _size(right) > MAX_STR:
             raise ValueError("string too long")
     elif isinstance(op, ast.Pow) and isinstance(left, int) and isinstance(right, int):
-        if abs(right) * left.bit_length() > MAX_BITS:
+        if abs(right) * left.bit_length() > MAX_BITS:  # 9**9**9 has 370 million digits
             raise ValueError("number too large")
     return calculate(left, right)
 
 
-def _subscript(text, at, value):
+def _size(factor: Any) -> Any:
+    """In 'ab' * 3 the 2 and the 3."""
+    return len(factor) if isinstance(factor, str) else factor
+
+
+def _and_or(node: ast.BoolOp, value: Callable[[ast.expr], Any]) -> Any:
+    """As in Python the operand that decides; those behind it are not computed."""
+    decides = isinstance(node.op, ast.Or)
+    for operand in node.values:
+        result = value(operand)
+        if bool(result) is decides:
+            break
+    return result
+
+
+def _compare(node: ast.Compare, value: Callable[[ast.expr], Any]) -> Any:
+    """As in Python 1 < 2 < 3 is 1 < 2 and 2 < 3."""
+    left = value(node.left)
+    for op, comparator in zip(node.ops, node.comparators):
+        right = value(comparator)
+        result = _known(OPERATORS, op)(left, right)
+        if not result:
+            break
+        left = right
+    return result
+
+
+def _subscript(text: Any, at: ast.expr, value: Callable[[ast.expr], Any]) -> str:
+    """text[at], also with a slice."""
     if not isinstance(text, str):
         raise ValueError("only strings can be indexed")
-    if isinstance(at, ast.Slice):
-        return text[slice(*(end and value(end) for end in (at.lower, at.upper, at.step)))]
-    return text[value(at)]
+    if not isinstance(at, ast.Slice):
+        return text[value(at)]
+    ends = []
+    for end in (at.lower, at.upper, at.step):
+        ends.append(None if end is None else value(end))
+    return text[slice(*ends)]
 
 
-def _call(node, value):
-    if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
+def _call(node: ast.Call, value: Callable[[ast.expr], Any]) -> Any:
+    """A function of FUNCTIONS, or a string's method of METHODS, with plain arguments."""
+    if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
         raise ValueError("only plain arguments are supported")
-    arguments = [value(a) for a in node.args]
+    arguments = [value(argument) for argument in node.args]
     if isinstance(node.func, ast.Attribute):
-        text, name = value(node.func.value), node.func.attr
-        if not isinstance(text, str) or name not in _METHODS:
-            raise ValueError(f"method {name!r} is not supported")
-        if name == "replace" and len(arguments) > 1 and all(isinstance(a, str) for a in arguments[:2]):
-            if len(text) + text.count(arguments[0]) * len(arguments[1]) > MAX_STR:
-                raise ValueError("string too long")
-        return getattr(text, name)(*arguments)
-    name = getattr(node.func, "id", "")
-    if name not in _FUNCTIONS:
+        return _method(value(node.func.value), node.func.attr, arguments)
+
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    if name not in FUNCTIONS:
         raise ValueError(f"function {name!r} is not supported")
-    if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:
+    if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:  # takes as long as 10**digits
         raise ValueError("too many digits")
-    return _FUNCTIONS[name](*arguments)
+    return FUNCTIONS[name](*arguments)
 
 
-_CAPS = {str: (lambda text: len(text) <= MAX_STR, "string too long"),
-         float: (math.isfinite, "not a finite number"),
-         int: (lambda number: number.bit_length() <= MAX_BITS, "number too large"), bool: (lambda _: True, "")}
+def _method(text: Any, name: str, arguments: list[Any]) -> Any:
+    if not isinstance(text, str) or name not in METHODS:
+        raise ValueError(f"method {name!r} is not supported")
+    if name == "replace" and len(arguments) > 1 and all(isinstance(argument, str) for argument in arguments[:2]):
+        old, new = arguments[:2]
+        if len(text) + text.count(old) * len(new) > MAX_STR:
+            raise ValueError("string too long")
+    return getattr(text, name)(*arguments)
