@@ -41,8 +41,11 @@ def bits_per_byte(model: GPT, rows: TextRows, token_bytes: Sequence[int], device
 
     # Sums travel, not means: a rank with fewer bytes must count for less.
     shares = runtime.all_gather_object(rt, (nats, size))
-    nats = sum(share[0] for share in shares)
-    size = sum(share[1] for share in shares)
-    if size == 0:
+    total_nats = 0.0
+    total_bytes = 0
+    for nats, size in shares:
+        total_nats += nats
+        total_bytes += size
+    if total_bytes == 0:
         return math.nan
-    return nats / math.log(2) / size
+    return total_nats / math.log(2) / total_bytes

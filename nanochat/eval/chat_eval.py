@@ -104,20 +104,23 @@ def _prompt(tokenizer, chat, room):
 def _grade_replies(task, model, tokenizer, numbers, options, progress) -> list[dict]:
     room = model.config.sequence_len
     max_new_tokens = min(options.max_new_tokens or task.max_new_tokens, room // 2)
-    chats = [task[number] for number in numbers]
-    prompts = [_prompt(tokenizer, chat, room - max_new_tokens) for chat in chats]
-
     sampling = Sampling(max_new_tokens, options.temperature)
+    chats = []
+    cut = []  # whether a question's prompt was
     samples = []  # num_samples of the first question, then of the second, ...
-    for number, (ids, _) in zip(numbers, prompts):
-        for sample in range(options.num_samples):
+    asked = []  # the chat of each sample
+    for number in numbers:
+        chat = task[number]
+        prompt, was_cut = _prompt(tokenizer, chat, room - max_new_tokens)
+        chats.append(chat)
+        cut.append(was_cut)
+        for i in range(options.num_samples):
             # Seeded by what is asked, so that a reply does not depend on which rank gives it.
-            seed = mix_seed(task.name, number, sample)
-            samples.append(Sequence(tokenizer, ids, sampling, index=seed))
+            samples.append(Sequence(tokenizer, prompt, sampling, index=mix_seed(task.name, number, i)))
+            asked.append(chat)
     _generate(model, tokenizer, samples, options.batch_size, progress)
-
     replies = [parse_reply(tokenizer, sample.ids) for sample in samples]
-    asked = [chat for chat in chats for _ in range(options.num_samples)]
+
     # Some tasks run a program. More of them than there are cores would wait for one until their time is over.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         verdicts = list(pool.map(task.evaluate, asked, replies))
@@ -125,8 +128,7 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress) -> list[d
     records = []
     for i, (number, chat) in enumerate(zip(numbers, chats)):
         part = slice(i * options.num_samples, (i + 1) * options.num_samples)
-        was_cut = prompts[i][1]
-        records.append(_record(task, number, chat, was_cut, replies[part], verdicts[part], options.pass_k))
+        records.append(_record(task, number, chat, cut[i], replies[part], verdicts[part], options.pass_k))
     return records
 
 
@@ -145,23 +147,36 @@ def _generate(model, tokenizer, samples, batch_size, progress):
 
 
 # ---- categorical
+@dataclass
+class _Question:
+    number: int
+    chat: dict
+    prompt: list[int]
+    was_cut: bool
+    before: list[int]  # ids between the prompt and the letter
+    letters: list[int]  # the id of each letter
+
+
 def _grade_letters(task, model, tokenizer, numbers, options, progress) -> Iterator[dict]:
-    chats = [task[number] for number in numbers]
-    prompts = [_prompt(tokenizer, chat, model.config.sequence_len) for chat in chats]
-    letters = [letter_ids(tokenizer, chat["letters"]) for chat in chats]
+    questions = []
+    for number in numbers:
+        chat = task[number]
+        prompt, was_cut = _prompt(tokenizer, chat, model.config.sequence_len)
+        before, letters = letter_ids(tokenizer, chat["letters"])
+        questions.append(_Question(number, chat, prompt, was_cut, before, letters))
 
     def padded_tokens(batch):
-        return len(prompts[batch[0]][0]) * len(batch)
+        return len(batch[0].prompt) * len(batch)
 
     # Prompts of about one length together, the longest first, so that memory runs out at once or never.
-    longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][0]))
-    for batch in batches(longest_first, padded_tokens, options.batch_tokens):
-        rows = last_logits(model, [prompts[i][0] + letters[i][0] for i in batch])
-        for i, row in zip(batch, rows):
-            likeliest = int(row[letters[i][1]].argmax())
-            reply = [{"type": "text", "text": chats[i]["letters"][likeliest]}]
-            right = task.evaluate(chats[i], reply)
-            yield _record(task, numbers[i], chats[i], prompts[i][1], [reply], [right])
+    questions.sort(key=lambda question: -len(question.prompt))
+    for batch in batches(questions, padded_tokens, options.batch_tokens):
+        rows = last_logits(model, [question.prompt + question.before for question in batch])
+        for question, row in zip(batch, rows):
+            likeliest = int(row[question.letters].argmax())
+            reply = [{"type": "text", "text": question.chat["letters"][likeliest]}]
+            right = task.evaluate(question.chat, reply)
+            yield _record(task, question.number, question.chat, question.was_cut, [reply], [right])
         progress.update(len(batch))
 
 

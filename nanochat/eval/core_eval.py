@@ -39,13 +39,12 @@ def _record(task, example, item, results, tokenizer):
     """A graded item, as in records.py; in language modelling the reply is the likeliest token at each
     place."""
     pairs = options(task, example)
-    contexts = [context for context, _ in pairs]
-    continuations = [continuation for _, continuation in pairs]
-    asked = contexts[0]
-    answers = continuations
     if task.kind == "schema":  # where the contexts are the options
-        asked = continuations[0]
-        answers = contexts
+        asked = pairs[0][1]
+        answers = [context for context, _ in pairs]
+    else:
+        asked = pairs[0][0]
+        answers = [continuation for _, continuation in pairs]
     if task.kind == "language_modeling":
         reply = tokenizer.decode(results[0].likeliest).strip()
     else:
