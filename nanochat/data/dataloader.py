@@ -1,218 +1,215 @@
 """
 Documents or conversations -> packed rows -> the batches of a step, in one global order.
 
-Packing depends on the documents' lengths alone, so step s sees the same rows whatever the ranks and the micro-batch:
-hence exact resume, also on another number of GPUs.
+A row has a global number, which depends on the documents' lengths alone, and step s sees the rows s*R to
+(s+1)*R, whatever the number of ranks and the size of a micro-batch. So a run can be stopped and resumed
+exactly, also on another number of GPUs, and one GPU trains the same model as eight. A loader that reads files
+rank by rank has neither.
+
+    rows = TextRows(prepare_tokens(tokenizer, shards("kindergarten", "train"), "kindergarten"), sequence_len=512)
+    for step, batches in StepBatches(rows, rows_per_step=64, device_batch_size=16): ...
 """
 import functools
 import hashlib
 import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from nanochat.common import Progress, UsageError, log, mix_seed
+from nanochat.common import Progress, UsageError, log
 from nanochat.data.chat_format import render
-from nanochat.data.token_shards import TokenShard, prepare_tokens  # noqa: F401 (for whoever wants rows)
+from nanochat.data.packing import Plan, pack, shuffled
+from nanochat.data.token_shards import TokenShard, prepare_tokens, token_dtype  # noqa: F401 (for whoever wants rows)
+from nanochat.data.tokenizer import Tokenizer
 
 FORMAT = 1  # of packing
 
 
-# ---- packing
-@dataclass(frozen=True)
-class Plan:
-    """Row i is the pieces first[i]:first[i+1]; piece p is tokens[start[p]:start[p]+length[p]] with bos for its first.
-
-    Where a piece continues a document, that first token is the last of another row too.
-    """
-    first: np.ndarray  # (rows + 1,) int64
-    start: np.ndarray  # (pieces,) int64
-    length: np.ndarray  # (pieces,) int32
-
-    def __len__(self):
-        return len(self.first) - 1
-
-    def row_lengths(self):
-        """Without padding: (rows,) int64."""
-        return np.add.reduceat(self.length, self.first[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
-
-
-def pack(offsets, capacity, crop, seed=0) -> Plan:
-    """Pack the documents offsets[d]:offsets[d+1] into rows of `capacity` tokens, best fit (arXiv 2404.10830).
-
-    Longer ones are cut into full rows first. When nothing fits the rest of a row, that is padding, or with `crop` the
-    longest waiting piece is cut: its head fills the row, bos + tail waits on. The order of rows is mixed by `seed`.
-    """
-    starts, lengths = offsets[:-1], np.diff(offsets)
-    step = capacity - 1  # a continued piece begins with a bos of its own
-    full = np.maximum(0, -(-(lengths - capacity) // step)) if crop else np.zeros_like(lengths)
-    assert crop or lengths.max(initial=0) <= capacity, f"{lengths.max()} tokens do not fit {capacity}"
-    turn = np.arange(full.sum()) - np.repeat(np.cumsum(full) - full, full)
-    rows = [[(start, capacity)] for start in (np.repeat(starts, full) + turn * step).tolist()]
-    rows += _best_fit((starts + full * step).tolist(), (lengths - full * step).tolist(), capacity, crop)
-    rows = [rows[i] for i in _shuffled(len(rows), "pack", seed)]
-    pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 2)
-    first = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return Plan(first, pieces[:, 0].copy(), pieces[:, 1].astype(np.int32))
-
-
-def _shuffled(n, *seed):
-    """0 to n-1 in an order fixed by `seed`: numpy froze this stream."""
-    return np.random.RandomState(mix_seed(*seed) % 2**32).permutation(n)
-
-
-def _best_fit(starts, lengths, capacity, crop):
-    """Rows of (start, length) pieces. One bit a length says whether such a piece waits: the best is one mask away."""
-    waiting = [[] for _ in range(capacity + 1)]
-    for start, length in zip(reversed(starts), reversed(lengths)):  # equals leave in their order
-        waiting[length].append(start)
-    there = sum(1 << length for length in range(1, capacity + 1) if waiting[length])
-    rows = []
-    while there:
-        row, gap = [], capacity
-        while gap and there:
-            fits = there & ((2 << gap) - 1)
-            if not fits and not crop:
-                break
-            length = (fits or there).bit_length() - 1
-            start = waiting[length].pop()
-            if not waiting[length]:
-                there ^= 1 << length
-            if not fits:  # a gap of 1 takes only bos
-                tail = length - gap + 1
-                waiting[tail].append(start + gap - 1)
-                there |= 1 << tail
-                length = gap
-            row.append((start, length))
-            gap -= length
-        rows.append(row)
-    return rows
-
-
 # ---- rows
-class _Rows:
-    """Subclasses set `counts`, each row's sum of weights, and `hash`."""
+class PackedRows:
+    """The rows of several packed shards, numbered through. Subclasses set `counts` and `hash`."""
+    counts: np.ndarray  # (rows,) float64: each row's sum of weights
+    hash: str  # of all that the rows follow from; a resumed run compares it
 
-    def __init__(self, shards, plans, sequence_len):
-        self.shards, self.plans, self.sequence_len = shards, plans, sequence_len
-        self.ends = np.cumsum([0, *map(len, plans)])
+    def __init__(self, shards: Sequence, plans: list[Plan], sequence_len: int) -> None:
+        self.shards = shards
+        self.plans = plans
+        self.sequence_len = sequence_len
+        self.ends = np.cumsum([0, *(len(plan) for plan in plans)])  # shard s has the rows ends[s]:ends[s+1]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def row(self, i):
+    def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1], padding has 0."""
-        s = int(np.searchsorted(self.ends, i, side="right")) - 1
-        shard, plan, at = self.shards[s], self.plans[s], 0
-        ids, keep = np.full(self.sequence_len + 1, shard.bos_id, np.int64), np.zeros(self.sequence_len + 1, np.float32)
-        for p in range(plan.first[i - self.ends[s]], plan.first[i - self.ends[s] + 1]):
-            start, n = plan.start[p], int(plan.length[p])
-            ids[at:at + n] = shard.tokens[start:start + n]
-            ids[at] = shard.bos_id
-            keep[at:at + n] = shard.mask[start:start + n] if isinstance(shard, ChatRows) else 1
-            at += n
-        return ids, keep[1:]
+        shard_number = int(np.searchsorted(self.ends, number, side="right")) - 1
+        shard = self.shards[shard_number]
+        plan = self.plans[shard_number]
+        number_in_shard = number - self.ends[shard_number]
+
+        tokens = np.full(self.sequence_len + 1, shard.bos_id, np.int64)
+        weight = np.zeros(self.sequence_len + 1, np.float32)
+        filled = 0
+        for p in range(plan.first[number_in_shard], plan.first[number_in_shard + 1]):
+            start = plan.start[p]
+            end = start + plan.length[p]
+            here = slice(filled, filled + int(plan.length[p]))
+            tokens[here] = shard.tokens[start:end]
+            tokens[filled] = shard.bos_id
+            weight[here] = self._weight(start, end)
+            filled = here.stop
+        return tokens, weight[1:]
+
+    def _weight(self, start: int, end: int) -> np.ndarray | float:
+        """Of the tokens start:end as targets."""
+        return 1.0
 
 
-class TextRows(_Rows):
+class TextRows(PackedRows):
     """Rows of text, each starting with bos. A target that is bos has weight 1: it teaches where texts end."""
 
-    def __init__(self, shards, sequence_len):
+    def __init__(self, shards: Iterable[TokenShard], sequence_len: int) -> None:
         shards = list(shards)
-        super().__init__(shards, [pack(s.offsets, sequence_len + 1, crop=True) for s in shards], sequence_len)
-        self.counts = np.concatenate([np.zeros(0), *(plan.row_lengths() - 1.0 for plan in self.plans)])
+        plans = [pack(shard.offsets, sequence_len + 1, crop=True) for shard in shards]
+        super().__init__(shards, plans, sequence_len)
+        self.counts = np.concatenate([np.zeros(0), *(plan.row_lengths() - 1.0 for plan in plans)])
         self.hash = _digest(FORMAT, sequence_len, [shard.sha256 for shard in shards])
 
 
-def _digest(*parts):
-    return hashlib.sha256(repr(parts).encode("utf-8")).hexdigest()[:16]
-
-
-class ChatRows(_Rows):
+class ChatRows(PackedRows):
     """Rows of whole conversations; weight is 1 on what the assistant must produce, 0 elsewhere.
 
-    One longer than a row is cut on the right; `cut` counts those.
+    One that is longer than a row is cut on the right; `cut` counts those.
     """
 
-    def __init__(self, conversations, tokenizer, sequence_len, seed=0):
-        capacity, dtype = sequence_len + 1, np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-        tokens, masks, self.cut, self.bos_id = [np.zeros(0, dtype)], [np.zeros(0, np.uint8)], 0, tokenizer.bos_id
+    def __init__(self, conversations: Sequence[dict[str, Any]], tokenizer: Tokenizer, sequence_len: int,
+                 seed: int = 0) -> None:
+        capacity = sequence_len + 1
+        dtype = token_dtype(tokenizer)
+        self.bos_id = tokenizer.bos_id
+        self.cut = 0
+        tokens = [np.zeros(0, dtype)]  # an empty one first: their lengths add up to offsets that begin with 0
+        masks = [np.zeros(0, np.uint8)]
         progress = Progress(len(conversations), "rendering conversations")
         for conversation in conversations:
             ids, mask = render(tokenizer, conversation)
-            self.cut += len(ids) > capacity
+            if len(ids) > capacity:
+                self.cut += 1
             tokens.append(np.array(ids[:capacity], dtype))
             masks.append(np.array(mask[:capacity], np.uint8))
             progress.update()
         progress.close()
         if self.cut:
             log.info(f"{self.cut:,} of {len(conversations):,} conversations were cut to {capacity} tokens")
+
         offsets = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
-        self.tokens, self.mask = np.concatenate(tokens), np.concatenate(masks)
+        self.tokens = np.concatenate(tokens)  # (tokens of all conversations,)
+        self.mask = np.concatenate(masks)
+        # They lie in memory as the one shard of these rows. None is cut in two: an answer without its
+        # question would teach to answer out of nothing.
         super().__init__([self], [pack(offsets, capacity, crop=False, seed=seed)], sequence_len)
-        self.counts = np.array([self.row(i)[1].sum(dtype=np.float64) for i in range(len(self))])
+        self.counts = np.array([self.row(number)[1].sum(dtype=np.float64) for number in range(len(self))])
         self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens).hexdigest())
+
+    def _weight(self, start: int, end: int) -> np.ndarray:
+        return self.mask[start:end]
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode("utf-8")).hexdigest()[:16]
 
 
 # ---- batches
 @dataclass
 class Batch:
-    """One micro-step of one rank. A step's loss is the sum of weight * nll over all its batches / count."""
+    """One micro-step of one rank. A step's loss is the sum of weight * nll over all its batches / count.
+
+    Dividing by the count of the whole step, not by each batch's own, makes every token weigh the same however
+    the step is split: a mean of means would favour tokens in batches with little to learn.
+    """
     inputs: torch.Tensor  # (B, T) int64
     targets: torch.Tensor  # (B, T) int64
     weight: torch.Tensor  # (B, T) float32
     count: float  # sum of weight over the whole step, all ranks; at least 1
-    rows: list  # global row numbers
+    rows: list[int]  # global row numbers
 
-    def to(self, device):
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.targets, self.weight)),
-                     self.count, self.rows)
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch(self.inputs.to(device, non_blocking=True), self.targets.to(device, non_blocking=True),
+                     self.weight.to(device, non_blocking=True), self.count, self.rows)
 
 
-def collate(rows, numbers):
-    """(inputs int64, targets int64, weight float32), each (B, T), of these rows."""
-    tokens, weight = (torch.from_numpy(np.stack(part)) for part in zip(*(rows.row(int(i)) for i in numbers)))
-    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), weight
+def collate(rows: PackedRows, numbers: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(inputs int64, targets int64, weight float32), each (B, T), of these rows; a target is the next input."""
+    tokens = []
+    weights = []
+    for number in numbers:
+        row_tokens, row_weight = rows.row(int(number))
+        tokens.append(row_tokens)
+        weights.append(row_weight)
+    stacked = torch.from_numpy(np.stack(tokens))  # (B, T+1)
+    return stacked[:, :-1].contiguous(), stacked[:, 1:].contiguous(), torch.from_numpy(np.stack(weights))
 
 
 class StepBatches:
     """Yields (step, this rank's [Batch, ...]) from start_step on, without end.
 
-    Step s sees the rows s*R to (s+1)*R of the endless order, whatever world_size and device_batch_size; with `shuffle`
-    every epoch has its own permutation. The next step is read ahead on a thread. Raises UsageError.
+    Step s sees the rows s*R to (s+1)*R of the endless order, whatever world_size and device_batch_size; with
+    `shuffle` every epoch has its own permutation. The next step is read ahead on a thread. Raises UsageError.
     """
 
-    def __init__(self, rows, rows_per_step, device_batch_size, rank=0, world_size=1, seed=0, shuffle=False,
-                 start_step=0):
+    def __init__(self, rows: PackedRows, rows_per_step: int, device_batch_size: int, rank: int = 0, world_size: int = 1,
+                 seed: int = 0, shuffle: bool = False, start_step: int = 0) -> None:
         if len(rows) == 0:
             raise UsageError("the data set is empty: no row to train on. Give another --dataset.")
-        device_batch_size = min(device_batch_size, max(1, rows_per_step // world_size))  # a rank's whole share
+        share = max(1, rows_per_step // world_size)  # a rank's rows of a step
+        device_batch_size = min(device_batch_size, share)
         if rows_per_step % (device_batch_size * world_size):
             raise UsageError(f"{rows_per_step} rows a step do not divide by --device_batch_size={device_batch_size} "
                              f"times {world_size} ranks. Choose a --device_batch_size that does.")
-        self.rows, self.rows_per_step, self.device_batch_size = rows, rows_per_step, device_batch_size
-        self.rank, self.world_size, self.start_step, self.shuffle = rank, world_size, start_step, shuffle
-        self._order = functools.lru_cache(maxsize=2)(lambda epoch: _shuffled(len(rows), "epoch", seed, epoch))
+        self.rows = rows
+        self.rows_per_step = rows_per_step
+        self.device_batch_size = device_batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.start_step = start_step
+        self.shuffle = shuffle
 
-    def step_rows(self, step):
-        """On all ranks: int64 (rows_per_step,)."""
-        epoch, row = np.divmod(step * self.rows_per_step + np.arange(self.rows_per_step), len(self.rows))
+        @functools.lru_cache(maxsize=2)  # a step reaches into two epochs at most, unless an epoch is shorter than it
+        def order(epoch: int) -> np.ndarray:
+            return shuffled(len(rows), "epoch", seed, epoch)
+
+        self._order = order
+
+    def step_rows(self, step: int) -> np.ndarray:
+        """The numbers of the rows of a step on all ranks together: int64 (rows_per_step,)."""
+        places = step * self.rows_per_step + np.arange(self.rows_per_step)  # in the endless order
+        epochs, numbers = np.divmod(places, len(self.rows))
         if self.shuffle:
-            for e in np.unique(epoch):
-                row[epoch == e] = self._order(int(e))[row[epoch == e]]
-        return row
+            for epoch in np.unique(epochs):
+                in_epoch = epochs == epoch
+                numbers[in_epoch] = self._order(int(epoch))[numbers[in_epoch]]
+        return numbers
 
-    def load(self, step) -> list[Batch]:
+    def load(self, step: int) -> list[Batch]:
+        """This rank's micro-batches of a step."""
         numbers = self.step_rows(step)
         count = max(float(self.rows.counts[numbers].sum()), 1.0)
-        mine = numbers.reshape(-1, self.world_size, self.device_batch_size)[:, self.rank]
-        return [Batch(*collate(self.rows, micro), count, micro.tolist()) for micro in mine]
+        # (micro-steps, ranks, B): in each micro-step the ranks take neighbouring rows
+        by_rank = numbers.reshape(-1, self.world_size, self.device_batch_size)
+        batches = []
+        for micro_numbers in by_rank[:, self.rank]:
+            inputs, targets, weight = collate(self.rows, micro_numbers)
+            batches.append(Batch(inputs, targets, weight, count, micro_numbers.tolist()))
+        return batches
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
         with ThreadPoolExecutor(1, "batches") as reader:
             ready = reader.submit(self.load, self.start_step)
             for step in itertools.count(self.start_step):
-                batches, ready = ready.result(), reader.submit(self.load, step + 1)
+                batches = ready.result()
+                ready = reader.submit(self.load, step + 1)  # while the caller trains on this one
                 yield step, batches

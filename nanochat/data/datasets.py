@@ -1,8 +1,8 @@
 """
 Pretraining text: which data sets there are, how their shards arrive and how they are read.
 
-A shard is a parquet file with a column `text`. Every script also takes a folder of such files; the last is then for
-validation.
+A shard is a parquet file with a column `text`. Every script also takes a folder of such files; the last is
+then for validation.
 """
 import functools
 import hashlib
@@ -56,8 +56,8 @@ KINDERGARTEN_VAL = 800
 def shards(name, split) -> list[Path]:
     """The shards of a data set, or of a folder, on this machine, in a fixed order.
 
-    "train": up to the first missing, so that a row's number never changes. The kindergarten is generated when asked
-    for. Raises MissingArtifact, UsageError.
+    "train": up to the first missing, so that a row's number never changes. The kindergarten is generated when
+    asked for. Raises MissingArtifact, UsageError.
     """
     assert split in ("train", "val"), split
     if name not in DATASETS:

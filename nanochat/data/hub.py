@@ -1,8 +1,9 @@
 """
-Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe twice at once.
+Fetch one file from the Hugging Face hub (or a mirror, HF_ENDPOINT): resumable, verified, atomic, safe twice
+at once.
 
-huggingface_hub forgets half a file when a process ends, and never compares bytes. Here the part that has arrived stays,
-and gets the name when its hash is the hub's (the ETag).
+huggingface_hub forgets half a file when a process ends, and never compares bytes. Here the part that has
+arrived stays, and gets the name when its hash is the hub's (the ETag).
 """
 import contextlib
 import fcntl
