@@ -6,12 +6,12 @@ variant gets fewer steps.
     NANOCHAT_BASE_DIR=... python benchmarks/bench_architecture.py --depth=4 --seeds=0,1,2        climbmix, tokenizer trained
     ... --variants=plain,tables --steps=300
 
-plain      the model without any
-offset     half of a head's channels find a token by the one before (GPTConfig.key_offset)
-tables     a vector by token is added to attention's values in every second layer (GPTConfig.value_tables)
-rateN      the tables' learning rate is N times the embedding's: rate0.1, rate3
-scalars    before each layer x becomes a * x + b * x0, x0 being the embedding, both learned (modded-nanogpt's U-net lambdas)
-windows    three layers of four see the last half of the context only (SSSL). By a mask, which saves no time, so equal steps
+plain      the model without any offset     half of a head's channels find a token by the one before
+(GPTConfig.key_offset) tables     a vector by token is added to attention's values in every second layer
+(GPTConfig.value_tables) rateN      the tables' learning rate is N times the embedding's: rate0.1, rate3
+scalars    before each layer x becomes a * x + b * x0, x0 being the embedding, both learned (modded-nanogpt's
+U-net lambdas) windows    three layers of four see the last half of the context only (SSSL). By a mask, which
+saves no time, so equal steps
 
 Several are joined by a plus: offset+tables. Results are added to --results, one JSON line a training; the
 table is made of all lines there with these settings.
@@ -133,7 +133,8 @@ class Training:
 
 
 def costs(config, names, *given):
-    """{name: seconds of a step over those of the plain model, median over rounds in which each takes one step}."""
+    """{name: seconds of a step over those of the plain model, median over rounds in which each takes one
+    step}."""
     trainings = {name: Training(config, name, 0, 100, *given) for name in ("plain", *names)}
     times = [{name: t.step() for name, t in trainings.items()} for _ in range(config.rounds)][1:]
     return {name: statistics.median(t[name] / t["plain"] for t in times) for name in trainings}

@@ -90,7 +90,8 @@ def timed(task, examples, numbers, tokenizer, model, score):
 
 
 def measure(task, config, tokenizer, model):
-    """{"kind", "n", "of", "fast", "slow", "worst", "other"}: seconds of each run, and how the results differ."""
+    """{"kind", "n", "of", "fast", "slow", "worst", "other"}: seconds of each run, and how the results
+    differ."""
     examples = bundle.read_examples(task.path)
     numbers = stats.subset(len(examples), config.items, 7)
     fast, slow = [], []

@@ -58,14 +58,16 @@ class Config:
 
 # ------------------------------------------------------------------------------------------------------ kills
 def leave_own_number(sitting):
-    """What a killed run with this very process number would have left, as in a container where each run is process 7."""
+    """What a killed run with this very process number would have left, as in a container where each run is
+    process 7."""
     for name in (f".{step:06d}.{os.getpid()}.{ending}" for step in range(2, STEPS, 2) for ending in ("tmp", "old")):
         (sitting.folder / name).mkdir(parents=True)
         (sitting.folder / name / "junk").write_text("junk", encoding="utf-8")
 
 
 def kill_once(base, rng, in_save, toy):
-    """Start a sitting and kill it, at a random moment or as a checkpoint is written. Returns (sitting, newest step seen)."""
+    """Start a sitting and kill it, at a random moment or as a checkpoint is written. Returns (sitting, newest
+    step seen)."""
     sitting, seen, saves = Sitting(base, before=leave_own_number), 0, set()
     end, wanted = time.monotonic() + rng.uniform(0, toy.seconds), rng.randrange(1, 4)
     while sitting.poll() is None:
@@ -125,7 +127,8 @@ def small_disk(at, size):
 
 
 def test_disk(config, toy, tmp):
-    """No room for the next checkpoint: by a small file system where one can be mounted, and by a limit on a file's size."""
+    """No room for the next checkpoint: by a small file system where one can be mounted, and by a limit on a
+    file's size."""
     def limit(sitting):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     with small_disk(tmp / "disk", 32 << 20) as why_not:

@@ -24,7 +24,8 @@ from nanochat.common import UsageError, run  # noqa: E402
 
 
 def load(folder):
-    """The runs in a folder's JSON files by compute: (depth, counted parameters, tokens, FLOPs, bits a byte)."""
+    """The runs in a folder's JSON files by compute: (depth, counted parameters, tokens, FLOPs, bits a
+    byte)."""
     runs = []
     for path in Path(folder).glob("*.json"):
         m = json.loads(path.read_text(encoding="utf-8"))["metrics"]
@@ -51,7 +52,8 @@ def power_law(runs):
 
 
 def best_size(runs):
-    """(parameters, tokens, bits a byte) at the bottom of a parabola over log(parameters), or None where it has none inside."""
+    """(parameters, tokens, bits a byte) at the bottom of a parabola over log(parameters), or None where it
+    has none inside."""
     x, y = np.log([r[1] for r in runs]), np.array([r[4] for r in runs])
     if len(runs) < 3:
         return None

@@ -38,7 +38,8 @@ class Row:
 
 # ----------------------------------------------------------------------------------------------------- damage
 def damages(data, offsets, rng):
-    """`data` with a bit flipped, and cut off, at each of so many places; the first and the last byte among them."""
+    """`data` with a bit flipped, and cut off, at each of so many places; the first and the last byte among
+    them."""
     for at in sorted({0, len(data) - 1, *(rng.randrange(len(data)) for _ in range(offsets - 2))}):
         flipped = bytearray(data)
         flipped[at] ^= 1 << rng.randrange(8)
@@ -119,7 +120,8 @@ class Hostile:
 
 
 def hostile_files(evil, raw, tmp):
-    """{name: (path to be replaced, bytes)} as an attacker would make them; what vouches for a file is made to fit it."""
+    """{name: (path to be replaced, bytes)} as an attacker would make them; what vouches for a file is made to
+    fit it."""
     array, tensors = np.array([evil] * 4, dtype=object), tmp / "tensors.pt"
     np.save(tmp / "evil.npy", array, allow_pickle=True)
     np.savez(tmp / "evil.npz", stamp=array, first=array, start=array, length=array)

@@ -42,7 +42,8 @@ def test_ranks(config, toy, tmp):
 
 
 def hang(what, victim):
-    """For Sitting's `before`: in step 9 `victim` hangs, and from then on the other waits for seconds, not minutes."""
+    """For Sitting's `before`: in step 9 `victim` hangs, and from then on the other waits for seconds, not
+    minutes."""
     def before(sitting):
         hangs, real = sitting.folder / "hangs", scaling.lr_scale
 

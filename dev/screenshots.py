@@ -4,8 +4,8 @@ Pictures of the chat page for the README: a real conversation with the newest mo
     python dev/screenshots.py                                     writes dev/screenshots/{light,dark,phone}.png
     NANOCHAT_BASE_DIR=/path python dev/screenshots.py --out=/tmp  with another model, to another folder
 
-Wants chromium and chromedriver on the PATH and `pip install selenium`. The server that it starts listens on this
-machine only and ends with it.
+Wants chromium and chromedriver on the PATH and `pip install selenium`. The server that it starts listens on
+this machine only and ends with it.
 """
 import argparse
 import base64

@@ -7,9 +7,10 @@ A script's flags, generated from one dataclass: each field is a default and a he
 
     config = parse(Config, argv, __doc__)
 
-Types: int, float, str, bool, and Optional of the first three. Both --matrix_lr and --matrix-lr are understood, and an
-abbreviation is refused: a flag that is added later must not change what a short form means. Validate in __post_init__
-by raising UsageError, so that a Config made by a test is held to the same rules as one from the command line.
+Types: int, float, str, bool, and Optional of the first three. Both --matrix_lr and --matrix-lr are
+understood, and an abbreviation is refused: a flag that is added later must not change what a short form
+means. Validate in __post_init__ by raising UsageError, so that a Config made by a test is held to the same
+rules as one from the command line.
 """
 import argparse
 import dataclasses

@@ -3,11 +3,12 @@ A checkpoint for transformers' own NanoChatForCausalLM, which then gives the sam
 
     python -m scripts.export -i base --out=FOLDER       not the newest chat model, not into hf/ under the base directory
 
-Queries and keys are normalised, so an attention logit is a cosine times its greatest value: ours is max_attn_logit, over
-there the root of a head's width W. Heads may be wider there, and that is the way out: in one of W channels a query
-holds itself and `a` times itself again, where the key is zero, which lengthens it without changing the product;
-normalised over W the logit is ours if 1 + a^2 = W / max_attn_logit^2. key_offset and value_tables have no such way and
-are refused. With its tokenizer, unlike ours, a text can spell special tokens.
+Queries and keys are normalised, so an attention logit is a cosine times its greatest value: ours is
+max_attn_logit, over there the root of a head's width W. Heads may be wider there, and that is the way out: in
+one of W channels a query holds itself and `a` times itself again, where the key is zero, which lengthens it
+without changing the product; normalised over W the logit is ours if 1 + a^2 = W / max_attn_logit^2.
+key_offset and value_tables have no such way and are refused. With its tokenizer, unlike ours, a text can
+spell special tokens.
 """
 import math
 from dataclasses import asdict, dataclass
@@ -19,7 +20,16 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from nanochat.cli import option, parse
-from nanochat.common import NanochatError, UsageError, atomic_dir, base_dir, log, run, setup_logging, write_json
+from nanochat.common import (
+    NanochatError,
+    UsageError,
+    atomic_dir,
+    base_dir,
+    log,
+    run,
+    setup_logging,
+    write_json,
+)
 from nanochat.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
@@ -53,8 +63,8 @@ def head_width(config: GPTConfig) -> int:
 def widen(weight: torch.Tensor, D: int, width: int, copy: float = 0.0) -> torch.Tensor:
     """Make each head's rows of a projection `width` instead of D: (H * D, C) -> (H * width, C).
 
-    The new channels are `copy` times the old ones, then zeros. Rotary embeddings turn channel i of a head's first half
-    with channel i of its second, so each half is widened by itself.
+    The new channels are `copy` times the old ones, then zeros. Rotary embeddings turn channel i of a head's
+    first half with channel i of its second, so each half is widened by itself.
     """
     halves = weight.view(-1, 2, D // 2, weight.size(1))  # (H, 2, D/2, C)
     doubled = torch.cat((halves, copy * halves), dim=2)[:, :, :width // 2]
@@ -94,8 +104,8 @@ def tensors(model: GPT) -> dict[str, torch.Tensor]:
 def model_config(config: GPTConfig) -> dict[str, Any]:
     """Their config.json.
 
-    Channel i of D turns by rope_base^(-2i/D) for each position. Over there D is the wider head's, so the base is raised
-    until the same channels turn as fast.
+    Channel i of D turns by rope_base^(-2i/D) for each position. Over there D is the wider head's, so the base
+    is raised until the same channels turn as fast.
     """
     width = head_width(config)
     return {
@@ -120,8 +130,8 @@ def model_config(config: GPTConfig) -> dict[str, Any]:
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """For the `tokenizers` library, which knows a pre-tokenizer, a list of merges and a post-processor.
 
-    Our tokens are bytes and a merge is right wherever two tokens make a third. `ignore_merges`: a piece that is a token
-    is taken whole. The post-processor puts bos in front, as the start of a document.
+    Our tokens are bytes and a merge is right wherever two tokens make a third. `ignore_merges`: a piece that
+    is a token is taken whole. The post-processor puts bos in front, as the start of a document.
     """
     characters = _byte_characters()
     vocab = {}
@@ -148,7 +158,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _byte_characters() -> dict[int, str]:
-    """A visible character for each byte, as GPT-2 chose them: JSON has no bytes. Printable ones stand for themselves."""
+    """A visible character for each byte, as GPT-2 chose them: JSON has no bytes. Printable ones stand for
+    themselves."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     characters = {byte: chr(byte) for byte in printable}
     for byte in range(256):

@@ -4,8 +4,9 @@ What a run needs, before it is paid for: parameters, tokens, disk, memory, hours
     python -m scripts.plan    each tier, on the GPUs found here or on 8 x H100
     python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
 
-The numbers are those of nanochat/scaling.py, with which training itself works, so a plan cannot disagree with the run.
-What is assumed (the share of the peak that is reached, prices) is said beside what follows from it. Needs no torch.
+The numbers are those of nanochat/scaling.py, with which training itself works, so a plan cannot disagree with
+the run. What is assumed (the share of the peak that is reached, prices) is said beside what follows from it.
+Needs no torch.
 """
 import shutil
 import subprocess
@@ -58,7 +59,8 @@ def devices(config: Config) -> tuple[int, str, scaling.GPU]:
 
 
 def _listed_by_nvidia_smi() -> list[tuple[str, float]]:
-    """(name, MiB) of each GPU. Errors come on stdout too, and some devices have no memory of their own: no digit last."""
+    """(name, MiB) of each GPU. Errors come on stdout too, and some devices have no memory of their own: no
+    digit last."""
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]

@@ -3,9 +3,9 @@ Compare the tokenizer's compression with GPT-2's and GPT-4's on five small texts
 
     python -m scripts.tok_eval --dataset=climbmix
 
-Bytes a token is what counts: the more text a token holds, the more of it fits the context and the less computing
-a text costs. But only on text of the kind that the model will read, hence several kinds, and beside vocabularies
-much larger than ours.
+Bytes a token is what counts: the more text a token holds, the more of it fits the context and the less
+computing a text costs. But only on text of the kind that the model will read, hence several kinds, and beside
+vocabularies much larger than ours.
 """
 import threading
 import time

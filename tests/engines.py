@@ -4,8 +4,8 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 
 from nanochat.infer.engine import Engine
-from nanochat.infer.scheduler import format_bias
 from nanochat.infer.sampling import Sampling
+from nanochat.infer.scheduler import format_bias
 from nanochat.infer.sequence import Sequence
 
 LEN = 96

@@ -2,7 +2,6 @@
 Flags are what the dataclass says: both spellings, exact types, no guessing, and one clear line for what cannot be used.
 """
 from dataclasses import asdict, dataclass
-from typing import Optional
 
 import pytest
 from hypothesis import given
@@ -22,7 +21,7 @@ class Config:
     fresh: bool = option(False, "start over")
     tools: bool = option(True, "use tools")
     step: int | None = option(None, "which")
-    tag: Optional[str] = option(None, "tag")
+    tag: str | None = option(None, "tag")
     stage: str = option("sft", "model", choices=["base", "sft"], short="i")
 
     def __post_init__(self):

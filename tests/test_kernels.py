@@ -13,8 +13,8 @@ from engines import LEN, model, tokenizer  # noqa: F401
 from tiny import drawn
 
 from nanochat.infer.cpu import kernels
-from nanochat.infer.engine import Engine
 from nanochat.infer.cpu.compiled import threads_for
+from nanochat.infer.engine import Engine
 from nanochat.infer.runner import Piece, Runner
 from nanochat.model.gpt import GPT, GPTConfig
 

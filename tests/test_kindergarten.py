@@ -359,7 +359,7 @@ def test_mid_is_simpler_than_sft(training):
 def test_letters_of_choices_are_listed_and_balanced(evals):
     letters = [e.check["answer"] for e in evals["choice"]]
     assert all(e.conversation["letters"] == ["A", "B", "C", "D"] for e in evals["choice"])
-    assert all(30 <= letters.count(x) for x in "ABCD")
+    assert all(letters.count(x) >= 30 for x in "ABCD")
     yes = [e.check["answer"] for e in evals["yes_no"]].count("yes")
     assert 70 <= yes <= 130
 

@@ -159,7 +159,7 @@ def test_the_interval_of_a_difference_covers_it_95_times_in_100(p, q, n=120, run
         change, low, high = statistics.difference(record(before), record(after))
         assert low <= change <= high
         inside += low <= q - p <= high
-    assert 0.93 <= inside / runs
+    assert inside / runs >= 0.93
 
 
 def test_every_stage_has_its_section_command_and_picture(full_run, base):

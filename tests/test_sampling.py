@@ -8,8 +8,8 @@ from engines import engine, model, tokenizer  # noqa: F401
 from tiny import prompts_of
 
 from nanochat.common import UsageError
-from nanochat.infer.scheduler import format_bias
 from nanochat.infer.sampling import Sampling, penalize_repetition, sample_tokens, sample_tokens_torch
+from nanochat.infer.scheduler import format_bias
 
 
 def both(*args):
@@ -142,4 +142,4 @@ def test_no_temperature_or_penalty_gives_a_token_that_is_not_there_or_not_allowe
         penalize_repetition(row, list(seen), penalty)
     for top_k, top_p, uniform, min_p in ((0, 1.0, 1 - 1e-9, 0.0), (5, 1e-5, 1 - 1e-9, 0.5), (0, 5e-324, 0.0, 1.0)):
         tokens = sample_tokens(logits, [temperature] * 4, [top_k] * 4, [top_p] * 4, [uniform] * 4, [min_p] * 4)
-        assert 0 < tokens.min() and tokens.max() < 330
+        assert tokens.min() > 0 and tokens.max() < 330

@@ -7,7 +7,19 @@ import time
 import httpx
 import pytest
 import torch
-from serving import HELLO, LEN, ask, client, engine, events_of, make_engine, served, serving, settles, tokenizer  # noqa: F401
+from serving import (  # noqa: F401
+    HELLO,
+    LEN,
+    ask,
+    client,
+    engine,
+    events_of,
+    make_engine,
+    served,
+    serving,
+    settles,
+    tokenizer,
+)
 
 from nanochat.data.chat_format import parse_reply, render_prompt
 from nanochat.infer.sampling import Sampling

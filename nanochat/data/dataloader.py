@@ -45,7 +45,8 @@ class PackedRows:
         return int(self.ends[-1])
 
     def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1], padding has 0."""
+        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1], padding
+        has 0."""
         shard_number = int(np.searchsorted(self.ends, number, side="right")) - 1
         shard = self.shards[shard_number]
         plan = self.plans[shard_number]
@@ -143,7 +144,8 @@ class Batch:
 
 
 def collate(rows: PackedRows, numbers: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(inputs int64, targets int64, weight float32), each (B, T), of these rows; a target is the next input."""
+    """(inputs int64, targets int64, weight float32), each (B, T), of these rows; a target is the next
+    input."""
     tokens = []
     weights = []
     for number in numbers:

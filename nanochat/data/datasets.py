@@ -120,7 +120,8 @@ def iter_texts(paths):
 
 
 def generate(row, n):
-    """Write what is missing of the first n training shards and the validation shard, each from its own seed."""
+    """Write what is missing of the first n training shards and the validation shard, each from its own
+    seed."""
     from nanochat.kindergarten import documents
     wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
     wanted = [(name, count) for name, count in wanted if not (row.folder / name).exists()]

@@ -75,7 +75,8 @@ def pack(offsets: np.ndarray, capacity: int, crop: bool, seed: int = 0) -> Plan:
 
 
 def shuffled(n: int, *seed: str | int) -> np.ndarray:
-    """0 to n-1 in an order fixed by `seed`: numpy has frozen this stream, unlike that of its newer generators."""
+    """0 to n-1 in an order fixed by `seed`: numpy has frozen this stream, unlike that of its newer
+    generators."""
     return np.random.RandomState(mix_seed(*seed) % 2**32).permutation(n)
 
 

@@ -70,7 +70,8 @@ def token_dtype(tokenizer: Tokenizer) -> type[np.unsignedinteger]:
 
 def tokenize_shard(tokenizer: Tokenizer, parquet: str | Path, out_dir: str | Path,
                    progress: Progress | None = None) -> None:
-    """Write the token shard of a parquet file. The manifest comes last: without it the rest does not count."""
+    """Write the token shard of a parquet file. The manifest comes last: without it the rest does not
+    count."""
     parquet = Path(parquet)
     target = Path(out_dir) / parquet.stem
     source = _stamp(parquet)  # before reading: a file that changes meanwhile does not match
@@ -121,7 +122,8 @@ def _load_shard(tokenizer: Tokenizer, parquet: Path, out_dir: Path) -> TokenShar
 
 
 def _checked_shard(tokenizer: Tokenizer, parquet: Path, target: Path) -> TokenShard | None:
-    """None if made by another format, tokenizer or source. Raises DataError and others for what is damaged."""
+    """None if made by another format, tokenizer or source. Raises DataError and others for what is
+    damaged."""
     manifest = read_json(f"{target}.json")
     expected = {"format": FORMAT, "tokenizer": tokenizer.hash, "source": _stamp(parquet)}
     if manifest | expected != manifest:

@@ -94,7 +94,8 @@ class Tokenizer:
     # ---- make, save, load
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Learn `vocab_size` tokens, the special ones among them; little text gives fewer. Raises UsageError."""
+        """Learn `vocab_size` tokens, the special ones among them; little text gives fewer. Raises
+        UsageError."""
         least = 256 + len(SPECIAL_TOKENS)
         if vocab_size < least:
             raise UsageError(f"--vocab_size must be at least {least} (bytes and special tokens), got {vocab_size}")
@@ -159,7 +160,8 @@ class Tokenizer:
         return ids_of_texts
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Bytes that are no UTF-8 become U+FFFD: half a character, when a reply was cut or is still being written."""
+        """Bytes that are no UTF-8 become U+FFFD: half a character, when a reply was cut or is still being
+        written."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:

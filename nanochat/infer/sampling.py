@@ -95,10 +95,11 @@ def top_logprobs(logits: torch.Tensor, tokens: list[int],
 
 def sample_tokens(logits: torch.Tensor, temperature: list[float], top_k: list[int], top_p: list[float],
                   uniform: list[float], min_p: list[float]) -> torch.Tensor:
-    """One token (n,) int64 for each row of logits (n, V) float32; all else has a number a row, as in Sampling.
+    """One token (n,) int64 for each row of logits (n, V) float32; all else has a number a row, as in
+    Sampling.
 
-    Where a row is not greedy, the cumulative distribution of what its settings leave is inverted at its number `uniform`
-    in [0, 1): the same number gives the same token, whoever else is in the batch.
+    Where a row is not greedy, the cumulative distribution of what its settings leave is inverted at its
+    number `uniform` in [0, 1): the same number gives the same token, whoever else is in the batch.
     """
     bounded = [min(max(warmth, COLDEST), HOTTEST) if warmth else 0.0 for warmth in temperature]
     settings = [bounded, top_k, top_p, uniform, min_p]

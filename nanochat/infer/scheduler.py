@@ -253,7 +253,8 @@ def _asked_logprobs(sequences, logits, tokens):
 
 
 def _settings(sequences):
-    """(temperature, top_k, top_p, uniform, min_p), a list each, with what switches a filter off in the place of None."""
+    """(temperature, top_k, top_p, uniform, min_p), a list each, with what switches a filter off in the place
+    of None."""
     temperature, top_k, top_p, uniform, min_p = [], [], [], [], []
     for sequence in sequences:
         sampling = sequence.sampling

@@ -1,11 +1,12 @@
 """
 The tools a chat model may call. There is one: a calculator for numbers and for short strings.
 
-What it computes was written by a model, that is by anyone who talks to it, so Python's eval is out of the question:
-through ().__class__ and the like any expression reaches files and the shell, whatever names are taken away from it.
-Instead it walks the syntax tree of one expression and knows every operation by name; what is not in its tables does not
-exist. Nor may an expression be expensive: it runs while others wait for their next token. So text, depth, numbers and
-strings have caps, each size is checked before the operation that would make it, and none takes long.
+What it computes was written by a model, that is by anyone who talks to it, so Python's eval is out of the
+question: through ().__class__ and the like any expression reaches files and the shell, whatever names are
+taken away from it. Instead it walks the syntax tree of one expression and knows every operation by name; what
+is not in its tables does not exist. Nor may an expression be expensive: it runs while others wait for their
+next token. So text, depth, numbers and strings have caps, each size is checked before the operation that
+would make it, and none takes long.
 """
 import ast
 import math
@@ -28,12 +29,14 @@ OPERATORS = {
     ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_,
 }
 FUNCTIONS = {"abs": abs, "float": float, "int": int, "len": len, "max": max, "min": min, "round": round, "str": str}
-# Of strings. Their results are no longer than what they are given (ljust's are not); replace's is measured first.
+# Of strings. Their results are no longer than what they are given (ljust's are not); replace's is measured
+# first.
 METHODS = {
     "capitalize", "count", "endswith", "find", "index", "isalpha", "isdigit", "islower", "isupper", "lower", "lstrip",
     "replace", "rstrip", "startswith", "strip", "title", "upper",
 }
-# The types that a value may have, here and in between, and for each: what must be true of it, or what is wrong.
+# The types that a value may have, here and in between, and for each: what must be true of it, or what is
+# wrong.
 CAPS = {
     str: (lambda text: len(text) <= MAX_STR, "string too long"),
     float: (math.isfinite, "not a finite number"),

@@ -18,7 +18,8 @@ PHASES = tuple(STAGES)  # the models that are asked, in order of training
 
 
 def _titles():
-    """{name of a result: title of its section} in the order of a run: a stage, then what is measured after it."""
+    """{name of a result: title of its section} in the order of a run: a stage, then what is measured after
+    it."""
     titles = {"tok_train": "Tokenizer training", "tok_eval": "Tokenizer evaluation"}
     for phase, row in STAGES.items():
         titles[row.script] = row.title

@@ -23,7 +23,16 @@ from nanochat.common import log
 from nanochat.infer.sampling import Sampling
 from nanochat.serve.limits import Guard, read_body
 from nanochat.serve.metrics import Metrics
-from nanochat.serve.openai_api import ApiError, ChatRequest, TextRequest, Writer, invalid, parse, schemas, server_error
+from nanochat.serve.openai_api import (
+    ApiError,
+    ChatRequest,
+    TextRequest,
+    Writer,
+    invalid,
+    parse,
+    schemas,
+    server_error,
+)
 from nanochat.serve.worker import Worker
 
 SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}
