@@ -6,6 +6,7 @@ float32.
 
 Greedy replies to the same questions; a difference is paired, question by question, with its 95 % interval.
 """
+
 import functools
 import sys
 from dataclasses import dataclass
@@ -46,8 +47,11 @@ def main(argv=None):
     wide = runtime.Runtime(**{**vars(rt), "dtype": torch.float32})
     print(f"{len(whole):,} questions, {config.stage}\n\n| decoding | right | less plain | the same reply |")
     print("| --- | ---: | ---: | ---: |", flush=True)
-    for name, found in ((f"plain, {rt.dtype}", whole), ("float32", answers(config, wide)),
-                        ("--int8", answers(config, rt, int8=True))):
+    for name, found in (
+        (f"plain, {rt.dtype}", whole),
+        ("float32", answers(config, wide)),
+        ("--int8", answers(config, rt, int8=True)),
+    ):
         _, before, right, half = records.paired(whole, found)
         same = sum(a["replies"] == b["replies"] for a, b in zip(whole, found)) / len(found)
         print(f"| {name} | {right:.2%} | {right - before:+.2%} +- {half:.2%} | {same:.1%} |", flush=True)

@@ -16,6 +16,7 @@ saves no time, so equal steps
 Several are joined by a plus: offset+tables. Results are added to --results, one JSON line a training; the
 table is made of all lines there with these settings.
 """
+
 import json
 import math
 import re
@@ -49,7 +50,9 @@ gpt_attention = gpt.attention
 @dataclass
 class Config:
     depth: int = option(4, "layers")
-    variants: str = option("plain,offset,tables,offset+tables,scalars,windows", "by comma; each is compared with plain")
+    variants: str = option(
+        "plain,offset,tables,offset+tables,scalars,windows", "by comma; each is compared with plain"
+    )
     seeds: str = option("0,1,2", "initial weights, by comma")
     steps: int = option(150, "optimizer steps of the plain model")
     sequence_len: int = option(512, "tokens a row")
@@ -72,7 +75,11 @@ class Variant(GPT):
             if "scalars" in parts:
                 block.register_forward_pre_hook(lambda block, args, i=i: self._rescale(i, *args))
             if "windows" in parts:
-                attend = gpt_attention if i % 4 == 3 or i == config.n_layer - 1 else windowed(config.sequence_len // 2)
+                attend = (
+                    gpt_attention
+                    if i % 4 == 3 or i == config.n_layer - 1
+                    else windowed(config.sequence_len // 2)
+                )
                 block.register_forward_pre_hook(lambda *_, attend=attend: setattr(gpt, "attention", attend))
 
     def _rescale(self, layer, x, *others):
@@ -89,12 +96,15 @@ class Variant(GPT):
     def parameter_groups(self):
         groups = super().parameter_groups()
         scalars = [named for named in groups["matrix"] if named[0] == "scalars"]
-        groups["matrix"] = groups["matrix"][len(scalars):]        # the model's own parameters come before its layers'
+        groups["matrix"] = groups["matrix"][
+            len(scalars) :
+        ]  # the model's own parameters come before its layers'
         return {**groups, "unembedding": groups["unembedding"] + scalars}
 
 
 def windowed(window):
     """Attention to the last `window` keys, by a mask of all of them."""
+
     def attend(q, k, v, positions=None):
         if positions is not None:
             return attention(q, k, v, positions)
@@ -103,6 +113,7 @@ def windowed(window):
         mask = torch.zeros(T, T, dtype=q.dtype).masked_fill_((ago < 0) | (ago >= window), float("-inf"))
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return (torch.softmax(q * scale @ k.mT + mask, dim=-1) @ v).transpose(1, 2)
+
     return attend
 
 
@@ -111,8 +122,13 @@ class Training:
 
     def __init__(self, config, name, seed, steps, rows, vocab_size, rt):
         shape, parts = asdict(scaling.model_shape(config.depth)), name.split("+")
-        model_config = GPTConfig(config.sequence_len, vocab_size, key_offset=0.5 if "offset" in parts else 0.0,
-                                 value_tables="tables" in parts, **shape)
+        model_config = GPTConfig(
+            config.sequence_len,
+            vocab_size,
+            key_offset=0.5 if "offset" in parts else 0.0,
+            value_tables="tables" in parts,
+            **shape,
+        )
         self.model = Variant(model_config, rt.dtype, parts)
         self.model.init_weights(seed)
         self.optimizer, self.rt, self.steps = loop.make_optimizer(self.model, rt), rt, steps
@@ -120,15 +136,28 @@ class Training:
         for bucket in self.optimizer.buckets:
             if bucket.names[0].endswith("table.weight"):
                 bucket.group = replace(bucket.group, lr=bucket.group.lr * rate)
-        self.batches = iter(StepBatches(rows, config.total_batch_size // config.sequence_len, config.device_batch_size,
-                                        seed=seed, shuffle=True))
+        self.batches = iter(
+            StepBatches(
+                rows,
+                config.total_batch_size // config.sequence_len,
+                config.device_batch_size,
+                seed=seed,
+                shuffle=True,
+            )
+        )
 
     def step(self):
         """Seconds of the next step."""
         step, batches, *_ = next(self.batches)
         start = time.perf_counter()
-        loop.train_step(self.model.loss, self.optimizer, batches, self.rt,
-                         scaling.lr_scale(step, self.steps, warmdown_frac=0.4), scaling.muon_momentum(step, self.steps))
+        loop.train_step(
+            self.model.loss,
+            self.optimizer,
+            batches,
+            self.rt,
+            scaling.lr_scale(step, self.steps, warmdown_frac=0.4),
+            scaling.muon_momentum(step, self.steps),
+        )
         return time.perf_counter() - start
 
 
@@ -143,14 +172,23 @@ def costs(config, names, *given):
 def table(settings, results):
     found = [r for r in results if r["settings"] == settings]
     bpb = {(r["variant"], r["seed"]): r["val_bpb"] for r in found}
-    print(f"\n| d{settings['depth']} | seeds | step / plain's | steps | bits per byte | less plain's, each seed |\n"
-          "| --- | ---: | ---: | ---: | ---: | --- |")
+    print(
+        f"\n| d{settings['depth']} | seeds | step / plain's | steps | bits per byte | less plain's, each seed |\n"
+        "| --- | ---: | ---: | ---: | ---: | --- |"
+    )
     for name in dict.fromkeys(r["variant"] for r in found):
         rows = [r for r in found if r["variant"] == name]
-        differences = [f"{bpb[name, r['seed']] - bpb['plain', r['seed']]:+.4f}" for r in rows if ("plain", r["seed"]) in bpb]
-        print(f"| {name} | {len(rows)} | {statistics.mean(r['cost'] for r in rows):.2f} "
-              f"| {', '.join(sorted({str(r['steps']) for r in rows}))} "
-              f"| {statistics.mean(r['val_bpb'] for r in rows):.4f} | {', '.join(differences)} |", flush=True)
+        differences = [
+            f"{bpb[name, r['seed']] - bpb['plain', r['seed']]:+.4f}"
+            for r in rows
+            if ("plain", r["seed"]) in bpb
+        ]
+        print(
+            f"| {name} | {len(rows)} | {statistics.mean(r['cost'] for r in rows):.2f} "
+            f"| {', '.join(sorted({str(r['steps']) for r in rows}))} "
+            f"| {statistics.mean(r['val_bpb'] for r in rows):.4f} | {', '.join(differences)} |",
+            flush=True,
+        )
 
 
 def main(argv=None):
@@ -158,12 +196,20 @@ def main(argv=None):
     rt = runtime.Runtime(dtype=runtime.init("cpu").dtype)
     setup_logging(0)
     tokenizer = Tokenizer.load()
-    rows, val_rows = (TextRows(prepare_tokens(tokenizer, shards(config.dataset, split), config.dataset), config.sequence_len)
-                      for split in ("train", "val"))
+    rows, val_rows = (
+        TextRows(
+            prepare_tokens(tokenizer, shards(config.dataset, split), config.dataset), config.sequence_len
+        )
+        for split in ("train", "val")
+    )
     given, names = (rows, tokenizer.vocab_size, rt), config.variants.split(",")
-    settings = {k: v for k, v in asdict(config).items() if k not in ("variants", "seeds", "rounds", "results")}
+    settings = {
+        k: v for k, v in asdict(config).items() if k not in ("variants", "seeds", "rounds", "results")
+    }
     if wrong := [part for name in names for part in name.split("+") if not re.fullmatch(PARTS, part)]:
-        raise UsageError(f"--variants are made of plain, offset, tables, rateN, scalars and windows, got {wrong[0]!r}.")
+        raise UsageError(
+            f"--variants are made of plain, offset, tables, rateN, scalars and windows, got {wrong[0]!r}."
+        )
     cost = costs(config, [n for n in names if n != "plain"], *given)
     log.info("a step costs, of the plain model's: " + ", ".join(f"{n} {c:.3f}" for n, c in cost.items()))
     for seed in map(int, config.seeds.split(",")):
@@ -171,11 +217,30 @@ def main(argv=None):
             steps = config.steps if "windows" in name else round(config.steps / cost[name])
             training = Training(config, name, seed, steps, *given)
             seconds = [training.step() for _ in range(steps)]
-            bpb = bits_per_byte(training.model, val_rows, tokenizer.token_bytes(), config.device_batch_size, rt, config.val_rows)
-            append_jsonl(Path(config.results), {"settings": settings, "variant": name, "seed": seed, "steps": steps,
-                                                "cost": cost[name], "seconds": sum(seconds), "val_bpb": bpb})
+            bpb = bits_per_byte(
+                training.model,
+                val_rows,
+                tokenizer.token_bytes(),
+                config.device_batch_size,
+                rt,
+                config.val_rows,
+            )
+            append_jsonl(
+                Path(config.results),
+                {
+                    "settings": settings,
+                    "variant": name,
+                    "seed": seed,
+                    "steps": steps,
+                    "cost": cost[name],
+                    "seconds": sum(seconds),
+                    "val_bpb": bpb,
+                },
+            )
             log.info(f"seed {seed}, {name}: {steps} steps, {sum(seconds):.0f} s, {bpb:.4f} bits per byte")
-    table(settings, [json.loads(line) for line in Path(config.results).read_text(encoding="utf-8").splitlines()])
+    table(
+        settings, [json.loads(line) for line in Path(config.results).read_text(encoding="utf-8").splitlines()]
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Prints the loss on the repeated halves in nats a token (guessing costs ln(vocabu
 of 4,096 tokens with the optimizer and the learning rates of pretraining. Lists have 5 to 20 tokens, so the
 distance varies: what is learned is content, not position.
 """
+
 import math
 import random
 import sys
@@ -26,7 +27,7 @@ from nanochat.data.dataloader import Batch  # noqa: E402
 from nanochat.model.gpt import GPT, Attention, GPTConfig  # noqa: E402
 from nanochat.train import loop  # noqa: E402
 
-OPEN, REPEAT = 0, 1     # the tokens before a list and before its repetition
+OPEN, REPEAT = 0, 1  # the tokens before a list and before its repetition
 EVERY = 15
 
 
@@ -48,7 +49,7 @@ def lists(rng, config):
         while len(row) <= config.sequence_len:
             words = [rng.randrange(2, config.vocab_size) for _ in range(rng.randint(5, 20))]
             row += [OPEN, *words, REPEAT, *words]
-            marks += [0] * (len(words) + 3) + [1] * (len(words) - 1)     # the first repeated word can't be known
+            marks += [0] * (len(words) + 3) + [1] * (len(words) - 1)  # the first repeated word can't be known
         tokens.append(row[: config.sequence_len + 1])
         repeated.append(marks[: config.sequence_len + 1])
     return torch.tensor(tokens), torch.tensor(repeated, dtype=torch.float32)
@@ -68,8 +69,14 @@ def curve(config, key_offset, match, seed):
         tokens, repeated = lists(rng, config)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         weight = torch.ones(inputs.shape)
-        loop.train_step(model.loss, optimizer, [Batch(inputs, targets, weight, float(weight.sum()), [0])], rt, 1.0,
-                         scaling.muon_momentum(step, config.steps))
+        loop.train_step(
+            model.loss,
+            optimizer,
+            [Batch(inputs, targets, weight, float(weight.sum()), [0])],
+            rt,
+            1.0,
+            scaling.muon_momentum(step, config.steps),
+        )
         if (step + 1) % EVERY == 0:
             nll = model.token_nll(inputs, targets) * repeated[:, 1:]
             losses.append((nll.sum() / repeated[:, 1:].sum()).item())
@@ -78,12 +85,20 @@ def curve(config, key_offset, match, seed):
 
 def main(argv=None):
     config = parse(Config, argv, __doc__)
-    print(f"d{config.depth}, vocabulary {config.vocab_size:,} (guessing: {math.log(config.vocab_size):.2f} nats), "
-          f"{config.rows} rows of {config.sequence_len} a step, {config.seeds} seed(s)\n")
+    print(
+        f"d{config.depth}, vocabulary {config.vocab_size:,} (guessing: {math.log(config.vocab_size):.2f} nats), "
+        f"{config.rows} rows of {config.sequence_len} a step, {config.seeds} seed(s)\n"
+    )
     steps = range(EVERY, config.steps + 1, EVERY)
-    print("| keys | " + " | ".join(f"step {step}" for step in steps) + " |\n| --- |" + " ---: |" * len(steps), flush=True)
-    for name, key_offset, match in (("rotary, as by default", 0.0, True), ("half of them offset, random at first", 0.5, False),
-                                    ("half of them offset, at first equal to the queries", 0.5, True)):
+    print(
+        "| keys | " + " | ".join(f"step {step}" for step in steps) + " |\n| --- |" + " ---: |" * len(steps),
+        flush=True,
+    )
+    for name, key_offset, match in (
+        ("rotary, as by default", 0.0, True),
+        ("half of them offset, random at first", 0.5, False),
+        ("half of them offset, at first equal to the queries", 0.5, True),
+    ):
         runs = [curve(config, key_offset, match, seed) for seed in range(config.seeds)]
         print(f"| {name} | " + " | ".join(f"{sum(at) / len(at):.2f}" for at in zip(*runs)) + " |", flush=True)
 

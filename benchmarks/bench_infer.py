@@ -16,6 +16,7 @@ time). A figure is the median of the runs. "Second turn" is the time to the firs
 whose history is in the prefix cache, over that of the same one read anew. The peer is transformers'
 NanoChatForCausalLM, the same architecture; `pip install transformers` into the same environment first.
 """
+
 import itertools
 import statistics
 import sys
@@ -214,11 +215,15 @@ def compare(config, shape):
     depth, T, V = SHAPES[shape]
     batches = config.batches.split(",")
     threads = config.threads or torch.get_num_threads()
-    print(f"\n{shape}: {depth} layers, V={V}, cache of {T}, {threads} threads, torch {torch.__version__}; "
-          f"median of {config.runs} runs\n")
+    print(
+        f"\n{shape}: {depth} layers, V={V}, cache of {T}, {threads} threads, torch {torch.__version__}; "
+        f"median of {config.runs} runs\n"
+    )
     heads = "".join(f" decode tok/s, batch {n} |" for n in batches)
-    print(f"| candidate | prefill tok/s |{heads} share of the bandwidth at batch 1 | read GB/s | "
-          "first token of a second turn: cold, cached, share |")
+    print(
+        f"| candidate | prefill tok/s |{heads} share of the bandwidth at batch 1 | read GB/s | "
+        "first token of a second turn: cold, cached, share |"
+    )
     print("| --- |" + " ---: |" * (len(batches) + 4), flush=True)
     names = [f"nanochat {name}" for name in OURS]
     if config.peers:
@@ -226,8 +231,15 @@ def compare(config, shape):
     for name in names:
         if config.only not in name:
             continue
-        found = candidates.launch(__file__, name, shapes=shape, batches=config.batches, runs=config.runs,
-                                  threads=config.threads, temperature=config.temperature)
+        found = candidates.launch(
+            __file__,
+            name,
+            shapes=shape,
+            batches=config.batches,
+            runs=config.runs,
+            threads=config.threads,
+            temperature=config.temperature,
+        )
         if found:
             print(line(name, batches, found), flush=True)
 

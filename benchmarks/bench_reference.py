@@ -9,6 +9,7 @@ torch.optim.Muon and torch.optim.AdamW).
 Prints the mean loss of the last quarter of the steps for each seed and both paths: the difference between the
 paths has to be small beside the spread between the seeds.
 """
+
 import statistics
 import sys
 from dataclasses import dataclass
@@ -54,8 +55,10 @@ def token_stream(config):
 
 def batch(stream, config, seed, step):
     """(inputs, targets) (B, T) of one step; a seed draws its own rows."""
-    starts = np.random.RandomState(1000 * seed + step).randint(0, len(stream) - config.sequence_len - 1, config.rows)
-    rows = torch.from_numpy(np.stack([stream[s: s + config.sequence_len + 1] for s in starts]))
+    starts = np.random.RandomState(1000 * seed + step).randint(
+        0, len(stream) - config.sequence_len - 1, config.rows
+    )
+    rows = torch.from_numpy(np.stack([stream[s : s + config.sequence_len + 1] for s in starts]))
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
@@ -67,6 +70,7 @@ def fast(model, dtype):
     def step(inputs, targets, factor):
         micro = Batch(inputs, targets, torch.ones(inputs.shape), float(inputs.numel()), [0])
         return loop.train_step(model.loss, optimizer, [micro], rt, factor, MOMENTUM)[0]
+
     return step
 
 
@@ -75,7 +79,10 @@ def plain(model):
     groups, adam = model.parameter_groups(), scaling.adam_lr_scale(model.config.n_embd)
     only = {kind: [p for _, p in named] for kind, named in groups.items()}
     muon = torch.optim.Muon(only["matrix"], lr=0.02, momentum=MOMENTUM, weight_decay=0.0, nesterov=True)
-    rest = [{"params": only["embedding"], "lr": 0.3 * adam}, {"params": only["unembedding"], "lr": 0.004 * adam}]
+    rest = [
+        {"params": only["embedding"], "lr": 0.3 * adam},
+        {"params": only["unembedding"], "lr": 0.004 * adam},
+    ]
     adamw = torch.optim.AdamW(rest, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0)
     bases = [(group, group["lr"]) for optimizer in (muon, adamw) for group in optimizer.param_groups]
 
@@ -88,6 +95,7 @@ def plain(model):
             optimizer.step()
             optimizer.zero_grad()
         return value.item()
+
     return step
 
 
@@ -102,29 +110,40 @@ def _choose(path):
 def last_quarter(config, stream, vocab_size, seed, path, dtype):
     """Mean loss over the last quarter of a run."""
     shape = vars(scaling.model_shape(config.depth))
-    model = GPT(GPTConfig(config.sequence_len, vocab_size, **shape), dtype if path == "fast" else torch.float32)
+    model = GPT(
+        GPTConfig(config.sequence_len, vocab_size, **shape), dtype if path == "fast" else torch.float32
+    )
     model.init_weights(seed)
     _choose(path)
     step, losses = fast(model, dtype) if path == "fast" else plain(model), []
     for at in range(config.steps):
         losses.append(step(*batch(stream, config, seed, at), scaling.lr_scale(at, config.steps)))
-    return statistics.mean(losses[-(config.steps // 4):])
+    return statistics.mean(losses[-(config.steps // 4) :])
 
 
 def main(argv=None):
     config = parse(Config, argv, __doc__)
     dtype = runtime.init("cpu").dtype
     stream, vocab_size = token_stream(config)
-    print(f"d{config.depth}, T={config.sequence_len}, V={vocab_size}, {config.steps} steps of "
-          f"{config.rows * config.sequence_len:,} tokens; fast in {str(dtype).removeprefix('torch.')}, plain in float32\n")
+    print(
+        f"d{config.depth}, T={config.sequence_len}, V={vocab_size}, {config.steps} steps of "
+        f"{config.rows * config.sequence_len:,} tokens; fast in {str(dtype).removeprefix('torch.')}, plain in float32\n"
+    )
     print("| seed | fast | plain | difference |\n| --- | ---: | ---: | ---: |")
     pairs = []
     for seed in range(config.seeds):
-        pairs.append([last_quarter(config, stream, vocab_size, seed, path, dtype) for path in ("fast", "plain")])
-        print(f"| {seed} | {pairs[-1][0]:.4f} | {pairs[-1][1]:.4f} | {pairs[-1][0] - pairs[-1][1]:+.4f} |", flush=True)
+        pairs.append(
+            [last_quarter(config, stream, vocab_size, seed, path, dtype) for path in ("fast", "plain")]
+        )
+        print(
+            f"| {seed} | {pairs[-1][0]:.4f} | {pairs[-1][1]:.4f} | {pairs[-1][0] - pairs[-1][1]:+.4f} |",
+            flush=True,
+        )
     differences = [a - b for a, b in pairs]
     spread = statistics.stdev(b for _, b in pairs) if len(pairs) > 1 else 0.0
-    print(f"\nmean difference {statistics.mean(differences):+.4f}; between seeds of the plain path: {spread:.4f}")
+    print(
+        f"\nmean difference {statistics.mean(differences):+.4f}; between seeds of the plain path: {spread:.4f}"
+    )
 
 
 if __name__ == "__main__":

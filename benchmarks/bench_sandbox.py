@@ -3,6 +3,7 @@ How long it takes to run an empty program in the sandbox: start, lock, run, verd
 
     python benchmarks/bench_sandbox.py            101 runs
 """
+
 import statistics
 import sys
 import time
@@ -30,8 +31,10 @@ def main(argv=None):
         taken.append(1000 * (time.perf_counter() - start))
         assert result.ok, result
     taken = sorted(taken[5:])
-    print(f"level {result.level}, {len(taken)} runs: median {statistics.median(taken):.1f} ms, least {taken[0]:.1f}, "
-          f"nine in ten below {taken[int(0.9 * (len(taken) - 1))]:.1f}, most {taken[-1]:.1f}")
+    print(
+        f"level {result.level}, {len(taken)} runs: median {statistics.median(taken):.1f} ms, least {taken[0]:.1f}, "
+        f"nine in ten below {taken[int(0.9 * (len(taken) - 1))]:.1f}, most {taken[-1]:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Starts the real server (scripts.chat_web) on a free port of 127.0.0.1 as a proce
 this one, and stops it with SIGTERM under 32 streams. Every load is bounded. Writes one line a figure; exits 1
 when a bar is missed.
 """
+
 import asyncio
 import json
 import re
@@ -23,8 +24,16 @@ import psutil
 from nanochat.cli import option, parse
 from nanochat.common import run
 
-QUESTIONS = ["Why is the sky blue?", "What is 47 * 12?", "How many r are in strawberry?", "Hello, who are you?",
-             "What is the opposite of hot?", "Spell the word apple.", "What colour is grass?", "Tell me something."]
+QUESTIONS = [
+    "Why is the sky blue?",
+    "What is 47 * 12?",
+    "How many r are in strawberry?",
+    "Hello, who are you?",
+    "What is the opposite of hot?",
+    "Spell the word apple.",
+    "What colour is grass?",
+    "Tell me something.",
+]
 
 
 @dataclass
@@ -37,13 +46,24 @@ class Config:
 
 def body(i, **more):
     """A chat request's JSON as bytes."""
-    return json.dumps({"messages": [{"role": "user", "content": QUESTIONS[i % len(QUESTIONS)]}], "stream": True, "seed": i,
-                       "max_tokens": 64, "temperature": 1, "stream_options": {"include_usage": True}, **more}).encode()
+    return json.dumps(
+        {
+            "messages": [{"role": "user", "content": QUESTIONS[i % len(QUESTIONS)]}],
+            "stream": True,
+            "seed": i,
+            "max_tokens": 64,
+            "temperature": 1,
+            "stream_options": {"include_usage": True},
+            **more,
+        }
+    ).encode()
 
 
 def head(length):
-    return (f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n"
-            "Connection: close\r\n\r\n").encode()
+    return (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n"
+        "Connection: close\r\n\r\n"
+    ).encode()
 
 
 async def ask(port, data):
@@ -87,6 +107,7 @@ async def burst(port, n, at_once):
     async def user():
         for i in todo:
             done.append(await ask(port, body(i)))
+
     await asyncio.gather(*(user() for _ in range(at_once)))
     return done
 
@@ -99,6 +120,7 @@ async def throughput(port, users, seconds):
         while time.perf_counter() < end:
             done.append(await ask(port, body(i)))
             i += users
+
     start = time.perf_counter()
     await asyncio.gather(*(user(i) for i in range(users)))
     return sum(d[3] for d in done) / (time.perf_counter() - start), done
@@ -140,6 +162,7 @@ async def loris(port):
             for _, writer in slow:
                 writer.write(b"x")
             await asyncio.sleep(0.2)
+
     for _, writer in slow:
         writer.write(b"GET / HTTP/1.1\r\nX: ")
     task = asyncio.create_task(trickle())
@@ -153,10 +176,17 @@ async def loris(port):
 async def hostile(port, server):
     """(statuses, growth of memory in MB, whether an answer told a path) of bodies that are none."""
     before, statuses, told = server.memory_info().rss, [], False
-    bodies = [b" " * (10 << 20), b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b'{"temperature": NaN}',
-              b'{"max_tokens": 1' + b"0" * 5000 + b"}", b'{"seed": 1e999}']
+    bodies = [
+        b" " * (10 << 20),
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xff\xfe",
+        b'{"temperature": NaN}',
+        b'{"max_tokens": 1' + b"0" * 5000 + b"}",
+        b'{"seed": 1e999}',
+    ]
     for data in bodies:
-        for length in (len(data), 1):      # the second is a lie
+        for length in (len(data), 1):  # the second is a lie
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(head(length).replace(b"Connection: close\r\n", b"") + data)
@@ -176,8 +206,12 @@ async def measure(config, port, process, line):
     await burst(port, 40, 8)
     done = await burst(port, config.requests, 64)
     served = [d for d in done if d[0] == 200]
-    line(f"{config.requests} requests, 64 at a time", f"{len(served)} x 200, {sum(d[0] == 429 for d in done)} x 429",
-         "nothing else, all complete", all(d[0] in (200, 429) for d in done) and all(d[4] for d in served))
+    line(
+        f"{config.requests} requests, 64 at a time",
+        f"{len(served)} x 200, {sum(d[0] == 429 for d in done)} x 429",
+        "nothing else, all complete",
+        all(d[0] in (200, 429) for d in done) and all(d[4] for d in served),
+    )
     line("time to first token, p50 / p99 ms", spread([d[1] for d in served]))
     line("time per token, p50 / p99 ms", spread([d[2] for d in served if d[3] > 1]))
     one, answers = await throughput(port, 1, config.seconds)
@@ -186,20 +220,37 @@ async def measure(config, port, process, line):
     line("32 users, tok/s", f"{many:,.0f}; first token {spread([d[1] for d in answers])} ms")
     line("32 users over 1", f"{many / one:.1f}x", ">= 8x", many >= 8 * one)
     back = await disconnects(port, server, 500)
-    line("500 disconnects, all back after", "never" if back is None else f"{back:.2f} s", "<= 1 s", (back or 9) <= 1)
+    line(
+        "500 disconnects, all back after",
+        "never" if back is None else f"{back:.2f} s",
+        "<= 1 s",
+        (back or 9) <= 1,
+    )
     done = await loris(port)
-    line("200 slow-loris sockets, others", f"{sum(d[0] == 200 and d[4] for d in done)} of {len(done)} served", "all",
-         all(d[0] == 200 and d[4] for d in done))
+    line(
+        "200 slow-loris sockets, others",
+        f"{sum(d[0] == 200 and d[4] for d in done)} of {len(done)} served",
+        "all",
+        all(d[0] == 200 and d[4] for d in done),
+    )
     statuses, grown, told = await hostile(port, server)
-    line("hostile bodies", f"{sorted(set(statuses))}, {grown:+.0f} MB", "4xx or closed, < 50 MB, nothing told",
-         all(s == 0 or 400 <= s < 500 for s in statuses) and grown < 50 and not told)
+    line(
+        "hostile bodies",
+        f"{sorted(set(statuses))}, {grown:+.0f} MB",
+        "4xx or closed, < 50 MB, nothing told",
+        all(s == 0 or 400 <= s < 500 for s in statuses) and grown < 50 and not told,
+    )
     if config.minutes:
         sizes = []
         for _ in range(10):
             await throughput(port, 32, config.minutes * 6)
             sizes.append(server.memory_info().rss / 2**20)
-        line(f"memory over {config.minutes:g} minutes, MB", " ".join(f"{s:.0f}" for s in sizes), "flat (< 5 %)",
-             sizes[-1] < 1.05 * sizes[1])
+        line(
+            f"memory over {config.minutes:g} minutes, MB",
+            " ".join(f"{s:.0f}" for s in sizes),
+            "flat (< 5 %)",
+            sizes[-1] < 1.05 * sizes[1],
+        )
     streams = [asyncio.create_task(ask(port, body(i))) for i in range(32)]
     while b"nanochat_running 32\n" not in await get(port, "/metrics") and not any(s.done() for s in streams):
         await asyncio.sleep(0.01)
@@ -208,8 +259,12 @@ async def measure(config, port, process, line):
     done = await asyncio.gather(*streams)
     code = await asyncio.to_thread(process.wait, 60)
     took = time.perf_counter() - start
-    line("SIGTERM under 32 streams", f"{sum(d[4] for d in done)} complete, exit {code} after {took:.1f} s",
-         "all complete", all(d[4] for d in done))
+    line(
+        "SIGTERM under 32 streams",
+        f"{sum(d[4] for d in done)} complete, exit {code} after {took:.1f} s",
+        "all complete",
+        all(d[4] for d in done),
+    )
 
 
 def main(argv=None):
@@ -218,6 +273,7 @@ def main(argv=None):
     def line(what, value, bar="", met=True):
         print(f"| {what} | {value} | {bar} | {'' if not bar else 'yes' if met else 'NO'} |", flush=True)
         missed.extend([] if met else [what])
+
     command = [sys.executable, "-m", "scripts.chat_web", "--port=0", f"--slots={config.slots}", "--queue=64"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:

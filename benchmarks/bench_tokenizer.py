@@ -8,6 +8,7 @@ text with the same splitting pattern and as many tokens.
 `pip install tokenizers` for the comparison. Figures are medians of --runs, all in one process, one thread
 where a library lets us choose.
 """
+
 import os
 import statistics
 import sys
@@ -37,7 +38,7 @@ class Config:
 
 def texts_of(config):
     """Documents up to max_chars characters."""
-    source = iter_texts(shards(config.dataset, "train")) if config.dataset else documents(10 ** 9)
+    source = iter_texts(shards(config.dataset, "train")) if config.dataset else documents(10**9)
     texts, room = [], config.max_chars
     for text in source:
         texts.append(text[:room])
@@ -62,11 +63,17 @@ def train_tokenizers(texts, ours):
     from tokenizers import Regex, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Theirs
     from tokenizers.models import BPE
+
     made = Theirs(BPE())
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(ours.pattern), "isolated"),
-                                                  pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    trainer = trainers.BpeTrainer(vocab_size=len(ours.tokens), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                                  show_progress=False)
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(ours.pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(ours.tokens), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     made.train_from_iterator(texts, trainer)
     return made
 
@@ -76,12 +83,20 @@ def main(argv=None):
     texts = texts_of(config)
     megabytes = sum(len(text.encode("utf-8")) for text in texts) / 1e6
     seconds, ours = timed(lambda: Tokenizer.train(texts, config.vocab_size), config.runs)
-    bare = tiktoken.Encoding("bare", pat_str=ours.pattern, special_tokens={},
-                             mergeable_ranks={token: i for i, token in enumerate(ours.tokens)})
-    print(f"{megabytes:.1f} MB, {len(texts):,} documents, {config.vocab_size:,} tokens, median of {config.runs}\n")
+    bare = tiktoken.Encoding(
+        "bare",
+        pat_str=ours.pattern,
+        special_tokens={},
+        mergeable_ranks={token: i for i, token in enumerate(ours.tokens)},
+    )
+    print(
+        f"{megabytes:.1f} MB, {len(texts):,} documents, {config.vocab_size:,} tokens, median of {config.runs}\n"
+    )
     print("| what | training, s | encoding, MB/s | tokens |\n| --- | ---: | ---: | ---: |")
     encoding, n = timed(lambda: sum(len(ours.encode(text)) for text in texts), config.runs)
-    print(f"| nanochat (rustbpe, tiktoken) | {seconds:.2f} | {megabytes / encoding:.1f} | {n:,} |", flush=True)
+    print(
+        f"| nanochat (rustbpe, tiktoken) | {seconds:.2f} | {megabytes / encoding:.1f} | {n:,} |", flush=True
+    )
     encoding, n = timed(lambda: sum(len(bare.encode_ordinary(text)) for text in texts), config.runs)
     print(f"| tiktoken, the same merges | - | {megabytes / encoding:.1f} | {n:,} |", flush=True)
     try:

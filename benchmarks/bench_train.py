@@ -13,6 +13,7 @@ NanoChatForCausalLM, the same architecture, and litgpt's GPT where it is install
 torch.optim.AdamW (fused), and where they are compiled by torch.compile with its defaults. `pip install
 transformers litgpt` into the same environment first.
 """
+
 import resource
 import statistics
 import sys
@@ -38,8 +39,12 @@ from nanochat.train import loop  # noqa: E402
 SHAPES = {"d4": (4, 256, 4096), "d8": (8, 512, 8192), "d12": (12, 1024, 32768)}  # depth, sequence_len, vocab
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OURS = ["nanochat bf16", "nanochat fp32"]
-PEERS = [f"{peer} {dtype} {how}"
-         for peer in ("transformers", "litgpt") for dtype in DTYPES for how in ("eager", "compiled")]
+PEERS = [
+    f"{peer} {dtype} {how}"
+    for peer in ("transformers", "litgpt")
+    for dtype in DTYPES
+    for how in ("eager", "compiled")
+]
 
 
 @dataclass
@@ -86,7 +91,7 @@ def matmul_peak(device, dtype=None, n=2048, seconds=1.5):
         start = time.perf_counter()
         torch.mm(left, right)
         _sync(device)
-        best = max(best, 2 * n ** 3 / (time.perf_counter() - start))
+        best = max(best, 2 * n**3 / (time.perf_counter() - start))
     return best
 
 
@@ -132,6 +137,7 @@ def ours(shape, tokens, dtype, rt):
         optimizer.reduce()
         optimizer.step(1.0, 0.95)
         clock.lap("optimizer")
+
     return step, model.flops_per_token()
 
 
@@ -154,13 +160,16 @@ def peer(name, how, shape, tokens, dtype, device):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         clock.lap("optimizer")
+
     return step
 
 
 def transformers_peer(shape):
     """(model, loss of tokens (B, T + 1))."""
+
     def loss_of(model, x):
         return model(x[:, :-1], labels=x[:, :-1], shift_labels=x[:, 1:].contiguous()).loss
+
     return candidates.transformers_model(shape, use_cache=False), loss_of
 
 
@@ -168,17 +177,29 @@ def litgpt_peer(shape):
     """(model, loss of tokens (B, T + 1))."""
     from litgpt import GPT as LitGPT
     from litgpt import Config as LitConfig
+
     depth, T, V = shape
     size = scaling.model_shape(depth)
     config = LitConfig(
-        block_size=T, vocab_size=V, padded_vocab_size=V, n_layer=depth, n_head=size.n_head,
-        n_embd=size.n_embd, n_query_groups=size.n_kv_head, rotary_percentage=1.0,
-        parallel_residual=False, bias=False, norm_class_name="RMSNorm",
-        mlp_class_name="GptNeoxMLP", intermediate_size=4 * size.n_embd)
+        block_size=T,
+        vocab_size=V,
+        padded_vocab_size=V,
+        n_layer=depth,
+        n_head=size.n_head,
+        n_embd=size.n_embd,
+        n_query_groups=size.n_kv_head,
+        rotary_percentage=1.0,
+        parallel_residual=False,
+        bias=False,
+        norm_class_name="RMSNorm",
+        mlp_class_name="GptNeoxMLP",
+        intermediate_size=4 * size.n_embd,
+    )
 
     def loss_of(model, x):
         logits = model(x[:, :-1]).float()
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())
+
     return LitGPT(config), loss_of
 
 
@@ -214,8 +235,14 @@ def measure(config):
     for part in clocks[0].parts:
         parts[part] = sum(clock.parts[part] for clock in clocks) / sum(times)
     speeds = sorted(config.tokens / seconds for seconds in times)
-    return {"tok_per_s": speeds, "ready_s": ready, "peak": peak,
-            "parts": parts, "flops_per_token": flops, "memory": _memory(rt.device) - before}
+    return {
+        "tok_per_s": speeds,
+        "ready_s": ready,
+        "peak": peak,
+        "parts": parts,
+        "flops_per_token": flops,
+        "memory": _memory(rt.device) - before,
+    }
 
 
 def _memory(device):
@@ -237,17 +264,20 @@ def quartiles(values):
 def compare(config, shape):
     """Measure every candidate at one shape and print a table with a line for each."""
     depth, T, V = SHAPES[shape]
-    print(f"\n{shape}: {depth} layers, T={T}, V={V}, {config.tokens:,} tokens a step, "
-          f"{torch.get_num_threads()} threads, torch {torch.__version__}; "
-          f"median of {config.runs} steps (quartiles)\n")
+    print(
+        f"\n{shape}: {depth} layers, T={T}, V={V}, {config.tokens:,} tokens a step, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"median of {config.runs} steps (quartiles)\n"
+    )
     print("| candidate | tokens/s | of ours | memory above imports | 2048-cube | parts of a step |")
     print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
     base = None
     for candidate in OURS + (PEERS if config.peers else []):
         if not any(name in candidate for name in config.only.split(",")):
             continue
-        found = candidates.launch(__file__, candidate, shapes=shape, tokens=config.tokens, runs=config.runs,
-                                  device=config.device)
+        found = candidates.launch(
+            __file__, candidate, shapes=shape, tokens=config.tokens, runs=config.runs, device=config.device
+        )
         if found:
             base = base or statistics.median(found["tok_per_s"])
             print(line(candidate, found, base), flush=True)
@@ -260,8 +290,10 @@ def line(candidate, found, base):
     cube = f"{found['peak'] / 1e9:,.0f} GFLOP/s"
     if found["flops_per_token"]:
         cube += f"; {found['flops_per_token'] * middle / found['peak']:.1%} of the peak"
-    return (f"| {candidate} | {middle:,.0f} ({low:,.0f} to {high:,.0f}) | {middle / base:.2f} | "
-            f"{found['memory'] / 2**20:,.0f} MiB | {cube} | {parts}; ready after {found['ready_s']:.0f} s |")
+    return (
+        f"| {candidate} | {middle:,.0f} ({low:,.0f} to {high:,.0f}) | {middle / base:.2f} | "
+        f"{found['memory'] / 2**20:,.0f} MiB | {cube} | {parts}; ready after {found['ready_s']:.0f} s |"
+    )
 
 
 def main(argv=None):

@@ -2,6 +2,7 @@
 What bench_train.py and bench_infer.py share: candidates that are measured in a process each (`--one=NAME`
 prints JSON), and the peer that both compare with.
 """
+
 import json
 import os
 import subprocess
@@ -35,9 +36,18 @@ def main(config, measure, compare):
 def transformers_model(shape, **more):
     """transformers' model of the same architecture, random; shape is (depth, sequence_len, vocab_size)."""
     from transformers import NanoChatConfig, NanoChatForCausalLM
+
     depth, T, V = shape
     size = scaling.model_shape(depth)
-    return NanoChatForCausalLM(NanoChatConfig(
-        vocab_size=V, hidden_size=size.n_embd, intermediate_size=4 * size.n_embd, num_hidden_layers=depth,
-        num_attention_heads=size.n_head, num_key_value_heads=size.n_kv_head, max_position_embeddings=T,
-        **more))
+    return NanoChatForCausalLM(
+        NanoChatConfig(
+            vocab_size=V,
+            hidden_size=size.n_embd,
+            intermediate_size=4 * size.n_embd,
+            num_hidden_layers=depth,
+            num_attention_heads=size.n_head,
+            num_key_value_heads=size.n_kv_head,
+            max_position_embeddings=T,
+            **more,
+        )
+    )

@@ -9,6 +9,7 @@ which has torch imported but has never used it, so that it starts in a moment; w
 the very bytes of the run that nobody disturbed. Prints a Markdown table and exits with 1 when a bar is
 missed.
 """
+
 import collections
 import contextlib
 import os
@@ -23,7 +24,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")       # before torch: no threads that a fork would lose
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: no threads that a fork would lose
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -44,8 +45,10 @@ class Config:
     in_save: int = option(15, "of them, at least so many while a checkpoint is being written")
     offsets: int = option(20, "places in every file at which a bit is flipped, and at which it is cut off")
     seed: int = option(0, "of the moments and places")
-    only: str = option("", "tests joined by commas, of kills, damage, disk, signals, ranks, hung, "
-                           "folders, pickle, lock, stall")
+    only: str = option(
+        "",
+        "tests joined by commas, of kills, damage, disk, signals, ranks, hung, folders, pickle, lock, stall",
+    )
     json: str = option("", "write the rows to this file, too")
 
     def __post_init__(self):
@@ -60,7 +63,9 @@ class Config:
 def leave_own_number(sitting):
     """What a killed run with this very process number would have left, as in a container where each run is
     process 7."""
-    for name in (f".{step:06d}.{os.getpid()}.{ending}" for step in range(2, STEPS, 2) for ending in ("tmp", "old")):
+    for name in (
+        f".{step:06d}.{os.getpid()}.{ending}" for step in range(2, STEPS, 2) for ending in ("tmp", "old")
+    ):
         (sitting.folder / name).mkdir(parents=True)
         (sitting.folder / name / "junk").write_text("junk", encoding="utf-8")
 
@@ -105,12 +110,19 @@ def test_kills(config, toy, tmp):
         if not done:
             base = toy.copy(tmp / f"kills{count['runs']}")
     kills = f"{count['kills']} kills, {count['in a save']} of them in a save"
-    yield Row("SIGKILL, then the same command",
-              f"{config.kills} kills, {config.in_save} in a save; all runs end bitwise equal",
-              f"{kills}; {count['same']} of {count['runs']} runs bitwise equal",
-              count["in a save"] >= config.in_save and count["same"] == count["runs"])
+    yield Row(
+        "SIGKILL, then the same command",
+        f"{config.kills} kills, {config.in_save} in a save; all runs end bitwise equal",
+        f"{kills}; {count['same']} of {count['runs']} runs bitwise equal",
+        count["in a save"] >= config.in_save and count["same"] == count["runs"],
+    )
     yield Row("whole checkpoints lost", "0", str(count["lost"]), not count["lost"])
-    yield Row("collisions with leftovers, or leftovers that stay", "0", str(count["collisions"]), not count["collisions"])
+    yield Row(
+        "collisions with leftovers, or leftovers that stay",
+        "0",
+        str(count["collisions"]),
+        not count["collisions"],
+    )
 
 
 # -------------------------------------------------------------------------------------------------- full disk
@@ -118,7 +130,9 @@ def test_kills(config, toy, tmp):
 def small_disk(at, size):
     """`at` as a file system of `size` bytes; yields why not where that cannot be had."""
     at.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(at)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(at)], capture_output=True, text=True
+    )
     try:
         yield done.stderr.strip()
     finally:
@@ -129,8 +143,10 @@ def small_disk(at, size):
 def test_disk(config, toy, tmp):
     """No room for the next checkpoint: by a small file system where one can be mounted, and by a limit on a
     file's size."""
+
     def limit(sitting):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+
     with small_disk(tmp / "disk", 32 << 20) as why_not:
         for name in ("disk full (tmpfs)", "file size limit"):
             full = name == "disk full (tmpfs)"
@@ -146,12 +162,20 @@ def test_disk(config, toy, tmp):
             if full:
                 (base / "filler").write_bytes(b"x" * (shutil.disk_usage(base).free - 300_000))
             sitting = Sitting(base, before=None if full else limit)
-            code, said = sitting.wait(), [line for line in sitting.text().splitlines() if line.startswith("error: ")]
+            code, said = (
+                sitting.wait(),
+                [line for line in sitting.text().splitlines() if line.startswith("error: ")],
+            )
             kept = whole_steps(sitting.folder) == (before, []) and "Traceback" not in sitting.text()
             (base / "filler").unlink(missing_ok=True)
             ended = Sitting(base).wait() == 0 and toy.same(base)
-            yield Row(name, bar, f"exit {code}, {len(said)} line, checkpoint {before[-1]} {'kept' if kept else 'LOST'}, "
-                      f"then {'bitwise equal' if ended else 'DIFFERENT'}", code == 1 and len(said) == 1 and kept and ended)
+            yield Row(
+                name,
+                bar,
+                f"exit {code}, {len(said)} line, checkpoint {before[-1]} {'kept' if kept else 'LOST'}, "
+                f"then {'bitwise equal' if ended else 'DIFFERENT'}",
+                code == 1 and len(said) == 1 and kept and ended,
+            )
 
 
 # --------------------------------------------------------------------------------------------- signals, locks
@@ -165,26 +189,34 @@ def test_signals(config, toy, tmp):
         said, steps = sitting.text().splitlines()[-1], whole_steps(sitting.folder)[0]
         ok = code == 130 and seconds < 10 and f"saved at step {steps[-1]}." in said
         ended = Sitting(tmp / number.name).wait() == 0 and toy.same(tmp / number.name)
-        yield Row(number.name, "saved within 10 s, exit 130; goes on bitwise", f"{seconds:.2f} s, exit {code}, says "
-                  f"'{said}'; then {'bitwise equal' if ended else 'DIFFERENT'}", ok and ended)
+        yield Row(
+            number.name,
+            "saved within 10 s, exit 130; goes on bitwise",
+            f"{seconds:.2f} s, exit {code}, says '{said}'; then {'bitwise equal' if ended else 'DIFFERENT'}",
+            ok and ended,
+        )
 
 
 def test_lock(config, toy, tmp):
     """The same command twice at once."""
     first = Sitting(toy.copy(tmp / "lock")).wait_for_steps(3)
-    second = Sitting(tmp / "lock", RANK="0")                  # only so that its output has another name
+    second = Sitting(tmp / "lock", RANK="0")  # only so that its output has another name
     code = second.wait()
     ended = first.wait() == 0 and toy.same(tmp / "lock")
     said = second.text().splitlines()[-1].partition(". ")[0]
-    yield Row("two runs in one folder", "the second is refused, the first undisturbed", f"exit {code}: "
-              f"'{said.replace(str(tmp), '')}'; the first ends {'bitwise equal' if ended else 'DIFFERENT'}",
-              code == 1 and "another run holds" in second.text() and ended)
+    yield Row(
+        "two runs in one folder",
+        "the second is refused, the first undisturbed",
+        f"exit {code}: "
+        f"'{said.replace(str(tmp), '')}'; the first ends {'bitwise equal' if ended else 'DIFFERENT'}",
+        code == 1 and "another run holds" in second.text() and ended,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ stall
 def test_stall(config, toy, tmp):
     """How long a save keeps the loop waiting, beside how long it takes."""
-    runtime.init("cpu")                                       # as a run does: memory that was freed is kept
+    runtime.init("cpu")  # as a run does: memory that was freed is kept
     tensors = {f"t{i}": torch.randn(1 << 20) for i in range(32)}
     with checkpoint.Writer() as writer:
         writer.save(tmp / "stall", 1, tensors, None, {})
@@ -194,19 +226,32 @@ def test_stall(config, toy, tmp):
         stall = time.monotonic() - start
         writer.wait()
         whole = time.monotonic() - start
-    yield Row("the second save of 128 MB", "most of it while the training goes on",
-              f"{whole:.2f} s, of which the loop waits {stall:.2f} s", stall < whole / 2)
+    yield Row(
+        "the second save of 128 MB",
+        "most of it while the training goes on",
+        f"{whole:.2f} s, of which the loop waits {stall:.2f} s",
+        stall < whole / 2,
+    )
 
 
-TESTS = {"kills": test_kills, "disk": test_disk, "signals": test_signals, "ranks": test_ranks, "hung": test_hung,
-         "folders": test_folders, "lock": test_lock, "damage": test_damage, "pickle": test_pickle,
-         "stall": test_stall}                                 # those that fork come first
+TESTS = {
+    "kills": test_kills,
+    "disk": test_disk,
+    "signals": test_signals,
+    "ranks": test_ranks,
+    "hung": test_hung,
+    "folders": test_folders,
+    "lock": test_lock,
+    "damage": test_damage,
+    "pickle": test_pickle,
+    "stall": test_stall,
+}  # those that fork come first
 
 
 def measure(config, tmp):
     """The rows of the table, one after another as they are measured."""
-    common.git_commit()                                       # once for all sittings
-    common.log.setLevel("ERROR")                              # in this process; a sitting sets up its own
+    common.git_commit()  # once for all sittings
+    common.log.setLevel("ERROR")  # in this process; a sitting sets up its own
     toy = make_toy(tmp / "toy")
     for name in config.only.split(",") if config.only else TESTS:
         folder = tmp / name

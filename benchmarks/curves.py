@@ -10,6 +10,7 @@ Reads the result files that base_train writes. The power law is bpb = a * FLOPs^
 logarithms; there are too few runs here for an irreducible loss. Budgets are fitted as in approach 2 of
 Chinchilla (arXiv 2203.15556).
 """
+
 import json
 import math
 import sys
@@ -40,7 +41,10 @@ def load(folder):
 def table(runs):
     """Lines with one run each."""
     head = f"{'depth':>6} {'parameters':>14} {'tokens':>16} {'FLOPs':>10} {'bits a byte':>12}"
-    return [head, *(f"{'d' + str(d):>6} {n:>14,} {t:>16,} {f:>10.3g} {bpb:>12.4f}" for d, n, t, f, bpb in runs)]
+    return [
+        head,
+        *(f"{'d' + str(d):>6} {n:>14,} {t:>16,} {f:>10.3g} {bpb:>12.4f}" for d, n, t, f, bpb in runs),
+    ]
 
 
 def power_law(runs):
@@ -62,14 +66,16 @@ def best_size(runs):
     if a <= 0 or not x.min() <= bottom <= x.max():
         return None
     tokens = np.exp(np.interp(bottom, np.sort(x), np.log([r[2] for r in runs])[np.argsort(x)]))
-    return math.exp(bottom), float(tokens), float(a * bottom ** 2 + b * bottom + c)
+    return math.exp(bottom), float(tokens), float(a * bottom**2 + b * bottom + c)
 
 
 def draw(groups, path, x, label):
     """A PNG with one line a group of runs; x is the column that goes along."""
     import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
+
     figure, axis = pyplot.subplots(figsize=(6, 4))
     for name, runs in groups.items():
         runs = sorted(runs, key=lambda run: run[x])
@@ -102,13 +108,17 @@ def horizon(folder):
         best = best_size(runs)
         if best:
             ratios.append(best[1] / best[0])
-            print(f"best: {best[0]:,.0f} parameters (matrices and head), {best[1]:,.0f} tokens, ratio {ratios[-1]:.1f}, "
-                  f"{best[2]:.4f} bits a byte")
+            print(
+                f"best: {best[0]:,.0f} parameters (matrices and head), {best[1]:,.0f} tokens, ratio {ratios[-1]:.1f}, "
+                f"{best[2]:.4f} bits a byte"
+            )
         else:
             print("best: not inside these depths")
     if ratios:
-        print(f"tokens for each parameter: {np.exp(np.mean(np.log(ratios))):.1f}, mean of {len(ratios)} budgets "
-              f"({min(ratios):.1f} to {max(ratios):.1f})")
+        print(
+            f"tokens for each parameter: {np.exp(np.mean(np.log(ratios))):.1f}, mean of {len(ratios)} budgets "
+            f"({min(ratios):.1f} to {max(ratios):.1f})"
+        )
     draw(groups, Path(folder) / "horizon.png", 1, "parameters (matrices and head)")
 
 
@@ -116,10 +126,13 @@ def steps(budget, depth, *flags):
     """Print the steps with which base_train, given these flags, spends `budget` FLOPs."""
     from nanochat.data.tokenizer import Tokenizer
     from scripts.base_train import Config
+
     config = parse(Config, [f"--depth={depth}", *flags])
     vocab_size = Tokenizer.load().vocab_size
     tokens = float(budget) / scaling.flops_per_token(config.depth, vocab_size, config.sequence_len)
-    print(max(1, round(tokens / (config.total_batch_size or scaling.total_batch_tokens(config.depth, tokens)))))
+    print(
+        max(1, round(tokens / (config.total_batch_size or scaling.total_batch_tokens(config.depth, tokens))))
+    )
 
 
 def main():

@@ -3,6 +3,7 @@ What happens to flipped bits, cut files and hostile pickles in everything that a
 benchmarks/crash.py, which makes the run; both tests work on a copy of it, as the base directory of this
 process.
 """
+
 import collections
 import json
 import os
@@ -53,7 +54,9 @@ def outcomes(path, use, offsets, rng, beside=()):
     before = {p: p.read_bytes() for p in (path, *beside)}
     for data in damages(before[path], offsets, rng):
         path.write_bytes(data)
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))       # the disk's own fault leaves the time as it was
+        os.utime(
+            path, ns=(stat.st_atime_ns, stat.st_mtime_ns)
+        )  # the disk's own fault leaves the time as it was
         try:
             right = use()
             count[("rebuilt" if path.read_bytes() != data else "harmless") if right else "UNNOTICED"] += 1
@@ -68,13 +71,19 @@ def outcomes(path, use, offsets, rng, beside=()):
 
 
 def damage_row(test, count):
-    return Row(f"damage to {test}", "refused by name, rebuilt, or harmless; never unnoticed",
-               ", ".join(f"{n} {what}" for what, n in count.most_common()), not any(w[0].isupper() for w in count))
+    return Row(
+        f"damage to {test}",
+        "refused by name, rebuilt, or harmless; never unnoticed",
+        ", ".join(f"{n} {what}" for what, n in count.most_common()),
+        not any(w[0].isupper() for w in count),
+    )
 
 
 def test_damage(config, toy, tmp):
     """Flipped bits and cut files, in everything that is read back."""
-    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, resource.RLIM_INFINITY))      # a damaged length may ask for terabytes
+    resource.setrlimit(
+        resource.RLIMIT_AS, (16 << 30, resource.RLIM_INFINITY)
+    )  # a damaged length may ask for terabytes
     rng, base = random.Random(config.seed), Path(shutil.copytree(toy.base, base_dir()))
     folder = base / "base_checkpoints" / "d1"
     older, newest = checkpoint.steps_in(folder)[-2:]
@@ -85,27 +94,44 @@ def test_damage(config, toy, tmp):
         fell_back[0] += found is not None and found[2]["step"] == older
         fell_back[1] += 1
         kept = checkpoint.load(folder / f"{newest:06d}", with_optim=True)[2]
-        fell_back[1] -= 1                                             # not damaged after all: nothing to fall back from
+        fell_back[1] -= 1  # not damaged after all: nothing to fall back from
         return kept["step"] == newest
+
     for name in ("model.safetensors", "optim.safetensors", "meta.json"):
         yield damage_row(name, outcomes(folder / f"{newest:06d}" / name, load, config.offsets, rng))
-    yield Row("a damaged newest checkpoint", "the one before is used", f"{fell_back[0]} of {fell_back[1]} times",
-              fell_back[0] == fell_back[1] > 0)
+    yield Row(
+        "a damaged newest checkpoint",
+        "the one before is used",
+        f"{fell_back[0]} of {fell_back[1]} times",
+        fell_back[0] == fell_back[1] > 0,
+    )
     tokenizer, parquets = Tokenizer.load(base / "tokenizer"), datasets.shards("kindergarten", "train")
     texts = list(datasets.iter_texts(parquets))
 
     def rows():
         shard = prepare_tokens(tokenizer, parquets, "kindergarten")[0]
         return shard.tokens.tobytes(), shard.offsets.tobytes(), TextRows([shard], 64).hash
+
     expected, stem = rows(), next((base / "tokens").rglob("train_000.json")).with_suffix("")
     shard_files = [Path(f"{stem}.{ending}") for ending in ("tokens.npy", "offsets.npy", "json")]
     for path in shard_files:
-        yield damage_row(f"token shard .{path.name.partition('.')[2]}",
-                         outcomes(path, lambda: rows() == expected, config.offsets, rng, shard_files))
-    yield damage_row("tokenizer.json", outcomes(base / "tokenizer" / "tokenizer.json",
-                     lambda: Tokenizer.load(base / "tokenizer").hash == tokenizer.hash, config.offsets, rng))
-    yield damage_row("parquet", outcomes(parquets[0], lambda: list(datasets.iter_texts(parquets)) == texts, config.offsets,
-                                         rng))
+        yield damage_row(
+            f"token shard .{path.name.partition('.')[2]}",
+            outcomes(path, lambda: rows() == expected, config.offsets, rng, shard_files),
+        )
+    yield damage_row(
+        "tokenizer.json",
+        outcomes(
+            base / "tokenizer" / "tokenizer.json",
+            lambda: Tokenizer.load(base / "tokenizer").hash == tokenizer.hash,
+            config.offsets,
+            rng,
+        ),
+    )
+    yield damage_row(
+        "parquet",
+        outcomes(parquets[0], lambda: list(datasets.iter_texts(parquets)) == texts, config.offsets, rng),
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- pickle
@@ -126,11 +152,18 @@ def hostile_files(evil, raw, tmp):
     np.save(tmp / "evil.npy", array, allow_pickle=True)
     np.savez(tmp / "evil.npz", stamp=array, first=array, start=array, length=array)
     torch.save(evil, tensors)
-    field = pa.field("text", pa.string(), metadata={b"ARROW:extension:name": b"arrow.py_extension_type",
-                                                    b"ARROW:extension:metadata": raw})
+    field = pa.field(
+        "text",
+        pa.string(),
+        metadata={b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": raw},
+    )
     pq.write_table(pa.table([pa.array(["a"])], schema=pa.schema([field])), tmp / "evil.parquet")
-    made = {"pickle": raw, **{name: (tmp / name).read_bytes() for name in
-                              ("tensors.pt", "evil.npy", "evil.npz", "evil.parquet")}}
+    made = {
+        "pickle": raw,
+        **{
+            name: (tmp / name).read_bytes() for name in ("tensors.pt", "evil.npy", "evil.npz", "evil.parquet")
+        },
+    }
     return made
 
 
@@ -140,7 +173,7 @@ def test_pickle(config, toy, tmp):
     evil = Hostile(marker)
     raw = pickle.dumps(evil)
     pickle.loads(raw)
-    marker.rmdir()                                            # it works where it is let
+    marker.rmdir()  # it works where it is let
     made = hostile_files(evil, raw, tmp)
     folder = checkpoint.find("base")
     stem = next((base / "tokens").rglob("train_000.json")).with_suffix("")
@@ -159,15 +192,19 @@ def test_pickle(config, toy, tmp):
     def rows():
         shards = prepare_tokens(tokenizer, parquets, "kindergarten")
         return TextRows(shards, 64).row(0)
-    targets = [(folder / "model.safetensors", vouch_checkpoint, lambda: checkpoint.load(folder)),
-               (folder / "optim.safetensors", vouch_checkpoint, lambda: checkpoint.load(folder, True)),
-               (folder / "meta.json", None, lambda: checkpoint.load(folder)),
-               (base / "tokenizer" / "tokenizer.json", None, lambda: Tokenizer.load(base / "tokenizer")),
-               (Path(f"{stem}.tokens.npy"), vouch_shard, rows), (Path(f"{stem}.offsets.npy"), vouch_shard, rows),
-               (Path(f"{stem}.json"), None, rows),
-               (parquets[0], None, lambda: list(datasets.iter_texts(parquets))),
-               (tmp / "mine.jsonl", None, lambda: CustomJSON(tmp / "mine.jsonl")),
-               (base / "logs" / "base_d1.jsonl", None, lambda: loop._trim_log(base / "logs" / "base_d1.jsonl", 9))]
+
+    targets = [
+        (folder / "model.safetensors", vouch_checkpoint, lambda: checkpoint.load(folder)),
+        (folder / "optim.safetensors", vouch_checkpoint, lambda: checkpoint.load(folder, True)),
+        (folder / "meta.json", None, lambda: checkpoint.load(folder)),
+        (base / "tokenizer" / "tokenizer.json", None, lambda: Tokenizer.load(base / "tokenizer")),
+        (Path(f"{stem}.tokens.npy"), vouch_shard, rows),
+        (Path(f"{stem}.offsets.npy"), vouch_shard, rows),
+        (Path(f"{stem}.json"), None, rows),
+        (parquets[0], None, lambda: list(datasets.iter_texts(parquets))),
+        (tmp / "mine.jsonl", None, lambda: CustomJSON(tmp / "mine.jsonl")),
+        (base / "logs" / "base_d1.jsonl", None, lambda: loop._trim_log(base / "logs" / "base_d1.jsonl", 9)),
+    ]
     count, run = collections.Counter(), 0
     for path, vouch, use in targets:
         keep = {p: p.read_bytes() for p in (path, folder / "meta.json", Path(f"{stem}.json")) if p.exists()}
@@ -186,6 +223,9 @@ def test_pickle(config, toy, tmp):
             path.unlink()
             for p, bytes_ in keep.items():
                 p.write_bytes(bytes_)
-    yield Row("hostile pickles as every input", "never run, refused in one line", f"{run} run; "
-              + ", ".join(f"{n} {what}" for what, n in count.most_common()),
-              not run and not any(what[0].isupper() for what in count))
+    yield Row(
+        "hostile pickles as every input",
+        "never run, refused in one line",
+        f"{run} run; " + ", ".join(f"{n} {what}" for what, n in count.most_common()),
+        not run and not any(what[0].isupper() for what in count),
+    )

@@ -2,6 +2,7 @@
 The tables of gpu.py: which lines the one of training has, and a line's cells after its name, from what its
 process printed.
 """
+
 import statistics
 from importlib.util import find_spec
 
@@ -47,12 +48,21 @@ class TrainCells:
         if found["rows"] != found["planned_rows"]:
             rows += f" (planned: {found['planned_rows']})"
         held = f"{found['held'] / 2**30:.1f}" if found["held"] else "not counted"
-        return [rows, found["kernel"], f"{middle:,.0f} ({speeds[0]:,.0f} to {speeds[-1]:,.0f})",
-                f"{base / middle:.2f}", mfu, f"{held} / {found['planned'] / 2**30:.1f}",
-                f"{found['update']:.1%}", f"{found['ready_s']:.0f}"]
+        return [
+            rows,
+            found["kernel"],
+            f"{middle:,.0f} ({speeds[0]:,.0f} to {speeds[-1]:,.0f})",
+            f"{base / middle:.2f}",
+            mfu,
+            f"{held} / {found['planned'] / 2**30:.1f}",
+            f"{found['update']:.1%}",
+            f"{found['ready_s']:.0f}",
+        ]
 
 
 def decode_cells(name, found):
-    return [", ".join(f"{speed:,.0f}" for speed in found["prefill"].values()),
-            ", ".join(f"{speed:,.0f}" for speed in found["decode"].values()),
-            ", ".join(f"{share:.0%}" for share in found["share"].values())]
+    return [
+        ", ".join(f"{speed:,.0f}" for speed in found["prefill"].values()),
+        ", ".join(f"{speed:,.0f}" for speed in found["decode"].values()),
+        ", ".join(f"{share:.0%}" for share in found["share"].values()),
+    ]

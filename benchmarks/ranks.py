@@ -1,4 +1,5 @@
 """Rows of crash.py's table for two ranks: one dies, one hangs, each has a base directory of its own."""
+
 import os
 import shutil
 import signal
@@ -16,8 +17,12 @@ def two_ranks(bases, **more):
     """Sittings of two gloo processes, each with its base directory."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(s.getsockname()[1]),
-               "GLOO_SOCKET_IFNAME": "lo"}
+        env = {
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(s.getsockname()[1]),
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
     return [Sitting(base, RANK=str(rank), **env, **more) for rank, base in enumerate(bases)]
 
 
@@ -33,10 +38,13 @@ def test_ranks(config, toy, tmp):
         said = ranks[1 - victim].text()
         named = "Traceback" not in said and f"error: rank {1 - victim} of 2 has lost another one" in said
         ended = Sitting(base).wait() == 0
-        yield Row(f"rank {victim} of 2 killed", "the other says so in one line and exits within 60 s; one rank goes on",
-                  f"{'one line' if named else 'A TRACEBACK'}, exit {code} after {seconds:.2f} s; checkpoints {good}; "
-                  f"{'goes on' if ended else 'DOES NOT GO ON'}",
-                  code == 1 and named and seconds < 60 and bool(good) and not bad and ended)
+        yield Row(
+            f"rank {victim} of 2 killed",
+            "the other says so in one line and exits within 60 s; one rank goes on",
+            f"{'one line' if named else 'A TRACEBACK'}, exit {code} after {seconds:.2f} s; checkpoints {good}; "
+            f"{'goes on' if ended else 'DOES NOT GO ON'}",
+            code == 1 and named and seconds < 60 and bool(good) and not bad and ended,
+        )
         for sitting in ranks:
             sitting.wait(1)
 
@@ -44,6 +52,7 @@ def test_ranks(config, toy, tmp):
 def hang(what, victim):
     """For Sitting's `before`: in step 9 `victim` hangs, and from then on the other waits for seconds, not
     minutes."""
+
     def before(sitting):
         hangs, real = sitting.folder / "hangs", scaling.lr_scale
 
@@ -59,8 +68,10 @@ def hang(what, victim):
                     os.kill(os.getpid(), signal.SIGSTOP)
                 time.sleep(1000)
             return real(step, *args, **more)
+
         scaling.lr_scale = lr_scale
         threading.Thread(target=listen, daemon=True).start()
+
     return before
 
 
@@ -77,9 +88,12 @@ def test_hung(config, toy, tmp):
         ranks[victim].kill()
         ranks[victim].wait()
         ended = Sitting(base).wait() == 0
-        yield Row(f"rank {victim} of 2 {what}", "the other names it in one line and exits; one rank goes on",
-                  f"'{' '.join(said)}', exit {code}; checkpoints {good}; {'goes on' if ended else 'DOES NOT GO ON'}",
-                  code == 1 and named and bool(good) and not bad and ended)
+        yield Row(
+            f"rank {victim} of 2 {what}",
+            "the other names it in one line and exits; one rank goes on",
+            f"'{' '.join(said)}', exit {code}; checkpoints {good}; {'goes on' if ended else 'DOES NOT GO ON'}",
+            code == 1 and named and bool(good) and not bad and ended,
+        )
 
 
 def test_folders(config, toy, tmp):
@@ -88,11 +102,22 @@ def test_folders(config, toy, tmp):
     shutil.rmtree(bases[1] / "tokens")
     codes = [sitting.wait() for sitting in two_ranks(bases)]
     written = [bool(list((base / "base_checkpoints").glob("d1/*/meta.json"))) for base in bases]
-    yield Row("a base directory for each node", "trains; the second tokenizes for itself; the first has the checkpoints",
-              f"exits {codes}, checkpoints: {written}", codes == [0, 0] and written == [True, False]
-              and (bases[1] / "tokens").is_dir())
+    yield Row(
+        "a base directory for each node",
+        "trains; the second tokenizes for itself; the first has the checkpoints",
+        f"exits {codes}, checkpoints: {written}",
+        codes == [0, 0] and written == [True, False] and (bases[1] / "tokens").is_dir(),
+    )
     ranks = two_ranks(bases)
-    codes, said = [sitting.wait() for sitting in ranks], [sitting.text().splitlines()[-1] for sitting in ranks]
-    yield Row("going on where one node has no checkpoint", "all ranks refuse in one line, naming it", f"exits {codes}: "
-              f"'{said[0]}'", codes == [1, 1] and "rank 1 has checkpoint=None, not 40" in said[0]
-              and "rank 0 has checkpoint=40, not None" in said[1])
+    codes, said = (
+        [sitting.wait() for sitting in ranks],
+        [sitting.text().splitlines()[-1] for sitting in ranks],
+    )
+    yield Row(
+        "going on where one node has no checkpoint",
+        "all ranks refuse in one line, naming it",
+        f"exits {codes}: '{said[0]}'",
+        codes == [1, 1]
+        and "rank 1 has checkpoint=None, not 40" in said[0]
+        and "rank 0 has checkpoint=40, not None" in said[1],
+    )

@@ -4,6 +4,7 @@ process.
 
 Whoever imports this has torch imported but must never have used it.
 """
+
 import os
 import shutil
 import signal
@@ -20,15 +21,29 @@ from nanochat.train import checkpoint
 from scripts import base_train, tok_train
 
 STEPS = 40
-FLAGS = ["--dataset=kindergarten", "--depth=1", "--sequence_len=64", "--total_batch_size=256", "--device_batch_size=2",
-         f"--num_iterations={STEPS}", "--eval_every=4", "--eval_tokens=256", "--save_every=2", "--device=cpu"]
+FLAGS = [
+    "--dataset=kindergarten",
+    "--depth=1",
+    "--sequence_len=64",
+    "--total_batch_size=256",
+    "--device_batch_size=2",
+    f"--num_iterations={STEPS}",
+    "--eval_every=4",
+    "--eval_tokens=256",
+    "--save_every=2",
+    "--device=cpu",
+]
 
 
 class Sitting:
     """A forked process that runs `main` (by default the training) with `base` as its base directory."""
 
     def __init__(self, base, main=lambda: base_train.main(FLAGS), before=None, **env):
-        self.folder, self.log, self.code = base / "base_checkpoints" / "d1", base / "logs" / "base_d1.jsonl", None
+        self.folder, self.log, self.code = (
+            base / "base_checkpoints" / "d1",
+            base / "logs" / "base_d1.jsonl",
+            None,
+        )
         self.out = base / f"out{env.get('RANK', '')}.txt"
         sys.stdout.flush()
         self.pid = os.fork()
@@ -106,10 +121,12 @@ class Toy:
 
 def make_toy(base):
     """Documents, tokenizer and an undisturbed run."""
+
     def prepare():
         datasets.KINDERGARTEN_SHARD, datasets.KINDERGARTEN_VAL = 60, 20
         datasets.generate(datasets.DATASETS["kindergarten"], 1)
         tok_train.main(["--dataset=kindergarten", "--vocab_size=400"])
+
     base.mkdir(parents=True)
     for main in (prepare, lambda: base_train.main(FLAGS)):
         start, sitting = time.monotonic(), Sitting(base, main)

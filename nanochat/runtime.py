@@ -275,7 +275,7 @@ def _watch(rt: Runtime, nodes: list[str], ended: threading.Event) -> None:
     """
     idle_s = 0
     seen = 0
-    beats = []
+    beats: list[bytes] = []
     with contextlib.suppress(RuntimeError):  # no store: rank 0 is gone, and the next collective fails
         store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         store.set(f"beat{rt.rank}", "0 0")  # at once, as reading waits for what is not there

@@ -133,7 +133,7 @@ def words_of(conversation: dict) -> str:
 def _questions() -> dict[str, Iterable[str]]:
     """{test: the words of its questions with their answers} of CORE and the chat tasks, as far as they are
     here."""
-    tests = {}
+    tests: dict = {}
     tasks = load_bundle(bundle_dir()) if bundle_dir().exists() else []
     for task in tasks:
         tests[task.label] = []

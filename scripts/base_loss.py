@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     model, tokenizer, meta = load_model("base", rt, config.tag, config.step)
     name = config.dataset or meta["dataset"]
     token_bytes = tokenizer.token_bytes()
-    metrics = {}
+    metrics: dict = {}
     for split in ("train", "val"):
         rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
         if not len(rows):

@@ -100,7 +100,7 @@ def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_
         patch.setattr(rollout, "make_batches", lambda *args: ([], 0.0))       # no reward: what is left is the anchor
         script("chat_rl")(["--tag=anchored", "--num_iterations=2", "--anchor_rows=8", "--questions=2", "--samples=2",
                            "--max_new_tokens=4", *TINY])
-    first, second = ([batch for batch in step] for step in steps)
+    first, second = (list(step) for step in steps)
     assert [len(batch.rows) for batch in first] == [4, 4] and not torch.equal(first[0].inputs, second[0].inputs)
     assert sum(batch.weight.sum().item() for batch in first) == first[0].count > 1
     assert result("chat_rl")["metrics"]["final_loss"] > 0

@@ -199,7 +199,7 @@ def test_deterministic_replies_do_not_depend_on_company_slot_chunks_or_cache(mod
     texts, how = prompts_of(tokenizer, [5, 22, 40, 9, 31]), dict(temperature=1.0, top_p=0.95, seed=4)
     expected = [finish(engine.scheduler(1), p, 20, i, **how) for i, p in enumerate(texts)]
     crowd = engine.scheduler(5, prefill_beside=7)
-    for turn in range(2):           # the second time from the cache
+    for _ in range(2):           # the second time from the cache
         found = []
         for i, prompt in enumerate(texts):
             found.append(ask(crowd, prompt, 20, i, **how))

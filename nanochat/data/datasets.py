@@ -53,7 +53,7 @@ KINDERGARTEN_SHARD = 4000  # documents
 KINDERGARTEN_VAL = 800
 
 
-def shards(name, split) -> list[Path]:
+def shards(name: str, split: str) -> list[Path]:
     """The shards of a data set, or of a folder, on this machine, in a fixed order.
 
     "train": up to the first missing, so that a row's number never changes. The kindergarten is generated when
@@ -103,7 +103,7 @@ def _damaged(path, error):
     return DataError(f"cannot read {path}, it is damaged or truncated ({said}). Delete it and fetch it again.")
 
 
-def count_documents(path) -> int:
+def count_documents(path: Path) -> int:
     with _open(path) as file:
         return file.metadata.num_rows
 

@@ -31,14 +31,15 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
-def list_files(repo) -> list[str]:
+def list_files(repo: str) -> list[str]:
     """Those of a data set, sorted. Raises HubError."""
     from huggingface_hub import HfApi
     with _explained(f"the list of files of {repo}"):
         return sorted(HfApi(endpoint=endpoint()).list_repo_files(repo, repo_type="dataset"))
 
 
-def fetch(repo, path, dest=None, on_bytes=None) -> Path:
+def fetch(repo: str, path: str, dest: Path | None = None,
+          on_bytes: Callable[[int], None] | None = None) -> Path:
     """The local path of a data set's file, fetched unless there: `dest` or base_dir()/hub/<repo>/<path>.
 
     on_bytes(n) is called as bytes arrive. Raises HubError.

@@ -8,7 +8,7 @@ read this way it is asked what it knows, not whether it minds the form, and one 
 
 Batch size and number of ranks change results only by rounding.
 """
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -68,6 +68,7 @@ class Options:
 def run_task(task: Task, model: GPT, tokenizer: Tokenizer, rt: Runtime,
              options: Options = Options()) -> tuple[Score, list[dict]]:
     """(Score, a record of each question as in records.py), the same on every rank, all of which must call."""
+    grade: Callable
     if task.kind == "categorical":
         grade = _grade_letters
         replies_each = 1
@@ -101,7 +102,7 @@ def _prompt(tokenizer, chat, room):
 
 
 # ---- generative
-def _grade_replies(task, model, tokenizer, numbers, options, progress) -> list[dict]:
+def _grade_replies(task, model, tokenizer, numbers, options, progress):
     room = model.config.sequence_len
     max_new_tokens = min(options.max_new_tokens or task.max_new_tokens, room // 2)
     sampling = Sampling(max_new_tokens, options.temperature)
@@ -157,7 +158,7 @@ class _Question:
     letters: list[int]  # the id of each letter
 
 
-def _grade_letters(task, model, tokenizer, numbers, options, progress) -> Iterator[dict]:
+def _grade_letters(task, model, tokenizer, numbers, options, progress):
     questions = []
     for number in numbers:
         chat = task[number]

@@ -27,11 +27,11 @@ class SpanScore(NamedTuple):
 # ---- batches
 def batches(items: Iterable, cost: Callable[[list], float], limit: float) -> Iterator[list]:
     """Lists of `items`, in order, with cost(list) at most `limit`; one item alone may cost more."""
-    batch = []
+    batch: list = []
     for item in items:
         if batch and cost([*batch, item]) > limit:
             yield batch
-            batch = []
+            batch: list = []
         batch.append(item)
     if batch:
         yield batch
@@ -73,7 +73,7 @@ class SharedPrefixes:
         self.model = model
         self.owner = owner
         self.length = prefixes.size(1)
-        self.layers = []  # (k, v) of each, (P, S, H_kv, D)
+        self.layers: list[tuple] = []  # (k, v) of each, (P, S, H_kv, D)
         model.hidden(prefixes, attend=self._read)
 
     def _read(self, layer, q, k, v):

@@ -4,6 +4,7 @@ Generating with a model: many prompts to the end, or one reply as it comes.
 The door to inference for everything but the server, which drives a Scheduler of its own from a thread.
 """
 from collections.abc import Iterator
+from typing import Any
 
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer.sampling import Sampling
@@ -19,18 +20,18 @@ class Engine:
     More than in training is allowed, at falling quality. `options` are those of runner.Runner.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, max_len: int | None = None, **options: bool) -> None:
+    def __init__(self, model: GPT, tokenizer: Tokenizer, max_len: int | None = None, **options: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_len = max_len or model.config.sequence_len
         self.options = options
         self._chat: Scheduler | None = None
 
-    def scheduler(self, batch_size: int, capacity: int | None = None, **settings: int) -> Scheduler:
+    def scheduler(self, batch_size: int, capacity: int | None = None, **settings: Any) -> Scheduler:
         """A Scheduler of `batch_size` slots of `capacity` tokens (default: max_len)."""
         return Scheduler(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
 
-    def generate(self, prompts: list[list[int]], *, batch_size: int = 64, **sampling: object) -> list[Sequence]:
+    def generate(self, prompts: list[list[int]], *, batch_size: int = 64, **sampling: Any) -> list[Sequence]:
         """One ended Sequence a prompt (a list of token ids), in order; keywords as in Sampling.
 
         Raises UsageError before any work when a prompt leaves no room below max_len.
@@ -49,7 +50,7 @@ class Engine:
             scheduler.step()
         return sequences
 
-    def stream(self, prompt: list[int], **sampling: object) -> Iterator[Event]:
+    def stream(self, prompt: list[int], **sampling: Any) -> Iterator[Event]:
         """The Events of one reply as they come. Closing the iterator stops the work.
 
         All streams share a slot: the next turn reads only what is new, with the weights as they were at the

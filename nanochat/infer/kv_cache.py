@@ -61,13 +61,13 @@ class KVCache:
         Pieces have any length, so one call reads long prompts beside single tokens; each sees its own slot
         alone.
         """
-        slots = []
-        positions = []
+        slot_list: list[int] = []
+        position_list: list[int] = []
         for piece in pieces:
-            slots += [piece.slot] * len(piece.tokens)
-            positions += range(piece.start, piece.start + len(piece.tokens))
-        slots = torch.tensor(slots, device=self.k.device)
-        positions = torch.tensor(positions, device=self.k.device)
+            slot_list += [piece.slot] * len(piece.tokens)
+            position_list += range(piece.start, piece.start + len(piece.tokens))
+        slots = torch.tensor(slot_list, device=self.k.device)
+        positions = torch.tensor(position_list, device=self.k.device)
 
         def attend(layer, q, k, v):
             self.store(layer, slots, positions, k[0], v[0])

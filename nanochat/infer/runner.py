@@ -87,7 +87,7 @@ class Runner:
             return self._forward(pieces)
         single = [piece for piece in pieces if len(piece.tokens) == 1]
         longer = [piece for piece in pieces if len(piece.tokens) > 1]
-        last = {}  # hidden state by slot
+        last: dict[int, Tensor] = {}  # hidden state by slot
         if single:
             last.update(zip([piece.slot for piece in single], self.graphs(single)))
         if longer:

@@ -102,9 +102,9 @@ def sample_tokens(logits: torch.Tensor, temperature: list[float], top_k: list[in
     number `uniform` in [0, 1): the same number gives the same token, whoever else is in the batch.
     """
     bounded = [min(max(warmth, COLDEST), HOTTEST) if warmth else 0.0 for warmth in temperature]
-    settings = [bounded, top_k, top_p, uniform, min_p]
     if logits.device.type != "cpu":
-        return sample_tokens_torch(logits, *settings)
+        return sample_tokens_torch(logits, bounded, top_k, top_p, uniform, min_p)
+    settings = [bounded, top_k, top_p, uniform, min_p]
     tokens = np.empty(len(logits), np.int64)
     sample_rows(logits.numpy(), *np.array(settings, float), tokens)
     return torch.from_numpy(tokens)
@@ -116,7 +116,7 @@ def widest_float(device: torch.device) -> torch.dtype:
 
 
 # Long: the filters in the order in which they apply.
-def sample_tokens_torch(logits: torch.Tensor, temperature: list[float], top_k: list[float], top_p: list[float],
+def sample_tokens_torch(logits: torch.Tensor, temperature: list[float], top_k: list[int], top_p: list[float],
                         uniform: list[float], min_p: list[float]) -> torch.Tensor:
     """`sample_tokens` in torch, for GPUs: the reference of the compiled one. All but logits (n, V) have a
     number a row."""

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -74,7 +75,7 @@ class Scheduler:
     """
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, batch_size: int, capacity: int,
-                 prefill_beside: int = PREFILL_TOKENS, **options: bool) -> None:
+                 prefill_beside: int = PREFILL_TOKENS, **options: Any) -> None:
         self.tokenizer = tokenizer
         self.capacity = capacity
         self.prefill_beside = prefill_beside
@@ -118,7 +119,7 @@ class Scheduler:
         if work:
             touched += [sequence for sequence in self._compute(work) if sequence not in touched]
         for slot in list(self.running):
-            if slot.sequence.finish_reason:
+            if slot.sequence and slot.sequence.finish_reason:
                 self._leave(slot)
         return touched
 

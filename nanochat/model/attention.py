@@ -111,7 +111,7 @@ def blocked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 # ---- for training on a GPU
-def _only(backend) -> Kernel:
+def _only(backend):
     """`sdpa` with just one of PyTorch's kernels."""
     def attend(q, k, v):
         with sdpa_kernel(backend):
@@ -166,7 +166,7 @@ def pick_fastest(device: torch.device, dtype: torch.dtype, rows: int, config: "G
     able = [name for name in found if found[name] < math.inf]
     if not able:
         return training_kernel(device.type, config.sequence_len).__name__
-    name = min(able, key=found.get)
+    name = min(able, key=lambda name: found[name])
     _fastest[device.type] = kernels[name]
     times = ", ".join(f"{name} {s * 1e3:.3g} ms" for name, s in found.items())
     return f"{name} ({times})"

@@ -235,7 +235,7 @@ def _buckets_of(group: Group) -> list[list[Named]]:
     """A group's parameters as they are bucketed: Muon's by shape, AdamW's each alone."""
     if group.kind != "muon":
         return [[named] for named in group.params]
-    by_shape = {}
+    by_shape: dict[tuple, list[Named]] = {}
     for name, parameter in group.params:
         by_shape.setdefault(tuple(parameter.shape), []).append((name, parameter))
     return [by_shape[shape] for shape in sorted(by_shape)]
@@ -269,10 +269,10 @@ class MuonAdamW:
         begun = [runtime.reduce_scatter_sum(self.rt, bucket.grad) for bucket in self.buckets]
         for bucket, (mine, arrive) in zip(self.buckets, begun):
             arrive()
-            bucket.reduced = mine
             if self.scale:
-                bucket.reduced.div_(self.scale.value)
-            square += bucket.reduced.norm() ** 2
+                mine.div_(self.scale.value)
+            bucket.reduced = mine
+            square += mine.norm() ** 2
         return runtime.all_reduce_sum(self.rt, square).sqrt().item()
 
     def zero_grad(self) -> None:

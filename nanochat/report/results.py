@@ -34,7 +34,7 @@ def _titles():
 TITLES = _titles()
 BENCHMARKS = sorted(in_group("core"))
 SKILLS = in_group("kindergarten")
-NOT_RUN = {"metrics": {}, "notes": []}  # stands for the result of a stage that was not run
+NOT_RUN: dict = {"metrics": {}, "notes": []}  # stands for the result of a stage that was not run
 
 
 # ---- files

@@ -92,6 +92,7 @@ def training_conversations(*names: str) -> Sequence[dict]:
     from torch.utils.data import ConcatDataset  # here, since the report reads TASKS without torch
     parts = []
     for name, times in factors(names):
+        task: Task
         if name.endswith(".jsonl"):
             task = CustomJSON(name)
         elif lookup(name).group == "kindergarten" or name == "humaneval":

@@ -138,7 +138,7 @@ def _split_files(names: Iterable[str], split: str) -> list[str]:
     return sorted(found) if len(found) == wanted else []
 
 
-def _download(repo, folder, split) -> list[Path]:
+def _download(repo, folder, split):
     try:
         in_folder = [name for name in hub.list_files(repo) if name.rpartition("/")[0] == folder]
         paths = []

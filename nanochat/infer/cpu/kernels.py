@@ -11,6 +11,7 @@ uint8. Whatever is quantized has a scale for each row: value = number * scale.
 """
 import sys
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numba
 import numpy as np
@@ -27,7 +28,7 @@ if THREADS:
     except ImportError:  # no libgomp in the system
         THREADS = False
 F32 = np.float32
-Array = np.ndarray
+Array: TypeAlias = np.ndarray
 Number = float | int  # an element of an array
 CACHE_LINE = 64  # bytes that a processor fetches at once
 TILE = 3  # rows of weights that `product` multiplies together
