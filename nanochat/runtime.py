@@ -62,9 +62,9 @@ def init(device: str = "") -> Runtime:
 
     Raises UsageError where the device cannot be used.
     """
-    rank = int(os.environ.get("RANK", 0))
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))  # within this node: which of its GPUs
+    rank = int(os.environ.get("RANK", "0"))
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))  # within this node: which of its GPUs
     found = _pick_device(device, local_rank)
     peak_flops = None
     if found.type == "cuda":

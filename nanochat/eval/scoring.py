@@ -31,7 +31,7 @@ def batches(items: Iterable, cost: Callable[[list], float], limit: float) -> Ite
     for item in items:
         if batch and cost([*batch, item]) > limit:
             yield batch
-            batch: list = []
+            batch = []
         batch.append(item)
     if batch:
         yield batch

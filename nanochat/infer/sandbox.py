@@ -73,6 +73,7 @@ def run(code: str, *, tests: str = "", timeout_s: float = 5.0, memory_bytes: int
         finally:
             os.close(verdict_in)
         try:
+            assert process.stdin and process.stdout  # pipes
             _send(process.stdin, _request(code, folder, timeout_s, memory_bytes, unsafe),
                   {"tests": tests, "nonce": nonce})
             output, verdict, in_time = _listen(process.stdout.fileno(), verdict_out, time.monotonic() + timeout_s)
@@ -175,7 +176,8 @@ def _kill(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         process.kill()
-    process.stdout.close()
+    if process.stdout:
+        process.stdout.close()
     process.wait()
 
 

@@ -16,6 +16,7 @@ import marshal
 import os
 import struct
 import sys
+import types
 
 import sandbox_walls
 
@@ -28,7 +29,7 @@ FAILED = b"!"  # what follows says why
 def main(verdict: int) -> None:
     """Read the request from stdin, run it; write a line with the level, then the nonce or the error, to
     `verdict`."""
-    request = marshal.loads(_receive(0))
+    request = marshal.loads(_receive(0) or b"")
     sys.path[:] = request["path"]
     sandbox_walls.limit(CPU=int(request["timeout_s"]) + 1, AS=request["memory_bytes"], FSIZE=request["file_bytes"],
                         CORE=0, NOFILE=64, MEMLOCK=0, MSGQUEUE=0)
@@ -48,10 +49,10 @@ def main(verdict: int) -> None:
 
     os.close(calls_out)
     os.close(answers_in)
-    secret = marshal.loads(_receive(0))
+    secret = marshal.loads(_receive(0) or b"")
     _confine(request)
-    level = _receive(answers_out) or b"basic"
-    os.write(verdict, level + b"\n")
+    reached = _receive(answers_out) or b"basic"
+    os.write(verdict, reached + b"\n")
     problem = _judge(secret["tests"], calls_in, answers_out, worker)
     os.write(verdict, DONE + secret["nonce"] if problem is None else FAILED + problem)
     os._exit(0)
@@ -131,7 +132,7 @@ def _literal(value: object) -> str:
         value = value.tolist()  # numpy
     for kind in (bool, int, str, bytes, complex, type(None)):
         if isinstance(value, kind):
-            return kind.__repr__(value)
+            return kind.__repr__(value)  # type: ignore[call-arg]
     if isinstance(value, float):
         return float.__repr__(value).replace("inf", "1e999")  # infinity has no literal
     if isinstance(value, dict):
@@ -140,8 +141,8 @@ def _literal(value: object) -> str:
     if isinstance(value, (set, frozenset)):
         return "{" + ", ".join(map(_literal, value)) + "}" if value else "set()"  # {} would be a dict
     if isinstance(value, (list, tuple)):
-        items = "".join(f"{_literal(item)}, " for item in value)
-        return f"[{items}]" if isinstance(value, list) else f"({items})"
+        inside = "".join(f"{_literal(item)}, " for item in value)
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
     raise TypeError(f"a test got a {type(value).__name__}, which is no plain data")
 
 
@@ -168,7 +169,7 @@ def _judge(tests: str, calls: int, answers: int, worker: int) -> bytes | None:
     return None
 
 
-def _names(code: object) -> set[str]:
+def _names(code: types.CodeType) -> set[str]:
     """All global names that a code object and those inside it (functions, comprehensions) mention."""
     names = set(code.co_names)
     for constant in code.co_consts:
@@ -177,7 +178,7 @@ def _names(code: object) -> set[str]:
     return names
 
 
-def _stand_in(name: str, calls: int, answers: int):
+def _stand_in(name, calls, answers):
     """For the tests in place of the program's function `name`: has the worker call it."""
     def ask(*arguments, **keywords):
         import ast  # here, as it takes a few ms and most programs come without tests

@@ -110,7 +110,7 @@ def limit(**limits: int) -> None:
         hard = resource.getrlimit(kind)[1]
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
-        try:
+        try:  # noqa: SIM105    contextlib would cost every run its import
             resource.setrlimit(kind, (most, most))
         except (OSError, ValueError):
             pass  # macOS knows RLIMIT_AS but refuses it

@@ -28,7 +28,7 @@ OPERATORS = {
     ast.In: lambda part, whole: part in whole, ast.NotIn: lambda part, whole: part not in whole,
     ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_,
 }
-FUNCTIONS = {"abs": abs, "float": float, "int": int, "len": len, "max": max, "min": min, "round": round, "str": str}
+FUNCTIONS: dict[str, Callable] = {"abs": abs, "float": float, "int": int, "len": len, "max": max, "min": min, "round": round, "str": str}
 # Of strings. Their results are no longer than what they are given (ljust's are not); replace's is measured
 # first.
 METHODS = {

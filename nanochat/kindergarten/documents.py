@@ -164,7 +164,7 @@ def _stories(rng: Random, world: World) -> str:
         n_moves = rng.randint(2, 7)
         return stories.tell(rng, n_people, n_things, n_moves)
 
-    told = []
+    told: list[str] = []
     while len("".join(told)) < 250:
         story = draw(make, lambda made: ("story", made.text), test=False)
         questions = stories.questions(story)
@@ -194,13 +194,13 @@ BETWEEN_PEOPLE = 8  # the first so many can also be said between two people
 
 def _dialogue(rng: Random, world: World) -> str:
     """Questions of several skills and their answers, with who speaks before each line."""
+    asked: tuple = ASKED
     if rng.random() < 0.6:
-        asked = ASKED
         asks, answers = rng.choice((("Question", "Answer"), ("Q", "A"), ("User", "nanochat")))
     else:
         asked = ASKED[:BETWEEN_PEOPLE]
         asks, answers = rng.sample(tables.NAMES, 2)
-    lines = []
+    lines: list[str] = []
     while len("".join(lines)) < 300:
         make = _weighted(rng, asked)
         messages, _ = make(rng, world, False, 1)

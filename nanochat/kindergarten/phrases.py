@@ -30,7 +30,7 @@ def _answers() -> dict[str, str]:
 
 def _told() -> dict[str, list[str]]:
     """{attribute: statements to draw from}: those that are answers stand there twice."""
-    told = {}
+    told: dict[str, list[str]] = {}
     for attribute, wordings in STATEMENTS.items():
         told[attribute] = []
         for wording in wordings:

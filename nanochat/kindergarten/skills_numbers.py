@@ -66,7 +66,7 @@ def arithmetic(rng: Random, world: World, test: bool, level: int) -> Made:
 
 def word_problem(rng: Random, world: World, test: bool, level: int) -> Made:
     text, code, answer = rng.choice(PROBLEMS[:N_SIMPLE_PROBLEMS] if level == 1 else PROBLEMS)
-    symbol = re.search(r"//|[+*-]", code).group()  # the first operator, between x and y
+    symbol = re.findall(r"//|[+*-]", code)[0]  # the first operator, between x and y
 
     def make() -> tuple[int, int]:
         while True:

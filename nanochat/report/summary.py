@@ -108,7 +108,7 @@ def _task_row(results, task, split, notes):
     return [task_title(task), split, size, chance, *cells]
 
 
-def _sizes(counts: Iterable[int]):
+def _sizes(counts):
     """'3', or '3 to 7' where the stages differ."""
     measured = sorted({count for count in counts if count})
     if not measured:

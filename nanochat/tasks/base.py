@@ -7,6 +7,7 @@ come from the hub as parquet files, downloaded on first use and kept under base_
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet as pq
@@ -65,7 +66,7 @@ class Task:
         return float(self.evaluate(chat, parts))
 
 
-def exchange(question: str, answer: str | list[dict], **more) -> dict:
+def exchange(question: str, answer: str | list[dict], **more: Any) -> dict:
     """A conversation of one question and one answer (text or parts), with extra keys for the grader."""
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return {"messages": messages, **more}

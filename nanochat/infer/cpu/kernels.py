@@ -65,6 +65,7 @@ def use_threads(threads: int) -> None:
 # ---- numbers: Numba picks the implementation by the type
 def widen(x: Number) -> Number:
     """An element of an array as a float32."""
+    raise NotImplementedError("for compiled code")
 
 
 @overload(widen, inline="always")
@@ -76,6 +77,7 @@ def _widen(x):
 
 def narrow(x: float, kind: Number) -> Number:
     """float32 x as an element of arrays whose elements have the type of `kind`."""
+    raise NotImplementedError("for compiled code")
 
 
 @overload(narrow, inline="always")
@@ -91,7 +93,7 @@ def _narrow(x, kind):
 
 
 @intrinsic
-def prefetch(typing_context: object, row: Array) -> None:
+def prefetch(typing_context: object, row: Array) -> tuple:
     """Have a row's first 64 bytes brought from memory while other work goes on."""
     def generate(context, builder, signature, values):
         place = ir.PointerType(ir.IntType(8))
@@ -291,6 +293,7 @@ def attend(rows: Array, qkv: Array, slots: Array, positions: Array, k: Array,
 # ---- between the products of many rows
 def quantize_row(row: Array, out: Array) -> float:
     """Floats into `out`, of any type; bytes stand around 128. Returns what 1 in `out` is worth."""
+    raise NotImplementedError("for compiled code")
 
 
 @overload(quantize_row, jit_options=OPTIONS)
