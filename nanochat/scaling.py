@@ -288,7 +288,7 @@ def memory_bytes(depth: int, vocab_size: int, sequence_len: int, rows: int, worl
 
     # All through the step: weights with their float32 gradients; float32 masters with one moment (Muon) or
     # two (AdamW).
-    held = (itemsize + 4) * (matrices + head) + 8 * embedding
+    held = 0.0 + (itemsize + 4) * (matrices + head) + 8 * embedding
     held += (8 * matrices + 12 * (head + embedding)) / world
     if world > 1:  # this device's part of the summed gradient
         held += 4 * (matrices + head + embedding) / world

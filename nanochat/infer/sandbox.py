@@ -25,7 +25,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from nanochat.common import NanochatError
 
@@ -134,7 +134,7 @@ def _request(code: str, folder: str, timeout_s: float, memory_bytes: int, unsafe
     }
 
 
-def _send(pipe: BinaryIO, *values: dict[str, Any]) -> None:
+def _send(pipe: Any, *values: dict[str, Any]) -> None:
     """As frames: four bytes of length, then the data. marshal reads plain data only and needs no import."""
     with contextlib.suppress(BrokenPipeError), pipe:  # a child that died at once says so by its silence
         for value in values:

@@ -100,7 +100,7 @@ def _describe(error: BaseException) -> bytes:
 def _work(request: dict, level: str, calls: int, answers: int) -> None:
     """Run the program, then answer calls (name, arguments, keywords) until the judge hangs up. Never
     returns."""
-    namespace = {"__name__": "__main__", "__builtins__": __builtins__}
+    namespace: dict = {"__name__": "__main__", "__builtins__": __builtins__}
     try:
         if request["safe"] and level not in request["safe"]:
             raise PermissionError(f"code is not run in a sandbox that only reaches {level!r}")

@@ -11,7 +11,7 @@ would make it, and none takes long.
 import ast
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 MAX_CODE_CHARS = 1000
@@ -73,7 +73,7 @@ def _show(value: Any) -> str:
     return format(value, ".12g")
 
 
-def _known(table: dict[type, Any], thing: Any) -> Any:
+def _known(table: Mapping[Any, Any], thing: Any) -> Any:
     """What `table` has for the type of a node or of a value."""
     if type(thing) not in table:
         raise ValueError(f"{type(thing).__name__} is not supported")

@@ -89,7 +89,8 @@ def _recall(rng: Random, world: World, test: bool, level: int, kinds: list[str])
     values = {}
     for kind in kinds:
         fillers = FILLERS[kind]
-        value = draw(lambda fillers=fillers: rng.choice(fillers), lambda made: ("memory", made.lower()), test, percent=15)
+        value = draw(lambda: rng.choice(fillers),  # noqa: B023    called at once
+                     lambda made: ("memory", made.lower()), test, percent=15)
         values[kind] = value
         turns.append(typed(rng, rng.choice(TELL[kind]["told"]).format(x=value), lower=False))
         turns.append(rng.choice(TELL[kind]["reply"]).format(x=value))

@@ -108,7 +108,9 @@ class HubTask(Task):
     columns: list[str] | None = None  # those to load; None: all
 
     def __init__(self, split: str = "test") -> None:
-        self.table = HubTable(*self.source, split, self.columns)
+        assert self.source, f"{self.name} names no table"
+        repo, folder = self.source
+        self.table = HubTable(repo, folder, split, self.columns)
         self.n = len(self.table)
 
     def conversation(self, number: int) -> dict:
