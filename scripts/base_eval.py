@@ -142,8 +142,8 @@ def _questions() -> dict[str, Iterable[str]]:
             tests[task.label].append(" ".join(right))
     for name in in_group("core"):
         if TASKS[name].source and TASKS[name].is_local():
-            task = TASKS[name].make("test")
-            tests[f"chat {name}"] = [words_of(task[i]) for i in range(len(task))]
+            chats = TASKS[name].make("test")
+            tests[f"chat {name}"] = [words_of(chats[i]) for i in range(len(chats))]
     return tests
 
 

@@ -211,7 +211,7 @@ def test_without_a_kernel_that_works_the_table_stands():
 
 
 def test_on_a_cpu_nothing_is_tried(monkeypatch):
-    monkeypatch.setattr(attention, "probe", lambda *args: {})
+    monkeypatch.setattr(attention, "measure", lambda *args: {})
     assert attention.pick_fastest(CPU, torch.float32, 1, CONFIG) == "blocked" and attention._fastest == {}
 
 

@@ -67,7 +67,7 @@ def test_generating_by_every_setting(no_doubles):
 @pytest.mark.parametrize("device, dtype", [("cpu", torch.float64), ("cuda", torch.float64), ("mps", torch.float32),
                                            ("xpu", torch.float32)])
 def test_the_widest_float(device, dtype):
-    assert sampling.widest(torch.device(device)) == dtype
+    assert sampling.widest_float(torch.device(device)) == dtype
 
 
 def test_32_bits_draw_what_64_draw(monkeypatch):

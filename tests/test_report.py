@@ -298,4 +298,4 @@ def test_code_is_counted_from_files_without_what_it_makes(tmp_path):
 
 def test_dependencies_are_those_of_pyproject():
     names = inventory.dependencies()
-    assert {"torch", "rustbpe", "tiktoken"} <= set(names) and "pytest" not in names and len(names) == 13
+    assert {"torch", "rustbpe", "tiktoken"} <= set(names) and "pytest" not in names and len(names) >= 13
