@@ -17,7 +17,7 @@ from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup
 from nanochat.data.chat_format import render_prompt
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
-from nanochat.serve.openai_api import joined, part
+from nanochat.serve.message_parts import join_texts, message_part
 from nanochat.train import checkpoint
 
 HELP = """/clear             forget the conversation
@@ -92,7 +92,7 @@ class Chat:
             note(" (stopped)", end="")
         print()
         if not self.base:
-            parts = [part(event) for event in joined(events) if event.kind != "end"]
+            parts = [message_part(event) for event in join_texts(events) if event.kind != "end"]
             self.messages.append({"role": "assistant", "content": parts})
 
     def command(self, line):

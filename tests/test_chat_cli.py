@@ -80,7 +80,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(model, monkeypatch, capsys)
     assert "It is" in model.asked[1]
 
 
-@pytest.mark.parametrize("where", ["render_prompt", "joined"])
+@pytest.mark.parametrize("where", ["render_prompt", "join_texts"])
 def test_ctrl_c_just_before_or_after_an_answer_does_not_end_the_conversation(model, monkeypatch, capsys, where):
     real = getattr(chat_cli, where)
     left = iter([1, 1, 1, 0] if where == "render_prompt" else [1, 0])      # at the second question

@@ -21,8 +21,8 @@ from serving import HELLO, ask, client, engine, events_of, make_engine, served, 
 from tiny import save_tiny_checkpoint
 
 from nanochat.serve import limits
-from nanochat.serve.limits import Rate
-from nanochat.serve.openai_api import ChatRequest
+from nanochat.serve.limits import RateLimit
+from nanochat.serve.openai_requests import ChatRequest
 
 BODY = json.dumps({"messages": HELLO, "max_tokens": 40, "stream": True}).encode()
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
@@ -53,17 +53,17 @@ def chat_text(url, n=3):
 def test_rate_counts_each_client_alone_and_pays_back_evenly(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    rate = Rate(6)
-    assert [rate.wait("a") for _ in range(6)] == [0] * 6
-    assert rate.wait("a") == pytest.approx(10) == rate.wait("a") and rate.wait("b") == 0
+    rate = RateLimit(6)
+    assert [rate.wait_s("a") for _ in range(6)] == [0] * 6
+    assert rate.wait_s("a") == pytest.approx(10) == rate.wait_s("a") and rate.wait_s("b") == 0
     now[0] += 10.1
-    assert rate.wait("a") == 0 < rate.wait("a")
+    assert rate.wait_s("a") == 0 < rate.wait_s("a")
     now[0] += 1000
-    assert [bool(rate.wait("a")) for _ in range(7)] == [False] * 6 + [True]
+    assert [bool(rate.wait_s("a")) for _ in range(7)] == [False] * 6 + [True]
     monkeypatch.setattr(limits, "MAX_CLIENTS", 3)
     for name in "cdefgh":
-        rate.wait(name)
-    assert len(rate.due) == 3
+        rate.wait_s(name)
+    assert len(rate.paid_until) == 3
 
 
 def test_a_client_that_asks_too_often_gets_429_and_when_to_come_back(engine):
@@ -254,17 +254,17 @@ def test_many_requests_at_once_get_200_or_429_and_leave_no_memory(engine):
         gc.collect()
         assert psutil.Process().memory_info().rss - before < 20 << 20 and len(gc.get_objects()) - objects < 2000
         told = asking.get("/metrics").text
-        counted = dict(re.findall(r'requests_total\{path="/v1/chat/completions",status="(\d+)"\} (\d+)', told))
+        counted = dict(re.findall(r'requests_total\{path="/v1/chat/completions",status="(\d+)"\} (\d+)\.0', told))
         assert sum(map(int, counted.values())) == 300
-        assert f'nanochat_tokens_total{{kind="completion_tokens"}} {4 * int(counted["200"])}\n' in told
-        assert f"nanochat_first_token_seconds_count {counted['200']}\n" in told and "nanochat_running 0\n" in told
+        assert f'nanochat_tokens_total{{kind="completion_tokens"}} {4 * int(counted["200"])}.0\n' in told
+        assert f"nanochat_first_token_seconds_count {counted['200']}.0\n" in told and "nanochat_running 0.0\n" in told
         assert asking.get("/ready").status_code == 200
 
 
 def test_metrics_are_prometheus_text(client):
     ask(client)
     for line in client.get("/metrics").text.splitlines():
-        assert re.fullmatch(r'# TYPE \w+ (counter|gauge|histogram)|\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.e+-]+', line), line
+        assert re.fullmatch(r'# HELP \w+ .+|# TYPE \w+ (counter|gauge|histogram)|\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.e+-]+', line), line
 
 
 def test_ready_says_no_while_full_and_after_a_crash(client, served, tokenizer):

@@ -7,26 +7,13 @@ import time
 import httpx
 import pytest
 import torch
-from serving import (  # noqa: F401
-    HELLO,
-    LEN,
-    ask,
-    client,
-    engine,
-    events_of,
-    make_engine,
-    served,
-    serving,
-    settles,
-    tokenizer,
-)
+from serving import HELLO, LEN, ask, client, engine, events_of, make_engine, served, serving, settles, tokenizer  # noqa: F401
 
 from nanochat.data.chat_format import parse_reply, render_prompt
 from nanochat.infer.sampling import Sampling
-from nanochat.infer.sequence import Sequence
-from nanochat.infer.text_stream import TextStream
+from nanochat.infer.sequence import Sequence, TextStream
 from nanochat.serve.limits import MAX_BODY_BYTES
-from nanochat.serve.worker import Job, Worker
+from nanochat.serve.worker import OpenReply, Worker
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -197,7 +184,7 @@ def test_a_reply_is_told_in_few_pieces_and_before_a_tool_at_once(engine, tokeniz
     monkeypatch.setattr("nanochat.serve.worker.PAUSE_S", 1000)
     prompt, posts, calls = render_prompt(tokenizer, HELLO), {0: [], 1: []}, []
     worker = Worker(engine, slots=2)
-    worker.call = lambda work: (calls.append(1), work())
+    worker.hand_over = lambda work: (calls.append(1), work())
     sampling = Sampling(30, 1.5, seed=3, use_tools=False)
     sequences = [worker.submit(prompt, sampling, i, posts[i].append) for i in posts]
     worker.start()
@@ -209,14 +196,14 @@ def test_a_reply_is_told_in_few_pieces_and_before_a_tool_at_once(engine, tokeniz
         assert said == "".join(part["text"] for part in parse_reply(tokenizer, reply.ids))
     assert len(calls) <= 3
 
-    class Scheduler:
+    class Batcher:
         def step(self):
             reply.call = "1+1"
             return [reply]
     reply, later = Sequence(tokenizer, prompt, sampling), Worker(engine)
     reply.ids, reply.logprobs = tokenizer.encode("so"), [None] * len(tokenizer.encode("so"))
-    later._jobs[reply] = Job(TextStream(tokenizer), posts[0].append, due=time.monotonic() + 1000)
-    later._step(Scheduler())
+    later._open[reply] = OpenReply(TextStream(tokenizer), posts[0].append, due=time.monotonic() + 1000)
+    later._step(Batcher())
     assert "".join(event.text for event in posts[0][-1]) == "so"
 
 

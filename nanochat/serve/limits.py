@@ -1,4 +1,9 @@
-"""What keeps a server up when clients are careless or hostile."""
+"""
+What keeps a server up when clients are careless or hostile.
+
+Every resource a stranger can hold has a bound: bytes of a body, seconds until a request has arrived, connections, requests a
+minute (and answers: see worker.py). It is no substitute for a proxy with TLS on the open internet.
+"""
 import asyncio
 import hmac
 import ipaddress
@@ -7,10 +12,10 @@ import re
 import time
 
 import uvicorn
-from fastapi import Request
+from fastapi import FastAPI, Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from nanochat.serve.openai_api import ApiError
+from nanochat.serve.errors import ApiError
 
 MAX_BODY_BYTES = 1 << 20
 MAX_CONNECTIONS = 500
@@ -19,15 +24,17 @@ RECEIVE_S = 10.0  # for a request's headers, and again for its body
 DRAIN_S = 30  # for running answers at the end
 
 
-async def read_body(request) -> bytes:
-    """Raises ApiError 413, whatever Content-Length says, or 408."""
-    async def read():
+# ---- how much
+async def read_body(request: Request) -> bytes:
+    """Raises ApiError 413 when it is too large, whatever Content-Length says, or 408 when it takes too long."""
+    async def read() -> bytes:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large")
         return body
+
     try:
         return await asyncio.wait_for(read(), RECEIVE_S)
     except asyncio.TimeoutError:
@@ -35,25 +42,35 @@ async def read_body(request) -> bytes:
                        headers={"Connection": "close"}) from None
 
 
-class Rate:
-    """At most `per_minute` requests a client in any minute (GCRA: ATM Forum, 1996)."""
+# ---- how often
+class RateLimit:
+    """At most `per_minute` requests a client in any minute, also all at once.
 
-    def __init__(self, per_minute):
-        self.step, self.due = 60 / per_minute, {}  # seconds a request costs; when clients have paid, oldest first
+    The generic cell rate algorithm (GCRA; ATM Forum, 1996), in words: a request costs 60 / per_minute seconds, and each
+    client has a time until which its requests are paid for. That time never lies in the past (who was away saves nothing
+    up) and at most a minute in the future (who asks faster than that is refused). One number a client is all that is
+    remembered, where a list of the last minute's requests would grow with an attack.
+    """
 
-    def wait(self, client):
-        """Seconds until the client may ask; 0 counts it."""
+    def __init__(self, per_minute: int):
+        self.cost_s = 60 / per_minute
+        self.paid_until: dict[str, float] = {}  # time.monotonic() by client, who asked longest ago first
+
+    def wait_s(self, client: str) -> float:
+        """Seconds until the client may ask; 0 counts this request."""
         now = time.monotonic()
-        due = max(now, self.due.pop(client, 0.0)) + self.step
-        late = max(0.0, due - now - 60 - 1e-6)
-        self.due[client] = due - self.step if late else due
-        if len(self.due) > MAX_CLIENTS:
-            del self.due[next(iter(self.due))]
+        before = max(now, self.paid_until.pop(client, 0.0))
+        after = before + self.cost_s
+        late = max(0.0, after - now - 60 - 1e-6)  # less than a microsecond is rounding
+        self.paid_until[client] = after - self.cost_s if late else after  # put at the end: asked just now
+        if len(self.paid_until) > MAX_CLIENTS:
+            oldest = next(iter(self.paid_until))
+            del self.paid_until[oldest]
         return late
 
 
-def client_of(request):
-    """The client's address, or the IPv6 network that one customer gets."""
+def client_of(request: Request) -> str:
+    """Whose request it is: an address, or the IPv6 network that one customer gets, with 2^64 addresses to choose from."""
     host = request.client.host if request.client else ""
     try:
         return str(ipaddress.ip_network((host, 64), strict=False)) if ":" in host else host
@@ -61,65 +78,91 @@ def client_of(request):
         return host
 
 
+# ---- who
 class Guard:
-    """Who may ask. `hosts` is against DNS rebinding."""
+    """Who may ask. Both checks are FastAPI dependencies: they run before a request's body is read."""
 
-    def __init__(self, api_key, hosts, rate):
-        self.api_key, self.hosts, self.rate = api_key, hosts, Rate(rate) if rate else None
+    def __init__(self, api_key: str | None, hosts: tuple[str, ...], rate: int):
+        self.api_key = api_key
+        self.hosts = hosts
+        self.rate_limit = RateLimit(rate) if rate else None
 
-    async def origin(self, request: Request):
-        host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if self.hosts and re.sub(r":\d*$", "", host).strip("[]").lower() not in self.hosts:
+    async def check_origin(self, request: Request) -> None:
+        """Keep other web sites out, who could make a visitor's browser ask this server. Raises ApiError 403.
+
+        A server on localhost is safe from other machines but not from the pages that its user visits. Browsers send
+        along which site a script came from (Origin), which must be ours. DNS rebinding gets around that: a site lets its
+        own name point to 127.0.0.1 after its page is loaded, so that the browser takes this server for that site's. Then
+        the name it asks for (Host) is that site's, too, and not one of `hosts`.
+        """
+        host = request.headers.get("host", "")
+        name = re.sub(r":\d*$", "", host).strip("[]").lower()  # no port, no brackets of IPv6
+        if self.hosts and name not in self.hosts:
             raise ApiError(403, "This server is not known by that name.", "permission_error", code="wrong_host")
+        origin = request.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
             raise ApiError(403, "Another site may not use this server.", "permission_error", code="wrong_origin")
 
-    async def client(self, request: Request):
-        """Raises ApiError 429 or 401."""
-        if self.rate and (wait := self.rate.wait(client_of(request))):
-            wait = math.ceil(wait)
-            raise ApiError(429, f"Too many requests. Try again in {wait} seconds.", "rate_limit_error",
-                           code="rate_limit_exceeded", headers={"Retry-After": str(wait)})
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if self.api_key and not hmac.compare_digest(given.encode("latin-1"), self.api_key.encode()):
-            raise ApiError(401, "A valid API key is needed: Authorization: Bearer <key>.", "authentication_error",
-                           code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+    async def check_client(self, request: Request) -> None:
+        """Raises ApiError 429 when it asks too often, 401 without the key. In this order: guessing keys is slow, too."""
+        if self.rate_limit:
+            wait_s = math.ceil(self.rate_limit.wait_s(client_of(request)))
+            if wait_s:
+                raise ApiError(429, f"Too many requests. Try again in {wait_s} seconds.", "rate_limit_error",
+                               code="rate_limit_exceeded", headers={"Retry-After": str(wait_s)})
+        if self.api_key:
+            given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+            # == stops at the first byte that differs, so the time of a refusal tells how many were right, and a key
+            # can be guessed byte by byte. This comparison always takes the same time.
+            if not hmac.compare_digest(given.encode("latin-1"), self.api_key.encode()):
+                raise ApiError(401, "A valid API key is needed: Authorization: Bearer <key>.", "authentication_error",
+                               code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
-class Connection(H11Protocol):
-    """Closed RECEIVE_S after it was opened or last answered unless a request's headers are complete (slow loris), the
-    oldest earlier beyond MAX_CONNECTIONS. uvicorn bounds neither."""
+# ---- how long
+class BoundedConnection(H11Protocol):
+    """A connection that cannot be held by doing nothing, which uvicorn itself does not bound.
 
-    def connection_made(self, transport):
+    "Slow loris" is an attack by many connections that send a header now and then, byte by byte, and never finish, until
+    the server has no file descriptor left for others. Here a connection is closed RECEIVE_S after it was opened or last
+    answered unless a request's headers are complete by then; beyond MAX_CONNECTIONS the one idle for longest goes
+    earlier. An answer may take as long as it likes.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > MAX_CONNECTIONS:
-            oldest = min((c for c in self.connections if c.idle), key=lambda c: c.since)
+            idle = [connection for connection in self.connections if connection.idle]  # this new one at least
+            oldest = min(idle, key=lambda connection: connection.idle_since)
             self.connections.discard(oldest)  # the transport reports its end only later
             oldest.transport.abort()
 
     @property
-    def idle(self):
+    def idle(self) -> bool:
+        """No request's headers are complete, or it has been answered."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _watch(self):
-        self.since = self.loop.time()
-        self.timer = self.loop.call_later(RECEIVE_S, self._late)
+    def _watch(self) -> None:
+        self.idle_since = self.loop.time()
+        self._timer = self.loop.call_later(RECEIVE_S, self._close_if_idle)
 
-    def _late(self):
+    def _close_if_idle(self) -> None:
         if self.idle:
             self.transport.abort()
 
-    def on_response_complete(self):
-        self.timer.cancel()
+    def on_response_complete(self) -> None:
+        self._timer.cancel()
         self._watch()
         super().on_response_complete()
 
-    def connection_lost(self, exc):
-        self.timer.cancel()
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
         super().connection_lost(exc)
 
 
-def server(app):
-    return uvicorn.Server(uvicorn.Config(app, http=Connection, ws="none", log_level="warning", access_log=False,
-                                         server_header=False, timeout_graceful_shutdown=DRAIN_S))
+def server(app: FastAPI) -> uvicorn.Server:
+    """uvicorn around the application, bounded; it stops on SIGTERM after at most DRAIN_S for answers on their way."""
+    config = uvicorn.Config(app, http=BoundedConnection, ws="none", log_level="warning", access_log=False,
+                            server_header=False, timeout_graceful_shutdown=DRAIN_S)
+    return uvicorn.Server(config)

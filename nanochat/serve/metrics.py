@@ -1,22 +1,43 @@
-"""What a server counts, in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats)."""
-from collections import Counter
+"""
+What a server counts, for Prometheus to collect from /metrics (https://prometheus.io/docs/concepts/metric_types).
 
-BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, "+Inf")
-TYPES = {"requests_total": "counter", "tokens_total": "counter", "running": "gauge", "waiting": "gauge",
-         "first_token_seconds": "histogram", "per_token_seconds": "histogram"}
+A counter only grows (the monitor computes rates from it), a gauge goes up and down, a histogram counts how many values
+were below each of some bounds, from which the monitor estimates percentiles. Two latencies matter to who chats: the time
+until the first token (queue and prompt) and the time for each token after it (decoding).
+"""
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from nanochat.serve.worker import Worker
+
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 
-class Metrics(Counter):
-    """Counts by name and labels. Not thread-safe: the event loop owns it."""
+class Metrics:
+    """One server's metrics, in a registry of its own: the library's global one would mix those of several servers."""
 
-    def observe(self, name, seconds):
-        for le in BUCKETS_S:
-            self[f'{name}_bucket{{le="{le}"}}'] += seconds <= float(le)
-        self[f"{name}_sum"] += seconds
-        self[f"{name}_count"] += 1
+    def __init__(self, worker: Worker):
+        # The library tells beside each counter when it was made, which doubles what is sent. To switch that off is
+        # possible for a process only; nothing in this one wants it.
+        prometheus_client.disable_created_metrics()
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self.requests = Counter("nanochat_requests_total", "Responses by the path that was asked.", ["path", "status"],
+                                registry=registry)
+        self.tokens = Counter("nanochat_tokens_total", "Tokens of complete answers and of their prompts.", ["kind"],
+                              registry=registry)
+        self.first_token_seconds = Histogram("nanochat_first_token_seconds", "From a request to its first token.",
+                                             buckets=BUCKETS_S, registry=registry)
+        self.per_token_seconds = Histogram("nanochat_per_token_seconds", "For each token after the first.",
+                                           buckets=BUCKETS_S, registry=registry)
 
-    def text(self, **gauges):
-        """Everything, one metric after the other; labels in the order in which they came, as buckets must be."""
-        values = sorted({**self, **gauges}.items(), key=lambda item: item[0].partition("{")[0])
-        return "".join([f"# TYPE nanochat_{name} {kind}\n" for name, kind in TYPES.items()]
-                       + [f"nanochat_{name} {value}\n" for name, value in values])
+        # These two are asked of the worker when somebody looks, so they can never be out of step with it.
+        running = Gauge("nanochat_running", "Answers that are being decoded.", registry=registry)
+        running.set_function(lambda: min(worker.busy, worker.slots))
+        waiting = Gauge("nanochat_waiting", "Answers that wait for a slot.", registry=registry)
+        waiting.set_function(lambda: max(worker.busy - worker.slots, 0))
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format, of type CONTENT_TYPE."""
+        return prometheus_client.generate_latest(self._registry)

@@ -1,105 +1,159 @@
 """
 The thread that owns a model and serves many conversations at once.
 
-If it crashes, every open reply gets an "error" event and `failed` is set.
+Decoding is one long loop of forward passes that keeps the processor busy; a web server's event loop must never wait for
+it. So the model lives in a thread of its own, which alone touches it and its cache: the others put commands into a
+queue, and the thread carries them out between two steps. It knows nothing of HTTP: who asks for more than it can take gets
+Busy or Stopped. If it crashes, every open reply gets an "error" event and `failed` is set.
 """
 import contextlib
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from nanochat.common import log
-from nanochat.infer.cpu.compiled import threads_for
-from nanochat.infer.sequence import Sequence
-from nanochat.infer.text_stream import Event, TextStream
-from nanochat.serve.openai_api import ApiError
+from nanochat.common import NanochatError, log
+from nanochat.infer.engine import Batcher, Engine
+from nanochat.infer.runner import threads_for
+from nanochat.infer.sampling import Sampling
+from nanochat.infer.sequence import Event, Sequence, TextStream
 
-BESIDE = 128  # prompt tokens read in one step while others decode: what they wait for at most
-PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster
+# Prompt tokens read in one step while others decode. Those others wait for that step, so it bounds how long a new and
+# long prompt may make everybody's answers halt.
+BESIDE_TOKENS = 128
+PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster, and each post costs the event loop a turn
+
+
+class Busy(NanochatError):
+    """Every place is taken. To wait is enough."""
+
+
+class Stopped(NanochatError):
+    """The thread has crashed or is about to end. To wait does not help."""
 
 
 @dataclass
-class Job:
+class OpenReply:
+    """A reply that somebody still waits for."""
+
     text: TextStream
-    post: object
-    due: float = 0.0  # time.monotonic
+    post: Callable[[list[Event]], None]
+    due: float = 0.0  # time.monotonic() from which the next post may be made
 
 
 class Worker(threading.Thread):
-    def __init__(self, engine, slots=8, max_waiting=32):
+    """Decodes up to `slots` replies together; `max_waiting` more may queue, whoever comes then gets Busy.
+
+    A bounded queue is the server's back-pressure. Without a bound, a crowd would fill the memory with requests whose
+    clients have long given up; a refusal at the door is cheap, and the client knows at once that it must come back.
+    """
+
+    def __init__(self, engine: Engine, slots: int = 8, max_waiting: int = 32):
         super().__init__(name="nanochat-decode", daemon=True)
-        self.engine, self.slots, self.places = engine, slots, slots + max_waiting
-        self.failed = self._stopping = False
-        self.call = lambda work: work()  # or where another thread is to do it
-        self._jobs, self._lock = {}, threading.Lock()  # by sequence
-        self._news = queue.SimpleQueue()  # what the thread does with its scheduler between two steps
+        self.engine = engine
+        self.slots = slots
+        self.places = slots + max_waiting
+        self.failed = False
+        self._stopping = False
+
+        # How work gets to the thread that wants the events: here, unless a server's event loop is to do it.
+        self.hand_over: Callable[[Callable[[], None]], object] = lambda work: work()
+
+        self._open: dict[Sequence, OpenReply] = {}
+        self._lock = threading.Lock()  # so that two submits do not take the same last place
+        self._commands: queue.SimpleQueue[Callable[[Batcher], None]] = queue.SimpleQueue()
 
     @property
-    def busy(self):
-        return len(self._jobs)
+    def busy(self) -> int:
+        """Replies that decode or wait."""
+        return len(self._open)
 
-    def stop(self):
-        """Stop after the current step."""
+    def stop(self) -> None:
+        """Stop after the current step, and wait until then."""
         self._stopping = True
-        self._news.put(lambda scheduler: None)
+        self._commands.put(lambda batcher: None)  # wakes the thread if it waits for something to do
         self.join()
 
-    def submit(self, prompt, sampling, index, post):
-        """Queue a reply to `prompt` (token ids, below the engine's max_len); returns its Sequence. Raises as `check`.
+    def submit(self, prompt: list[int], sampling: Sampling, index: int,
+               post: Callable[[list[Event]], None]) -> Sequence:
+        """Queue a reply to `prompt` (token ids, fewer than the engine's max_len). Raises as `check`.
 
-        The thread has `call` call `post` with lists of the engine's Events, the last of kind "end" or "error".
+        `post` is called with lists of Events, the last of kind "end" or "error", in the thread that `hand_over` chooses.
+        `index` tells apart the replies to one prompt: it is mixed into the seed.
         """
         sequence = Sequence(self.engine.tokenizer, prompt, sampling, index)
         with self._lock:
             self.check()
-            self._jobs[sequence] = Job(TextStream(self.engine.tokenizer), post)
-        self._news.put(lambda scheduler: scheduler.add(sequence))
+            self._open[sequence] = OpenReply(TextStream(self.engine.tokenizer), post)
+        self._commands.put(lambda batcher: batcher.add(sequence))
         return sequence
 
-    def check(self, n=1):
-        """Raise ApiError 429 or 503 unless n requests would be taken now."""
+    def check(self, replies: int = 1) -> None:
+        """Raise Stopped or Busy unless so many more replies would be taken now."""
         if self.failed or self._stopping:
-            raise ApiError(503, "The model has stopped. Restart the server.", "server_error", code="unavailable")
-        if self.busy + n > self.places:
-            raise ApiError(429, f"The server is busy with {self.busy} requests. Try again soon.", "rate_limit_error",
-                           code="queue_full", headers={"Retry-After": "2"})
+            raise Stopped("The model has stopped. Restart the server.")
+        if self.busy + replies > self.places:
+            raise Busy(f"The server is busy with {self.busy} requests. Try again soon.")
 
-    def cancel(self, sequence):
-        """Give a reply's place back."""
-        if self._jobs.pop(sequence, None):
-            self._news.put(lambda scheduler: scheduler.remove(sequence))
+    def cancel(self, sequence: Sequence) -> None:
+        """Give a reply's place back. Harmless when it has ended."""
+        if self._open.pop(sequence, None):
+            self._commands.put(lambda batcher: batcher.remove(sequence))
 
-    def run(self):
+    # ---- in the thread
+    def run(self) -> None:
+        # A small model decodes faster in few threads: what it computes in a step costs less than waking the others.
         torch.set_num_threads(threads_for(self.engine.model))
         try:
-            scheduler = self.engine.scheduler(self.slots, prefill_beside=BESIDE)
+            batcher = self.engine.batcher(self.slots, beside=BESIDE_TOKENS)
             while not self._stopping:
-                if scheduler.idle or not self._news.empty():
-                    self._news.get()(scheduler)
+                if batcher.idle or not self._commands.empty():
+                    command = self._commands.get()  # sleeps here while there is nothing to do
+                    command(batcher)
                 else:
-                    self._step(scheduler)
+                    self._step(batcher)
         except Exception:
             self.failed = True
             log.exception("the decoding thread crashed")
         finally:
-            with self._lock:
-                left, self._jobs = self._jobs, {}
-            error = [Event("error", "The model has stopped before the answer was complete.")]
-            self._post([(job, error) for job in left.values()])
+            self._abandon()
 
-    def _step(self, scheduler):
-        touched, now, news = scheduler.step(), time.monotonic(), []
+    def _step(self, batcher: Batcher) -> None:
+        """One token for every running reply, and news to those whose time has come."""
+        touched = batcher.step()
+        now = time.monotonic()
+        news = []
         for sequence in touched:
-            job = self._jobs.pop(sequence, None) if sequence.finish_reason else self._jobs.get(sequence)
-            if job and (now >= job.due or sequence.finish_reason or sequence.call is not None):
-                job.due = now + PAUSE_S
-                news += [(job, events)] if (events := job.text.take(sequence)) else []
+            ended = sequence.finish_reason is not None
+            reply = self._open.pop(sequence, None) if ended else self._open.get(sequence)
+            if reply is None:  # cancelled meanwhile
+                continue
+            asks_tool = sequence.call is not None  # it may take a while: what was said before should be seen now
+            if now < reply.due and not ended and not asks_tool:
+                continue
+            reply.due = now + PAUSE_S
+            events = reply.text.take(sequence)
+            if events:
+                news.append((reply, events))
         if news:
             self._post(news)
 
-    def _post(self, news):
+    def _abandon(self) -> None:
+        """Tell everybody who still waits that nothing more will come."""
+        with self._lock:
+            left = list(self._open.values())
+            self._open = {}
+        error = Event("error", "The model has stopped before the answer was complete.")
+        self._post([(reply, [error]) for reply in left])
+
+    def _post(self, news: list[tuple[OpenReply, list[Event]]]) -> None:
+        """All replies' news in one hand-over: waking the other thread costs more than what is handed over."""
+        def deliver() -> None:
+            for reply, events in news:
+                reply.post(events)
+
         with contextlib.suppress(RuntimeError):  # the event loop has closed: nobody is left to read
-            self.call(lambda: [job.post(events) for job, events in news])
+            self.hand_over(deliver)
