@@ -16,14 +16,14 @@ from nanochat.data.datasets import DATASETS, download, generate, shards
 @dataclass
 class Config:
     dataset: str = option("climbmix", f"one of {', '.join(DATASETS)}")
-    num_shards: int | None = option(None, "training shards, besides the validation shard (default: 8, kindergarten 4)",
-                                    short="n")
+    num_shards: int | None = option(
+        None, "training shards, besides the validation shard (default: 8, kindergarten 4)", short="n")
     num_workers: int = option(4, "files fetched at the same time")
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
-            raise UsageError(f"--dataset wants one of {', '.join(DATASETS)}, got {self.dataset} (a folder is read "
-                             f"where it lies).")
+            raise UsageError(f"--dataset wants one of {', '.join(DATASETS)}, got {self.dataset} "
+                             f"(a folder is read where it lies).")
         row = DATASETS[self.dataset]
         if self.num_shards is None:
             self.num_shards = row.default_n

@@ -47,7 +47,8 @@ def read(config: Config, seen: Seen) -> Iterator[str]:
         if seen.chars >= config.max_chars:
             break
     seconds = progress.close()
-    log.info(f"read {seen.chars:,} characters of {seen.documents:,} documents in {seconds:.1f}s; now learning...")
+    log.info(f"read {seen.chars:,} characters of {seen.documents:,} documents in {seconds:.1f}s; "
+             "now learning...")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -67,8 +68,9 @@ def main(argv: list[str] | None = None) -> None:
         log.info(notes[0])
     metrics = _metrics(tokenizer, seen, seconds)
     save_result("tok_train", metrics=metrics, config=asdict(config), device="cpu", wall_s=seconds, notes=notes)
-    log.info(f"{tokenizer.vocab_size:,} tokens in {seconds:.1f}s, {metrics['token_bytes_mean']:.2f} bytes each on "
-             f"average, hash {tokenizer.hash}, saved to {path}")
+    mean = metrics["token_bytes_mean"]
+    log.info(f"{tokenizer.vocab_size:,} tokens in {seconds:.1f}s, {mean:.2f} bytes each on average, "
+             f"hash {tokenizer.hash}, saved to {path}")
 
 
 def _metrics(tokenizer: Tokenizer, seen: Seen, seconds: float) -> dict[str, Any]:

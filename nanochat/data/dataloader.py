@@ -46,7 +46,7 @@ class PackedRows:
         return int(self.ends[-1])
 
     def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] is that of the target tokens[t+1], of padding 0."""
+        """(tokens int64 (T+1,), weight float32 (T,)): weight[t] is of the target tokens[t+1], 0 of padding."""
         shard_number = int(np.searchsorted(self.ends, number, side="right")) - 1
         shard = self.shards[shard_number]
         plan = self.plans[shard_number]
@@ -144,7 +144,7 @@ class Batch:
 
 
 def collate(rows: PackedRows, numbers: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(inputs int64, targets int64, weight float32) of these rows, each (B, T); a target is the next input."""
+    """(inputs int64, targets int64, weight float32) of these rows, each (B, T): targets are one later."""
     tokens = []
     weights = []
     for number in numbers:

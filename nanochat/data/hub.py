@@ -86,13 +86,14 @@ def _describe(repo: str, path: str) -> tuple[str, str, int | None]:
     url = hf_hub_url(repo, path, repo_type="dataset", endpoint=endpoint())
     about = get_hf_file_metadata(url, endpoint=endpoint())
     if not about.etag:
-        raise HubError(f"{endpoint()} is no Hugging Face hub: it gives no ETag for {path}. Check HF_ENDPOINT.")
+        raise HubError(f"{endpoint()} is no Hugging Face hub: it gives no ETag for {path}. "
+                       f"Check HF_ENDPOINT.")
     return url, about.etag, about.size
 
 
 def _fetch_once(dest: Path, url: str, etag: str, size: int | None, on_bytes: OnBytes) -> bool:
     """Fetch what the part file lacks; with the right bytes it becomes `dest`. False: they were not."""
-    version = re.sub("[^0-9A-Za-z]", "", etag)[:16]  # in the name, so that no part is continued with another file's bytes
+    version = re.sub("[^0-9A-Za-z]", "", etag)[:16]  # no part is continued with the bytes of another version
     part = dest.with_name(f".{dest.name}.{version}.part")
     with _locked(dest, on_bytes):
         if dest.exists():  # another process has finished it meanwhile
@@ -148,7 +149,8 @@ def _download(part: Path, url: str, size: int | None, on_bytes: OnBytes) -> bool
             have = file.seek(0)
             file.truncate()
         try:
-            http_get(url, _Counted(file, on_bytes), resume_size=have, headers=build_hf_headers(), expected_size=size)
+            http_get(url, _Counted(file, on_bytes), resume_size=have, headers=build_hf_headers(),
+                     expected_size=size)
         except OSError as e:
             if isinstance(e, HTTPError) or e.errno is not None:
                 raise
@@ -174,7 +176,7 @@ class _Counted:
 
 
 def _right_bytes(file: Path, etag: str) -> bool:
-    """Whether the file has the hash that its ETag is: SHA-256 of big files, git's SHA-1 of small ones, else True."""
+    """Whether the file has its ETag for a hash: SHA-256 if it is big, git's SHA-1 if small; else True."""
     if re.fullmatch("[0-9a-f]{64}", etag):
         return sha256(file) == etag
     if re.fullmatch("[0-9a-f]{40}", etag):
@@ -203,6 +205,6 @@ def _explained(what: str) -> Iterator[None]:
     except errors.HfHubHTTPError as e:
         why = f"{hub} answers {e.response.status_code}. Run the same command again later."
     except errors.HTTPError as e:
-        why = (f"{hub} cannot be reached ({str(e) or type(e).__name__}). Check the network, or set HF_ENDPOINT to a "
-               f"mirror, and run the same command again.")
+        why = (f"{hub} cannot be reached ({str(e) or type(e).__name__}). Check the network, "
+               f"or set HF_ENDPOINT to a mirror, and run the same command again.")
     raise HubError(f"cannot fetch {what}: {why}")

@@ -74,9 +74,9 @@ def pack(offsets: np.ndarray, capacity: int, crop: bool, seed: int = 0) -> Plan:
     return Plan(first, start=pieces[:, 0].copy(), length=pieces[:, 1].astype(np.int32))
 
 
-def shuffled(n: int, *seed: str | int) -> np.ndarray:
-    """0 to n-1 in an order set by `seed`: numpy has frozen the stream of RandomState, not of its successors."""
-    return np.random.RandomState(mix_seed(*seed) % 2**32).permutation(n)
+def shuffled(size: int, *seed: str | int) -> np.ndarray:
+    """0 to size-1 in an order set by `seed`: numpy has frozen the stream of RandomState, no other."""
+    return np.random.RandomState(mix_seed(*seed) % 2**32).permutation(size)
 
 
 def _best_fit(starts: list[int], lengths: list[int], capacity: int, crop: bool) -> list[list[Piece]]:

@@ -95,7 +95,7 @@ class Tokenizer:
     # ---- make, save, load
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Learn `vocab_size` tokens, the special ones included; little text gives fewer. Raises UsageError."""
+        """Learn `vocab_size` tokens, special ones included; little text gives fewer. Raises UsageError."""
         least = 256 + len(SPECIAL_TOKENS)
         if vocab_size < least:
             raise UsageError(f"--vocab_size must be at least {least} (bytes and special tokens), "
