@@ -3,7 +3,8 @@ Fetch the shards of a pretraining data set, or generate the kindergarten's.
 
     python -m nanochat.dataset -n 450    450 training shards of ClimbMix and the validation shard
 
-What the data sets are stands in nanochat/data/datasets.py.
+What is there already is not fetched again, and a command that was interrupted goes on where it was. What the
+data sets are stands in nanochat/data/datasets.py.
 """
 from dataclasses import dataclass
 
@@ -15,22 +16,23 @@ from nanochat.data.datasets import DATASETS, download, generate, shards
 @dataclass
 class Config:
     dataset: str = option("climbmix", f"one of {', '.join(DATASETS)}")
-    num_shards: int | None = option(None, "training shards, besides the validation shard (default: 8, kindergarten 4)",
-                                    short="n")
+    num_shards: int | None = option(
+        None, "training shards, besides the validation shard (default: 8, kindergarten 4)", short="n")
     num_workers: int = option(4, "files fetched at the same time")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
-            raise UsageError(f"--dataset wants one of {', '.join(DATASETS)}, got {self.dataset} (a folder is read "
-                             f"where it lies).")
+            raise UsageError(f"--dataset wants one of {', '.join(DATASETS)}, got {self.dataset} "
+                             f"(a folder is read where it lies).")
         row = DATASETS[self.dataset]
-        self.num_shards = row.default_n if self.num_shards is None else self.num_shards
+        if self.num_shards is None:
+            self.num_shards = row.default_n
         if not 0 <= self.num_shards <= row.n_train:
             raise UsageError(f"-n wants 0 to {row.n_train} shards of {self.dataset}, got {self.num_shards}.")
         at_least(self, num_workers=1)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
     setup_logging()
     row = DATASETS[config.dataset]
@@ -38,8 +40,8 @@ def main(argv=None):
         download(row, config.num_shards, config.num_workers)
     else:
         generate(row, config.num_shards)
-    log.info(f"{row.name}: {len(shards(row.name, 'train')) if config.num_shards else 0} training shards and the "
-             f"validation shard in {row.folder}")
+    n_train = len(shards(row.name, "train")) if config.num_shards else 0
+    log.info(f"{row.name}: {n_train} training shards and the validation shard in {row.folder}")
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def test_a_small_file_is_checked_against_its_git_hash(server, dest):
 def test_several_at_once_fetch_it_once(server, dest):
     server.faults = [("slow", 0.3)]
     threads = [threading.Thread(target=hub.fetch, args=(REPO, NAME, dest)) for _ in range(4)]
-    code = f"from nanochat import hub; hub.fetch({REPO!r}, {NAME!r}, {str(dest)!r})"
+    code = f"from nanochat.data import hub; hub.fetch({REPO!r}, {NAME!r}, {str(dest)!r})"
     other = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
     [t.start() for t in threads]
     [t.join() for t in threads]

@@ -82,8 +82,7 @@ def _validate_message(number: int, message: Any) -> None:
 
 # ---- conversation -> ids
 def render(tokenizer: Tokenizer, chat: Chat) -> tuple[list[int], list[int]]:
-    """(ids, mask), equally long. Of a document, read again so that it is not forgotten, all but bos is
-    supervised."""
+    """(ids, mask), equally long. Of a document, which only replays what was read, all but bos is 1."""
     validate(chat)
     ids = [tokenizer.bos_id]
     mask = [0]

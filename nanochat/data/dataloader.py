@@ -6,7 +6,8 @@ A row has a global number, which depends on the documents' lengths alone, and st
 exactly, also on another number of GPUs, and one GPU trains the same model as eight. A loader that reads files
 rank by rank has neither.
 
-    rows = TextRows(prepare_tokens(tokenizer, shards("kindergarten", "train"), "kindergarten"), sequence_len=512)
+    tokens = prepare_tokens(tokenizer, shards("kindergarten", "train"), "kindergarten")
+    rows = TextRows(tokens, sequence_len=512)
     for step, batches in StepBatches(rows, rows_per_step=64, device_batch_size=16): ...
 """
 import functools
@@ -23,7 +24,7 @@ import torch
 from nanochat.common import Progress, UsageError, log
 from nanochat.data.chat_format import render
 from nanochat.data.packing import Plan, pack, shuffled
-from nanochat.data.token_shards import TokenShard, prepare_tokens, token_dtype  # noqa: F401 (for whoever wants rows)
+from nanochat.data.token_shards import TokenShard, prepare_tokens, token_dtype  # noqa: F401 (for callers)
 from nanochat.data.tokenizer import Tokenizer
 
 FORMAT = 1  # of packing
@@ -45,8 +46,7 @@ class PackedRows:
         return int(self.ends[-1])
 
     def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens int64 (T+1,), weight float32 (T,)); weight[t] belongs to the target tokens[t+1], padding
-        has 0."""
+        """(tokens int64 (T+1,), weight float32 (T,)): weight[t] is of the target tokens[t+1], 0 of padding."""
         shard_number = int(np.searchsorted(self.ends, number, side="right")) - 1
         shard = self.shards[shard_number]
         plan = self.plans[shard_number]
@@ -144,8 +144,7 @@ class Batch:
 
 
 def collate(rows: PackedRows, numbers: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(inputs int64, targets int64, weight float32), each (B, T), of these rows; a target is the next
-    input."""
+    """(inputs int64, targets int64, weight float32) of these rows, each (B, T): targets are one later."""
     tokens = []
     weights = []
     for number in numbers:
@@ -163,15 +162,16 @@ class StepBatches:
     `shuffle` every epoch has its own permutation. The next step is read ahead on a thread. Raises UsageError.
     """
 
-    def __init__(self, rows: PackedRows, rows_per_step: int, device_batch_size: int, rank: int = 0, world_size: int = 1,
-                 seed: int = 0, shuffle: bool = False, start_step: int = 0) -> None:
+    def __init__(self, rows: PackedRows, rows_per_step: int, device_batch_size: int, rank: int = 0,
+                 world_size: int = 1, seed: int = 0, shuffle: bool = False, start_step: int = 0) -> None:
         if len(rows) == 0:
             raise UsageError("the data set is empty: no row to train on. Give another --dataset.")
         share = max(1, rows_per_step // world_size)  # a rank's rows of a step
         device_batch_size = min(device_batch_size, share)
         if rows_per_step % (device_batch_size * world_size):
-            raise UsageError(f"{rows_per_step} rows a step do not divide by --device_batch_size={device_batch_size} "
-                             f"times {world_size} ranks. Choose a --device_batch_size that does.")
+            raise UsageError(f"{rows_per_step} rows a step do not divide by "
+                             f"--device_batch_size={device_batch_size} times {world_size} ranks. "
+                             f"Choose a --device_batch_size that does.")
         self.rows = rows
         self.rows_per_step = rows_per_step
         self.device_batch_size = device_batch_size
@@ -180,7 +180,7 @@ class StepBatches:
         self.start_step = start_step
         self.shuffle = shuffle
 
-        @functools.lru_cache(maxsize=2)  # a step reaches into two epochs at most, unless an epoch is shorter than it
+        @functools.lru_cache(maxsize=2)  # a step reaches into two epochs at most, unless these are very short
         def order(epoch: int) -> np.ndarray:
             return shuffled(len(rows), "epoch", seed, epoch)
 

@@ -1,13 +1,16 @@
 """
 Pretraining text: which data sets there are, how their shards arrive and how they are read.
 
-A shard is a parquet file with a column `text`. Every script also takes a folder of such files; the last is
-then for validation.
+A shard is a parquet file with a column `text`, about 100 MB of a big data set, so that a run can fetch as
+many as its budget needs. The validation shard is fixed by name: "the last file on disk" would be another text
+for everybody who has fetched another number of shards, and losses could not be compared. Every script also
+takes a folder of such files; the last is then for validation.
 """
 import functools
 import hashlib
 import itertools
 import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +36,8 @@ class Dataset:
     name: str
     repo: str  # on the hub; "": generated here
     pattern: str  # of training shard i
-    n_train: int
-    validation: str
+    n_train: int  # training shards there are
+    validation: str  # the validation shard
     default_n: int  # shards without -n
 
     @property
@@ -44,17 +47,22 @@ class Dataset:
 
 DATASETS = {row.name: row for row in [
     # 100 MB a shard. ClimbMix (arXiv 2504.13161), shuffled: 400B tokens of web text
-    Dataset("climbmix", "karpathy/climbmix-400b-shuffle", "shard_{:05d}.parquet", 6542, "shard_06542.parquet", 8),
+    Dataset("climbmix", "karpathy/climbmix-400b-shuffle", "shard_{:05d}.parquet", 6542,
+            "shard_06542.parquet", 8),
     # FineWeb-Edu (arXiv 2406.17557), shuffled: 100B tokens of educational pages
-    Dataset("fineweb-edu", "karpathy/fineweb-edu-100b-shuffle", "shard_{:05d}.parquet", 1822, "shard_01822.parquet", 8),
+    Dataset("fineweb-edu", "karpathy/fineweb-edu-100b-shuffle", "shard_{:05d}.parquet", 1822,
+            "shard_01822.parquet", 8),
     Dataset("kindergarten", "", "train_{:03d}.parquet", 1000, "val.parquet", 4),
 ]}
 KINDERGARTEN_SHARD = 4000  # documents
 KINDERGARTEN_VAL = 800
+ROW_GROUP = 1024  # documents read at once
 
 
-def shards(name: str, split: str) -> list[Path]:
-    """The shards of a data set, or of a folder, on this machine, in a fixed order.
+# ---- which shards
+def shards(name: str | Path, split: str) -> list[Path]:
+    """The shards of a data set, or of a folder, on this machine, in a fixed order; `split` is "train" or
+    "val".
 
     "train": up to the first missing, so that a row's number never changes. The kindergarten is generated when
     asked for. Raises MissingArtifact, UsageError.
@@ -67,30 +75,41 @@ def shards(name: str, split: str) -> list[Path]:
         if not (row.folder / row.validation).exists():
             generate(row, row.default_n)
         _warn_if_stale(row.folder / row.validation)
-    names = [row.validation] if split == "val" else map(row.pattern.format, range(row.n_train))
-    found = list(itertools.takewhile(Path.exists, (row.folder / name for name in names)))
+
+    names = [row.validation] if split == "val" else _train_names(row, row.n_train)
+    paths = (row.folder / name for name in names)
+    found = list(itertools.takewhile(Path.exists, paths))
     if not found:
         raise MissingArtifact(f"{split} shard of {name}", row.folder,
                               f"python -m nanochat.dataset --dataset={name} -n {row.default_n}")
     return found
 
 
-def _folder_shards(folder, split):
-    if not (path := Path(folder).expanduser()).is_dir():
-        raise UsageError(f"--dataset={folder} is neither a folder of parquet files nor one of {', '.join(DATASETS)}.")
-    paths = sorted(path.glob("[!.]*.parquet"))
+def _train_names(row: Dataset, n_shards: int) -> list[str]:
+    return [row.pattern.format(i) for i in range(n_shards)]
+
+
+def _folder_shards(folder: str | Path, split: str) -> list[Path]:
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        known = ", ".join(DATASETS)
+        raise UsageError(f"--dataset={folder} is neither a folder of parquet files nor one of {known}.")
+    paths = sorted(path.glob("[!.]*.parquet"))  # a dot begins half a download, and a Mac's notes about a file
     if len(paths) < 2:
-        raise UsageError(f"--dataset={folder} holds {len(paths)} parquet files; it wants two or more, the last one is "
-                         f"for validation.")
+        raise UsageError(f"--dataset={folder} holds {len(paths)} parquet files; "
+                         f"it wants two or more, the last one is for validation.")
     return paths[-1:] if split == "val" else paths[:-1]
 
 
-def _open(path):
+# ---- read
+def _open(path: str | Path) -> pq.ParquetFile:
+    """A parquet file with a column of text. Raises DataError."""
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         kind = file.schema_arrow.field("text").type
     except KeyError:
-        raise DataError(f"{path} has no column 'text' (it has {', '.join(file.schema_arrow.names)}).") from None
+        columns = ", ".join(file.schema_arrow.names)
+        raise DataError(f"{path} has no column 'text' (it has {columns}).") from None
     except (OSError, pa.ArrowException) as e:
         raise _damaged(path, e) from None
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -98,78 +117,95 @@ def _open(path):
     return file
 
 
-def _damaged(path, error):
+def _damaged(path: str | Path, error: Exception) -> DataError:
     said = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-    return DataError(f"cannot read {path}, it is damaged or truncated ({said}). Delete it and fetch it again.")
+    return DataError(f"cannot read {path}, it is damaged or truncated ({said}). "
+                     f"Delete it and fetch it again.")
 
 
-def count_documents(path: Path) -> int:
+def count_documents(path: str | Path) -> int:
+    """From the file's footer, without reading the text; counts empty documents, too."""
     with _open(path) as file:
         return file.metadata.num_rows
 
 
-def iter_texts(paths):
+def iter_texts(paths: Iterable[str | Path]) -> Iterator[str]:
     """The documents of these shards in order, without empty ones. Raises DataError."""
     for path in paths:
         with _open(path) as file:
             try:
-                for batch in file.iter_batches(batch_size=1024, columns=["text"]):
-                    yield from (text for text in batch.column(0).to_pylist() if text)
+                for batch in file.iter_batches(batch_size=ROW_GROUP, columns=["text"]):
+                    for text in batch.column(0).to_pylist():
+                        if text:
+                            yield text
             except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
                 raise _damaged(path, e) from None
 
 
-def generate(row, n):
-    """Write what is missing of the first n training shards and the validation shard, each from its own
-    seed."""
+# ---- generate
+def generate(row: Dataset, n_shards: int) -> None:
+    """Write what is missing of the first training shards and the validation shard, each from its own seed."""
     from nanochat.kindergarten import documents
-    wanted = [(row.validation, KINDERGARTEN_VAL)] + [(row.pattern.format(i), KINDERGARTEN_SHARD) for i in range(n)]
-    wanted = [(name, count) for name, count in wanted if not (row.folder / name).exists()]
-    progress = Progress(sum(count for _, count in wanted), f"generating {row.name}: documents")
-    for name, count in reversed(wanted):  # validation last: the sign that all are there
+    n_documents = {row.validation: KINDERGARTEN_VAL}
+    for name in _train_names(row, n_shards):
+        n_documents[name] = KINDERGARTEN_SHARD
+    missing = [name for name in n_documents if not (row.folder / name).exists()]
+    progress = Progress(sum(n_documents[name] for name in missing), f"generating {row.name}: documents")
+    for name in reversed(missing):  # validation last: the sign that all are there
         texts = []
-        for text in documents(count, seed=mix_seed(row.name, name)):
+        # The seed is a hash of the name: counted seeds might give two shards the same text.
+        for text in documents(n_documents[name], seed=mix_seed(row.name, name)):
             texts.append(text)
             progress.update()
-        with atomic_file(row.folder / name) as tmp:
-            table = pa.table({"text": texts}, metadata={"made_by": _kindergarten_version()})
-            pq.write_table(table, tmp, row_group_size=1024, compression="zstd", write_page_checksum=True)
+        table = pa.table({"text": texts}, metadata={"made_by": _kindergarten_version()})
+        with atomic_file(row.folder / name) as temporary:
+            pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="zstd",
+                           write_page_checksum=True)
     progress.close()
 
 
 @functools.cache
-def _kindergarten_version():
+def _kindergarten_version() -> str:
     """A hash of the code that generates."""
-    files = sorted(f for f in (Path(__file__).parents[1] / "kindergarten").rglob("*") if f.suffix in (".py", ".txt"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    folder = Path(__file__).parents[1] / "kindergarten"
+    files = sorted(file for file in folder.rglob("*") if file.suffix in (".py", ".txt"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @functools.cache
-def _warn_if_stale(path):
+def _warn_if_stale(path: Path) -> None:
     with _open(path) as file:
-        if (file.schema_arrow.metadata or {}).get(b"made_by") != _kindergarten_version().encode():
-            log.warning(f"{path.parent} was generated by another version of the code; delete it to generate it anew")
+        metadata = file.schema_arrow.metadata or {}
+    if metadata.get(b"made_by") != _kindergarten_version().encode():
+        log.warning(f"{path.parent} was generated by another version of the code; "
+                    f"delete it to generate it anew")
 
 
-def download(row, n, workers=4):
-    """Fetch what is missing of the first n and the validation shard. Raises hub.HubError."""
-    missing = [name for name in (row.validation, *map(row.pattern.format, range(n)))
-               if not (row.folder / name).exists()]
+# ---- download
+def download(row: Dataset, n_shards: int, workers: int = 4) -> None:
+    """Fetch what is missing of the first training shards and the validation shard. Raises hub.HubError."""
+    wanted = [row.validation, *_train_names(row, n_shards)]
+    missing = [name for name in wanted if not (row.folder / name).exists()]
     progress = Progress(len(missing), f"downloading {row.name}: shards")
-    lock, stop, seen_bytes = threading.Lock(), threading.Event(), 0
+    lock = threading.Lock()
+    stop = threading.Event()
+    seen_bytes = 0
 
-    def count(n_bytes, done=0):
+    def count(n_bytes: int, n_done: int = 0) -> None:
         nonlocal seen_bytes
         if stop.is_set():
             raise hub.Stopped
         with lock:
             seen_bytes += n_bytes
-            progress.update(done, MB=f"{seen_bytes / 1e6:,.0f}")
+            progress.update(n_done, MB=f"{seen_bytes / 1e6:,.0f}")
 
-    def fetch(name):
+    def fetch(name: str) -> None:
         count(0)
         hub.fetch(row.repo, name, row.folder / name, on_bytes=count)
-        count(0, done=1)
+        count(0, n_done=1)
 
     with ThreadPoolExecutor(workers) as pool:
         try:

@@ -53,7 +53,7 @@ def pack(offsets: np.ndarray, capacity: int, crop: bool, seed: int = 0) -> Plan:
     lengths = np.diff(offsets)
     step = capacity - 1  # new tokens in a full row: a continued piece begins with a bos of its own
     if crop:
-        n_full = np.maximum(0, -(-(lengths - capacity) // step))  # full rows of each document, the rest fits one
+        n_full = np.maximum(0, -(-(lengths - capacity) // step))  # of each document; the rest fits one row
     else:
         assert lengths.max(initial=0) <= capacity, f"{lengths.max()} tokens do not fit {capacity}"
         n_full = np.zeros_like(lengths)
@@ -74,10 +74,9 @@ def pack(offsets: np.ndarray, capacity: int, crop: bool, seed: int = 0) -> Plan:
     return Plan(first, start=pieces[:, 0].copy(), length=pieces[:, 1].astype(np.int32))
 
 
-def shuffled(n: int, *seed: str | int) -> np.ndarray:
-    """0 to n-1 in an order fixed by `seed`: numpy has frozen this stream, unlike that of its newer
-    generators."""
-    return np.random.RandomState(mix_seed(*seed) % 2**32).permutation(n)
+def shuffled(size: int, *seed: str | int) -> np.ndarray:
+    """0 to size-1 in an order set by `seed`: numpy has frozen the stream of RandomState, no other."""
+    return np.random.RandomState(mix_seed(*seed) % 2**32).permutation(size)
 
 
 def _best_fit(starts: list[int], lengths: list[int], capacity: int, crop: bool) -> list[list[Piece]]:
@@ -88,7 +87,7 @@ def _best_fit(starts: list[int], lengths: list[int], capacity: int, crop: bool) 
     mask.
     """
     waiting: list[list[int]] = [[] for _ in range(capacity + 1)]  # starts by length
-    for start, length in zip(reversed(starts), reversed(lengths)):  # pop() takes equals in the order of documents
+    for start, length in zip(reversed(starts), reversed(lengths)):  # pop() takes equals in their order
         waiting[length].append(start)
     there = 0
     for length in range(1, capacity + 1):

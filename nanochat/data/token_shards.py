@@ -70,8 +70,7 @@ def token_dtype(tokenizer: Tokenizer) -> type[np.unsignedinteger]:
 
 def tokenize_shard(tokenizer: Tokenizer, parquet: str | Path, out_dir: str | Path,
                    progress: Progress | None = None) -> None:
-    """Write the token shard of a parquet file. The manifest comes last: without it the rest does not
-    count."""
+    """Write the token shard of a parquet file. The manifest comes last: without it the rest is nothing."""
     parquet = Path(parquet)
     target = Path(out_dir) / parquet.stem
     source = _stamp(parquet)  # before reading: a file that changes meanwhile does not match
@@ -94,9 +93,9 @@ def tokenize_shard(tokenizer: Tokenizer, parquet: str | Path, out_dir: str | Pat
             np.save(file, array)
             sizes[ending] = file.tell()
     write_json(f"{target}.json", {
-        "format": FORMAT, "tokenizer": tokenizer.hash, "source": source, "bytes": sizes, "bos_id": tokenizer.bos_id,
-        "documents": len(documents), "tokens": len(tokens), "sha256": hashlib.sha256(tokens).hexdigest(),
-        "offsets_sha256": hashlib.sha256(offsets).hexdigest()})
+        "format": FORMAT, "tokenizer": tokenizer.hash, "source": source, "bytes": sizes,
+        "bos_id": tokenizer.bos_id, "documents": len(documents), "tokens": len(tokens),
+        "sha256": hashlib.sha256(tokens).hexdigest(), "offsets_sha256": hashlib.sha256(offsets).hexdigest()})
 
 
 def _stamp(path: Path) -> dict[str, int]:
@@ -122,8 +121,7 @@ def _load_shard(tokenizer: Tokenizer, parquet: Path, out_dir: Path) -> TokenShar
 
 
 def _checked_shard(tokenizer: Tokenizer, parquet: Path, target: Path) -> TokenShard | None:
-    """None if made by another format, tokenizer or source. Raises DataError and others for what is
-    damaged."""
+    """None if made by another format, tokenizer or source. Raises DataError and others if damaged."""
     manifest = read_json(f"{target}.json")
     expected = {"format": FORMAT, "tokenizer": tokenizer.hash, "source": _stamp(parquet)}
     if manifest | expected != manifest:
@@ -184,7 +182,8 @@ def _tokenize_in_processes(tokenizer_dir: Path, paths: list[Path], out_dir: Path
     children = []
 
     def work(path: Path) -> None:
-        command = [sys.executable, "-m", "nanochat.data.token_shards", str(tokenizer_dir), str(out_dir), str(path)]
+        command = [sys.executable, "-m", "nanochat.data.token_shards",
+                   str(tokenizer_dir), str(out_dir), str(path)]
         child = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL,
                                  stderr=subprocess.PIPE, text=True)
         children.append(child)
@@ -193,7 +192,8 @@ def _tokenize_in_processes(tokenizer_dir: Path, paths: list[Path], out_dir: Path
             said = errors.strip().splitlines()
             if said:
                 raise DataError(said[-1].removeprefix("error: "))
-            raise DataError(f"tokenizing {path} ended with status {child.returncode}. Is there enough memory?")
+            raise DataError(f"tokenizing {path} ended with status {child.returncode}. "
+                            f"Is there enough memory?")
         progress.update(count_documents(path))
 
     with ThreadPoolExecutor(workers) as pool:

@@ -54,7 +54,7 @@ def split_pattern(vocab_size: int) -> str:
 
 # Some 800,000 blanks overflow the regular expression engine's stack and end the process, so runs are cut.
 MAX_SPACES = 100_000
-_SPACES = re.compile(rf"\s{{{MAX_SPACES}}}")
+_SPACES = re.compile(r"\s{%d}" % MAX_SPACES)
 
 
 def _pieces(text: str) -> list[str]:
@@ -87,23 +87,24 @@ class Tokenizer:
         self.vocab_size = len(self.tokens) + len(self._special)
         self.special_ids = frozenset(self._special.values())
         self.bos_id = self.special("<|bos|>")
-        ranks = {token: rank for rank, token in enumerate(self.tokens)}  # what was learned first is merged first
+        # What was learned first is merged first, so a token's id is its rank, too.
+        ranks = {token: rank for rank, token in enumerate(self.tokens)}
         self._encoding = tiktoken.Encoding("nanochat", pat_str=pattern, mergeable_ranks=ranks,
                                            special_tokens=self._special)
 
     # ---- make, save, load
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Learn `vocab_size` tokens, the special ones among them; little text gives fewer. Raises
-        UsageError."""
+        """Learn `vocab_size` tokens, special ones included; little text gives fewer. Raises UsageError."""
         least = 256 + len(SPECIAL_TOKENS)
         if vocab_size < least:
-            raise UsageError(f"--vocab_size must be at least {least} (bytes and special tokens), got {vocab_size}")
+            raise UsageError(f"--vocab_size must be at least {least} (bytes and special tokens), "
+                             f"got {vocab_size}")
         pattern = split_pattern(vocab_size)
         bpe = rustbpe.Tokenizer()
         bpe.train_from_iterator(_training_pieces(texts), vocab_size - len(SPECIAL_TOKENS), pattern=pattern)
         ranks = {bytes(token): rank for token, rank in bpe.get_mergeable_ranks()}
-        return cls(sorted(ranks, key=lambda token: ranks[token]), SPECIAL_TOKENS, pattern)
+        return cls(sorted(ranks, key=ranks.get), SPECIAL_TOKENS, pattern)
 
     def save(self, folder: str | Path | None = None) -> Path:
         """Write tokenizer.json, by default into base_dir()/tokenizer. Returns its path."""
@@ -160,8 +161,7 @@ class Tokenizer:
         return ids_of_texts
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Bytes that are no UTF-8 become U+FFFD: half a character, when a reply was cut or is still being
-        written."""
+        """Bytes that are no UTF-8, such as half a character when a reply was cut, become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
