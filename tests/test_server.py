@@ -7,11 +7,24 @@ import time
 import httpx
 import pytest
 import torch
-from serving import HELLO, LEN, ask, client, engine, events_of, make_engine, served, serving, settles, tokenizer  # noqa: F401
+from serving import (  # noqa: F401
+    HELLO,
+    LEN,
+    ask,
+    client,
+    engine,
+    events_of,
+    make_engine,
+    served,
+    serving,
+    settles,
+    tokenizer,
+)
 
 from nanochat.data.chat_format import parse_reply, render_prompt
 from nanochat.infer.sampling import Sampling
-from nanochat.infer.sequence import Sequence, TextStream
+from nanochat.infer.sequence import Sequence
+from nanochat.infer.text_stream import TextStream
 from nanochat.serve.limits import MAX_BODY_BYTES
 from nanochat.serve.worker import OpenReply, Worker
 
@@ -196,14 +209,14 @@ def test_a_reply_is_told_in_few_pieces_and_before_a_tool_at_once(engine, tokeniz
         assert said == "".join(part["text"] for part in parse_reply(tokenizer, reply.ids))
     assert len(calls) <= 3
 
-    class Batcher:
+    class Scheduler:
         def step(self):
             reply.call = "1+1"
             return [reply]
     reply, later = Sequence(tokenizer, prompt, sampling), Worker(engine)
     reply.ids, reply.logprobs = tokenizer.encode("so"), [None] * len(tokenizer.encode("so"))
     later._open[reply] = OpenReply(TextStream(tokenizer), posts[0].append, due=time.monotonic() + 1000)
-    later._step(Batcher())
+    later._step(Scheduler())
     assert "".join(event.text for event in posts[0][-1]) == "so"
 
 

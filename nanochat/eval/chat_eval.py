@@ -8,7 +8,7 @@ read this way it is asked what it knows, not whether it minds the form, and one 
 
 Batch size and number of ranks change results only by rounding.
 """
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 

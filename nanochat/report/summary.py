@@ -3,7 +3,6 @@ The report's first table: what every task's score was after each stage of traini
 
 A score carries its interval and the chance level; a dash carries a footnote that says why there is nothing.
 """
-from collections.abc import Iterable
 
 from nanochat import kindergarten
 from nanochat.report.markdown import Footnotes, percent, table

@@ -16,7 +16,8 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from nanochat.infer.sampling import Sampling
-from nanochat.infer.sequence import Event, Sequence
+from nanochat.infer.sequence import Sequence
+from nanochat.infer.text_stream import Event
 from nanochat.serve.metrics import Metrics
 from nanochat.serve.worker import Worker
 

@@ -5,7 +5,7 @@ Needed by whoever shows a reply and then goes on with the conversation: the web 
 """
 from dataclasses import replace
 
-from nanochat.infer.sequence import Event
+from nanochat.infer.text_stream import Event
 
 
 def message_part(event: Event) -> dict[str, str]:

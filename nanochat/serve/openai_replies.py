@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from itertools import accumulate
 from typing import Any
 
-from nanochat.infer.sequence import Event
+from nanochat.infer.text_stream import Event
 from nanochat.serve.errors import server_error
 from nanochat.serve.message_parts import join_texts, message_part
 from nanochat.serve.openai_requests import AnyRequest

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 import torch
 
 from nanochat.common import NanochatError, log
-from nanochat.infer.engine import Batcher, Engine
-from nanochat.infer.runner import threads_for
+from nanochat.infer.cpu.compiled import threads_for
+from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
-from nanochat.infer.sequence import Event, Sequence, TextStream
+from nanochat.infer.scheduler import Scheduler
+from nanochat.infer.sequence import Sequence
+from nanochat.infer.text_stream import Event, TextStream
 
 # Prompt tokens read in one step while others decode. Those others wait for that step, so it bounds how long a new and
 # long prompt may make everybody's answers halt.
@@ -64,7 +66,7 @@ class Worker(threading.Thread):
 
         self._open: dict[Sequence, OpenReply] = {}
         self._lock = threading.Lock()  # so that two submits do not take the same last place
-        self._commands: queue.SimpleQueue[Callable[[Batcher], None]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[Scheduler], None]] = queue.SimpleQueue()
 
     @property
     def busy(self) -> int:
@@ -74,7 +76,7 @@ class Worker(threading.Thread):
     def stop(self) -> None:
         """Stop after the current step, and wait until then."""
         self._stopping = True
-        self._commands.put(lambda batcher: None)  # wakes the thread if it waits for something to do
+        self._commands.put(lambda scheduler: None)  # wakes the thread if it waits for something to do
         self.join()
 
     def submit(self, prompt: list[int], sampling: Sampling, index: int,
@@ -88,7 +90,7 @@ class Worker(threading.Thread):
         with self._lock:
             self.check()
             self._open[sequence] = OpenReply(TextStream(self.engine.tokenizer), post)
-        self._commands.put(lambda batcher: batcher.add(sequence))
+        self._commands.put(lambda scheduler: scheduler.add(sequence))
         return sequence
 
     def check(self, replies: int = 1) -> None:
@@ -101,29 +103,29 @@ class Worker(threading.Thread):
     def cancel(self, sequence: Sequence) -> None:
         """Give a reply's place back. Harmless when it has ended."""
         if self._open.pop(sequence, None):
-            self._commands.put(lambda batcher: batcher.remove(sequence))
+            self._commands.put(lambda scheduler: scheduler.remove(sequence))
 
     # ---- in the thread
     def run(self) -> None:
         # A small model decodes faster in few threads: what it computes in a step costs less than waking the others.
         torch.set_num_threads(threads_for(self.engine.model))
         try:
-            batcher = self.engine.batcher(self.slots, beside=BESIDE_TOKENS)
+            scheduler = self.engine.scheduler(self.slots, prefill_beside=BESIDE_TOKENS)
             while not self._stopping:
-                if batcher.idle or not self._commands.empty():
+                if scheduler.idle or not self._commands.empty():
                     command = self._commands.get()  # sleeps here while there is nothing to do
-                    command(batcher)
+                    command(scheduler)
                 else:
-                    self._step(batcher)
+                    self._step(scheduler)
         except Exception:
             self.failed = True
             log.exception("the decoding thread crashed")
         finally:
             self._abandon()
 
-    def _step(self, batcher: Batcher) -> None:
+    def _step(self, scheduler: Scheduler) -> None:
         """One token for every running reply, and news to those whose time has come."""
-        touched = batcher.step()
+        touched = scheduler.step()
         now = time.monotonic()
         news = []
         for sequence in touched:
