@@ -67,7 +67,7 @@ class RunningAnswers:
         if place not in self._first_token_at:
             self._first_token_at[place] = now
             self.metrics.first_token_seconds.observe(now - self._began)
-        if last.kind == "end":
+        if last.usage is not None:  # it has ended well
             for kind, count in last.usage.items():
                 self.metrics.tokens.labels(kind).inc(count)
             later_tokens = max(last.usage["completion_tokens"] - 1, 1)

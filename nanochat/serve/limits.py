@@ -33,7 +33,7 @@ async def read_body(request: Request) -> bytes:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large")
-        return body
+        return bytes(body)
 
     try:
         return await asyncio.wait_for(read(), RECEIVE_S)

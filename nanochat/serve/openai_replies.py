@@ -20,7 +20,7 @@ from nanochat.serve.openai_requests import AnyRequest
 Arrivals = AsyncIterator[tuple[int, list[Event]]]  # (index of an answer, its new events)
 
 
-def total_usage(usages: list[dict[str, int]], answers_per_prompt: int) -> dict[str, Any]:
+def total_usage(usages: list, answers_per_prompt: int) -> dict[str, Any]:
     """Of all answers, those to one prompt one after the other: they have read it once together."""
     prompts = usages[::answers_per_prompt]
     prompt_tokens = sum(usage["prompt_tokens"] for usage in prompts)
@@ -114,14 +114,14 @@ class ReplyWriter:
             logprobs = self._chat_logprobs(tokens) if self.wanted.is_chat else self._text_logprobs(index, tokens)
         return {"index": index, **said, "logprobs": logprobs, "finish_reason": reason}
 
-    def _chat_logprobs(self, tokens: list[dict]) -> dict[str, Any]:
+    def _chat_logprobs(self, tokens: list | tuple) -> dict[str, Any]:
         content = []
         for token in tokens:
             content.append({"token": token["token"], "logprob": token["logprob"], "bytes": token["bytes"],
                             "top_logprobs": token["top"]})
         return {"content": content, "refusal": None}
 
-    def _text_logprobs(self, index: int, tokens: list[dict]) -> dict[str, list]:
+    def _text_logprobs(self, index: int, tokens: list | tuple) -> dict[str, list]:
         """OpenAI's older layout: parallel lists, and where in the text each token begins."""
         lengths = [len(token["token"]) for token in tokens]
         offsets = list(accumulate(lengths, initial=self._written[index]))

@@ -149,7 +149,7 @@ class TextRequest(_Request):
         return self.logprobs
 
     @property
-    def _listed(self) -> list:
+    def _listed(self) -> Any:
         """`prompt` as a list of texts or of lists of ids."""
         alone = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
         return [self.prompt] if alone else self.prompt
@@ -192,5 +192,5 @@ def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
 
 def schemas() -> dict[str, dict]:
     """Both requests, and what they consist of, as JSON schemas for the OpenAPI document."""
-    kinds = [(ChatRequest, "validation"), (TextRequest, "validation")]
+    kinds: Any = [(ChatRequest, "validation"), (TextRequest, "validation")]
     return models_json_schema(kinds, ref_template="#/components/schemas/{model}")[1]["$defs"]
