@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
         if not len(rows):
             raise DataError(f"the {split} text of {name} is empty. Give another --dataset.")
-        bpb = bits_per_byte(model, rows, token_bytes, config.device_batch_size, rt, config.max_rows)
+        bpb = bits_per_byte(model, rows, token_bytes.tolist(), config.device_batch_size, rt, config.max_rows)
         metrics[f"{split}_bpb"] = bpb
         counted = min(len(rows), config.max_rows or len(rows))
         log.info(f"{split}: {bpb:.4f} bits per byte over {counted:,} rows of {name}")

@@ -61,7 +61,7 @@ class PackedRows:
             here = slice(filled, filled + int(plan.length[p]))
             tokens[here] = shard.tokens[start:end]
             tokens[filled] = shard.bos_id
-            weight[here] = self._weight(start, end)
+            weight[here] = self._weight(int(start), int(end))
             filled = here.stop
         return tokens, weight[1:]
 

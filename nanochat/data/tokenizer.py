@@ -104,7 +104,7 @@ class Tokenizer:
         bpe = rustbpe.Tokenizer()
         bpe.train_from_iterator(_training_pieces(texts), vocab_size - len(SPECIAL_TOKENS), pattern=pattern)
         ranks = {bytes(token): rank for token, rank in bpe.get_mergeable_ranks()}
-        return cls(sorted(ranks, key=ranks.get), SPECIAL_TOKENS, pattern)
+        return cls(sorted(ranks, key=lambda token: ranks[token]), SPECIAL_TOKENS, pattern)
 
     def save(self, folder: str | Path | None = None) -> Path:
         """Write tokenizer.json, by default into base_dir()/tokenizer. Returns its path."""

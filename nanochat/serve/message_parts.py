@@ -19,6 +19,6 @@ def join_texts(events: list[Event]) -> list[Event]:
     for event in events:
         if event.kind == "text" and joined and joined[-1].kind == "text":
             last = joined.pop()
-            event = replace(event, text=last.text + event.text, logprobs=last.logprobs + event.logprobs)
+            event = replace(event, text=last.text + event.text, logprobs=[*last.logprobs, *event.logprobs])
         joined.append(event)
     return joined
