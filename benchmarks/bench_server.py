@@ -127,7 +127,8 @@ async def throughput(port, users, seconds):
 
 
 async def leave(port, i):
-    """A client that goes away: before the headers are sent, before the body, before the first token, in the stream."""
+    """A client that goes away: before the headers are sent, before the body, before the first token, in the
+    stream."""
     data = body(i)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write([b"POST /v1/chat", head(len(data)), head(len(data)) + data, head(len(data)) + data][i % 4])
@@ -139,7 +140,8 @@ async def leave(port, i):
 
 
 async def disconnects(port, server, n):
-    """Seconds until descriptors, running and waiting requests of the server are back where they were; None after 10."""
+    """Seconds until descriptors, running and waiting requests of the server are back where they were; None
+    after 10."""
     await asyncio.sleep(1)
     files = server.num_fds()
     for i in range(0, n, 20):

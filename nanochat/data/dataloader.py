@@ -46,7 +46,8 @@ class PackedRows:
         return int(self.ends[-1])
 
     def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens int64 (T+1,), weight float32 (T,)): weight[t] is of the target tokens[t+1], 0 of padding."""
+        """(tokens int64 (T+1,), weight float32 (T,)): weight[t] is of the target tokens[t+1], 0 of
+        padding."""
         shard_number = int(np.searchsorted(self.ends, number, side="right")) - 1
         shard = self.shards[shard_number]
         plan = self.plans[shard_number]

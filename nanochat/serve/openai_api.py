@@ -1,8 +1,9 @@
 """
 OpenAI's endpoints: from a request's bytes over the worker to a response.
 
-A place in the worker is reserved before any work is done for a request; what takes long by itself (tokenizing) runs in
-another thread. So neither a crowd nor a huge prompt can hold up the answers that are on their way.
+A place in the worker is reserved before any work is done for a request; what takes long by itself
+(tokenizing) runs in another thread. So neither a crowd nor a huge prompt can hold up the answers that are on
+their way.
 """
 import asyncio
 import json
@@ -52,7 +53,8 @@ class OpenAIApi:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def sampling(self, wanted: AnyRequest, prompts: list[list[int]]) -> Sampling:
-        """How to choose the tokens. Raises ApiError 400 when prompt and answer are too long for the model's context."""
+        """How to choose the tokens. Raises ApiError 400 when prompt and answer are too long for the model's
+        context."""
         longest = max(len(prompt) for prompt in prompts)
         context = self.engine.max_len
         answer = wanted.answer_limit or 1

@@ -1,8 +1,8 @@
 """
 OpenAI's API: how answers are written, whole or as a stream of chunks. Knows no HTTP.
 
-Beyond OpenAI's: `parts` in a message or a delta, the calls of tools and their results. A chat's layout differs from a text's
-in how the words, the log-probabilities and the object are called; nothing else does.
+Beyond OpenAI's: `parts` in a message or a delta, the calls of tools and their results. A chat's layout
+differs from a text's in how the words, the log-probabilities and the object are called; nothing else does.
 """
 import json
 import secrets
@@ -31,7 +31,8 @@ def total_usage(usages: list, answers_per_prompt: int) -> dict[str, Any]:
 
 
 def server_sent(value: dict) -> str:
-    """One server-sent event: a line of data and an empty one. JSON has no raw line breaks, so one line is enough."""
+    """One server-sent event: a line of data and an empty one. JSON has no raw line breaks, so one line is
+    enough."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
@@ -55,7 +56,8 @@ class ReplyWriter:
     async def event_stream(self, arrivals: Arrivals) -> AsyncIterator[str]:
         """Server-sent events: the role first, finish_reason only in each answer's last, then [DONE].
 
-        The status 200 has long been sent when a model fails in the midst of an answer, so that is an event, too.
+        The status 200 has long been sent when a model fails in the midst of an answer, so that is an event,
+        too.
         """
         usages: list[dict | None] = [None] * self.count
         if self.wanted.is_chat:
@@ -128,7 +130,8 @@ class ReplyWriter:
         self._written[index] = offsets.pop()  # where the next token will begin
         top_logprobs = []
         for token in tokens:
-            # From the least likely on: of two tokens with the same text (halves of characters) the likelier one stays.
+            # From the least likely on: of two tokens with the same text (halves of characters) the likelier
+            # one stays.
             top_logprobs.append({other["token"]: other["logprob"] for other in reversed(token["top"])})
         return {"tokens": [token["token"] for token in tokens], "token_logprobs": [token["logprob"] for token in tokens],
                 "top_logprobs": top_logprobs, "text_offset": offsets}

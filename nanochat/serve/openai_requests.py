@@ -1,9 +1,10 @@
 """
 OpenAI's API: what a request may say (https://platform.openai.com/docs/api-reference). Knows no HTTP.
 
-Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`. Unknown fields are ignored, as clients send new ones every month;
-`tools` and `echo` are refused when they would change the answer. pydantic checks each field by its annotation, strictly: the
-text "1" is no number. What the classes below say is also what the server's OpenAPI document says.
+Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`. Unknown fields are ignored, as clients send new ones
+every month; `tools` and `echo` are refused when they would change the answer. pydantic checks each field by
+its annotation, strictly: the text "1" is no number. What the classes below say is also what the server's
+OpenAPI document says.
 """
 import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -55,8 +56,8 @@ class Message(_Strict):
     role: Literal["system", "user", "assistant"]
     content: str | list[Part]
 
-    # As the chat format wants it. A user's text that looks like a tool call stays text; a tool call as such would let
-    # users put words into the assistant's mouth.
+    # As the chat format wants it. A user's text that looks like a tool call stays text; a tool call as such
+    # would let users put words into the assistant's mouth.
     def plain(self) -> dict:
         if isinstance(self.content, str) or self.role == "assistant":
             return self.model_dump()

@@ -1,10 +1,11 @@
 """
 The thread that owns a model and serves many conversations at once.
 
-Decoding is one long loop of forward passes that keeps the processor busy; a web server's event loop must never wait for
-it. So the model lives in a thread of its own, which alone touches it and its cache: the others put commands into a
-queue, and the thread carries them out between two steps. It knows nothing of HTTP: who asks for more than it can take gets
-Busy or Stopped. If it crashes, every open reply gets an "error" event and `failed` is set.
+Decoding is one long loop of forward passes that keeps the processor busy; a web server's event loop must
+never wait for it. So the model lives in a thread of its own, which alone touches it and its cache: the others
+put commands into a queue, and the thread carries them out between two steps. It knows nothing of HTTP: who
+asks for more than it can take gets Busy or Stopped. If it crashes, every open reply gets an "error" event and
+`failed` is set.
 """
 import contextlib
 import queue
@@ -23,8 +24,8 @@ from nanochat.infer.scheduler import Scheduler
 from nanochat.infer.sequence import Sequence
 from nanochat.infer.text_stream import Event, TextStream
 
-# Prompt tokens read in one step while others decode. Those others wait for that step, so it bounds how long a new and
-# long prompt may make everybody's answers halt.
+# Prompt tokens read in one step while others decode. Those others wait for that step, so it bounds how long a
+# new and long prompt may make everybody's answers halt.
 BESIDE_TOKENS = 128
 PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster, and each post costs the event loop a turn
 
@@ -49,8 +50,9 @@ class OpenReply:
 class Worker(threading.Thread):
     """Decodes up to `slots` replies together; `max_waiting` more may queue, whoever comes then gets Busy.
 
-    A bounded queue is the server's back-pressure. Without a bound, a crowd would fill the memory with requests whose
-    clients have long given up; a refusal at the door is cheap, and the client knows at once that it must come back.
+    A bounded queue is the server's back-pressure. Without a bound, a crowd would fill the memory with
+    requests whose clients have long given up; a refusal at the door is cheap, and the client knows at once
+    that it must come back.
     """
 
     def __init__(self, engine: Engine, slots: int = 8, max_waiting: int = 32):
@@ -83,8 +85,8 @@ class Worker(threading.Thread):
                post: Callable[[list[Event]], None]) -> Sequence:
         """Queue a reply to `prompt` (token ids, fewer than the engine's max_len). Raises as `check`.
 
-        `post` is called with lists of Events, the last of kind "end" or "error", in the thread that `hand_over` chooses.
-        `index` tells apart the replies to one prompt: it is mixed into the seed.
+        `post` is called with lists of Events, the last of kind "end" or "error", in the thread that
+        `hand_over` chooses. `index` tells apart the replies to one prompt: it is mixed into the seed.
         """
         sequence = Sequence(self.engine.tokenizer, prompt, sampling, index)
         with self._lock:
@@ -107,7 +109,8 @@ class Worker(threading.Thread):
 
     # ---- in the thread
     def run(self) -> None:
-        # A small model decodes faster in few threads: what it computes in a step costs less than waking the others.
+        # A small model decodes faster in few threads: what it computes in a step costs less than waking the
+        # others.
         torch.set_num_threads(threads_for(self.engine.model))
         try:
             scheduler = self.engine.scheduler(self.slots, prefill_beside=BESIDE_TOKENS)

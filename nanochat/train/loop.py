@@ -1,8 +1,8 @@
 """
 The loop: every kind of training is a Stage run by `run`.
 
-A step's loss is the weighted sum over its tokens by their global count, so any split of a batch over ranks and
-micro-batches gives the same gradient.
+A step's loss is the weighted sum over its tokens by their global count, so any split of a batch over ranks
+and micro-batches gives the same gradient.
 """
 import contextlib
 import gc
@@ -141,10 +141,11 @@ def _backward(loss_of, batch, scale):
 
 
 def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, may_skip=False):
-    """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop). All must call.
+    """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop). All must
+    call.
 
-    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for both. In
-    fp16 a gradient alone first lowers the loss scale, with inf as norm.
+    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for
+    both. In fp16 a gradient alone first lowers the loss scale, with inf as norm.
     """
     total = torch.zeros(2, device=rt.device)
     total[1] = float(stop)
@@ -173,7 +174,8 @@ def train_step(loss_of, optimizer, batches, rt, lr_scale, momentum, stop=False, 
 
 
 def save(stage, optimizer, state, rt, writer, val, wait):
-    """Start (`wait`: and finish) a checkpoint. Every rank must call; all raise when this or the last write failed."""
+    """Start (`wait`: and finish) a checkpoint. Every rank must call; all raise when this or the last write
+    failed."""
     start = time.monotonic()
     weights = optimizer.masters(), optimizer.state()
     meta = {**stage.meta, "identity": stage.identity, "steps": stage.steps, "val": min(val.values(), default=None),
@@ -218,7 +220,8 @@ def resume(stage, optimizer, rt):
 
 @contextlib.contextmanager
 def _graceful():
-    """Ctrl-C and SIGTERM put a word into the list; a second Ctrl-C kills (torchrun repeats a scheduler's SIGTERM)."""
+    """Ctrl-C and SIGTERM put a word into the list; a second Ctrl-C kills (torchrun repeats a scheduler's
+    SIGTERM)."""
     asked = []
 
     def on_signal(number, frame):
@@ -308,7 +311,8 @@ def _loop(stage, model, optimizer, rt, state, batches, progress, asked, writer):
 def run(stage, model, optimizer, rt):
     """Train from the newest checkpoint, or the model as given, to the last step; every rank must call.
 
-    Returns (seconds of steps in earlier sittings, TrainState). Raises Interrupted, all saved, after Ctrl-C or SIGTERM.
+    Returns (seconds of steps in earlier sittings, TrainState). Raises Interrupted, all saved, after Ctrl-C or
+    SIGTERM.
     """
     if rt.rank == 0:
         checkpoint.sweep(stage.folder)

@@ -1,9 +1,9 @@
 """
 Reinforcement learning on checkable tasks: sample answers, compare them, make a batch.
 
-REINFORCE with the mean of a prompt's own samples as its baseline (GRPO, arXiv 2402.03300, without KL term, clipping,
-and division by the standard deviation, which arXiv 2503.20783 shows to be biased). Updates are on-policy, so the
-advantage is the `weight` of an ordinary Batch.
+REINFORCE with the mean of a prompt's own samples as its baseline (GRPO, arXiv 2402.03300, without KL term,
+clipping, and division by the standard deviation, which arXiv 2503.20783 shows to be biased). Updates are
+on-policy, so the advantage is the `weight` of an ordinary Batch.
 """
 from dataclasses import dataclass
 from itertools import islice
@@ -43,10 +43,11 @@ def sample(engine, tokenizer, tasks_and_items, samples, **sampling):
 
 
 def make_batches(groups, device_batch_size, pad_id, rt):
-    """(this rank's micro-batches, global mean reward) from this rank's groups of rollouts; every rank must call.
+    """(this rank's micro-batches, global mean reward) from this rank's groups of rollouts; every rank must
+    call.
 
-    Groups whose rewards are all equal teach nothing and are left out. The loss is a mean over the sampled tokens of the
-    others on all ranks.
+    Groups whose rewards are all equal teach nothing and are left out. The loss is a mean over the sampled
+    tokens of the others on all ranks.
     """
     taught, rewards = [], [r.reward for group in groups for r in group]
     for group in groups:
