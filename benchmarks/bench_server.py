@@ -149,7 +149,11 @@ async def disconnects(port, server, n):
     start = time.perf_counter()
     while time.perf_counter() - start < 10:
         state = (await get(port, "/metrics")).decode()
-        if "nanochat_running 0.0\n" in state and "nanochat_waiting 0.0\n" in state and server.num_fds() <= files:
+        if (
+            "nanochat_running 0.0\n" in state
+            and "nanochat_waiting 0.0\n" in state
+            and server.num_fds() <= files
+        ):
             return time.perf_counter() - start
         await asyncio.sleep(0.02)
     return None
@@ -254,7 +258,9 @@ async def measure(config, port, process, line):
             sizes[-1] < 1.05 * sizes[1],
         )
     streams = [asyncio.create_task(ask(port, body(i))) for i in range(32)]
-    while b"nanochat_running 32.0\n" not in await get(port, "/metrics") and not any(s.done() for s in streams):
+    while b"nanochat_running 32.0\n" not in await get(port, "/metrics") and not any(
+        s.done() for s in streams
+    ):
         await asyncio.sleep(0.01)
     start = time.perf_counter()
     process.send_signal(signal.SIGTERM)

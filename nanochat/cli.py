@@ -25,7 +25,9 @@ NO = ("0", "false", "no", "off")
 Config = typing.TypeVar("Config")  # whichever dataclass a script has
 
 
-def option(default: typing.Any, help: str, choices: Sequence[str] | None = None, short: str | None = None) -> typing.Any:
+def option(
+    default: typing.Any, help: str, choices: Sequence[str] | None = None, short: str | None = None
+) -> typing.Any:
     """A dataclass field that becomes the flag --name; `short` is a one-letter form such as 'i'."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "short": short})
 
@@ -52,7 +54,9 @@ def _boolean(text: str) -> bool:
 
 def build_parser(config_class: type, doc: str | None = None) -> argparse.ArgumentParser:
     """An argparse parser with one flag for each field of a dataclass; `doc` opens its --help."""
-    parser = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = _Parser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     types = typing.get_type_hints(config_class)
     for field in _own_fields_first(config_class):
         _add_flag(parser, field, types[field.name])

@@ -28,7 +28,8 @@ from typing import Any, NoReturn
 
 log = logging.getLogger("nanochat")
 
-RECORDED_PACKAGES = ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow")  # those that can change a result
+# Those that can change a result.
+RECORDED_PACKAGES = ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow")
 
 
 # ---- errors
@@ -160,7 +161,9 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}. Delete it and run the stage that makes it again.") from None
+        raise DataError(
+            f"cannot read {path}: {error}. Delete it and run the stage that makes it again."
+        ) from None
 
 
 def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:
@@ -195,7 +198,9 @@ def run_lock(path: str | Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise NanochatError(f"another run holds {path}. Wait for it, or give this one another --tag.") from None
+        raise NanochatError(
+            f"another run holds {path}. Wait for it, or give this one another --tag."
+        ) from None
     try:
         yield
     finally:
@@ -331,8 +336,14 @@ def _terminal_bar():
     import rich.progress as rich  # here, as it takes 0.1 s, and only people at a terminal need it
 
     text = "{task.description} {task.completed:,.0f}/{task.total:,.0f} ({task.percentage:.0f}%)"
-    return rich.Progress(rich.TextColumn(text, markup=False), rich.BarColumn(), rich.TimeRemainingColumn(),
-                         rich.TextColumn("{task.fields[fields]}", markup=False), transient=True, auto_refresh=False)
+    return rich.Progress(
+        rich.TextColumn(text, markup=False),
+        rich.BarColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[fields]}", markup=False),
+        transient=True,
+        auto_refresh=False,
+    )
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -346,7 +357,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
         text = "interrupted; run the same command again to go on"
-    except BrokenPipeError:  # the reader, such as head, has seen enough: not even Python's last flush may complain
+    # The reader, such as head, has seen enough: not even Python's last flush may complain.
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:

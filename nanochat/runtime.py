@@ -49,7 +49,8 @@ class Runtime:
     device_name: str = "cpu"
     peak_flops: float | None = None  # of one device in bf16; None when unknown
     started: float = field(default_factory=time.monotonic)
-    sums_begun: list[int] = field(default_factory=lambda: [0], compare=False)  # one number: how many, for `watched`
+    # One number: how many, for `watched`.
+    sums_begun: list[int] = field(default_factory=lambda: [0], compare=False)
 
     def __str__(self) -> str:
         return f"{self.world_size} x {self.device_name}, {str(self.dtype).removeprefix('torch.')}"
@@ -242,8 +243,10 @@ def lost_ranks_named(rt: Runtime) -> Iterator[None]:
         if rt.world_size == 1 or not of_a_collective:
             raise
         reason = str(error).splitlines()[0][-200:]
-        raise NanochatError(f"rank {rt.rank} of {rt.world_size} has lost another one ({reason}). Look at that one's last "
-                            "lines, then run the same command.") from None
+        raise NanochatError(
+            f"rank {rt.rank} of {rt.world_size} has lost another one ({reason}). Look at that one's last "
+            "lines, then run the same command."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -314,6 +317,9 @@ def _who_is_late(before: list[bytes], beats: list[bytes], seen: int) -> int | No
 
 def _end_process(rt: Runtime, late: int, nodes: list[str]) -> NoReturn:
     """Not by an exception: the main thread waits in C++ and would never see it."""
-    os.write(2, f"error: rank {rt.rank} has waited {HANG_S} s for rank {late} of {rt.world_size}, on {nodes[late]}. "
-                "End it, then run the same command.\n".encode())
+    os.write(
+        2,
+        f"error: rank {rt.rank} has waited {HANG_S} s for rank {late} of {rt.world_size}, on {nodes[late]}. "
+        "End it, then run the same command.\n".encode(),
+    )
     os._exit(1)

@@ -150,7 +150,9 @@ def pretraining(depth: int, vocab_size: int, ratio: float = 20.0, batch_tokens: 
     batch_tokens = batch_tokens or total_batch_tokens(depth, tokens, world)
     steps = steps or max(1, tokens // batch_tokens)
     if depth < DEEP:
-        return Pretraining(steps, batch_tokens, lr_factor=1.0, weight_decay=0.0, warmdown_frac=0.4, final_lr=0.0)
+        return Pretraining(
+            steps, batch_tokens, lr_factor=1.0, weight_decay=0.0, warmdown_frac=0.4, final_lr=0.0
+        )
 
     factor = lr_factor(depth, batch_tokens)
     real_ratio = steps * batch_tokens / horizon_tokens(depth, vocab_size, 1)
@@ -230,7 +232,9 @@ def adam_lr_scale(n_embd: int) -> float:
 
 
 # ---- schedules
-def lr_scale(step: int, steps: int, warmup_frac: float = 0.0, warmdown_frac: float = 0.4, final: float = 0.0) -> float:
+def lr_scale(
+    step: int, steps: int, warmup_frac: float = 0.0, warmdown_frac: float = 0.4, final: float = 0.0
+) -> float:
     """The factor on the learning rate in a step: a trapezoid, linearly up, flat, linearly down to `final`.
 
     The flat part finds the valley, the way down settles into it. Unlike with a cosine the end need not be

@@ -39,9 +39,11 @@ from nanochat.train import checkpoint
 EXPRESSED = {"sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "softcap", "rope_base",
              "max_attn_logit"}
 # In Jinja, what nanochat/data/chat_format.py renders; a test holds the two together.
-CHAT_TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>{% if m.content %} {{ m.content }}"
-                 "{% endif %}<|{{ m.role }}_end|>{% endfor %}"
-                 "{% if add_generation_prompt %}<|assistant_start|>{% endif %}")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>{% if m.content %} {{ m.content }}"
+    "{% endif %}<|{{ m.role }}_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant_start|>{% endif %}"
+)
 
 
 @dataclass
@@ -121,7 +123,10 @@ def model_config(config: GPTConfig) -> dict[str, Any]:
         "head_dim": width,
         "max_position_embeddings": config.sequence_len,
         "rms_norm_eps": torch.finfo(torch.float32).eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base ** (width / config.head_dim)},
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": config.rope_base ** (width / config.head_dim),
+        },
         "final_logit_softcapping": config.softcap,
     }
 
@@ -144,7 +149,12 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
                 merges.append((name[:at], name[at:]))
 
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False}
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": tokenizer.pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
     bos_first = [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     bos = {"<|bos|>": {"id": "<|bos|>", "ids": [tokenizer.bos_id], "tokens": ["<|bos|>"]}}
     return {
@@ -152,7 +162,12 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         "added_tokens": [_added_token(tokenizer.special(name), name) for name in SPECIAL_TOKENS],
         "decoder": byte_level,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": {"type": "TemplateProcessing", "single": bos_first, "pair": bos_first, "special_tokens": bos},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": bos_first,
+            "pair": bos_first,
+            "special_tokens": bos,
+        },
         "model": {"type": "BPE", "ignore_merges": True, "vocab": vocab, "merges": merges},
     }
 
@@ -169,8 +184,15 @@ def _byte_characters() -> dict[int, str]:
 
 
 def _added_token(token_id: int, name: str) -> dict[str, Any]:
-    return {"id": token_id, "content": name, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False}
+    return {
+        "id": token_id,
+        "content": name,
+        "special": True,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+    }
 
 
 # ---- the folder
@@ -189,7 +211,9 @@ def main(argv: list[str] | None = None) -> None:
         written = {file.name for file in folder.iterdir()}
         if out.is_file() or {file.name for file in out.glob("*")} - written:
             raise UsageError(f"--out={out} holds other things. Name another folder.")
-    log.info(f"{path} is in {out}; heads of {model.config.head_dim} channels became {head_width(model.config)} wide")
+    log.info(
+        f"{path} is in {out}; heads of {model.config.head_dim} channels became {head_width(model.config)} wide"
+    )
 
 
 def _refuse_what_cannot_be_expressed(config: GPTConfig) -> None:
@@ -197,8 +221,10 @@ def _refuse_what_cannot_be_expressed(config: GPTConfig) -> None:
     if more:
         has = ", ".join(f"{name}={value}" for name, value in more.items())
         flags = " ".join(f"--{name}=0" for name in more)
-        raise NanochatError(f"transformers' NanoChatForCausalLM cannot express {has}: it would be another model there. "
-                            f"One trained with {flags} can be exported.")
+        raise NanochatError(
+            f"transformers' NanoChatForCausalLM cannot express {has}: it would be another model there. "
+            f"One trained with {flags} can be exported."
+        )
 
 
 def _write(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:

@@ -19,7 +19,9 @@ from nanochat.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 @dataclass
 class Config:
-    dataset: str = option("kindergarten", "text to learn from: kindergarten, climbmix, ... or a parquet folder")
+    dataset: str = option(
+        "kindergarten", "text to learn from: kindergarten, climbmix, ... or a parquet folder"
+    )
     vocab_size: int = option(32768, "tokens, special ones included; 2048 is plenty for the kindergarten")
     max_chars: int = option(2_000_000_000, "characters to read; more hardly change the tokens")
     doc_cap: int = option(10_000, "characters used of one document, so that no single one dominates")
@@ -67,7 +69,9 @@ def main(argv: list[str] | None = None) -> None:
         notes.append(f"the text has room for only {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens")
         log.info(notes[0])
     metrics = _metrics(tokenizer, seen, seconds)
-    save_result("tok_train", metrics=metrics, config=asdict(config), device="cpu", wall_s=seconds, notes=notes)
+    save_result(
+        "tok_train", metrics=metrics, config=asdict(config), device="cpu", wall_s=seconds, notes=notes
+    )
     mean = metrics["token_bytes_mean"]
     log.info(f"{tokenizer.vocab_size:,} tokens in {seconds:.1f}s, {mean:.2f} bytes each on average, "
              f"hash {tokenizer.hash}, saved to {path}")

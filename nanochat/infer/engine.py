@@ -29,7 +29,9 @@ class Engine:
 
     def scheduler(self, batch_size: int, capacity: int | None = None, **settings: Any) -> Scheduler:
         """A Scheduler of `batch_size` slots of `capacity` tokens (default: max_len)."""
-        return Scheduler(self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options)
+        return Scheduler(
+            self.model, self.tokenizer, batch_size, capacity or self.max_len, **settings, **self.options
+        )
 
     def generate(self, prompts: list[list[int]], *, batch_size: int = 64, **sampling: Any) -> list[Sequence]:
         """One ended Sequence a prompt (a list of token ids), in order; keywords as in Sampling.

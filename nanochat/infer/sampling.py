@@ -127,8 +127,11 @@ def sample_tokens_torch(logits: torch.Tensor, temperature: list[float], top_k: l
     kept = [min(n, V) or V for n in top_k]
     wanted_mass = [p if p < 1 else 2 for p in top_p]  # 2: rounding must not cut a row that wants all
     # One copy to the device for all settings, each (n, 1).
-    columns = torch.tensor([temperature, kept, wanted_mass, uniform, min_p], dtype=widest_float(logits.device),
-                           device=logits.device)[..., None]
+    columns = torch.tensor(
+        [temperature, kept, wanted_mass, uniform, min_p],
+        dtype=widest_float(logits.device),
+        device=logits.device,
+    )[..., None]
     warmth, kth, mass, point, least = columns
     x = logits / warmth.where(warmth > 0, 1).float()
     if min(kept) < V:

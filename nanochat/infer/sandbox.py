@@ -35,9 +35,16 @@ FOLDER_BYTES = 64 << 20
 FOLDER_FILES = 4096
 SAFE = ("full", "walls", "landlock")
 # -I: no environment, no user's packages, no current folder. -S: without site.py (6 of 20 ms).
-START = [sys.executable, "-I", "-S", "-X", "utf8", "-c",
-         "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; sandbox_child.main(int(sys.argv[2]))",
-         str(Path(__file__).parent)]
+START = [
+    sys.executable,
+    "-I",
+    "-S",
+    "-X",
+    "utf8",
+    "-c",
+    "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; sandbox_child.main(int(sys.argv[2]))",
+    str(Path(__file__).parent),
+]
 SYSTEM_LIBRARIES = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo",
                     "/dev/urandom"]
 
@@ -76,7 +83,9 @@ def run(code: str, *, tests: str = "", timeout_s: float = 5.0, memory_bytes: int
             assert process.stdin and process.stdout  # pipes
             _send(process.stdin, _request(code, folder, timeout_s, memory_bytes, unsafe),
                   {"tests": tests, "nonce": nonce})
-            output, verdict, in_time = _listen(process.stdout.fileno(), verdict_out, time.monotonic() + timeout_s)
+            output, verdict, in_time = _listen(
+                process.stdout.fileno(), verdict_out, time.monotonic() + timeout_s
+            )
         finally:
             _kill(process)
             os.close(verdict_out)
@@ -94,8 +103,10 @@ def _check_system() -> None:
     if importlib.util.find_spec("resource") is None:
         lacking.append("the module resource")
     if lacking:
-        raise NanochatError(f"running a model's code needs {' and '.join(lacking)}, which this system ({sys.platform}) "
-                            "lacks. Use Linux, on Windows in WSL, or leave out the tasks that run code.")
+        raise NanochatError(
+            f"running a model's code needs {' and '.join(lacking)}, which this system ({sys.platform}) "
+            "lacks. Use Linux, on Windows in WSL, or leave out the tasks that run code."
+        )
 
 
 def _what_went_wrong(answer: bytes, in_time: bool, timeout_s: float) -> str:

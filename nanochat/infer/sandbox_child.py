@@ -31,8 +31,15 @@ def main(verdict: int) -> None:
     `verdict`."""
     request = marshal.loads(_receive(0) or b"")
     sys.path[:] = request["path"]
-    sandbox_walls.limit(CPU=int(request["timeout_s"]) + 1, AS=request["memory_bytes"], FSIZE=request["file_bytes"],
-                        CORE=0, NOFILE=64, MEMLOCK=0, MSGQUEUE=0)
+    sandbox_walls.limit(
+        CPU=int(request["timeout_s"]) + 1,
+        AS=request["memory_bytes"],
+        FSIZE=request["file_bytes"],
+        CORE=0,
+        NOFILE=64,
+        MEMLOCK=0,
+        MSGQUEUE=0,
+    )
     request["in_memory"] = sandbox_walls.own_folder(request["folder"], request["room"])
 
     calls_out, calls_in = os.pipe()

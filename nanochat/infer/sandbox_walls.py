@@ -21,7 +21,8 @@ import sys
 
 # ---- prctl: what a process may set about itself (linux/prctl.h)
 PR_SET_PDEATHSIG = 1  # the signal to get when the parent dies
-PR_SET_DUMPABLE = 4  # 0: others may not look into this process (/proc/PID/mem, ptrace), nor it through /proc/self
+# 0: others may not look into this process (/proc/PID/mem, ptrace), nor it through /proc/self.
+PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38  # setuid programs no longer help; the kernel wants it before Landlock and seccomp
 SIGKILL = 9
@@ -53,7 +54,8 @@ FS_MAKE_SYM = 1 << 12
 FS_REFER = 1 << 13  # link or rename into another folder
 FS_TRUNCATE = 1 << 14
 FS_IOCTL_DEV = 1 << 15
-FS_RIGHTS_OF_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many of the bits that version knows; later ones as 5
+# How many of the bits that version knows; later ones as 5.
+FS_RIGHTS_OF_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 # What else a ruleset may handle. No rule allows any of it again.
 NET_BIND_TCP = 1 << 0  # from ABI 4 on
 NET_CONNECT_TCP = 1 << 1
@@ -61,10 +63,20 @@ SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0  # from ABI 6 on: to processes outside
 SCOPE_SIGNAL = 1 << 1
 
 MAY_READ = FS_READ_FILE | FS_READ_DIR
-MAY_WRITE = (MAY_READ | FS_WRITE_FILE | FS_REMOVE_DIR | FS_REMOVE_FILE | FS_MAKE_DIR | FS_MAKE_REG | FS_MAKE_SYM
-             | FS_REFER | FS_TRUNCATE)  # but no devices, sockets or pipes
+MAY_WRITE = (
+    MAY_READ
+    | FS_WRITE_FILE
+    | FS_REMOVE_DIR
+    | FS_REMOVE_FILE
+    | FS_MAKE_DIR
+    | FS_MAKE_REG
+    | FS_MAKE_SYM
+    | FS_REFER
+    | FS_TRUNCATE
+)  # but no devices, sockets or pipes
 MAY_USE_NULL = MAY_READ | FS_WRITE_FILE | FS_TRUNCATE
-MEANT_FOR_FILES = FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEV  # others on a file's rule are an error
+# Others on a file's rule are an error.
+MEANT_FOR_FILES = FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEV
 
 # ---- seccomp: a program in BPF, an old language for packet filters, that the kernel runs before each system call
 SECCOMP_MODE_FILTER = 2
@@ -82,7 +94,8 @@ JUMP_IF_ANY_BIT = 0x45  # BPF_JMP | BPF_JSET | BPF_K
 RETURN = 0x06  # BPF_RET | BPF_K
 # Verdicts.
 RET_ALLOW = 0x7FFF0000
-RET_ERRNO = 0x00050000  # the call is not made; its lower half is the error that the caller gets, 0 for success
+# The call is not made; its lower half is the error that the caller gets, 0 for success.
+RET_ERRNO = 0x00050000
 RET_KILL_PROCESS = 0x80000000
 EPERM = 1
 ENOSYS = 38
@@ -245,7 +258,10 @@ def _restrict_calls(libc: ctypes.CDLL) -> bool:
         _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
     instructions = len(program) // 8
-    return libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(Program(instructions, program)), 0, 0) == 0
+    return (
+        libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(Program(instructions, program)), 0, 0)
+        == 0
+    )
 
 
 def seccomp_program(machine: str, pid: int) -> bytes | None:
@@ -272,7 +288,8 @@ def seccomp_program(machine: str, pid: int) -> bytes | None:
     for call in CALLS:
         if call[column] != "-":
             verdict = verdicts[call[0]]
-            program.append((JUMP_IF_EQUAL, 0, len(verdict), int(call[column])))  # not this call: skip its verdict
+            # Not this call: skip its verdict.
+            program.append((JUMP_IF_EQUAL, 0, len(verdict), int(call[column])))
             program += verdict
     program.append(allow)
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
@@ -286,6 +303,7 @@ def _verdicts(pid: int, allow: tuple, refuse: tuple) -> dict[str, list[tuple]]:
         "pretended": [(RETURN, 0, 0, RET_ERRNO)],
         "missing": [(RETURN, 0, 0, RET_ERRNO | ENOSYS)],
         "itself": [load_argument, (JUMP_IF_EQUAL, 1, 0, pid), refuse, allow],
-        "limits": [load_argument, (JUMP_IF_EQUAL, 2, 0, pid), (JUMP_IF_EQUAL, 1, 0, 0), refuse, allow],  # 0: itself
+        # 0: itself.
+        "limits": [load_argument, (JUMP_IF_EQUAL, 2, 0, pid), (JUMP_IF_EQUAL, 1, 0, 0), refuse, allow],
         "thread": [load_argument, (JUMP_IF_ANY_BIT, 1, 0, CLONE_THREAD), refuse, allow],
     }

@@ -95,8 +95,10 @@ class Scheduler:
         """Queue a sequence. UsageError: the prompt leaves no room for an answer."""
         n = len(sequence.prompt)
         if not 0 < n < self.capacity:
-            raise UsageError(f"the prompt has {n} tokens; it must have 1 to {self.capacity - 1} to leave room for an "
-                             "answer. Shorten it, or start a new conversation.")
+            raise UsageError(
+                f"the prompt has {n} tokens; it must have 1 to {self.capacity - 1} to leave room for an "
+                "answer. Shorten it, or start a new conversation."
+            )
         sequence.room = min(sequence.sampling.max_new_tokens, self.capacity - n)
         self.waiting.append(sequence)
 

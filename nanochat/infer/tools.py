@@ -28,12 +28,36 @@ OPERATORS = {
     ast.In: lambda part, whole: part in whole, ast.NotIn: lambda part, whole: part not in whole,
     ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_,
 }
-FUNCTIONS: dict[str, Callable] = {"abs": abs, "float": float, "int": int, "len": len, "max": max, "min": min, "round": round, "str": str}
+FUNCTIONS: dict[str, Callable] = {
+    "abs": abs,
+    "float": float,
+    "int": int,
+    "len": len,
+    "max": max,
+    "min": min,
+    "round": round,
+    "str": str,
+}
 # Of strings. Their results are no longer than what they are given (ljust's are not); replace's is measured
 # first.
 METHODS = {
-    "capitalize", "count", "endswith", "find", "index", "isalpha", "isdigit", "islower", "isupper", "lower", "lstrip",
-    "replace", "rstrip", "startswith", "strip", "title", "upper",
+    "capitalize",
+    "count",
+    "endswith",
+    "find",
+    "index",
+    "isalpha",
+    "isdigit",
+    "islower",
+    "isupper",
+    "lower",
+    "lstrip",
+    "replace",
+    "rstrip",
+    "startswith",
+    "strip",
+    "title",
+    "upper",
 }
 # The types that a value may have, here and in between, and for each: what must be true of it, or what is
 # wrong.
@@ -178,7 +202,8 @@ def _call(node: ast.Call, value: Callable[[ast.expr], Any]) -> Any:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name not in FUNCTIONS:
         raise ValueError(f"function {name!r} is not supported")
-    if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:  # takes as long as 10**digits
+    # Takes as long as 10**digits.
+    if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:
         raise ValueError("too many digits")
     return FUNCTIONS[name](*arguments)
 
@@ -186,7 +211,11 @@ def _call(node: ast.Call, value: Callable[[ast.expr], Any]) -> Any:
 def _method(text: Any, name: str, arguments: list[Any]) -> Any:
     if not isinstance(text, str) or name not in METHODS:
         raise ValueError(f"method {name!r} is not supported")
-    if name == "replace" and len(arguments) > 1 and all(isinstance(argument, str) for argument in arguments[:2]):
+    if (
+        name == "replace"
+        and len(arguments) > 1
+        and all(isinstance(argument, str) for argument in arguments[:2])
+    ):
         old, new = arguments[:2]
         if len(text) + text.count(old) * len(new) > MAX_STR:
             raise ValueError("string too long")

@@ -77,8 +77,10 @@ def check(device: torch.device, sizes: dict[str, int]) -> None:
     has_fp8 = is_cuda and torch.cuda.get_device_capability(device) >= (8, 9)
     if device.type != "cpu" and not has_fp8:
         name = torch.cuda.get_device_name(device) if is_cuda else device.type
-        raise UsageError("--fp8 needs an NVIDIA GPU of compute capability 8.9 or more (H100, 4090, ...), or a CPU "
-                         f"to try it slowly; this is {name}.")
+        raise UsageError(
+            "--fp8 needs an NVIDIA GPU of compute capability 8.9 or more (H100, 4090, ...), or a CPU "
+            f"to try it slowly; this is {name}."
+        )
     wrong = [f"{what} is {size}" for what, size in sizes.items() if size % 16]
     if wrong:
         raise UsageError(f"--fp8 needs multiples of 16: {', '.join(wrong)}.")

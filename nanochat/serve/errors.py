@@ -15,8 +15,15 @@ RETRY_AFTER_S = 2  # in which a busy server is likely to have given a place back
 class ApiError(Exception):
     """A refusal: 4xx says that the client can mend it, 5xx that it cannot."""
 
-    def __init__(self, status: int, message: str, type: str = "invalid_request_error", param: str | None = None,
-                 code: str | None = None, headers: dict[str, str] | None = None):
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ):
         super().__init__(message)
         self.status = status
         self.headers = headers

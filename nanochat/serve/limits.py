@@ -34,14 +34,20 @@ async def read_body(request: Request) -> bytes:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY_BYTES:
-                raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large")
+                raise ApiError(
+                    413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large"
+                )
         return bytes(body)
 
     try:
         return await asyncio.wait_for(read(), RECEIVE_S)
     except asyncio.TimeoutError:
-        raise ApiError(408, f"The request took longer than {RECEIVE_S:g} seconds to arrive.", code="request_timeout",
-                       headers={"Connection": "close"}) from None
+        raise ApiError(
+            408,
+            f"The request took longer than {RECEIVE_S:g} seconds to arrive.",
+            code="request_timeout",
+            headers={"Connection": "close"},
+        ) from None
 
 
 # ---- how often
@@ -103,10 +109,14 @@ class Guard:
         host = request.headers.get("host", "")
         name = re.sub(r":\d*$", "", host).strip("[]").lower()  # no port, no brackets of IPv6
         if self.hosts and name not in self.hosts:
-            raise ApiError(403, "This server is not known by that name.", "permission_error", code="wrong_host")
+            raise ApiError(
+                403, "This server is not known by that name.", "permission_error", code="wrong_host"
+            )
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            raise ApiError(403, "Another site may not use this server.", "permission_error", code="wrong_origin")
+            raise ApiError(
+                403, "Another site may not use this server.", "permission_error", code="wrong_origin"
+            )
 
     async def check_client(self, request: Request) -> None:
         """Raises ApiError 429 when it asks too often, 401 without the key. In this order: guessing keys is
@@ -121,8 +131,13 @@ class Guard:
             # == stops at the first byte that differs, so the time of a refusal tells how many were right, and
             # a key can be guessed byte by byte. This comparison always takes the same time.
             if not hmac.compare_digest(given.encode("latin-1"), self.api_key.encode()):
-                raise ApiError(401, "A valid API key is needed: Authorization: Bearer <key>.", "authentication_error",
-                               code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+                raise ApiError(
+                    401,
+                    "A valid API key is needed: Authorization: Bearer <key>.",
+                    "authentication_error",
+                    code="invalid_api_key",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
 
 
 # ---- how long

@@ -26,12 +26,24 @@ class Metrics:
         prometheus_client.disable_created_metrics()
         self._registry = CollectorRegistry()
         registry = self._registry
-        self.requests = Counter("nanochat_requests_total", "Responses by the path that was asked.", ["path", "status"],
-                                registry=registry)
-        self.tokens = Counter("nanochat_tokens_total", "Tokens of complete answers and of their prompts.", ["kind"],
-                              registry=registry)
-        self.first_token_seconds = Histogram("nanochat_first_token_seconds", "From a request to its first token.",
-                                             buckets=BUCKETS_S, registry=registry)
+        self.requests = Counter(
+            "nanochat_requests_total",
+            "Responses by the path that was asked.",
+            ["path", "status"],
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "nanochat_tokens_total",
+            "Tokens of complete answers and of their prompts.",
+            ["kind"],
+            registry=registry,
+        )
+        self.first_token_seconds = Histogram(
+            "nanochat_first_token_seconds",
+            "From a request to its first token.",
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
         self.per_token_seconds = Histogram("nanochat_per_token_seconds", "For each token after the first.",
                                            buckets=BUCKETS_S, registry=registry)
 

@@ -22,7 +22,8 @@ from nanochat.serve.openai_replies import ReplyWriter
 from nanochat.serve.openai_requests import AnyRequest, parse
 from nanochat.serve.worker import Worker
 
-SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}  # fields that Sampling has, too
+# Fields that Sampling has, too.
+SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}
 
 
 def reply_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -61,10 +62,15 @@ class OpenAIApi:
         over = longest + answer - context
         if over > 0:
             what = wanted.prompt_field
-            raise ApiError(400, f"The model's context is {context} tokens; the {what} take {longest} and the answer may "
-                                f"have {answer}, which is {over} too many.",
-                           param=what, code="context_length_exceeded")
-        settings = {"seed": secrets.randbits(62), **self.defaults}  # a fresh seed, so that asking again brings variety
+            raise ApiError(
+                400,
+                f"The model's context is {context} tokens; the {what} take {longest} and the answer may "
+                f"have {answer}, which is {over} too many.",
+                param=what,
+                code="context_length_exceeded",
+            )
+        # A fresh seed, so that asking again brings variety.
+        settings = {"seed": secrets.randbits(62), **self.defaults}
         settings.update(wanted.model_dump(include=SETTINGS, exclude_none=True))
         return Sampling(max_new_tokens=wanted.answer_limit or context - longest, use_tools=wanted.is_chat,
                         stop=wanted.stop_strings, logprobs=wanted.alternatives, **settings)
@@ -72,7 +78,9 @@ class OpenAIApi:
     async def start(self, wanted: AnyRequest, count: int) -> RunningAnswers:
         """Have the worker decode the request's `count` answers. Raises ApiError 400, Busy or Stopped."""
         if count > self.worker.places:
-            raise invalid(f"This server has places for {self.worker.places} answers, the request wants {count}.", "n")
+            raise invalid(
+                f"This server has places for {self.worker.places} answers, the request wants {count}.", "n"
+            )
         self.worker.check(self._reserved + count)
         self._reserved += count
         answers = RunningAnswers(self.worker, self.metrics)

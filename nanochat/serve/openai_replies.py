@@ -43,8 +43,12 @@ class ReplyWriter:
         self.wanted = wanted
         self.count = wanted.answers_per_prompt * wanted.n_prompts
         prefix = "chatcmpl" if wanted.is_chat else "cmpl"
-        self.head = {"id": f"{prefix}-{secrets.token_hex(12)}", "object": self._object(), "created": int(time.time()),
-                     "model": model}
+        self.head = {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "object": self._object(),
+            "created": int(time.time()),
+            "model": model,
+        }
         self._written: Counter[int] = Counter()  # characters of each answer's tokens so far
 
     def _object(self) -> str:
@@ -68,7 +72,8 @@ class ReplyWriter:
                 yield server_sent(server_error(last.text).body)
                 break
             usages[index] = last.usage
-            yield "".join(self._chunk(index, event) for event in events)  # a token each, as clients count them
+            # A token each, as clients count them.
+            yield "".join(self._chunk(index, event) for event in events)
         else:
             if self.wanted.wants_usage:
                 usage = total_usage(usages, self.wanted.answers_per_prompt)
@@ -113,7 +118,9 @@ class ReplyWriter:
     def _choice(self, index: int, said: dict, tokens: list | tuple, reason: str | None) -> dict[str, Any]:
         logprobs = None
         if tokens:
-            logprobs = self._chat_logprobs(tokens) if self.wanted.is_chat else self._text_logprobs(index, tokens)
+            logprobs = (
+                self._chat_logprobs(tokens) if self.wanted.is_chat else self._text_logprobs(index, tokens)
+            )
         return {"index": index, **said, "logprobs": logprobs, "finish_reason": reason}
 
     def _chat_logprobs(self, tokens: list | tuple) -> dict[str, Any]:
@@ -133,5 +140,9 @@ class ReplyWriter:
             # From the least likely on: of two tokens with the same text (halves of characters) the likelier
             # one stays.
             top_logprobs.append({other["token"]: other["logprob"] for other in reversed(token["top"])})
-        return {"tokens": [token["token"] for token in tokens], "token_logprobs": [token["logprob"] for token in tokens],
-                "top_logprobs": top_logprobs, "text_offset": offsets}
+        return {
+            "tokens": [token["token"] for token in tokens],
+            "token_logprobs": [token["logprob"] for token in tokens],
+            "top_logprobs": top_logprobs,
+            "text_offset": offsets,
+        }

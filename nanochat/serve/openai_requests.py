@@ -161,7 +161,8 @@ class TextRequest(_Request):
 
     def prompts(self, tokenizer: Tokenizer) -> list[list[int]]:
         """The token ids of each prompt. Raises ApiError 400."""
-        first_special = len(tokenizer.tokens)  # text can never make those, so ids that are given may not either
+        # Text can never make those, so ids that are given may not either.
+        first_special = len(tokenizer.tokens)
         prompts = []
         for given in self._listed:
             ids = tokenizer.encode(given) if isinstance(given, str) else given
@@ -187,7 +188,8 @@ def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(step) for step in first["loc"]) or None
         raise invalid(f"{field or 'the body'}: {first['msg']}", field) from None
-    except (ValueError, RecursionError):  # no JSON, too long an integer, or [[[[... as deep as the body is long
+    # No JSON, too long an integer, or [[[[... as deep as the body is long.
+    except (ValueError, RecursionError):
         raise ApiError(400, "The body is not valid JSON in UTF-8.", code="invalid_json") from None
 
 

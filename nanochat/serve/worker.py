@@ -27,7 +27,8 @@ from nanochat.infer.text_stream import Event, TextStream
 # Prompt tokens read in one step while others decode. Those others wait for that step, so it bounds how long a
 # new and long prompt may make everybody's answers halt.
 BESIDE_TOKENS = 128
-PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster, and each post costs the event loop a turn
+# Between two posts of a reply: nobody reads faster, and each post costs the event loop a turn.
+PAUSE_S = 1 / 30
 
 
 class Busy(NanochatError):
@@ -136,7 +137,8 @@ class Worker(threading.Thread):
             reply = self._open.pop(sequence, None) if ended else self._open.get(sequence)
             if reply is None:  # cancelled meanwhile
                 continue
-            asks_tool = sequence.call is not None  # it may take a while: what was said before should be seen now
+            # It may take a while: what was said before should be seen now.
+            asks_tool = sequence.call is not None
             if now < reply.due and not ended and not asks_tool:
                 continue
             reply.due = now + PAUSE_S
