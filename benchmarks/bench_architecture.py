@@ -22,6 +22,7 @@ import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,6 +41,7 @@ from nanochat.model import gpt
 from nanochat.model.attention import attention  # noqa: E402
 from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 from nanochat.train import loop  # noqa: E402
+from nanochat.train.recipe import weighted_cross_entropy  # noqa: E402
 
 PARTS = r"plain|offset|tables|rate\d+(\.\d+)?|scalars|windows"
 gpt_attention = gpt.attention
@@ -126,7 +128,7 @@ class Training:
         """Seconds of the next step."""
         step, batches, *_ = next(self.batches)
         start = time.perf_counter()
-        loop.train_step(self.model.loss, self.optimizer, batches, self.rt,
+        loop.train_step(partial(weighted_cross_entropy, self.model), self.optimizer, batches, self.rt,
                          scaling.lr_scale(step, self.steps, warmdown_frac=0.4), scaling.muon_momentum(step, self.steps))
         return time.perf_counter() - start
 

@@ -13,6 +13,7 @@ import math
 import random
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from nanochat.common import run  # noqa: E402
 from nanochat.data.dataloader import Batch  # noqa: E402
 from nanochat.model.gpt import GPT, Attention, GPTConfig  # noqa: E402
 from nanochat.train import loop  # noqa: E402
+from nanochat.train.recipe import weighted_cross_entropy  # noqa: E402
 
 OPEN, REPEAT = 0, 1     # the tokens before a list and before its repetition
 EVERY = 15
@@ -68,7 +70,7 @@ def curve(config, key_offset, match, seed):
         tokens, repeated = lists(rng, config)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         weight = torch.ones(inputs.shape)
-        loop.train_step(model.loss, optimizer, [Batch(inputs, targets, weight, float(weight.sum()), [0])], rt, 1.0,
+        loop.train_step(partial(weighted_cross_entropy, model), optimizer, [Batch(inputs, targets, weight, float(weight.sum()), [0])], rt, 1.0,
                          scaling.muon_momentum(step, config.steps))
         if (step + 1) % EVERY == 0:
             nll = model.token_nll(inputs, targets) * repeated[:, 1:]

@@ -1,10 +1,10 @@
 """
 The table of stages: what a model goes through, in order, one row each.
 
-This is the only place that knows their names. Checkpoints, the flags that name a stage (-i, --source), the report and
-speedrun.sh all follow from it, so a new stage is one row here and one script that builds a loop.Stage. It is a table,
-not a registry: nothing adds to it while the program runs, and what a stage does stands in its script, not here.
-Standard library only, because the report reads it and wants no torch.
+This is the only place that knows their names. Checkpoints, the flags that name a stage (-i, --source), the
+report and speedrun.sh all follow from it, so a new stage is one row here and one script that builds a
+loop.Stage. It is a table, not a registry: nothing adds to it while the program runs, and what a stage does
+stands in its script, not here. Standard library only, because the report reads it and wants no torch.
 """
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class StageRow:
     name: str  # as in `-i sft`
     title: str  # as in the report
     script: str  # scripts/<script>.py, which is also the name of its result
-    starts_from: tuple[str, ...] = ()  # stages whose model it may take, the usual one first; none: new weights
+    starts_from: tuple[str, ...] = ()  # whose model it may take, the usual one first; none: new weights
     chats: bool = True  # whether one can talk to what it leaves
 
     @property
