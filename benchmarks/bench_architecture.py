@@ -24,6 +24,7 @@ import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ from nanochat.model import gpt
 from nanochat.model.attention import attention  # noqa: E402
 from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 from nanochat.train import loop  # noqa: E402
+from nanochat.train.recipe import weighted_cross_entropy  # noqa: E402
 
 PARTS = r"plain|offset|tables|rate\d+(\.\d+)?|scalars|windows"
 gpt_attention = gpt.attention
@@ -151,7 +153,7 @@ class Training:
         step, batches, *_ = next(self.batches)
         start = time.perf_counter()
         loop.train_step(
-            self.model.loss,
+            partial(weighted_cross_entropy, self.model),
             self.optimizer,
             batches,
             self.rt,

@@ -14,6 +14,7 @@ import math
 import random
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from nanochat.common import run  # noqa: E402
 from nanochat.data.dataloader import Batch  # noqa: E402
 from nanochat.model.gpt import GPT, Attention, GPTConfig  # noqa: E402
 from nanochat.train import loop  # noqa: E402
+from nanochat.train.recipe import weighted_cross_entropy  # noqa: E402
 
 OPEN, REPEAT = 0, 1  # the tokens before a list and before its repetition
 EVERY = 15
@@ -70,7 +72,7 @@ def curve(config, key_offset, match, seed):
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         weight = torch.ones(inputs.shape)
         loop.train_step(
-            model.loss,
+            partial(weighted_cross_entropy, model),
             optimizer,
             [Batch(inputs, targets, weight, float(weight.sum()), [0])],
             rt,

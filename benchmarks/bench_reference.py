@@ -13,6 +13,7 @@ paths has to be small beside the spread between the seeds.
 import statistics
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from nanochat.kindergarten import documents  # noqa: E402
 from nanochat.model import attention, elementwise, gpt
 from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
 from nanochat.train import loop  # noqa: E402
+from nanochat.train.recipe import weighted_cross_entropy  # noqa: E402
 
 MOMENTUM = 0.95
 
@@ -69,7 +71,7 @@ def fast(model, dtype):
 
     def step(inputs, targets, factor):
         micro = Batch(inputs, targets, torch.ones(inputs.shape), float(inputs.numel()), [0])
-        return loop.train_step(model.loss, optimizer, [micro], rt, factor, MOMENTUM)[0]
+        return loop.train_step(partial(weighted_cross_entropy, model), optimizer, [micro], rt, factor, MOMENTUM)[0]
 
     return step
 

@@ -24,7 +24,8 @@ from nanochat.data import datasets
 from nanochat.data.dataloader import TextRows, prepare_tokens
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.tasks.customjson import CustomJSON
-from nanochat.train import checkpoint, loop
+from nanochat.train import checkpoint
+from nanochat.train.resume import trim_log
 
 
 @dataclass
@@ -203,7 +204,7 @@ def test_pickle(config, toy, tmp):
         (Path(f"{stem}.json"), None, rows),
         (parquets[0], None, lambda: list(datasets.iter_texts(parquets))),
         (tmp / "mine.jsonl", None, lambda: CustomJSON(tmp / "mine.jsonl")),
-        (base / "logs" / "base_d1.jsonl", None, lambda: loop._trim_log(base / "logs" / "base_d1.jsonl", 9)),
+        (base / "logs" / "base_d1.jsonl", None, lambda: trim_log(base / "logs" / "base_d1.jsonl", 9)),
     ]
     count, run = collections.Counter(), 0
     for path, vouch, use in targets:

@@ -17,8 +17,8 @@ begin() {
     done
     if [ -n "$fresh" ]; then
         [ "$tier" = kindergarten ] && depth=d4 || depth=$tier
-        echo "starting over: deleting $NANOCHAT_BASE_DIR/{base,mid,sft,rl}_checkpoints/$depth and the list of finished stages"
-        rm -rf "$done_dir" "$NANOCHAT_BASE_DIR"/{base,mid,sft,rl}_checkpoints/"$depth"
+        echo "starting over: deleting $NANOCHAT_BASE_DIR/*_checkpoints/$depth and the list of finished stages"
+        rm -rf "$done_dir" "$NANOCHAT_BASE_DIR"/*_checkpoints/"$depth"  # the folders of nanochat/train/stages.py
     fi
     mkdir -p "$done_dir"
     trap 'exit 130' INT

@@ -4,31 +4,38 @@ Reinforcement learning on checkable tasks: sample several answers a question, re
     python -m scripts.chat_rl
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_rl -- --tasks=gsm8k
 
-Each step also trains on a few rows of finetuning's conversations, lest the unrewarded be
-forgotten (PPO-ptx of InstructGPT, arXiv 2203.02155).
+Each step also trains on a few rows of finetuning's conversations, lest the unrewarded be forgotten (PPO-ptx
+of InstructGPT, arXiv 2203.02155). The algorithm is in nanochat/train/rollout.py.
 """
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import count
+from pathlib import Path
 
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, log, mix_seed, run
-from nanochat.data.dataloader import ChatRows, StepBatches
+from nanochat.data.dataloader import Batch, ChatRows, StepBatches
 from nanochat.infer.engine import Engine
 from nanochat.tasks import factors, lookup
+from nanochat.tasks.base import Task
 from nanochat.train import finetune, loop, rollout
+from nanochat.train.recipe import RunFlags
+from nanochat.train.stages import STAGES
 
 
 @dataclass
-class Config(loop.RunFlags):
-    source: str = option("sft", "stage whose model to start from", choices=("mid", "sft", "rl"))
+class Config(RunFlags):
+    source: str = finetune.source_option("rl")
     tasks: str = option("", "tasks joined by '|', each perhaps with a factor as in 'gsm8k*3|spellingbee' "
-                            "(default: gsm8k, or for a model that grew up in the kindergarten its word problems)")
+                            "(default: gsm8k, or for a model that grew up in the kindergarten its word "
+                            "problems)")
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
     epochs: float = option(1.0, "times over the tasks' training questions when num_iterations is 0")
     questions: int = option(16, "questions a step, over all devices")
     samples: int = option(16, "answers to each question, to be compared")
-    anchor_rows: int = option(16, "rows of finetuning's conversations a step, over all devices (0: reward alone)")
+    anchor_rows: int = option(16, "rows of finetuning's conversations a step, over all devices (0: reward "
+                                  "alone)")
     device_batch_size: int = option(64, "rollouts or rows a device takes at a time")
     max_new_tokens: int = option(128, "longest answer")
     temperature: float = option(1.0, "of the sampling")
@@ -42,69 +49,114 @@ class Config(loop.RunFlags):
         super().__post_init__()
         at_least(self, samples=2, questions=1, device_batch_size=1, max_new_tokens=1)
         if self.temperature <= 0:
-            raise UsageError(f"--temperature must be above 0, got {self.temperature}: equal answers teach nothing.")
+            raise UsageError(f"--temperature must be above 0, got {self.temperature}: equal answers teach "
+                             "nothing.")
 
 
-def anchor_batches(config, meta, tokenizer, T, steps, rt):
+@dataclass
+class Plan:
+    """What the flags come to."""
+
+    names: str  # of the tasks, as --tasks has them
+    tasks: list[Task]  # one with a factor stands there so often
+    steps: int
+
+
+def resolve(config: Config, origin: finetune.Origin) -> Plan:
+    """Load the tasks and count the steps. Raises UsageError."""
+    world_size = origin.rt.world_size
+    for name in ("questions", "anchor_rows"):
+        if getattr(config, name) % world_size:
+            raise UsageError(f"--{name}={getattr(config, name)} must divide by the {world_size} ranks.")
+    names = config.tasks
+    if not names:
+        names = "kg_word_problem" if origin.meta["dataset"] == "kindergarten" else "gsm8k"
+    tasks = []
+    for name, times in factors(names.split("|")):
+        tasks += [lookup(name).make("train")] * times
+    n_questions = sum(len(task) for task in tasks)
+    steps = config.num_iterations or max(1, round(config.epochs * n_questions / config.questions))
+    return Plan(names, tasks, steps)
+
+
+def anchor_batches(config: Config, plan: Plan, origin: finetune.Origin) -> Callable[[int], list[Batch]]:
     """step -> micro-batches of what the source was finetuned on."""
     if not config.anchor_rows:
         return lambda step: []
     stage = "mid" if config.source == "mid" else "sft"
-    wanted = 8 * steps * config.anchor_rows  # about 8 conversations fill a row
-    chosen, _ = finetune.conversations(meta["data"], stage, wanted, mix_seed("anchor", config.seed))
-    rows = ChatRows(chosen, tokenizer, T, seed=config.seed)
+    wanted = 8 * plan.steps * config.anchor_rows  # about 8 conversations fill a row
+    chosen, _ = finetune.conversations(origin.meta["data"], stage, wanted, mix_seed("anchor", config.seed))
+    rows = ChatRows(chosen, origin.tokenizer, origin.model.config.sequence_len, seed=config.seed)
+    rt = origin.rt
     return StepBatches(rows, config.anchor_rows, config.device_batch_size, rt.rank, rt.world_size).load
 
 
-def rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start):
-    """Yield (step, micro-batches): answers of the model as it stands, the mean reward into `extra`, then the anchor's rows.
+def rollout_batches(config: Config, plan: Plan, origin: finetune.Origin, anchor: Callable[[int], list[Batch]],
+                    extra: dict, start_step: int) -> Iterator[tuple[int, list[Batch]]]:
+    """Yield (step, micro-batches): answers of the model as it stands, then the anchor's rows.
 
-    Each kind is a mean over its own tokens, and the loss is their sum.
+    The mean reward goes into `extra`, for the log. Each kind is a mean over its own tokens, and the loss is
+    their sum. Questions and seeds follow from the step's number, so that a resumed run asks and samples the
+    same.
     """
-    engine = Engine(model, tokenizer)
-    for step in count(start):
-        numbers = [step * config.questions + i for i in range(rt.rank, config.questions, rt.world_size)]
-        chosen = [(task, task[n // len(tasks) % len(task)]) for n in numbers for task in [tasks[n % len(tasks)]]]
-        model.eval()
-        groups = rollout.sample(engine, tokenizer, chosen, config.samples, max_new_tokens=config.max_new_tokens,
-                                temperature=config.temperature, top_k=config.top_k,
-                                seed=mix_seed("rollout", config.seed, step, rt.rank))
-        model.train()
-        batches, extra["reward"] = rollout.make_batches(groups, config.device_batch_size, tokenizer.bos_id, rt)
+    rt = origin.rt
+    engine = Engine(origin.model, origin.tokenizer)
+    for step in count(start_step):
+        chosen = []
+        for i in range(rt.rank, config.questions, rt.world_size):
+            number = step * config.questions + i  # of all questions of the run
+            task = plan.tasks[number % len(plan.tasks)]  # in turns
+            chosen.append((task, task[number // len(plan.tasks) % len(task)]))
+        origin.model.eval()
+        groups = rollout.sample(engine, origin.tokenizer, chosen, config.samples,
+                                max_new_tokens=config.max_new_tokens, temperature=config.temperature,
+                                top_k=config.top_k, seed=mix_seed("rollout", config.seed, step, rt.rank))
+        origin.model.train()
+        batches, reward = rollout.make_batches(groups, config.device_batch_size, origin.tokenizer.bos_id, rt)
+        extra["reward"] = reward
         yield step, batches + anchor(step)
 
 
-def main(argv=None):
+def make_stage(config: Config, plan: Plan, origin: finetune.Origin) -> loop.Stage:
+    """The Stage: no validation, since the reward of every step's fresh questions is one."""
+    anchor = anchor_batches(config, plan, origin)
+    extra = {}
+
+    def batches(start_step):
+        return rollout_batches(config, plan, origin, anchor, extra, start_step)
+
+    return config.make_stage(
+        STAGES["rl"], origin.tag, plan.steps, warmdown_frac=1.0,
+        batches=batches,
+        identity={"tasks": plan.names, "steps": plan.steps, "questions": config.questions,
+                  "samples": config.samples, "anchor_rows": config.anchor_rows, **origin.identity(),
+                  "source": origin.meta["files"]["model.safetensors"]},
+        meta={**origin.identity(), "dataset": origin.meta["dataset"], "data": origin.meta["data"],
+              "tasks": plan.names, "config": asdict(config)},
+        extra=extra)
+
+
+def rewards(log_path: Path) -> dict[str, float]:
+    """Means over the first and the last tenth of the steps."""
+    lines = log_path.read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line)["reward"] for line in lines]
+    tenth = max(1, len(found) // 10)
+    return {"reward_start": sum(found[:tenth]) / tenth, "reward_end": sum(found[-tenth:]) / tenth}
+
+
+def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
-    rt, tag, source, model, tokenizer, meta = finetune.start(config, "rl")
-    for name in ("questions", "anchor_rows"):
-        if getattr(config, name) % rt.world_size:
-            raise UsageError(f"--{name}={getattr(config, name)} must divide by the {rt.world_size} ranks.")
-    names = config.tasks or ("kg_word_problem" if meta["dataset"] == "kindergarten" else "gsm8k")
-    tasks = [task for name, times in factors(names.split("|")) for task in [lookup(name).make("train")] * times]
-    steps = config.num_iterations or max(1, round(config.epochs * sum(map(len, tasks)) / config.questions))
-    log.info(f"reinforcement learning of {config.source}/{tag} on {rt}: {names}, {steps:,} steps of {config.questions} "
-             f"questions, {config.samples} answers each")
+    row = STAGES["rl"]
+    origin = finetune.start(config, "rl")
+    plan = resolve(config, origin)
+    log.info(f"{row.title.lower()} of {config.source}/{origin.tag} on {origin.rt}: {plan.names}, {plan.steps:,} "
+             f"steps of {config.questions} questions, {config.samples} answers each")
     if config.dry_run:
         return
-    anchor = anchor_batches(config, meta, tokenizer, model.config.sequence_len, steps, rt)
-    optimizer = finetune.optimizer_from(source, model, rt, config.lr_scale)
-    extra, common = {}, {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
-    stage = loop.Stage(
-        name="reinforcement learning",
-        batches=lambda start: rollout_batches(config, tasks, anchor, model, tokenizer, rt, extra, start),
-        identity={"tasks": names, "steps": steps, "questions": config.questions, "samples": config.samples,
-                  "anchor_rows": config.anchor_rows, **common, "source": meta["files"]["model.safetensors"]},
-        meta={**common, "dataset": meta["dataset"], "data": meta["data"], "tasks": names, "config": asdict(config)},
-        extra=extra, **config.for_stage("rl", tag, steps, warmdown_frac=1.0))
-    loop.run_locked(stage, model, optimizer, rt, config, "chat_rl", lambda: {"task": names, **_rewards(stage.log_path)})
-
-
-def _rewards(log_path):
-    """Means over the first and the last tenth of the steps."""
-    rewards = [json.loads(line)["reward"] for line in log_path.read_text(encoding="utf-8").splitlines()]
-    n = max(1, len(rewards) // 10)
-    return {"reward_start": sum(rewards[:n]) / n, "reward_end": sum(rewards[-n:]) / n}
+    stage = make_stage(config, plan, origin)
+    optimizer = finetune.optimizer_from(origin, config.lr_scale)
+    loop.run_locked(stage, origin.model, optimizer, origin.rt, config, row.script,
+                    lambda: {"task": plan.names, **rewards(stage.log_path)})
 
 
 if __name__ == "__main__":

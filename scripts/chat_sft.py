@@ -4,7 +4,7 @@ Supervised finetuning: the conversations that the assistant shall be good at.
     python -m scripts.chat_sft
     torchrun --standalone --nproc_per_node=8 -m scripts.chat_sft
 
-Starts from the newest midtrained model.
+Starts from the newest midtrained model, at half the learning rates: what it knows shall stay.
 """
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ REAL_DATA = "arc_easy|arc_challenge|gsm8k|smoltalk|simplespelling|spellingbee"
 
 @dataclass
 class Config(finetune.FinetuneConfig):
-    source: str = option("mid", "stage whose model to start from", choices=("base", "mid", "sft"))
+    source: str = finetune.source_option("sft")
     lr_scale: float = option(0.5, "factor on pretraining's learning rates")
 
 
-def main(argv=None):
-    finetune.run("sft", "finetuning", "chat_sft", parse(Config, argv, __doc__), REAL_DATA)
+def main(argv: list[str] | None = None) -> None:
+    finetune.run("sft", parse(Config, argv, __doc__), REAL_DATA)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ import pytest
 from tiny import save_tiny_checkpoint
 
 from nanochat.common import UsageError
-from nanochat.runtime import Runtime
 from nanochat.train import checkpoint, finetune
 from scripts import chat_sft, mid_train
 
@@ -20,9 +19,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_model_and_masters():
     folder = checkpoint.stage_dir("base") / "tiny"
     checkpoint.save(folder, 9, model.state_dict(), None, checkpoint.read_meta(folder / "000005"))
     (folder / "000009" / "model.safetensors").write_bytes(b"cut short")
-    _, _, source, loaded, *_ = finetune.start(mid_train.Config(device="cpu"), "mid")
-    assert source == folder / "000005"
-    finetune.optimizer_from(source, loaded, Runtime(), 1.0)
+    origin = finetune.start(mid_train.Config(device="cpu"), "mid")
+    assert origin.folder == folder / "000005"
+    finetune.optimizer_from(origin, 1.0)
 
 
 @pytest.mark.parametrize("flags", [{}, {"tag": "more"}, {"source_tag": "tiny"}, {"source_tag": "tiny", "tag": "tiny"}])
@@ -35,5 +34,5 @@ def test_a_run_that_would_start_from_itself_is_refused(flags):
 
 def test_a_run_may_start_from_another_of_its_stage():
     save_tiny_checkpoint("sft", "kindergarten")
-    _, tag, source, *_ = finetune.start(chat_sft.Config(source="sft", source_tag="tiny", tag="more", device="cpu"), "sft")
-    assert tag == "more" and source.parent.name == "tiny"
+    origin = finetune.start(chat_sft.Config(source="sft", source_tag="tiny", tag="more", device="cpu"), "sft")
+    assert origin.tag == "more" and origin.folder.parent.name == "tiny"

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from nanochat.model.loss import linear_cross_entropy
 from nanochat.model.optim import Group, LossScale, MuonAdamW
 from nanochat.runtime import Runtime
 from nanochat.train import checkpoint, loop
+from nanochat.train.recipe import weighted_cross_entropy
 
 HALF = Runtime(dtype=torch.float16)
 
@@ -101,7 +103,8 @@ def gradients(dtype, scale, count):
     if optimizer.scale:
         optimizer.scale.value = scale
     tokens = torch.randint(64, (2, 17), generator=generator)
-    loss = loop._backward(model.loss, Batch(tokens[:, :-1], tokens[:, 1:], torch.ones(2, 16), count, [0]), optimizer.scale)
+    batch = Batch(tokens[:, :-1], tokens[:, 1:], torch.ones(2, 16), count, [0])
+    loss = loop._backward(partial(weighted_cross_entropy, model), batch, optimizer.scale)
     optimizer.reduce()
     return loss.item(), {name: grad.clone() for b in optimizer.buckets
                          for name, grad in zip(b.names, b._split(b.reduced, b.params))}

@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 
 from nanochat import scaling
+from nanochat.train import stages
 
 HEAD = 'set -euo pipefail; here=$PWD; tier=${TIER:-kindergarten}; fresh=${FRESH:-}; source dev/stages.sh; begin\n'
 
@@ -61,11 +62,14 @@ def test_stages_after_a_changed_one_stay_out_of_date_when_that_one_is_interrupte
 
 def test_fresh_starts_over_and_deletes_only_this_tiers_checkpoints(tier, base):
     tier(STAGES)
-    for tag in ("d4", "mine"):
-        (base / "sft_checkpoints" / tag).mkdir(parents=True)
+    folders = [base / row.folder for row in stages.STAGES.values()]
+    for folder in folders:
+        for tag in ("d4", "mine"):
+            (folder / tag).mkdir(parents=True)
     done = tier(STAGES, FRESH="yes")
     assert ran(done) == ["one", "two", "three"] and "deleting" in done.stdout
-    assert [p.name for p in (base / "sft_checkpoints").iterdir()] == ["mine"]
+    for folder in folders:
+        assert [p.name for p in folder.iterdir()] == ["mine"]
 
 
 def test_two_tiers_do_not_share_a_base_directory(tier):

@@ -1,4 +1,5 @@
 """The loop: any split of a batch gives the same update, a resumed run equals one that never stopped, bad steps change nothing."""
+import importlib
 import json
 import math
 import os
@@ -6,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from nanochat.data.dataloader import StepBatches
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import checkpoint, loop
+from nanochat.train.recipe import weighted_cross_entropy
+from nanochat.train.stages import STAGES
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 ROWS_PER_STEP = 8
@@ -69,6 +72,25 @@ def test_training_lowers_the_loss(tmp_path):
     loop.run(*parts)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(losses) == 40 and losses[0] == pytest.approx(math.log(64), abs=0.1) and losses[-1] < losses[0] - 1
+
+
+def test_the_loss_is_the_stages_own(tmp_path):
+    """Twice the loss gives twice the gradient; the loop, which divides by the count, has no say in it."""
+    norms = []
+    for name, factor in (("plain", 1), ("double", 2)):
+        stage, model, optimizer, rt = make(tmp_path / name, steps=1)
+        stage.loss = lambda model, batch, factor=factor: factor * weighted_cross_entropy(model, batch)
+        loop.run(stage, model, optimizer, rt)
+        norms.append(json.loads(stage.log_path.read_text(encoding="utf-8"))["grad_norm"])
+    assert norms[1] == pytest.approx(2 * norms[0], rel=1e-4)
+
+
+def test_every_stage_of_the_table_has_its_script_and_starts_from_others_of_it():
+    for name, row in STAGES.items():
+        script = importlib.import_module(f"scripts.{row.script}")
+        assert row.name == name and set(row.starts_from) <= STAGES.keys()
+        source = {field.name: field for field in fields(script.Config)}.get("source")
+        assert (source.metadata["choices"] if source else ()) == row.starts_from
 
 
 @pytest.mark.parametrize("micro", [1, 2, 4])

@@ -234,8 +234,8 @@ def read_meta(folder: Path) -> dict:
     if not isinstance(meta, dict) or meta.get("sha256") != _seal(meta):
         raise CheckpointError(f"{path} is damaged: its contents do not match its own digest.")
     if meta["format"] > FORMAT:
-        raise CheckpointError(f"{path} has format {meta['format']}, this code reads up to {FORMAT}: update the "
-                              "code.")
+        raise CheckpointError(f"{path} has format {meta['format']}, this code reads up to {FORMAT}: "
+                              "update the code.")
     return meta
 
 

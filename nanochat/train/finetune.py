@@ -1,9 +1,13 @@
 """
 Training on conversations: the one assembly behind midtraining and supervised finetuning.
 
-The loss is on what the assistant itself says.
+Conversations are packed whole into rows of the model's context, several to a row, each from a bos of its own,
+so that little of a batch is padding. Attention is not cut between them: what stands before a bos is of no use
+to the model, and it learns to pass over it. The loss is on what the assistant itself says. On the user's
+words it would learn to ask instead of answer, on a tool's output to make results up.
 """
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
@@ -11,24 +15,37 @@ from nanochat import runtime, scaling
 from nanochat.cli import option
 from nanochat.common import UsageError, log, setup_logging
 from nanochat.data.dataloader import ChatRows, StepBatches, collate
+from nanochat.data.tokenizer import Tokenizer
 from nanochat.kindergarten import train_conversations
 from nanochat.model.attention import pick_fastest
+from nanochat.model.gpt import GPT
+from nanochat.model.optim import MuonAdamW
+from nanochat.runtime import Runtime
 from nanochat.tasks import training_conversations
 from nanochat.train import checkpoint, loop
+from nanochat.train.recipe import RunFlags
+from nanochat.train.stages import STAGES, StageRow
 
 VAL_CONVERSATIONS = 400
 KINDERGARTEN_CONVERSATIONS = 20000
 
 
-@dataclass
-class FinetuneConfig(loop.RunFlags):
-    """Flags that both stages have."""
+def source_option(stage: str) -> str:
+    """The flag --source of a stage: those that its row in the table allows, the first by default."""
+    allowed = STAGES[stage].starts_from
+    return option(allowed[0], "stage whose model to start from", choices=allowed)
 
-    source: str = option("base", "stage whose model to start from", choices=("base", "mid", "sft"))
-    data: str = option("", "kindergarten, or tasks and .jsonl files joined by '|', each perhaps with a factor: "
-                           "'smoltalk|gsm8k*2|mine.jsonl' (default: kindergarten for a model that grew up there)")
+
+@dataclass
+class FinetuneConfig(RunFlags):
+    """Flags that both stages have; each adds its --source."""
+
+    data: str = option("", "kindergarten, or tasks and .jsonl files joined by '|', each perhaps with a "
+                           "factor: 'smoltalk|gsm8k*2|mine.jsonl' (default: kindergarten for a model that grew "
+                           "up there)")
     conversations: int = option(0, "how many to use (0: all there are; the kindergarten makes 20,000)")
-    device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, fewer on a CPU)")
+    device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, "
+                                       "fewer on a CPU)")
     total_batch_size: int = option(0, "tokens a step over all devices (0: as in pretraining)")
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
     epochs: float = option(1.0, "times over the data when num_iterations is 0")
@@ -40,8 +57,55 @@ class FinetuneConfig(loop.RunFlags):
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
 
-def conversations(data, stage, count, seed=0):
-    """(training, validation), `count` (0: all) for training, in a fixed random order."""
+# ---- what a stage starts from
+@dataclass
+class Origin:
+    """The model that a stage starts from, and where it runs."""
+
+    rt: Runtime
+    tag: str  # of the new run
+    folder: Path  # the checkpoint's
+    model: GPT
+    tokenizer: Tokenizer
+    meta: dict  # the checkpoint's meta.json
+
+    def identity(self) -> dict:
+        """What a resumed run must have in common with this one, as far as it follows from the origin."""
+        return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config)}
+
+
+def start(config, stage: str) -> Origin:
+    """Find device and ranks, and load the model that config.source and config.source_tag name.
+
+    Raises UsageError for a run that would start from itself: resumed, it would find its own checkpoint as the
+    newest.
+    """
+    rt = runtime.init(config.device)
+    setup_logging(rt.rank)
+    folder = checkpoint.find(config.source, config.source_tag or None)
+    if config.source == stage and config.source_tag in ("", config.tag or config.source_tag):
+        raise UsageError(f"--source={stage} wants --source_tag and another --tag, else it starts from "
+                         "itself.")
+    model, tokenizer, meta = checkpoint.load_model(config.source, rt, folder.parent.name)
+    loaded_from = checkpoint.step_dir(folder.parent, meta["step"])  # an older one where the newest is damaged
+    return Origin(rt, config.tag or folder.parent.name, loaded_from, model, tokenizer, meta)
+
+
+def optimizer_from(origin: Origin, scale: float) -> MuonAdamW:
+    """An optimizer with the checkpoint's float32 masters, which load_model rounded to the compute dtype.
+
+    Its averages begin at zero: those of the stage before belong to other data.
+    """
+    model = origin.model.requires_grad_(True).train()
+    optimizer = loop.make_optimizer(model, origin.rt, scale=scale)
+    masters, _, _ = checkpoint.load(origin.folder)
+    optimizer.load(masters)
+    return optimizer
+
+
+# ---- data
+def conversations(data: str, stage: str, count: int, seed: int = 0) -> tuple[list[dict], list[dict]]:
+    """(training, validation), `count` (0: all) for training, in a fixed random order. Raises UsageError."""
     if data == "kindergarten":
         wanted = (count or KINDERGARTEN_CONVERSATIONS) + VAL_CONVERSATIONS
         made = list(train_conversations(wanted, seed=seed, stage=stage))
@@ -56,63 +120,88 @@ def conversations(data, stage, count, seed=0):
     return made[held:][:count or None], made[:held]
 
 
-def start(config, stage):
-    """(runtime, tag, checkpoint's folder, model, tokenizer, meta)."""
-    rt = runtime.init(config.device)
-    setup_logging(rt.rank)
-    source = checkpoint.find(config.source, config.source_tag or None)
-    if config.source == stage and config.source_tag in ("", config.tag or config.source_tag):
-        raise UsageError(f"--source={stage} wants --source_tag and another --tag, else it starts from itself.")
-    loaded = checkpoint.load_model(config.source, rt, source.parent.name)
-    source = source.with_name(f"{loaded[2]['step']:06d}")
-    return rt, config.tag or source.parent.name, source, *loaded
+@dataclass
+class Plan:
+    """What the flags come to: the data, and how much of it a step takes."""
+
+    data: str
+    n_conversations: int
+    rows: ChatRows
+    val_rows: ChatRows
+    batch_tokens: int  # a step, over all ranks
+    rows_per_step: int  # the same in rows
+    device_batch_size: int  # rows a device takes at a time
+    steps: int
 
 
-def optimizer_from(source, model, rt, scale):
-    """With the checkpoint's float32 masters, which load_model rounded."""
-    optimizer = loop.make_optimizer(model.requires_grad_(True).train(), rt, scale=scale)
-    optimizer.load(checkpoint.load(source)[0])
-    return optimizer
-
-
-def run(stage_name, title, result, config, real_data):
-    """One stage; `real_data` is --data for a model that did not grow up in the kindergarten."""
-    rt, tag, source, model, tokenizer, meta = start(config, stage_name)
-    T = model.config.sequence_len
-    data = config.data or ("kindergarten" if meta["dataset"] == "kindergarten" else real_data)
-    chosen, held = conversations(data, stage_name, config.conversations, config.seed)
-    rows, val_rows = (ChatRows(part, tokenizer, T, seed=config.seed) for part in (chosen, held))
-    batch_tokens = config.total_batch_size or meta["identity"]["batch_tokens"]
+def resolve(config: FinetuneConfig, stage: str, origin: Origin, real_data: str) -> Plan:
+    """Render and pack the conversations, and count steps. `real_data` is --data for a model not of the
+    kindergarten.
+    """
+    data = config.data
+    if not data:
+        data = "kindergarten" if origin.meta["dataset"] == "kindergarten" else real_data
+    T = origin.model.config.sequence_len
+    chosen, held = conversations(data, stage, config.conversations, config.seed)
+    rows = ChatRows(chosen, origin.tokenizer, T, seed=config.seed)
+    val_rows = ChatRows(held, origin.tokenizer, T, seed=config.seed)
+    batch_tokens = config.total_batch_size or origin.meta["identity"]["batch_tokens"]
     if batch_tokens % T:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the model's context, {T}.")
-    per_step = batch_tokens // T
-    at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, T, per_step // rt.world_size)
-    steps = config.num_iterations or max(1, round(config.epochs * len(rows) / per_step))
-    log.info(f"{title} of {config.source}/{tag} on {rt}: {len(chosen):,} conversations of {data}, {steps:,} steps of "
-             f"{batch_tokens:,} tokens; attention: {pick_fastest(rt.device, rt.dtype, at_a_time, model.config)}")
-    if config.dry_run:
-        return
-    optimizer = optimizer_from(source, model, rt,
-                               config.lr_scale * scaling.lr_factor(model.config.n_layer, batch_tokens))
-    common = {"tokenizer": tokenizer.hash, "model": asdict(model.config)}
-    stage = loop.Stage(
-        name=title,
-        batches=lambda start: iter(StepBatches(rows, per_step, at_a_time, rt.rank, rt.world_size, seed=config.seed,
-                                               shuffle=True, start_step=start)),
-        identity={"data": data, "rows": rows.hash, **common, "steps": steps, "batch_tokens": batch_tokens,
-                  "source": meta["files"]["model.safetensors"]},
-        meta={**common, "dataset": meta["dataset"], "data": data, "config": asdict(config)},
-        evaluate=lambda: {"val_loss": masked_loss(model, val_rows, at_a_time, rt)},
-        eval_every=config.eval_every, compile=config.compile,
-        **config.for_stage(stage_name, tag, steps, config.warmdown_frac))
-    loop.run_locked(stage, model, optimizer, rt, config, result)
+    rows_per_step = batch_tokens // T
+    rows_per_rank = rows_per_step // origin.rt.world_size
+    at_a_time = config.device_batch_size or scaling.rows_at_a_time(origin.rt.device.type, T, rows_per_rank)
+    steps = config.num_iterations or max(1, round(config.epochs * len(rows) / rows_per_step))
+    return Plan(data, len(chosen), rows, val_rows, batch_tokens, rows_per_step, at_a_time, steps)
 
 
 @torch.no_grad()
-def masked_loss(model, rows, device_batch_size, rt):
-    """Mean nats a supervised token over all `rows`; every rank must call."""
+def masked_loss(model: GPT, rows: ChatRows, device_batch_size: int, rt: Runtime) -> float:
+    """Mean nats a supervised token over all `rows`; every rank must call, and takes every world_size-th
+    batch.
+    """
     total = 0.0
-    for start in range(rt.rank * device_batch_size, len(rows), rt.world_size * device_batch_size):
-        tensors = collate(rows, range(start, min(start + device_batch_size, len(rows))))
-        total += model.loss(*(tensor.to(rt.device) for tensor in tensors)).item()
+    for first in range(rt.rank * device_batch_size, len(rows), rt.world_size * device_batch_size):
+        numbers = range(first, min(first + device_batch_size, len(rows)))
+        inputs, targets, weight = [tensor.to(rt.device) for tensor in collate(rows, numbers)]
+        total += model.loss(inputs, targets, weight).item()
     return sum(runtime.all_gather_object(rt, total)) / max(float(rows.counts.sum()), 1.0)
+
+
+# ---- the stage
+def run(stage: str, config: FinetuneConfig, real_data: str) -> None:
+    """Run one stage of the table from the flags to its result."""
+    row = STAGES[stage]
+    origin = start(config, stage)
+    plan = resolve(config, stage, origin, real_data)
+    attention = pick_fastest(origin.rt.device, origin.rt.dtype, plan.device_batch_size, origin.model.config)
+    log.info(f"{row.title.lower()} of {config.source}/{origin.tag} on {origin.rt}: {plan.n_conversations:,} "
+             f"conversations of {plan.data}, {plan.steps:,} steps of {plan.batch_tokens:,} tokens; "
+             f"attention: {attention}")
+    if config.dry_run:
+        return
+    lr_factor = scaling.lr_factor(origin.model.config.n_layer, plan.batch_tokens)
+    optimizer = optimizer_from(origin, config.lr_scale * lr_factor)
+    made = make_stage(row, config, origin, plan)
+    loop.run_locked(made, origin.model, optimizer, origin.rt, config, row.script)
+
+
+def make_stage(row: StageRow, config: FinetuneConfig, origin: Origin, plan: Plan) -> loop.Stage:
+    """The Stage: shuffled rows of conversations, validated by the loss on those held out."""
+    rt = origin.rt
+
+    def batches(start_step):
+        return iter(StepBatches(plan.rows, plan.rows_per_step, plan.device_batch_size, rt.rank, rt.world_size,
+                                seed=config.seed, shuffle=True, start_step=start_step))
+
+    def evaluate():
+        return {"val_loss": masked_loss(origin.model, plan.val_rows, plan.device_batch_size, rt)}
+
+    return config.make_stage(
+        row, origin.tag, plan.steps, config.warmdown_frac,
+        batches=batches,
+        identity={"data": plan.data, "rows": plan.rows.hash, **origin.identity(), "steps": plan.steps,
+                  "batch_tokens": plan.batch_tokens, "source": origin.meta["files"]["model.safetensors"]},
+        meta={**origin.identity(), "dataset": origin.meta["dataset"], "data": plan.data,
+              "config": asdict(config)},
+        evaluate=evaluate, eval_every=config.eval_every, compile=config.compile)

@@ -1,9 +1,14 @@
 """
 Reinforcement learning on checkable tasks: sample answers, compare them, make a batch.
 
-REINFORCE with the mean of a prompt's own samples as its baseline (GRPO, arXiv 2402.03300, without KL term,
-clipping, and division by the standard deviation, which arXiv 2503.20783 shows to be biased). Updates are
-on-policy, so the advantage is the `weight` of an ordinary Batch.
+REINFORCE with the mean of a prompt's own samples as its baseline: an answer is reinforced as far as it is
+better than the model's other answers to the same question, so no second network has to guess how hard a
+question is. That is GRPO (arXiv 2402.03300) with three things left away. There is no KL term to the model of
+the start, as a reward that is checked, not learned, leaves little to exploit. No ratio is clipped: every
+sample is used once, by the model that made it, so all ratios are 1. And nothing is divided by the standard
+deviation, which would give most weight to questions that are nearly always or nearly never solved (a bias,
+arXiv 2503.20783). The gradient of sum(advantage * log p) over sampled tokens is that of a cross-entropy with
+the advantage as weight, so the result is an ordinary Batch.
 """
 from dataclasses import dataclass
 from itertools import islice
@@ -13,58 +18,95 @@ import torch
 from nanochat import runtime
 from nanochat.data.chat_format import parse_reply, render_prompt
 from nanochat.data.dataloader import Batch
+from nanochat.data.tokenizer import Tokenizer
+from nanochat.infer.engine import Engine
+from nanochat.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One sampled answer; `sampled` says which of its `ids` the model chose."""
+    """One sampled answer; `sampled` says which of its `ids` the model chose (1) and which a tool wrote
+    (0)."""
 
-    prompt: list
-    ids: list
-    sampled: list
+    prompt: list[int]
+    ids: list[int]
+    sampled: list[int]
     reward: float
 
     def __len__(self):
         return len(self.prompt) + len(self.ids)
 
 
-def sample(engine, tokenizer, tasks_and_items, samples, **sampling):
-    """`samples` rollouts for each (task, conversation): a list of lists."""
-    prompts = [render_prompt(tokenizer, conversation["messages"][:-1]) for _, conversation in tasks_and_items]
-    replies = iter(engine.generate([prompt for prompt in prompts for _ in range(samples)], batch_size=128, **sampling))
-    end = tokenizer.special("<|assistant_end|>")
+def sample(engine: Engine, tokenizer: Tokenizer, tasks_and_items: list[tuple], samples: int,
+           **sampling) -> list[list[Rollout]]:
+    """`samples` rollouts for each (task, conversation): a group for each."""
+    prompts = []
+    for _, conversation in tasks_and_items:
+        without_answer = conversation["messages"][:-1]
+        prompts.append(render_prompt(tokenizer, without_answer))
+    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    replies = iter(engine.generate(repeated, batch_size=128, **sampling))
+    groups = []
+    for (task, conversation), prompt in zip(tasks_and_items, prompts):
+        group = [_judge(tokenizer, task, conversation, prompt, reply) for reply in islice(replies, samples)]
+        groups.append(group)
+    return groups
 
-    def judge(task, conversation, prompt, reply):
-        stopped = reply.finish_reason == "stop"
-        return Rollout(prompt, reply.ids + [end] * stopped, reply.sampled + [1] * stopped,
-                       task.reward(conversation, parse_reply(tokenizer, reply.ids)))
-    return [[judge(task, conversation, prompt, reply) for reply in islice(replies, samples)]
-            for (task, conversation), prompt in zip(tasks_and_items, prompts)]
+
+def _judge(tokenizer, task, conversation, prompt, reply):
+    """The Rollout of one reply. Its end is a choice of the model, too, which the engine does not hand out."""
+    ids = list(reply.ids)
+    sampled = list(reply.sampled)
+    if reply.finish_reason == "stop":
+        ids.append(tokenizer.special("<|assistant_end|>"))
+        sampled.append(1)
+    return Rollout(prompt, ids, sampled, task.reward(conversation, parse_reply(tokenizer, reply.ids)))
 
 
-def make_batches(groups, device_batch_size, pad_id, rt):
+def advantages(groups: list[list[Rollout]]) -> list[tuple[Rollout, float]]:
+    """[(rollout, its reward above the group's mean)], short ones first.
+
+    Groups whose rewards are all equal teach nothing and are left out.
+    """
+    found = []
+    for group in groups:
+        mean = sum(rollout.reward for rollout in group) / len(group)
+        if any(rollout.reward != group[0].reward for rollout in group):
+            found += [(rollout, rollout.reward - mean) for rollout in group]
+    found.sort(key=lambda pair: len(pair[0]))  # one long answer would pad all beside it
+    return found
+
+
+def make_batches(groups: list[list[Rollout]], device_batch_size: int, pad_id: int,
+                 rt: Runtime) -> tuple[list[Batch], float]:
     """(this rank's micro-batches, global mean reward) from this rank's groups of rollouts; every rank must
     call.
 
-    Groups whose rewards are all equal teach nothing and are left out. The loss is a mean over the sampled
-    tokens of the others on all ranks.
+    The loss is a mean over the sampled tokens of all ranks, not of each answer: else a token of a long wrong
+    answer would count less than one of a short, and wrong answers would grow.
     """
-    taught, rewards = [], [r.reward for group in groups for r in group]
-    for group in groups:
-        mean = sum(r.reward for r in group) / len(group)
-        if any(r.reward != group[0].reward for r in group):
-            taught += [(r, r.reward - mean) for r in group]
-    taught.sort(key=lambda pair: len(pair[0]))  # one long answer would pad all beside it
-    sums = sum(sum(r.sampled) for r, _ in taught), sum(rewards), len(rewards)
-    n_tokens, reward, n = map(sum, zip(*runtime.all_gather_object(rt, sums)))
+    taught = advantages(groups)
+    rewards = [rollout.reward for group in groups for rollout in group]
+    n_sampled = sum(sum(rollout.sampled) for rollout, _ in taught)
+    sums = runtime.all_gather_object(rt, (n_sampled, sum(rewards), len(rewards)))  # of every rank
+    n_tokens = sum(tokens for tokens, _, _ in sums)
+    reward_sum = sum(reward for _, reward, _ in sums)
+    n_rewards = sum(count for _, _, count in sums)
     batches = []
-    for start in range(0, len(taught), device_batch_size):
-        part = taught[start: start + device_batch_size]
-        tokens = torch.full((len(part), len(part[-1][0])), pad_id, dtype=torch.int64)
-        weight = torch.zeros(tokens.shape)
-        for row, (r, advantage) in enumerate(part):
-            tokens[row, :len(r)] = torch.tensor(r.prompt + r.ids)
-            weight[row, len(r.prompt):len(r)] = torch.tensor(r.sampled, dtype=torch.float32) * advantage
-        batches.append(Batch(tokens[:, :-1], tokens[:, 1:], weight[:, 1:], max(1.0, n_tokens),
-                             list(range(start, start + len(part)))))
-    return batches, reward / n
+    for first in range(0, len(taught), device_batch_size):
+        part = taught[first: first + device_batch_size]
+        batches.append(_batch(part, pad_id, max(1.0, n_tokens), first))
+    return batches, reward_sum / n_rewards
+
+
+def _batch(part, pad_id, count, first):
+    """The Batch of (rollout, advantage) pairs sorted by length, padded on the right."""
+    longest, _ = part[-1]
+    tokens = torch.full((len(part), len(longest)), pad_id, dtype=torch.int64)  # (B, T + 1)
+    weight = torch.zeros(tokens.shape)
+    for row, (rollout, advantage) in enumerate(part):
+        end = len(rollout)
+        tokens[row, :end] = torch.tensor(rollout.prompt + rollout.ids)
+        weight[row, len(rollout.prompt):end] = torch.tensor(rollout.sampled, dtype=torch.float32) * advantage
+    numbers = list(range(first, first + len(part)))
+    return Batch(tokens[:, :-1], tokens[:, 1:], weight[:, 1:], count, numbers)

@@ -16,7 +16,7 @@ class StageRow:
     name: str  # as in `-i sft`
     title: str  # as in the report
     script: str  # scripts/<script>.py, which is also the name of its result
-    starts_from: tuple[str, ...] = ()  # stages whose model it may take, the usual one first; none: new weights
+    starts_from: tuple[str, ...] = ()  # whose model it may take, the usual one first; none: new weights
     chats: bool = True  # whether one can talk to what it leaves
 
     @property

@@ -1,0 +1,97 @@
+"""
+What one training run is made of, as plain values: its flags, and the Stage that the loop runs.
+
+A script resolves its flags into a Stage and hands it to loop.run_locked. All in which one kind of training
+differs from another is a field of it: the batches, the loss, the schedule, the validation. The loop reads
+nothing else.
+"""
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+
+from nanochat import scaling
+from nanochat.cli import at_least, option
+from nanochat.common import UsageError, base_dir
+from nanochat.data.dataloader import Batch
+from nanochat.model.gpt import GPT
+from nanochat.train.checkpoint import stage_dir
+from nanochat.train.stages import StageRow
+
+
+def weighted_cross_entropy(model: GPT, batch: Batch) -> torch.Tensor:
+    """The sum of weight * -log p(target): a float32 scalar.
+
+    One loss for several kinds of training, by weight: 1 for all text, the mask of what the assistant says, or
+    the advantage of a sampled answer, with which its gradient is REINFORCE's.
+    """
+    return model.loss(batch.inputs, batch.targets, batch.weight)
+
+
+@dataclass
+class Stage:
+    """One training run as plain values.
+
+    loss(model, batch) is a float32 scalar: a sum over the batch that is linear in batch.weight. The loop
+    divides by batch.count, which is the same on all ranks, and in fp16 puts the loss scale into the weight.
+    """
+
+    name: str
+    folder: Path
+    log_path: Path  # one JSON line a step
+    steps: int
+    batches: Callable[[int], Iterator[tuple[int, list[Batch]]]]  # from a step on; closed when the run ends
+    schedule: Callable[[int], tuple[float, float]]  # step -> (learning-rate factor, Muon momentum)
+    identity: dict  # what a resumed run must share with the saved one
+    meta: dict  # saved beside it: model, tokenizer, config
+    loss: Callable[[GPT, Batch], torch.Tensor] = weighted_cross_entropy
+    evaluate: Callable[[], dict[str, float]] | None = None  # -> {"val_...": loss}; every rank calls it
+    eval_every: int = 0  # 0: only at the end
+    save_every: int = 0  # this and the next three: as in RunFlags
+    keep: int = 2
+    skip_nonfinite: int = 0
+    resume_anyway: bool = False
+    compile: bool = False  # the loss, on CUDA; wants micro-batches of one shape
+    extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
+
+
+@dataclass
+class RunFlags:
+    """Flags that every kind of training has."""
+
+    save_every: int = option(100, "steps between checkpoints, written while training goes on (0: only at the "
+                                  "end)")
+    keep: int = option(2, "newest checkpoints that stay, besides the one that validated best (0: all)")
+    skip_nonfinite: int = option(0, "steps with a loss or gradient that is not finite to skip before giving "
+                                    "up")
+    resume_anyway: bool = option(False, "go on although data, batch or horizon differ from the checkpoint's")
+    tag: str = option("", "name of the run's folder (default: as its source, else d<depth>)")
+    device: str = option("", "cuda, mps, xpu or cpu (default: the best there is)")
+    fresh: bool = option(False, "start over, deleting this tag's checkpoints")
+    dry_run: bool = option(False, "print what would be run, and stop")
+
+    def __post_init__(self):
+        numbers = [flag.name for flag in fields(self) if flag.type in (int, float) and flag.name != "seed"]
+        at_least(self, **dict.fromkeys(numbers, 0))
+        if "/" in self.tag or self.tag in (".", ".."):  # --fresh deletes it
+            raise UsageError(f"--tag wants one folder's name, got {self.tag}.")
+
+    def make_stage(self, row: StageRow, tag: str, steps: int, warmdown_frac: float, final_lr: float = 0.0,
+                   **parts) -> Stage:
+        """The Stage of a run: places, schedule and flags from here, its `parts` (batches, identity, ...) as
+        given.
+
+        warmdown_frac is the last share of the steps, over which learning rates fall to final_lr of their
+        peak. A high rate goes far and stays noisy; as it falls the weights settle. Decaying late, and to the
+        end, lets one run be stopped at any horizon (arXiv 2405.18392). Muon's momentum rises: an average over
+        few gradients follows the fast turns of the beginning, one over many smooths the noise of later.
+        """
+        def schedule(step):
+            lr_factor = scaling.lr_scale(step, steps, warmdown_frac=warmdown_frac, final=final_lr)
+            return lr_factor, scaling.muon_momentum(step, steps)
+
+        return Stage(name=row.title.lower(), folder=stage_dir(row.name) / tag,
+                     log_path=base_dir() / "logs" / f"{row.name}_{tag}.jsonl", steps=steps, schedule=schedule,
+                     save_every=self.save_every, keep=self.keep, skip_nonfinite=self.skip_nonfinite,
+                     resume_anyway=self.resume_anyway, **parts)
