@@ -30,8 +30,9 @@ from nanochat.train.stages import STAGES
 
 @dataclass
 class Config(RunFlags):
-    dataset: str = option("climbmix", "climbmix, fineweb-edu, kindergarten, or a folder of parquet files with "
-                                      "a text column")
+    dataset: str = option(
+        "climbmix", "climbmix, fineweb-edu, kindergarten, or a folder of parquet files with a text column"
+    )
     depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
     key_offset: float = option(0.5, "share of a head that finds words by the word before")

@@ -149,8 +149,10 @@ def main(argv: list[str] | None = None) -> None:
     row = STAGES["rl"]
     origin = finetune.start(config, "rl")
     plan = resolve(config, origin)
-    log.info(f"{row.title.lower()} of {config.source}/{origin.tag} on {origin.rt}: {plan.names}, {plan.steps:,} "
-             f"steps of {config.questions} questions, {config.samples} answers each")
+    log.info(
+        f"{row.title.lower()} of {config.source}/{origin.tag} on {origin.rt}: {plan.names}, {plan.steps:,} "
+        f"steps of {config.questions} questions, {config.samples} answers each"
+    )
     if config.dry_run:
         return
     stage = make_stage(config, plan, origin)

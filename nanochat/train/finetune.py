@@ -40,9 +40,12 @@ def source_option(stage: str) -> str:
 class FinetuneConfig(RunFlags):
     """Flags that both stages have; each adds its --source."""
 
-    data: str = option("", "kindergarten, or tasks and .jsonl files joined by '|', each perhaps with a "
-                           "factor: 'smoltalk|gsm8k*2|mine.jsonl' (default: kindergarten for a model that grew "
-                           "up there)")
+    data: str = option(
+        "",
+        "kindergarten, or tasks and .jsonl files joined by '|', each perhaps with a "
+        "factor: 'smoltalk|gsm8k*2|mine.jsonl' (default: kindergarten for a model that grew "
+        "up there)",
+    )
     conversations: int = option(0, "how many to use (0: all there are; the kindergarten makes 20,000)")
     device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, "
                                        "fewer on a CPU)")

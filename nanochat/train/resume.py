@@ -118,8 +118,10 @@ def _check_identity(stage, saved):
             continue
         differs = f"{stage.folder} holds a run with {key}={there}, this one has {key}={here}."
         if not stage.resume_anyway or key in ("model", "tokenizer"):
-            raise CheckpointError(f"{differs} Use --fresh to start over, another --tag to keep both, or, unless "
-                                  "it is the model or its tokenizer, --resume_anyway.")
+            raise CheckpointError(
+                f"{differs} Use --fresh to start over, another --tag to keep both, or, unless "
+                "it is the model or its tokenizer, --resume_anyway."
+            )
         log.warning(f"{differs} Going on as asked.")
 
 
