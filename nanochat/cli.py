@@ -7,9 +7,10 @@ A script's flags, generated from one dataclass: each field is a default and a he
 
     config = parse(Config, argv, __doc__)
 
-Types: int, float, str, bool, and Optional of the first three. Both --matrix_lr and --matrix-lr are understood, and an
-abbreviation is refused: a flag that is added later must not change what a short form means. Validate in __post_init__
-by raising UsageError, so that a Config made by a test is held to the same rules as one from the command line.
+Types: int, float, str, bool, and Optional of the first three. Both --matrix_lr and --matrix-lr are
+understood, and an abbreviation is refused: a flag that is added later must not change what a short form
+means. Validate in __post_init__ by raising UsageError, so that a Config made by a test is held to the same
+rules as one from the command line.
 """
 import argparse
 import dataclasses
@@ -24,7 +25,8 @@ NO = ("0", "false", "no", "off")
 Config = typing.TypeVar("Config")  # whichever dataclass a script has
 
 
-def option(default: typing.Any, help: str, choices: Sequence[str] | None = None, short: str | None = None) -> typing.Any:
+def option(default: typing.Any, help: str, choices: Sequence[str] | None = None,
+           short: str | None = None) -> typing.Any:
     """A dataclass field that becomes the flag --name; `short` is a one-letter form such as 'i'."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "short": short})
 
@@ -51,7 +53,8 @@ def _boolean(text: str) -> bool:
 
 def build_parser(config_class: type, doc: str | None = None) -> argparse.ArgumentParser:
     """An argparse parser with one flag for each field of a dataclass; `doc` opens its --help."""
-    parser = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(description=doc, formatter_class=as_written, allow_abbrev=False)
     types = typing.get_type_hints(config_class)
     for field in _own_fields_first(config_class):
         _add_flag(parser, field, types[field.name])

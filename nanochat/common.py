@@ -1,10 +1,11 @@
 """
 The ground that everything stands on: typed errors, whole files, locks, seeds, records of a run, the terminal.
 
-It knows nothing of models and is light to import: the standard library, with filelock and rich where they are needed.
-Two promises are made here and used everywhere. A file has its name only when it is whole, so that a process that is
-killed at any moment leaves either the old content or the new, never half of it. And a user's mistake ends as one line
-that says what to do, without a traceback: raise NanochatError or one of its kinds, and let `run` print it.
+It knows nothing of models and is light to import: the standard library, with filelock and rich where they are
+needed. Two promises are made here and used everywhere. A file has its name only when it is whole, so that a
+process that is killed at any moment leaves either the old content or the new, never half of it. And a user's
+mistake ends as one line that says what to do, without a traceback: raise NanochatError or one of its kinds,
+and let `run` print it.
 """
 import atexit
 import contextlib
@@ -27,7 +28,8 @@ from typing import Any, NoReturn
 
 log = logging.getLogger("nanochat")
 
-RECORDED_PACKAGES = ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow")  # those that can change a result
+# Those that can change a result.
+RECORDED_PACKAGES = ("torch", "numpy", "tiktoken", "rustbpe", "safetensors", "pyarrow")
 
 
 # ---- errors
@@ -66,7 +68,7 @@ class Interrupted(NanochatError):
 
 # ---- file system
 def base_dir() -> Path:
-    """The folder that keeps all that runs make: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat. The only place that asks."""
+    """The folder that keeps all that runs make: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat."""
     chosen = os.environ.get("NANOCHAT_BASE_DIR")
     if chosen:
         return Path(chosen).expanduser()
@@ -76,8 +78,8 @@ def base_dir() -> Path:
 def _flush_to_disk(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, has left the kernel's memory for the disk.
 
-    Without it a rename may reach the disk before the data do: after a power cut the new name would hold zeros.
-    Windows cannot open a folder, and flushes a file only through a handle that may write.
+    Without it a rename may reach the disk before the data do: after a power cut the new name would hold
+    zeros. Windows cannot open a folder, and flushes a file only through a handle that may write.
     """
     windows = os.name == "nt"
     if windows and path.is_dir():
@@ -158,7 +160,8 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}. Delete it and run the stage that makes it again.") from None
+        how = "Delete it and run the stage that makes it again."
+        raise DataError(f"cannot read {path}: {error}. {how}") from None
 
 
 def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:
@@ -182,8 +185,9 @@ def sha256(path: str | Path) -> str:
 def run_lock(path: str | Path) -> Iterator[None]:
     """Hold an exclusive lock on the file `path`; raises NanochatError at once where another run holds it.
 
-    Two runs that write one folder of checkpoints would mix their weights. The kernel keeps the lock (flock, on Windows
-    LockFile) and lets go when the process ends, however it ends: a file left behind locks nobody out.
+    Two runs that write one folder of checkpoints would mix their weights. The kernel keeps the lock (flock,
+    on Windows LockFile) and lets go when the process ends, however it ends: a file left behind locks nobody
+    out.
     """
     import filelock  # here, as it brings asyncio: 0.1 s that only training needs
 
@@ -192,7 +196,8 @@ def run_lock(path: str | Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise NanochatError(f"another run holds {path}. Wait for it, or give this one another --tag.") from None
+        how = "Wait for it, or give this one another --tag."
+        raise NanochatError(f"another run holds {path}. {how}") from None
     try:
         yield
     finally:
@@ -203,8 +208,9 @@ def run_lock(path: str | Path) -> Iterator[None]:
 def mix_seed(*parts: Any) -> int:
     """A seed of 63 bits from plain values, such as (seed, epoch, "train"), the same on every machine.
 
-    Plain arithmetic collides: seed + epoch gives (1, 2) what it gives (2, 1), and random.Random takes -1 for 1. Two
-    sources with one seed draw the same examples, which leaks test into train. A hash has no such neighbours.
+    Plain arithmetic collides: seed + epoch gives (1, 2) what it gives (2, 1), and random.Random takes -1 for
+    1. Two sources with one seed draw the same examples, which leaks test into train. A hash has no such
+    neighbours.
     """
     digest = hashlib.sha256(json.dumps(parts).encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "little") >> 1  # torch and NumPy want it to fit a signed 64-bit integer
@@ -213,7 +219,7 @@ def mix_seed(*parts: Any) -> int:
 # ---- records
 @functools.cache
 def git_commit() -> str:
-    """Short hash of the code that runs, with '-dirty' where files were changed since; 'unknown' outside git."""
+    """Short hash of the code, with '-dirty' where files were changed since; 'unknown' outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
@@ -250,7 +256,7 @@ def save_result(name: str, *, metrics: dict[str, Any], config: dict[str, Any], d
 
 # ---- the user's terminal
 class _StandardOutput(logging.StreamHandler):
-    """Writes to what sys.stdout is at that moment: a progress bar puts itself there, to let lines pass above it."""
+    """Writes to what sys.stdout is at that moment: a bar puts itself there, to let lines pass above it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stdout
@@ -258,7 +264,7 @@ class _StandardOutput(logging.StreamHandler):
 
 
 def setup_logging(rank: int = 0) -> None:
-    """Send the one logger to stdout; ranks above 0 only warn, or eight GPUs would say everything eight times."""
+    """Send the one logger to stdout; ranks above 0 only warn, or eight GPUs would say all eight times."""
     handler = _StandardOutput()
     handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.handlers[:] = [handler]
@@ -267,12 +273,12 @@ def setup_logging(rank: int = 0) -> None:
 
 
 class Progress:
-    """How far a long job came: a bar on a terminal, elsewhere (a file, a pipe) a plain line every `every_s` seconds."""
+    """How far a long job came: a bar on a terminal, elsewhere a plain line every `every_s` seconds."""
 
     REDRAW_S = 0.1  # a bar drawn at every step would cost more than a small model's step
 
     def __init__(self, total: int, what: str, every_s: float = 10.0, done: int = 0) -> None:
-        """`total` and `done` count anything; `done` was done in earlier sittings and is left out of the speed."""
+        """Both count anything; `done` was done in earlier sittings and is left out of the speed."""
         self.total = total
         self.what = what
         self.done = done
@@ -322,8 +328,9 @@ def _terminal_bar():
     import rich.progress as rich  # here, as it takes 0.1 s, and only people at a terminal need it
 
     text = "{task.description} {task.completed:,.0f}/{task.total:,.0f} ({task.percentage:.0f}%)"
-    return rich.Progress(rich.TextColumn(text, markup=False), rich.BarColumn(), rich.TimeRemainingColumn(),
-                         rich.TextColumn("{task.fields[fields]}", markup=False), transient=True, auto_refresh=False)
+    columns = [rich.TextColumn(text, markup=False), rich.BarColumn(), rich.TimeRemainingColumn(),
+               rich.TextColumn("{task.fields[fields]}", markup=False)]
+    return rich.Progress(*columns, transient=True, auto_refresh=False)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -337,7 +344,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
         text = "interrupted; run the same command again to go on"
-    except BrokenPipeError:  # the reader, such as head, has seen enough: not even Python's last flush may complain
+    except BrokenPipeError:  # such as head, which has seen enough: Python's last flush may not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:

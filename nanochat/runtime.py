@@ -1,14 +1,14 @@
 """
 Where the computation runs: rank, device, dtype, and the few collectives that the project needs.
 
-With several devices every one has a process of its own, called a *rank*, and all run the same program (torchrun starts
-them). They share nothing; from time to time all of them call the same *collective*, such as all_reduce_sum, which
-exchanges tensors between them: by NCCL between NVIDIA's GPUs, by gloo between CPUs, which is how the tests prove it.
-A collective waits until every rank has called it, in the same order. A rank that takes another branch, or dies, leaves
-the others waiting; hence `watched`.
+With several devices every one has a process of its own, called a *rank*, and all run the same program
+(torchrun starts them). They share nothing; from time to time all of them call the same *collective*, such as
+all_reduce_sum, which exchanges tensors between them: by NCCL between NVIDIA's GPUs, by gloo between CPUs,
+which is how the tests prove it. A collective waits until every rank has called it, in the same order. A rank
+that takes another branch, or dies, leaves the others waiting; hence `watched`.
 
-The only reader of torchrun's RANK, WORLD_SIZE, LOCAL_RANK and of NANOCHAT_DTYPE. On one process every collective is the
-identity, so that callers need not ask.
+The only reader of torchrun's RANK, WORLD_SIZE, LOCAL_RANK and of NANOCHAT_DTYPE. On one process every
+collective is the identity, so that callers need not ask.
 """
 import contextlib
 import ctypes
@@ -49,7 +49,8 @@ class Runtime:
     device_name: str = "cpu"
     peak_flops: float | None = None  # of one device in bf16; None when unknown
     started: float = field(default_factory=time.monotonic)
-    sums_begun: list[int] = field(default_factory=lambda: [0], compare=False)  # one number: how many, for `watched`
+    # One number: how many, for `watched`
+    sums_begun: list[int] = field(default_factory=lambda: [0], compare=False)
 
     def __str__(self) -> str:
         return f"{self.world_size} x {self.device_name}, {str(self.dtype).removeprefix('torch.')}"
@@ -57,7 +58,8 @@ class Runtime:
 
 # ---- this process's place
 def init(device: str = "") -> Runtime:
-    """Find the device (`device`, or the best that there is) and, under torchrun, join the others. Once, in main.
+    """Find the device (`device`, or the best that there is) and, under torchrun, join the others. Once, in
+    main.
 
     Raises UsageError where the device cannot be used.
     """
@@ -103,8 +105,9 @@ def _pick_device(wanted: str, local_rank: int) -> torch.device:
 def _pick_dtype(device: torch.device) -> torch.dtype:
     """bf16 where the hardware multiplies it faster than fp32, else fp16, else fp32.
 
-    bf16 has float32's range with 8 bits of precision, enough for products that are summed in float32. fp16 has more
-    precision but little range, so its gradients must be scaled (nanochat/train); it is for GPUs that have nothing else.
+    bf16 has float32's range with 8 bits of precision, enough for products that are summed in float32. fp16
+    has more precision but little range, so its gradients must be scaled (nanochat/train); it is for GPUs that
+    have nothing else.
     """
     wanted = os.environ.get("NANOCHAT_DTYPE")
     if wanted:
@@ -136,8 +139,8 @@ def _cpu_name() -> str:
 def _keep_freed_memory() -> None:
     """Have glibc keep memory that torch frees, for the next tensor.
 
-    By default it gives every large block back to the kernel, which clears its pages anew at the next allocation:
-    about 9 % of a step (dev/LOG.md). Other C libraries have no mallopt.
+    By default it gives every large block back to the kernel, which clears its pages anew at the next
+    allocation: about 9 % of a step (dev/LOG.md). Other C libraries have no mallopt.
     """
     if sys.platform != "linux":
         return
@@ -159,11 +162,12 @@ def all_reduce_sum(rt: Runtime, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def reduce_scatter_sum(rt: Runtime, whole: torch.Tensor) -> tuple[torch.Tensor, Callable[[], Any]]:
-    """Begin to sum every rank's `whole`, (N, ...); returns this rank's slice, (N / world_size, ...), and its wait.
+    """Begin to sum every rank's `whole`, (N, ...); returns this rank's slice, (N / world_size, ...), and its
+    wait.
 
-    With it each rank updates only its share of the weights and keeps only that share's optimizer state (ZeRO, arXiv
-    1910.02054), and what it sends is half of an all-reduce. The slice may be read after the wait was called; the
-    backward pass goes on meanwhile. world_size must divide N.
+    With it each rank updates only its share of the weights and keeps only that share's optimizer state (ZeRO,
+    arXiv 1910.02054), and what it sends is half of an all-reduce. The slice may be read after the wait was
+    called; the backward pass goes on meanwhile. world_size must divide N.
     """
     if rt.world_size == 1:
         return whole, lambda: None
@@ -173,7 +177,7 @@ def reduce_scatter_sum(rt: Runtime, whole: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def all_gather_into(rt: Runtime, whole: torch.Tensor, mine: torch.Tensor) -> Callable[[], Any]:
-    """Begin to fill `whole`, (N, ...), with every rank's `mine`, (N / world_size, ...); returns a wait for it."""
+    """Begin to fill `whole`, (N, ...), with every rank's `mine`, (N / world_size, ...); returns its wait."""
     if rt.world_size == 1:
         whole.copy_(mine)
         return lambda: None
@@ -209,7 +213,7 @@ def barrier(rt: Runtime) -> None:
 
 @contextlib.contextmanager
 def rank_zero_first(rt: Runtime) -> Iterator[None]:
-    """Rank 0 runs the block alone, such as a download, then the others, who find it done; if it fails, nobody waits."""
+    """Rank 0 runs the block alone, such as a download, then the others; if it fails, nobody waits."""
     if rt.rank > 0:
         error = broadcast_object(rt, None)
         if error:
@@ -228,7 +232,7 @@ def rank_zero_first(rt: Runtime) -> Iterator[None]:
 # ---- ranks that die or hang
 @contextlib.contextmanager
 def lost_ranks_named(rt: Runtime) -> Iterator[None]:
-    """Within it a collective that fails because another rank died is one line, not a traceback of gloo's or NCCL's."""
+    """Within it a collective that fails because another rank died is one line, without a traceback."""
     try:
         yield
     except RuntimeError as error:
@@ -236,17 +240,18 @@ def lost_ranks_named(rt: Runtime) -> Iterator[None]:
         if rt.world_size == 1 or not of_a_collective:
             raise
         reason = str(error).splitlines()[0][-200:]
-        raise NanochatError(f"rank {rt.rank} of {rt.world_size} has lost another one ({reason}). Look at that one's last "
-                            "lines, then run the same command.") from None
+        raise NanochatError(f"rank {rt.rank} of {rt.world_size} has lost another one ({reason}). "
+                            "Look at that one's last lines, then run the same command.") from None
 
 
 @contextlib.contextmanager
 def watched(rt: Runtime) -> Iterator[None]:
     """lost_ranks_named, and the process ends when another rank hangs; every rank must enter and leave.
 
-    A rank that dies closes its connections, and the others fail at once. One that hangs (a stuck disk, a stopped
-    process, a wedged GPU) does not: the others wait within a collective, where no Python runs, until the timeout, an
-    hour at its price. And neither gloo nor NCCL says whom they wait for. So a thread looks after them.
+    A rank that dies closes its connections, and the others fail at once. One that hangs (a stuck disk, a
+    stopped process, a wedged GPU) does not: the others wait within a collective, where no Python runs, until
+    the timeout, an hour at its price. And neither gloo nor NCCL says whom they wait for. So a thread looks
+    after them.
     """
     ended = threading.Event()
     try:
@@ -260,10 +265,11 @@ def watched(rt: Runtime) -> Iterator[None]:
 
 
 def _watch(rt: Runtime, nodes: list[str], ended: threading.Event) -> None:
-    """Tell rank 0's store once a second how many sums this rank began; if that stands still, look who is behind.
+    """Tell rank 0's store once a second how many sums this rank began; if that stands still, look who is
+    behind.
 
-    The store is torch.distributed's table of keys and values, which rank 0 serves to all. Time is counted in naps of a
-    second, not by the clock: the whole run may be suspended for the night.
+    The store is torch.distributed's table of keys and values, which rank 0 serves to all. Time is counted in
+    naps of a second, not by the clock: the whole run may be suspended for the night.
     """
     idle_s = 0
     seen = 0
@@ -285,7 +291,7 @@ def _watch(rt: Runtime, nodes: list[str], ended: threading.Event) -> None:
 
 
 def _read_beats(rt: Runtime, store: dist.Store, nodes: list[str]) -> list[bytes]:
-    """What each rank said last, b"sums clock"; if there is no answer, it is rank 0 that hangs, whose store it is."""
+    """What each rank said last, b"sums clock"; without an answer rank 0, whose store it is, hangs."""
     silence = threading.Timer(ANSWER_S, _end_process, [rt, 0, nodes])
     silence.start()
     beats = store.multi_get([f"beat{rank}" for rank in range(rt.world_size)])
@@ -294,7 +300,7 @@ def _read_beats(rt: Runtime, store: dist.Store, nodes: list[str]) -> list[bytes]
 
 
 def _who_is_late(before: list[bytes], beats: list[bytes], seen: int) -> int | None:
-    """The rank whose process stands still (two beats are the same) or that did not begin the sum we wait in."""
+    """The rank whose process stands still (two equal beats) or that did not begin the sum we wait in."""
     for rank, (old, new) in enumerate(zip(before, beats)):
         sums_begun = int(new.split()[0])
         if old == new or sums_begun < seen:
@@ -304,6 +310,7 @@ def _who_is_late(before: list[bytes], beats: list[bytes], seen: int) -> int | No
 
 def _end_process(rt: Runtime, late: int, nodes: list[str]) -> NoReturn:
     """Not by an exception: the main thread waits in C++ and would never see it."""
-    os.write(2, f"error: rank {rt.rank} has waited {HANG_S} s for rank {late} of {rt.world_size}, on {nodes[late]}. "
-                "End it, then run the same command.\n".encode())
+    text = (f"error: rank {rt.rank} has waited {HANG_S} s for rank {late} of {rt.world_size}, "
+            f"on {nodes[late]}. End it, then run the same command.\n")
+    os.write(2, text.encode())
     os._exit(1)

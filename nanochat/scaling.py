@@ -1,9 +1,10 @@
 """
 From one dial to everything: pure functions from --depth to shape, recipe, data, memory.
 
-A model's quality follows from its parameters N and its training tokens D, and its cost from their product: about 6 N D
-FLOPs. So one number, the depth, can stand for the whole run, if width, horizon, batch, learning rates and weight decay
-grow with it as they should. What "as they should" means stands here, each law with its paper:
+A model's quality follows from its parameters N and its training tokens D, and its cost from their product:
+about 6 N D FLOPs. So one number, the depth, can stand for the whole run, if width, horizon, batch, learning
+rates and weight decay grow with it as they should. What "as they should" means stands here, each law with its
+paper:
 
     depth -> width, heads         a fixed ratio of width to depth
           -> tokens               a fixed ratio of tokens to parameters (Chinchilla)
@@ -12,8 +13,9 @@ grow with it as they should. What "as they should" means stands here, each law w
           -> weight decay         set so that a weight remembers a fixed part of the run
           -> shards, disk, GiB    what that takes
 
-Nothing here asks the machine or imports torch: scripts/plan.py answers before anything is paid for, and training uses
-the same functions. tests/test_scaling.py holds them against the real model and against known public runs.
+Nothing here asks the machine or imports torch: scripts/plan.py answers before anything is paid for, and
+training uses the same functions. tests/test_scaling.py holds them against the real model and against known
+public runs.
 """
 import math
 from dataclasses import dataclass
@@ -89,9 +91,9 @@ def gpu_named(device_name: str) -> str | None:
 def model_shape(depth: int) -> Shape:
     """Width and heads of a depth.
 
-    Depth and width grow together: much deeper or wider than 1:64 trains worse at equal size (arXiv 2001.08361 finds a
-    broad optimum). Width is rounded up to whole heads, so that odd depths too give an even head size, which rotary
-    embeddings need to turn channels in pairs.
+    Depth and width grow together: much deeper or wider than 1:64 trains worse at equal size (arXiv 2001.08361
+    finds a broad optimum). Width is rounded up to whole heads, so that odd depths too give an even head size,
+    which rotary embeddings need to turn channels in pairs.
     """
     head_dim = HEAD_DIM if depth >= 8 else HEAD_DIM // 2
     n_head = max(1, math.ceil(depth * ASPECT_RATIO / head_dim))
@@ -99,7 +101,7 @@ def model_shape(depth: int) -> Shape:
 
 
 def matrix_params(depth: int) -> int:
-    """Of all blocks. With width C: C x C for each of q, k, v and the output, C x 4C and 4C x C in the MLP: 12 C^2."""
+    """Of all blocks, 12 C^2 each with width C: four of C x C in attention, C x 4C and 4C x C in the MLP."""
     return 12 * depth * model_shape(depth).n_embd ** 2
 
 
@@ -126,9 +128,9 @@ def num_params(depth: int, vocab_size: int, tables: bool = True) -> int:
 def flops_per_token(depth: int, vocab_size: int, sequence_len: int) -> int:
     """Of training: forward and backward pass (arXiv 2204.02311, appendix B).
 
-    A weight takes part in one multiplication and one addition forwards, and in twice as many backwards: 6 FLOPs. The
-    embedding and the value tables are looked up, not multiplied. Attention's two products of T x T (queries with keys,
-    weights with values) have no parameters; they cost 12 C T for a layer and token.
+    A weight takes part in one multiplication and one addition forwards, and in twice as many backwards: 6
+    FLOPs. The embedding and the value tables are looked up, not multiplied. Attention's two products of T x T
+    (queries with keys, weights with values) have no parameters; they cost 12 C T for a layer and token.
     """
     weights = matrix_params(depth) + head_params(depth, vocab_size)
     return 6 * weights + 12 * depth * model_shape(depth).n_embd * sequence_len
@@ -139,15 +141,16 @@ def pretraining(depth: int, vocab_size: int, ratio: float = 20.0, batch_tokens: 
                 lr: float = 0.02, world: int = 1) -> Pretraining:
     """The recipe of a depth.
 
-    ratio: training tokens for each parameter. batch_tokens and steps replace what follows from depth, where not 0.
-    lr: Muon's. world: how many devices must be able to share a step. From DEEP on, not yet measured here: warm-down
-    over 0.65 of the steps to 5 %, as in nanochat's public d24 record.
+    ratio: training tokens for each parameter. batch_tokens and steps replace what follows from depth, where
+    not 0. lr: Muon's. world: how many devices must be able to share a step. From DEEP on, not yet measured
+    here: warm-down over 0.65 of the steps to 5 %, as in nanochat's public d24 record.
     """
     tokens = horizon_tokens(depth, vocab_size, ratio)
     batch_tokens = batch_tokens or total_batch_tokens(depth, tokens, world)
     steps = steps or max(1, tokens // batch_tokens)
     if depth < DEEP:
-        return Pretraining(steps, batch_tokens, lr_factor=1.0, weight_decay=0.0, warmdown_frac=0.4, final_lr=0.0)
+        return Pretraining(steps, batch_tokens, lr_factor=1.0, weight_decay=0.0, warmdown_frac=0.4,
+                           final_lr=0.0)
 
     factor = lr_factor(depth, batch_tokens)
     real_ratio = steps * batch_tokens / horizon_tokens(depth, vocab_size, 1)
@@ -158,10 +161,10 @@ def pretraining(depth: int, vocab_size: int, ratio: float = 20.0, batch_tokens: 
 def horizon_tokens(depth: int, vocab_size: int, ratio: float = 20.0) -> int:
     """How many tokens to train on: `ratio` for each parameter.
 
-    Chinchilla (arXiv 2203.15556): for a given compute, parameters and tokens should grow in step, about 20 tokens for
-    each parameter. Fewer and the model is too big for what it read, more and a bigger one would have been better for
-    the same money (but dearer to use). Value tables are not counted, being looked up, and from DEEP on neither is the
-    embedding.
+    Chinchilla (arXiv 2203.15556): for a given compute, parameters and tokens should grow in step, about 20
+    tokens for each parameter. Fewer and the model is too big for what it read, more and a bigger one would
+    have been better for the same money (but dearer to use). Value tables are not counted, being looked up,
+    and from DEEP on neither is the embedding.
     """
     counted = num_params(depth, vocab_size, tables=False)
     if depth >= DEEP:
@@ -172,8 +175,9 @@ def horizon_tokens(depth: int, vocab_size: int, ratio: float = 20.0) -> int:
 def total_batch_tokens(depth: int, tokens: float, world: int = 1) -> int:
     """Tokens a step for a run over `tokens`: a power of two, times the odd part of `world` (3 for 6 GPUs).
 
-    Below a critical batch size two steps of B tokens teach as much as one of 2 B with a higher learning rate; above it
-    the gradient is already good and the rest is wasted. So B should be near it: as many tokens as can be used at once.
+    Below a critical batch size two steps of B tokens teach as much as one of 2 B with a higher learning rate;
+    above it the gradient is already good and the rest is wasted. So B should be near it: as many tokens as
+    can be used at once.
     """
     log2_wanted = _log2_critical_batch(tokens) if depth >= DEEP else _log2_small_batch(depth)
     odd_part = world // (world & -world)  # world & -world is the greatest power of two that divides it
@@ -210,9 +214,9 @@ def lr_factor(depth: int, batch_tokens: int) -> float:
 def weight_decay(steps: int, lr: float, ratio: float) -> float:
     """The decay with which a weight averages over the right part of the run (arXiv 2505.13738, AdamW's law).
 
-    A step shrinks each weight by lr * decay, so an update is forgotten after about 1 / (lr * decay) steps. As a share
-    of all steps that memory should be 1.084 * ratio^-0.527, `ratio` being tokens for each parameter: the longer a run,
-    the smaller the part it may remember.
+    A step shrinks each weight by lr * decay, so an update is forgotten after about 1 / (lr * decay) steps. As
+    a share of all steps that memory should be 1.084 * ratio^-0.527, `ratio` being tokens for each parameter:
+    the longer a run, the smaller the part it may remember.
     """
     if lr == 0:
         return 0.0
@@ -226,11 +230,12 @@ def adam_lr_scale(n_embd: int) -> float:
 
 
 # ---- schedules
-def lr_scale(step: int, steps: int, warmup_frac: float = 0.0, warmdown_frac: float = 0.4, final: float = 0.0) -> float:
+def lr_scale(step: int, steps: int, warmup_frac: float = 0.0, warmdown_frac: float = 0.4,
+             final: float = 0.0) -> float:
     """The factor on the learning rate in a step: a trapezoid, linearly up, flat, linearly down to `final`.
 
-    The flat part finds the valley, the way down settles into it. Unlike with a cosine the end need not be known until
-    the warm-down begins (arXiv 2405.18392).
+    The flat part finds the valley, the way down settles into it. Unlike with a cosine the end need not be
+    known until the warm-down begins (arXiv 2405.18392).
     """
     warmup = round(warmup_frac * steps)
     warmdown = round(warmdown_frac * steps)
@@ -242,7 +247,7 @@ def lr_scale(step: int, steps: int, warmup_frac: float = 0.0, warmdown_frac: flo
 
 
 def muon_momentum(step: int, steps: int) -> float:
-    """0.85 rising to 0.95 over the first 300 steps, or a fifth of a shorter run: early gradients soon are out of date."""
+    """0.85 rising to 0.95 over 300 steps, or a fifth of a shorter run: early gradients soon are outdated."""
     rise = max(1, min(300, steps // 5))
     return 0.85 + 0.10 * min(1.0, step / rise)
 
@@ -256,8 +261,8 @@ def shards_needed(tokens: float) -> int:
 def disk_bytes(depth: int, vocab_size: int, tokens: float) -> float:
     """What a run puts on disk: shards as downloaded, the same as tokens of two bytes, checkpoints.
 
-    There are four stages, and each keeps three checkpoints: weights and optimizer state, in float32. A matrix has one
-    moment (Muon), embedding and head two each (AdamW), a table two as well.
+    There are four stages, and each keeps three checkpoints: weights and optimizer state, in float32. A matrix
+    has one moment (Muon), embedding and head two each (AdamW), a table two as well.
     """
     shards = (shards_needed(tokens) + 1) * 100e6  # the one for validation, too
     token_shards = 2 * tokens
@@ -271,8 +276,9 @@ def memory_bytes(depth: int, vocab_size: int, sequence_len: int, rows: int, worl
                  tables: bool = True) -> float:
     """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
-    rows: sequences at a time on this device. itemsize: bytes of a weight and of an activation; embedding and tables
-    have 4 always. Masters and optimizer state are shared by `world` devices, the rest each device has whole.
+    rows: sequences at a time on this device. itemsize: bytes of a weight and of an activation; embedding and
+    tables have 4 always. Masters and optimizer state are shared by `world` devices, the rest each device has
+    whole.
     """
     head = head_params(depth, vocab_size)
     matrices = matrix_params(depth)
@@ -280,15 +286,16 @@ def memory_bytes(depth: int, vocab_size: int, sequence_len: int, rows: int, worl
     if tables:
         embedding += table_params(depth, vocab_size)
 
-    # All through the step: weights with their float32 gradients; float32 masters with one moment (Muon) or two (AdamW).
+    # All through the step: weights with their float32 gradients; float32 masters with one moment (Muon) or
+    # two (AdamW).
     held = (itemsize + 4) * (matrices + head) + 8 * embedding
     held += (8 * matrices + 12 * (head + embedding)) / world
     if world > 1:  # this device's part of the summed gradient
         held += 4 * (matrices + head + embedding) / world
 
-    # Then the fuller one of two moments. At the start of the backward pass each layer has kept 18 numbers for a token
-    # and channel, the ends of the model 13, and the head's gradient is computed. In the optimizer Muon orthogonalises
-    # the largest group of matrices, a third of them, in some copies.
+    # Then the fuller one of two moments. At the start of the backward pass each layer has kept 18 numbers for
+    # a token and channel, the ends of the model 13, and the head's gradient is computed. In the optimizer
+    # Muon orthogonalises the largest group of matrices, a third of them, in some copies.
     activations = (18 * depth + 13) * rows * sequence_len * model_shape(depth).n_embd * itemsize
     backward = activations + (8 + itemsize) * head
     optimizer = (8 + 3 * itemsize) * matrices / 3 / world
@@ -306,7 +313,7 @@ def device_batch_size(depth: int, vocab_size: int, sequence_len: int, gib: float
 
 
 def rows_at_a_time(device_type: str, sequence_len: int, rows: int) -> int:
-    """How many of a device's `rows` a step go through the model together: a divisor, so that no part is smaller.
+    """How many of a device's `rows` a step go through the model together: a divisor, for equal parts.
 
     Up to 32 rows, on a CPU 2,048 tokens, where more was no faster (dev/LOG.md).
     """

@@ -1,13 +1,14 @@
 """
 A checkpoint for transformers' own NanoChatForCausalLM, which then gives the same logits.
 
-    python -m scripts.export -i base --out=FOLDER       not the newest chat model, not into hf/ under the base directory
+    python -m scripts.export -i base --out=FOLDER    not the newest chat model, not into the base directory
 
-Queries and keys are normalised, so an attention logit is a cosine times its greatest value: ours is max_attn_logit, over
-there the root of a head's width W. Heads may be wider there, and that is the way out: in one of W channels a query
-holds itself and `a` times itself again, where the key is zero, which lengthens it without changing the product;
-normalised over W the logit is ours if 1 + a^2 = W / max_attn_logit^2. key_offset and value_tables have no such way and
-are refused. With its tokenizer, unlike ours, a text can spell special tokens.
+Queries and keys are normalised, so an attention logit is a cosine times its greatest value: ours is
+max_attn_logit, over there the root of a head's width W. Heads may be wider there, and that is the way out: in
+one of W channels a query holds itself and `a` times itself again, where the key is zero, which lengthens it
+without changing the product; normalised over W the logit is ours if 1 + a^2 = W / max_attn_logit^2.
+key_offset and value_tables have no such way and are refused. With its tokenizer, unlike ours, a text can
+spell special tokens.
 """
 import math
 from dataclasses import asdict, dataclass
@@ -19,7 +20,16 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from nanochat.cli import option, parse
-from nanochat.common import NanochatError, UsageError, atomic_dir, base_dir, log, run, setup_logging, write_json
+from nanochat.common import (
+    NanochatError,
+    UsageError,
+    atomic_dir,
+    base_dir,
+    log,
+    run,
+    setup_logging,
+    write_json,
+)
 from nanochat.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
@@ -29,8 +39,8 @@ from nanochat.train import checkpoint
 EXPRESSED = {"sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "softcap", "rope_base",
              "max_attn_logit"}
 # In Jinja, what nanochat/data/chat_format.py renders; a test holds the two together.
-CHAT_TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>{% if m.content %} {{ m.content }}"
-                 "{% endif %}<|{{ m.role }}_end|>{% endfor %}"
+CHAT_TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>"
+                 "{% if m.content %} {{ m.content }}{% endif %}<|{{ m.role }}_end|>{% endfor %}"
                  "{% if add_generation_prompt %}<|assistant_start|>{% endif %}")
 
 
@@ -53,8 +63,8 @@ def head_width(config: GPTConfig) -> int:
 def widen(weight: torch.Tensor, D: int, width: int, copy: float = 0.0) -> torch.Tensor:
     """Make each head's rows of a projection `width` instead of D: (H * D, C) -> (H * width, C).
 
-    The new channels are `copy` times the old ones, then zeros. Rotary embeddings turn channel i of a head's first half
-    with channel i of its second, so each half is widened by itself.
+    The new channels are `copy` times the old ones, then zeros. Rotary embeddings turn channel i of a head's
+    first half with channel i of its second, so each half is widened by itself.
     """
     halves = weight.view(-1, 2, D // 2, weight.size(1))  # (H, 2, D/2, C)
     doubled = torch.cat((halves, copy * halves), dim=2)[:, :, :width // 2]
@@ -94,10 +104,11 @@ def tensors(model: GPT) -> dict[str, torch.Tensor]:
 def model_config(config: GPTConfig) -> dict[str, Any]:
     """Their config.json.
 
-    Channel i of D turns by rope_base^(-2i/D) for each position. Over there D is the wider head's, so the base is raised
-    until the same channels turn as fast.
+    Channel i of D turns by rope_base^(-2i/D) for each position. Over there D is the wider head's, so the base
+    is raised until the same channels turn as fast.
     """
     width = head_width(config)
+    base = config.rope_base ** (width / config.head_dim)
     return {
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",
@@ -111,7 +122,7 @@ def model_config(config: GPTConfig) -> dict[str, Any]:
         "head_dim": width,
         "max_position_embeddings": config.sequence_len,
         "rms_norm_eps": torch.finfo(torch.float32).eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base ** (width / config.head_dim)},
+        "rope_parameters": {"rope_type": "default", "rope_theta": base},
         "final_logit_softcapping": config.softcap,
     }
 
@@ -120,8 +131,8 @@ def model_config(config: GPTConfig) -> dict[str, Any]:
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """For the `tokenizers` library, which knows a pre-tokenizer, a list of merges and a post-processor.
 
-    Our tokens are bytes and a merge is right wherever two tokens make a third. `ignore_merges`: a piece that is a token
-    is taken whole. The post-processor puts bos in front, as the start of a document.
+    Our tokens are bytes and a merge is right wherever two tokens make a third. `ignore_merges`: a piece that
+    is a token is taken whole. The post-processor puts bos in front, as the start of a document.
     """
     characters = _byte_characters()
     vocab = {}
@@ -134,7 +145,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
                 merges.append((name[:at], name[at:]))
 
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated",
+             "invert": False}
     bos_first = [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     bos = {"<|bos|>": {"id": "<|bos|>", "ids": [tokenizer.bos_id], "tokens": ["<|bos|>"]}}
     return {
@@ -142,13 +154,14 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         "added_tokens": [_added_token(tokenizer.special(name), name) for name in SPECIAL_TOKENS],
         "decoder": byte_level,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": {"type": "TemplateProcessing", "single": bos_first, "pair": bos_first, "special_tokens": bos},
+        "post_processor": {"type": "TemplateProcessing", "single": bos_first, "pair": bos_first,
+                           "special_tokens": bos},
         "model": {"type": "BPE", "ignore_merges": True, "vocab": vocab, "merges": merges},
     }
 
 
 def _byte_characters() -> dict[int, str]:
-    """A visible character for each byte, as GPT-2 chose them: JSON has no bytes. Printable ones stand for themselves."""
+    """A visible character for each byte, as GPT-2 chose them, since JSON has no bytes."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     characters = {byte: chr(byte) for byte in printable}
     for byte in range(256):
@@ -158,8 +171,8 @@ def _byte_characters() -> dict[int, str]:
 
 
 def _added_token(token_id: int, name: str) -> dict[str, Any]:
-    return {"id": token_id, "content": name, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False}
+    return {"id": token_id, "content": name, "special": True, "single_word": False, "lstrip": False,
+            "rstrip": False, "normalized": False}
 
 
 # ---- the folder
@@ -178,7 +191,8 @@ def main(argv: list[str] | None = None) -> None:
         written = {file.name for file in folder.iterdir()}
         if out.is_file() or {file.name for file in out.glob("*")} - written:
             raise UsageError(f"--out={out} holds other things. Name another folder.")
-    log.info(f"{path} is in {out}; heads of {model.config.head_dim} channels became {head_width(model.config)} wide")
+    log.info(f"{path} is in {out}; heads of {model.config.head_dim} channels became "
+             f"{head_width(model.config)} wide")
 
 
 def _refuse_what_cannot_be_expressed(config: GPTConfig) -> None:
@@ -186,8 +200,8 @@ def _refuse_what_cannot_be_expressed(config: GPTConfig) -> None:
     if more:
         has = ", ".join(f"{name}={value}" for name, value in more.items())
         flags = " ".join(f"--{name}=0" for name in more)
-        raise NanochatError(f"transformers' NanoChatForCausalLM cannot express {has}: it would be another model there. "
-                            f"One trained with {flags} can be exported.")
+        raise NanochatError(f"transformers' NanoChatForCausalLM cannot express {has}: it would be another "
+                            f"model there. One trained with {flags} can be exported.")
 
 
 def _write(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:

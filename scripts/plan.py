@@ -4,8 +4,9 @@ What a run needs, before it is paid for: parameters, tokens, disk, memory, hours
     python -m scripts.plan    each tier, on the GPUs found here or on 8 x H100
     python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
 
-The numbers are those of nanochat/scaling.py, with which training itself works, so a plan cannot disagree with the run.
-What is assumed (the share of the peak that is reached, prices) is said beside what follows from it. Needs no torch.
+The numbers are those of nanochat/scaling.py, with which training itself works, so a plan cannot disagree with
+the run. What is assumed (the share of the peak that is reached, prices) is said beside what follows from it.
+Needs no torch.
 """
 import shutil
 import subprocess
@@ -58,7 +59,7 @@ def devices(config: Config) -> tuple[int, str, scaling.GPU]:
 
 
 def _listed_by_nvidia_smi() -> list[tuple[str, float]]:
-    """(name, MiB) of each GPU. Errors come on stdout too, and some devices have no memory of their own: no digit last."""
+    """(name, MiB) of each GPU. A line without a digit last is an error, or a device without own memory."""
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
@@ -92,13 +93,14 @@ def plan(config: Config, depth: int) -> Plan:
 d{depth} on {gpus} x {name}
   model   {scaling.num_params(depth, vocab_size):,} parameters: width {shape.n_embd}, {shape.n_head} heads, \
 vocabulary {vocab_size:,}
-  tokens  {tokens:,} = {recipe.steps:,} steps of {recipe.batch_tokens:,}; learning rates x {recipe.lr_factor:.2f}, \
-weight decay {recipe.weight_decay:.4f}
-  disk    {scaling.disk_bytes(depth, vocab_size, tokens) / 1e9:,.0f} GB: {shards:,} training shards, checkpoints
-  memory  GiB by rows: {_memory_by_rows(model, gpus, name)}; {f"{rows} fit" if rows else "NOT EVEN ONE FITS"} \
-into {gpu.gib:.0f}
-  time    {hours:.1f} h, {hours_of_all_stages:.1f} h with all stages ({flops:.2e} FLOPs; assumed: {config.mfu:.0%} of \
-{peak_flops / 1e12:,.4g} TFLOP/s)
+  tokens  {tokens:,} = {recipe.steps:,} steps of {recipe.batch_tokens:,}; learning rates x \
+{recipe.lr_factor:.2f}, weight decay {recipe.weight_decay:.4f}
+  disk    {scaling.disk_bytes(depth, vocab_size, tokens) / 1e9:,.0f} GB: {shards:,} \
+training shards, checkpoints
+  memory  GiB by rows: {_memory_by_rows(model, gpus, name)}; \
+{f"{rows} fit" if rows else "NOT EVEN ONE FITS"} into {gpu.gib:.0f}
+  time    {hours:.1f} h, {hours_of_all_stages:.1f} h with all stages ({flops:.2e} FLOPs; assumed: \
+{config.mfu:.0%} of {peak_flops / 1e12:,.4g} TFLOP/s)
   price   ${dollars:,.0f} (assumed: ${price:.2f} a device and hour)
 {_commands(config, depth, gpus, rows, shards)}"""
     return Plan(gpus, rows, shards, words)

@@ -1,12 +1,14 @@
 """
-Run untrusted Python, such as a model's answer to a programming task, with as few rights as this machine can take away.
+Run untrusted Python, such as a model's answer to a programming task, with as few rights as this machine can
+take away.
 
-Everywhere: a child process (sandbox_child.py) of its own session, in a temporary folder, without environment or
-descriptors, with limits on time, memory, file size and output. On Linux also the walls of sandbox_walls.py:
-no_new_privs, no capabilities, Landlock (files, TCP, signals), a seccomp filter (no sockets, new processes, ...) and,
-where a user may have them, namespaces, in which the folder is a small file system in memory. Result.level says what was
-reached: "full" (all), "walls" (no namespaces), "landlock", "seccomp" or "basic". Below SAFE a program could reach the
-user's files. Windows has nothing of this, so there the sandbox refuses to run.
+Everywhere: a child process (sandbox_child.py) of its own session, in a temporary folder, without environment
+or descriptors, with limits on time, memory, file size and output. On Linux also the walls of
+sandbox_walls.py: no_new_privs, no capabilities, Landlock (files, TCP, signals), a seccomp filter (no sockets,
+new processes, ...) and, where a user may have them, namespaces, in which the folder is a small file system in
+memory. Result.level says what was reached: "full" (all), "walls" (no namespaces), "landlock", "seccomp" or
+"basic". Below SAFE a program could reach the user's files. Windows has nothing of this, so there the sandbox
+refuses to run.
 """
 import contextlib
 import importlib.util
@@ -33,8 +35,8 @@ FOLDER_BYTES = 64 << 20
 FOLDER_FILES = 4096
 SAFE = ("full", "walls", "landlock")
 # -I: no environment, no user's packages, no current folder. -S: without site.py (6 of 20 ms).
-START = [sys.executable, "-I", "-S", "-X", "utf8", "-c",
-         "import sys; sys.path.insert(0, sys.argv[1]); import sandbox_child; sandbox_child.main(int(sys.argv[2]))",
+START = [sys.executable, "-I", "-S", "-X", "utf8", "-c", "import sys; sys.path.insert(0, sys.argv[1]); "
+         "import sandbox_child; sandbox_child.main(int(sys.argv[2]))",
          str(Path(__file__).parent)]
 SYSTEM_LIBRARIES = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo",
                     "/dev/urandom"]
@@ -42,7 +44,7 @@ SYSTEM_LIBRARIES = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cach
 
 @dataclass(frozen=True)
 class Result:
-    """ok: the program ran to its end and passed its tests. stdout: with standard error, control characters escaped."""
+    """ok: it ran to its end and passed its tests. stdout: with standard error, control characters escaped."""
 
     ok: bool
     stdout: str
@@ -52,11 +54,13 @@ class Result:
 
 def run(code: str, *, tests: str = "", timeout_s: float = 5.0, memory_bytes: int = 512 << 20,
         unsafe: bool = False) -> Result:
-    """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may call.
+    """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may
+    call.
 
-    tests: trusted Python that calls the program's functions by name, in a process of its own and with plain data: a
-    program can neither read the expected answers nor fake its success, but without tests its end. timeout_s: wall
-    clock. unsafe: also where the level is not one of SAFE. Raises NanochatError on a system that has no sandbox.
+    tests: trusted Python that calls the program's functions by name, in a process of its own and with plain
+    data: a program can neither read the expected answers nor fake its success, but without tests its end.
+    timeout_s: wall clock. unsafe: also where the level is not one of SAFE. Raises NanochatError on a system
+    that has no sandbox.
     """
     _check_system()
     nonce = secrets.token_bytes(16)  # proves that a verdict comes from the judge: the program cannot guess it
@@ -70,7 +74,8 @@ def run(code: str, *, tests: str = "", timeout_s: float = 5.0, memory_bytes: int
         try:
             _send(process.stdin, _request(code, folder, timeout_s, memory_bytes, unsafe),
                   {"tests": tests, "nonce": nonce})
-            output, verdict, in_time = _listen(process.stdout.fileno(), verdict_out, time.monotonic() + timeout_s)
+            deadline = time.monotonic() + timeout_s
+            output, verdict, in_time = _listen(process.stdout.fileno(), verdict_out, deadline)
         finally:
             _kill(process)
             os.close(verdict_out)
@@ -88,8 +93,9 @@ def _check_system() -> None:
     if importlib.util.find_spec("resource") is None:
         lacking.append("the module resource")
     if lacking:
-        raise NanochatError(f"running a model's code needs {' and '.join(lacking)}, which this system ({sys.platform}) "
-                            "lacks. Use Linux, on Windows in WSL, or leave out the tasks that run code.")
+        raise NanochatError(f"running a model's code needs {' and '.join(lacking)}, which this system "
+                            f"({sys.platform}) lacks. Use Linux, on Windows in WSL, or leave out the "
+                            "tasks that run code.")
 
 
 def _what_went_wrong(answer: bytes, in_time: bool, timeout_s: float) -> str:
@@ -109,7 +115,7 @@ def _start(folder: str, verdict_in: int) -> subprocess.Popen:
 
 
 def _request(code: str, folder: str, timeout_s: float, memory_bytes: int, unsafe: bool) -> dict[str, Any]:
-    """What the child must know; it may import the standard library and the installed packages, nothing of the user's."""
+    """What the child must know. It may import the standard library and installed packages, no more."""
     standard_library = Path(os.__file__).parent
     path = [entry for entry in sys.path
             if Path(entry) == standard_library or entry.endswith(("lib-dynload", ".zip"))]

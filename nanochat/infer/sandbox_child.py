@@ -1,11 +1,12 @@
 """
-The half of nanochat.infer.sandbox that runs in the child: it locks the door behind itself, then runs the program.
+The half of nanochat.infer.sandbox that runs in the child: it locks the door behind itself, then runs the
+program.
 
-Imported by path in a bare `python -I -S`, so it imports little and nothing of nanochat. Two processes: the *judge*
-reads the tests and the nonce after the *worker* is forked off, so neither is ever in the memory of the untrusted
-program. Both stand behind the walls of sandbox_walls.py. The worker answers the judge's calls with literals, which the
-judge reads without running anything (ast.literal_eval): what the program returns can neither be code nor compare
-itself equal to everything.
+Imported by path in a bare `python -I -S`, so it imports little and nothing of nanochat. Two processes: the
+*judge* reads the tests and the nonce after the *worker* is forked off, so neither is ever in the memory of
+the untrusted program. Both stand behind the walls of sandbox_walls.py. The worker answers the judge's calls
+with literals, which the judge reads without running anything (ast.literal_eval): what the program returns can
+neither be code nor compare itself equal to everything.
 
     caller --request, then tests and nonce (stdin)--> judge --calls-->   worker: runs the program
            <--level, then nonce or error (verdict)--        <--answers--
@@ -25,11 +26,11 @@ FAILED = b"!"  # what follows says why
 
 
 def main(verdict: int) -> None:
-    """Read the request from stdin, run it; write a line with the level, then the nonce or the error, to `verdict`."""
+    """Run the request on stdin; write a line with the level, then the nonce or the error, to `verdict`."""
     request = marshal.loads(_receive(0))
     sys.path[:] = request["path"]
-    sandbox_walls.limit(CPU=int(request["timeout_s"]) + 1, AS=request["memory_bytes"], FSIZE=request["file_bytes"],
-                        CORE=0, NOFILE=64, MEMLOCK=0, MSGQUEUE=0)
+    sandbox_walls.limit(CPU=int(request["timeout_s"]) + 1, AS=request["memory_bytes"],
+                        FSIZE=request["file_bytes"], CORE=0, NOFILE=64, MEMLOCK=0, MSGQUEUE=0)
     request["in_memory"] = sandbox_walls.own_folder(request["folder"], request["room"])
 
     calls_out, calls_in = os.pipe()
@@ -95,7 +96,7 @@ def _describe(error: BaseException) -> bytes:
 
 # ---- worker
 def _work(request: dict, level: str, calls: int, answers: int) -> None:
-    """Run the program, then answer calls (name, arguments, keywords) until the judge hangs up. Never returns."""
+    """Run the program, then answer calls (name, arguments, keywords) until the judge hangs up; no return."""
     namespace = {"__name__": "__main__", "__builtins__": __builtins__}
     try:
         if request["safe"] and level not in request["safe"]:
@@ -193,7 +194,7 @@ def _stand_in(name: str, calls: int, answers: int):
 
 
 def _same_exception(text: str) -> Exception:
-    """Of 'ValueError: no' a ValueError, as tests may expect one; of what is no exception of Python's a RuntimeError."""
+    """Of 'ValueError: no' a ValueError, as tests may expect one; of an unknown kind a RuntimeError."""
     kind = getattr(builtins, text.partition(":")[0], None)
     message = text.partition(": ")[2] or text
     if isinstance(kind, type) and issubclass(kind, Exception):

@@ -9,9 +9,10 @@ Each step is a function, and none needs root:
                   Landlock: which files may be opened, and no TCP and no signals outwards
                   seccomp: which system calls the kernel answers at all
 
-One wall covers another's gaps: Landlock knows files but not fork, seccomp sees a call's numbers but not the path that
-one of them points to. Imported by path in a bare `python -I -S`: only the standard library, little of it, nothing of
-nanochat. ctypes calls what Python has no function for; the constants are those of Linux's headers, named after them.
+One wall covers another's gaps: Landlock knows files but not fork, seccomp sees a call's numbers but not the
+path that one of them points to. Imported by path in a bare `python -I -S`: only the standard library, little
+of it, nothing of nanochat. ctypes calls what Python has no function for; the constants are those of Linux's
+headers, named after them.
 """
 import ctypes
 import os
@@ -20,7 +21,8 @@ import sys
 
 # ---- prctl: what a process may set about itself (linux/prctl.h)
 PR_SET_PDEATHSIG = 1  # the signal to get when the parent dies
-PR_SET_DUMPABLE = 4  # 0: others may not look into this process (/proc/PID/mem, ptrace), nor it through /proc/self
+# 0: others may not look into this process (/proc/PID/mem, ptrace), nor it through /proc/self
+PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38  # setuid programs no longer help; the kernel wants it before Landlock and seccomp
 SIGKILL = 9
@@ -39,7 +41,8 @@ SYS_LANDLOCK_ADD_RULE = 445
 SYS_LANDLOCK_RESTRICT_SELF = 446
 LANDLOCK_CREATE_RULESET_VERSION = 1  # a flag: only say which version of the interface (ABI) this kernel has
 LANDLOCK_RULE_PATH_BENEATH = 1
-# Rights on files. A ruleset names those that it handles: they are refused but for its rules' paths and all beneath.
+# Rights on files. A ruleset names those that it handles: they are refused but for its rules' paths and all
+# beneath.
 FS_WRITE_FILE = 1 << 1
 FS_READ_FILE = 1 << 2
 FS_READ_DIR = 1 << 3
@@ -51,7 +54,8 @@ FS_MAKE_SYM = 1 << 12
 FS_REFER = 1 << 13  # link or rename into another folder
 FS_TRUNCATE = 1 << 14
 FS_IOCTL_DEV = 1 << 15
-FS_RIGHTS_OF_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many of the bits that version knows; later ones as 5
+# How many of the bits each version of the interface knows; later ones as 5.
+FS_RIGHTS_OF_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 # What else a ruleset may handle. No rule allows any of it again.
 NET_BIND_TCP = 1 << 0  # from ABI 4 on
 NET_CONNECT_TCP = 1 << 1
@@ -59,18 +63,21 @@ SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0  # from ABI 6 on: to processes outside
 SCOPE_SIGNAL = 1 << 1
 
 MAY_READ = FS_READ_FILE | FS_READ_DIR
-MAY_WRITE = (MAY_READ | FS_WRITE_FILE | FS_REMOVE_DIR | FS_REMOVE_FILE | FS_MAKE_DIR | FS_MAKE_REG | FS_MAKE_SYM
-             | FS_REFER | FS_TRUNCATE)  # but no devices, sockets or pipes
+MAY_WRITE = (MAY_READ | FS_WRITE_FILE | FS_REMOVE_DIR | FS_REMOVE_FILE | FS_MAKE_DIR | FS_MAKE_REG
+             | FS_MAKE_SYM | FS_REFER | FS_TRUNCATE)  # but no devices, sockets or pipes
 MAY_USE_NULL = MAY_READ | FS_WRITE_FILE | FS_TRUNCATE
-MEANT_FOR_FILES = FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEV  # others on a file's rule are an error
+# Others on a file's rule are an error.
+MEANT_FOR_FILES = FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEV
 
-# ---- seccomp: a program in BPF, an old language for packet filters, that the kernel runs before each system call
+# ---- seccomp: a program in BPF, a language for packet filters, that the kernel runs before each system call
 SECCOMP_MODE_FILTER = 2
-# It sees struct seccomp_data: {int nr; u32 arch; u64 instruction_pointer; u64 args[6];}. Places in it, in bytes:
+# It sees struct seccomp_data: {int nr; u32 arch; u64 instruction_pointer; u64 args[6];}. Places in it, in
+# bytes:
 AT_CALL_NUMBER = 0
 AT_ARCHITECTURE = 4
 AT_FIRST_ARGUMENT = 16  # its lower half, on little-endian machines
-# Instructions, for a machine of one register. A jump tells how many instructions to skip if true, and if false.
+# Instructions, for a machine of one register. A jump tells how many instructions to skip if true, and if
+# false.
 LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS: a word of seccomp_data into the register
 JUMP_IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 JUMP_IF_AT_LEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
@@ -78,13 +85,14 @@ JUMP_IF_ANY_BIT = 0x45  # BPF_JMP | BPF_JSET | BPF_K
 RETURN = 0x06  # BPF_RET | BPF_K
 # Verdicts.
 RET_ALLOW = 0x7FFF0000
-RET_ERRNO = 0x00050000  # the call is not made; its lower half is the error that the caller gets, 0 for success
+# The call is not made; its lower half is the error that the caller gets, 0 for success
+RET_ERRNO = 0x00050000
 RET_KILL_PROCESS = 0x80000000
 EPERM = 1
 ENOSYS = 38
 
-# Which calls are not simply allowed: (verdict, name, number on x86_64, number on aarch64). Read at import, as behind the
-# walls the file can no longer be read.
+# Which calls are not simply allowed: (verdict, name, number on x86_64, number on aarch64). Read at import, as
+# behind the walls the file can no longer be read.
 with open(os.path.join(os.path.dirname(__file__), "syscalls.txt"), encoding="ascii") as _file:
     CALLS = [line.split() for line in _file if not line.startswith("#")]
 # For each machine the column of its numbers in syscalls.txt and its AUDIT_ARCH (linux/audit.h).
@@ -95,7 +103,7 @@ CLONE_THREAD = 0x00010000
 
 # ---- limits
 def limit(**limits: int) -> None:
-    """Set hard limits, such as CPU=5 for RLIMIT_CPU; without capabilities a process cannot raise them again."""
+    """Set hard limits, such as CPU=5 for RLIMIT_CPU; without capabilities none can be raised again."""
     import resource  # here, as Windows has none
 
     for name, most in limits.items():
@@ -113,10 +121,12 @@ def limit(**limits: int) -> None:
 
 # ---- namespaces
 def own_folder(folder: str, room: str) -> bool:
-    """Mount a file system in memory, with `room` for options, as `folder`; False where users may have no namespaces.
+    """Mount a file system in memory, with `room` for options, as `folder`; False where users may have no
+    namespaces.
 
-    A full disk is then the program's own, and nobody else sees its files. An ordinary user may not mount, but may in a
-    user namespace, in which it holds all capabilities; they reach no farther than what belongs to the namespace.
+    A full disk is then the program's own, and nobody else sees its files. An ordinary user may not mount, but
+    may in a user namespace, in which it holds all capabilities; they reach no farther than what belongs to
+    the namespace.
     """
     if sys.platform != "linux":
         return False
@@ -144,7 +154,8 @@ def _write_text(path: str, text: str) -> None:
 
 # ---- all that cannot be taken back
 def confine(readable: list[str], folder: str, in_memory: bool) -> str:
-    """Give up capabilities, files, network and new processes for good. Returns the level reached (see sandbox.py).
+    """Give up capabilities, files, network and new processes for good. Returns the level reached (see
+    sandbox.py).
 
     readable: paths to read beneath. folder: where to write, too; in_memory: own_folder() had success.
     """
@@ -180,7 +191,7 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
 
 # ---- Landlock
 def _restrict_files(libc: ctypes.CDLL, readable: list[str], folder: str) -> bool:
-    """Leave `folder` to write in, `readable` to read, no TCP, no signals outwards; False where there is no Landlock."""
+    """Leave `folder` to write, `readable` to read, no TCP, no signals outwards; False without Landlock."""
     abi = libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
     if abi < 1:
         return False
@@ -203,7 +214,7 @@ def _restrict_files(libc: ctypes.CDLL, readable: list[str], folder: str) -> bool
 
 
 def _ruleset_attributes(abi: int, handled: int) -> bytes:
-    """struct landlock_ruleset_attr, which grew with the interface; an older kernel refuses what it does not know."""
+    """struct landlock_ruleset_attr, which grew; an older kernel refuses what it does not know."""
     attributes = struct.pack("Q", handled)
     if abi >= 4:
         attributes += struct.pack("Q", NET_BIND_TCP | NET_CONNECT_TCP)
@@ -235,14 +246,15 @@ def _restrict_calls(libc: ctypes.CDLL) -> bool:
         _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
     instructions = len(program) // 8
-    return libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(Program(instructions, program)), 0, 0) == 0
+    filter_program = Program(instructions, program)
+    return libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filter_program), 0, 0) == 0
 
 
 def seccomp_program(machine: str, pid: int) -> bytes | None:
     """The filter as packed struct sock_filter[], for a process whose id is `pid`; None on an unknown machine.
 
-    It lists what is forbidden, not what is allowed: an honest program may need any ordinary call, and those that new
-    kernels add mostly act on files, which Landlock holds.
+    It lists what is forbidden, not what is allowed: an honest program may need any ordinary call, and those
+    that new kernels add mostly act on files, which Landlock holds.
     """
     if machine not in MACHINES:
         return None
@@ -262,7 +274,8 @@ def seccomp_program(machine: str, pid: int) -> bytes | None:
     for call in CALLS:
         if call[column] != "-":
             verdict = verdicts[call[0]]
-            program.append((JUMP_IF_EQUAL, 0, len(verdict), int(call[column])))  # not this call: skip its verdict
+            # Not this call: skip its verdict
+            program.append((JUMP_IF_EQUAL, 0, len(verdict), int(call[column])))
             program += verdict
     program.append(allow)
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
@@ -276,6 +289,7 @@ def _verdicts(pid: int, allow: tuple, refuse: tuple) -> dict[str, list[tuple]]:
         "pretended": [(RETURN, 0, 0, RET_ERRNO)],
         "missing": [(RETURN, 0, 0, RET_ERRNO | ENOSYS)],
         "itself": [load_argument, (JUMP_IF_EQUAL, 1, 0, pid), refuse, allow],
-        "limits": [load_argument, (JUMP_IF_EQUAL, 2, 0, pid), (JUMP_IF_EQUAL, 1, 0, 0), refuse, allow],  # 0: itself
+        # 0: itself
+        "limits": [load_argument, (JUMP_IF_EQUAL, 2, 0, pid), (JUMP_IF_EQUAL, 1, 0, 0), refuse, allow],
         "thread": [load_argument, (JUMP_IF_ANY_BIT, 1, 0, CLONE_THREAD), refuse, allow],
     }

@@ -1,11 +1,12 @@
 """
 The tools a chat model may call. There is one: a calculator for numbers and for short strings.
 
-What it computes was written by a model, that is by anyone who talks to it, so Python's eval is out of the question:
-through ().__class__ and the like any expression reaches files and the shell, whatever names are taken away from it.
-Instead it walks the syntax tree of one expression and knows every operation by name; what is not in its tables does not
-exist. Nor may an expression be expensive: it runs while others wait for their next token. So text, depth, numbers and
-strings have caps, each size is checked before the operation that would make it, and none takes long.
+What it computes was written by a model, that is by anyone who talks to it, so Python's eval is out of the
+question: through ().__class__ and the like any expression reaches files and the shell, whatever names are
+taken away from it. Instead it walks the syntax tree of one expression and knows every operation by name; what
+is not in its tables does not exist. Nor may an expression be expensive: it runs while others wait for their
+next token. So text, depth, numbers and strings have caps, each size is checked before the operation that
+would make it, and none takes long.
 """
 import ast
 import math
@@ -27,13 +28,17 @@ OPERATORS = {
     ast.In: lambda part, whole: part in whole, ast.NotIn: lambda part, whole: part not in whole,
     ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_,
 }
-FUNCTIONS = {"abs": abs, "float": float, "int": int, "len": len, "max": max, "min": min, "round": round, "str": str}
-# Of strings. Their results are no longer than what they are given (ljust's are not); replace's is measured first.
-METHODS = {
-    "capitalize", "count", "endswith", "find", "index", "isalpha", "isdigit", "islower", "isupper", "lower", "lstrip",
-    "replace", "rstrip", "startswith", "strip", "title", "upper",
+FUNCTIONS = {
+    "abs": abs, "float": float, "int": int, "len": len, "max": max, "min": min, "round": round, "str": str,
 }
-# The types that a value may have, here and in between, and for each: what must be true of it, or what is wrong.
+# Of strings. Their results are no longer than what they are given (ljust's are not); replace's is measured
+# first.
+METHODS = {
+    "capitalize", "count", "endswith", "find", "index", "isalpha", "isdigit", "islower", "isupper", "lower",
+    "lstrip", "replace", "rstrip", "startswith", "strip", "title", "upper",
+}
+# The types that a value may have, here and in between, and for each: what must be true of it, or what is
+# wrong.
 CAPS = {
     str: (lambda text: len(text) <= MAX_STR, "string too long"),
     float: (math.isfinite, "not a finite number"),
@@ -175,7 +180,8 @@ def _call(node: ast.Call, value: Callable[[ast.expr], Any]) -> Any:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name not in FUNCTIONS:
         raise ValueError(f"function {name!r} is not supported")
-    if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:  # takes as long as 10**digits
+    # Takes as long as 10**digits
+    if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:
         raise ValueError("too many digits")
     return FUNCTIONS[name](*arguments)
 
@@ -183,8 +189,9 @@ def _call(node: ast.Call, value: Callable[[ast.expr], Any]) -> Any:
 def _method(text: Any, name: str, arguments: list[Any]) -> Any:
     if not isinstance(text, str) or name not in METHODS:
         raise ValueError(f"method {name!r} is not supported")
-    if name == "replace" and len(arguments) > 1 and all(isinstance(argument, str) for argument in arguments[:2]):
-        old, new = arguments[:2]
+    texts = [argument for argument in arguments[:2] if isinstance(argument, str)]
+    if name == "replace" and len(texts) == 2:
+        old, new = texts
         if len(text) + text.count(old) * len(new) > MAX_STR:
             raise ValueError("string too long")
     return getattr(text, name)(*arguments)
