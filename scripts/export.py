@@ -1,7 +1,7 @@
 """
 A checkpoint for transformers' own NanoChatForCausalLM, which then gives the same logits.
 
-    python -m scripts.export -i base --out=FOLDER       not the newest chat model, not into hf/ under the base directory
+    python -m scripts.export -i base --out=FOLDER    not the newest chat model, not into the base directory
 
 Queries and keys are normalised, so an attention logit is a cosine times its greatest value: ours is
 max_attn_logit, over there the root of a head's width W. Heads may be wider there, and that is the way out: in
@@ -110,6 +110,7 @@ def model_config(config: GPTConfig) -> dict[str, Any]:
     is raised until the same channels turn as fast.
     """
     width = head_width(config)
+    base = config.rope_base ** (width / config.head_dim)
     return {
         "architectures": ["NanoChatForCausalLM"],
         "model_type": "nanochat",

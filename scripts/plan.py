@@ -94,13 +94,14 @@ def plan(config: Config, depth: int) -> Plan:
 d{depth} on {gpus} x {name}
   model   {scaling.num_params(depth, vocab_size):,} parameters: width {shape.n_embd}, {shape.n_head} heads, \
 vocabulary {vocab_size:,}
-  tokens  {tokens:,} = {recipe.steps:,} steps of {recipe.batch_tokens:,}; learning rates x {recipe.lr_factor:.2f}, \
-weight decay {recipe.weight_decay:.4f}
-  disk    {scaling.disk_bytes(depth, vocab_size, tokens) / 1e9:,.0f} GB: {shards:,} training shards, checkpoints
-  memory  GiB by rows: {_memory_by_rows(model, gpus, name)}; {f"{rows} fit" if rows else "NOT EVEN ONE FITS"} \
-into {gpu.gib:.0f}
-  time    {hours:.1f} h, {hours_of_all_stages:.1f} h with all stages ({flops:.2e} FLOPs; assumed: {config.mfu:.0%} of \
-{peak_flops / 1e12:,.4g} TFLOP/s)
+  tokens  {tokens:,} = {recipe.steps:,} steps of {recipe.batch_tokens:,}; learning rates x \
+{recipe.lr_factor:.2f}, weight decay {recipe.weight_decay:.4f}
+  disk    {scaling.disk_bytes(depth, vocab_size, tokens) / 1e9:,.0f} GB: {shards:,} \
+training shards, checkpoints
+  memory  GiB by rows: {_memory_by_rows(model, gpus, name)}; \
+{f"{rows} fit" if rows else "NOT EVEN ONE FITS"} into {gpu.gib:.0f}
+  time    {hours:.1f} h, {hours_of_all_stages:.1f} h with all stages ({flops:.2e} FLOPs; assumed: \
+{config.mfu:.0%} of {peak_flops / 1e12:,.4g} TFLOP/s)
   price   ${dollars:,.0f} (assumed: ${price:.2f} a device and hour)
 {_commands(config, depth, gpus, rows, shards)}"""
     return Plan(gpus, rows, shards, words)

@@ -78,7 +78,7 @@ MAY_USE_NULL = MAY_READ | FS_WRITE_FILE | FS_TRUNCATE
 # Others on a file's rule are an error.
 MEANT_FOR_FILES = FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEV
 
-# ---- seccomp: a program in BPF, an old language for packet filters, that the kernel runs before each system call
+# ---- seccomp: a program in BPF, a language for packet filters, that the kernel runs before each system call
 SECCOMP_MODE_FILTER = 2
 # It sees struct seccomp_data: {int nr; u32 arch; u64 instruction_pointer; u64 args[6];}. Places in it, in
 # bytes:
