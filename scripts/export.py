@@ -39,11 +39,9 @@ from nanochat.train import checkpoint
 EXPRESSED = {"sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "softcap", "rope_base",
              "max_attn_logit"}
 # In Jinja, what nanochat/data/chat_format.py renders; a test holds the two together.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>{% if m.content %} {{ m.content }}"
-    "{% endif %}<|{{ m.role }}_end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant_start|>{% endif %}"
-)
+CHAT_TEMPLATE = ("{{ bos_token }}{% for m in messages %}<|{{ m.role }}_start|>"
+                 "{% if m.content %} {{ m.content }}{% endif %}<|{{ m.role }}_end|>{% endfor %}"
+                 "{% if add_generation_prompt %}<|assistant_start|>{% endif %}")
 
 
 @dataclass
@@ -124,10 +122,7 @@ def model_config(config: GPTConfig) -> dict[str, Any]:
         "head_dim": width,
         "max_position_embeddings": config.sequence_len,
         "rms_norm_eps": torch.finfo(torch.float32).eps,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": config.rope_base ** (width / config.head_dim),
-        },
+        "rope_parameters": {"rope_type": "default", "rope_theta": base},
         "final_logit_softcapping": config.softcap,
     }
 
@@ -150,12 +145,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
                 merges.append((name[:at], name[at:]))
 
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    split = {
-        "type": "Split",
-        "pattern": {"Regex": tokenizer.pattern},
-        "behavior": "Isolated",
-        "invert": False,
-    }
+    split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated",
+             "invert": False}
     bos_first = [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     bos = {"<|bos|>": {"id": "<|bos|>", "ids": [tokenizer.bos_id], "tokens": ["<|bos|>"]}}
     return {
@@ -163,19 +154,14 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         "added_tokens": [_added_token(tokenizer.special(name), name) for name in SPECIAL_TOKENS],
         "decoder": byte_level,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": bos_first,
-            "pair": bos_first,
-            "special_tokens": bos,
-        },
+        "post_processor": {"type": "TemplateProcessing", "single": bos_first, "pair": bos_first,
+                           "special_tokens": bos},
         "model": {"type": "BPE", "ignore_merges": True, "vocab": vocab, "merges": merges},
     }
 
 
 def _byte_characters() -> dict[int, str]:
-    """A visible character for each byte, as GPT-2 chose them: JSON has no bytes. Printable ones stand for
-    themselves."""
+    """A visible character for each byte, as GPT-2 chose them, since JSON has no bytes."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     characters = {byte: chr(byte) for byte in printable}
     for byte in range(256):
@@ -185,15 +171,8 @@ def _byte_characters() -> dict[int, str]:
 
 
 def _added_token(token_id: int, name: str) -> dict[str, Any]:
-    return {
-        "id": token_id,
-        "content": name,
-        "special": True,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-    }
+    return {"id": token_id, "content": name, "special": True, "single_word": False, "lstrip": False,
+            "rstrip": False, "normalized": False}
 
 
 # ---- the folder
@@ -212,9 +191,8 @@ def main(argv: list[str] | None = None) -> None:
         written = {file.name for file in folder.iterdir()}
         if out.is_file() or {file.name for file in out.glob("*")} - written:
             raise UsageError(f"--out={out} holds other things. Name another folder.")
-    log.info(
-        f"{path} is in {out}; heads of {model.config.head_dim} channels became {head_width(model.config)} wide"
-    )
+    log.info(f"{path} is in {out}; heads of {model.config.head_dim} channels became "
+             f"{head_width(model.config)} wide")
 
 
 def _refuse_what_cannot_be_expressed(config: GPTConfig) -> None:
@@ -222,10 +200,8 @@ def _refuse_what_cannot_be_expressed(config: GPTConfig) -> None:
     if more:
         has = ", ".join(f"{name}={value}" for name, value in more.items())
         flags = " ".join(f"--{name}=0" for name in more)
-        raise NanochatError(
-            f"transformers' NanoChatForCausalLM cannot express {has}: it would be another model there. "
-            f"One trained with {flags} can be exported."
-        )
+        raise NanochatError(f"transformers' NanoChatForCausalLM cannot express {has}: it would be another "
+                            f"model there. One trained with {flags} can be exported.")
 
 
 def _write(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:

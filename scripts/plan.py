@@ -54,13 +54,12 @@ def devices(config: Config) -> tuple[int, str, scaling.GPU]:
         usual = 1 if kind == "cpu" else 8
         return config.gpus or usual, kind, scaling.GPUS[kind]
     name, mib = min(listed, key=lambda device: device[1])  # where they differ, the one that is full first
-    known = scaling.GPUS.get(scaling.gpu_named(name) or "", UNKNOWN)
+    known = scaling.GPUS.get(scaling.gpu_named(name), UNKNOWN)
     return config.gpus or len(listed), name, replace(known, gib=mib / 1024)
 
 
 def _listed_by_nvidia_smi() -> list[tuple[str, float]]:
-    """(name, MiB) of each GPU. Errors come on stdout too, and some devices have no memory of their own: no
-    digit last."""
+    """(name, MiB) of each GPU. A line without a digit last is an error, or a device without own memory."""
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
