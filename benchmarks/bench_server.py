@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import psutil
 
 from nanochat.cli import option, parse
-from nanochat.common import run
+from nanochat.common import UsageError, run
 
 QUESTIONS = ["Why is the sky blue?", "What is 47 * 12?", "How many r are in strawberry?", "Hello, who are you?",
              "What is the opposite of hot?", "Spell the word apple.", "What colour is grass?", "Tell me something."]
@@ -33,38 +33,54 @@ class Config:
     minutes: float = option(0.0, "length of the load under which memory must stay flat")
 
 
-def body(i, **more):
-    """A chat request's JSON as bytes."""
-    return json.dumps({"messages": [{"role": "user", "content": QUESTIONS[i % len(QUESTIONS)]}], "stream": True, "seed": i,
-                       "max_tokens": 64, "temperature": 1, "stream_options": {"include_usage": True}, **more}).encode()
+@dataclass
+class Answer:
+    """What one request was answered with."""
+
+    status: int
+    first_token_s: float  # the whole, if there was none
+    per_token_s: float  # after the first
+    tokens: int
+    complete: bool  # up to [DONE]
 
 
-def head(length):
+def body(number: int) -> bytes:
+    """The JSON of a chat request, another question and seed for each number."""
+    question = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
+    return json.dumps({"messages": [question], "stream": True, "seed": number, "max_tokens": 64, "temperature": 1,
+                       "stream_options": {"include_usage": True}}).encode()
+
+
+def head(length: int) -> bytes:
     return (f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n"
             "Connection: close\r\n\r\n").encode()
 
 
-async def ask(port, data):
-    """(status, seconds to the first token, seconds a token after it, tokens, complete) of one request."""
+async def ask(port: int, data: bytes) -> Answer:
     start = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(head(len(data)) + data)
-        status = int((await reader.readuntil(b"\r\n")).split()[1])
-        first, text = None, b""
-        while block := await reader.read(65536):
+        status_line = await reader.readuntil(b"\r\n")
+        first = None
+        text = b""
+        block = await reader.read(65536)
+        while block:
             text += block
             if first is None and b'"content": "' in text.replace(b'"content": ""', b""):
                 first = time.perf_counter() - start
-        tokens = int((re.findall(rb'"completion_tokens": (\d+)', text) or [0])[0])
+            block = await reader.read(65536)
         whole = time.perf_counter() - start
-        first = whole if first is None else first
-        return status, first, (whole - first) / max(tokens - 1, 1), tokens, b"data: [DONE]" in text
     finally:
         writer.close()
+    told = re.search(rb'"completion_tokens": (\d+)', text)
+    tokens = int(told[1]) if told else 0
+    first = whole if first is None else first
+    return Answer(status=int(status_line.split()[1]), first_token_s=first, per_token_s=(whole - first) / max(tokens - 1, 1),
+                  tokens=tokens, complete=b"data: [DONE]" in text)
 
 
-async def get(port, path):
+async def get(port: int, path: str) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
@@ -72,53 +88,67 @@ async def get(port, path):
     return answer
 
 
-def spread(values):
+def spread(values: list[float]) -> str:
     """'p50 / p99' in milliseconds."""
-    values = sorted(values)
-    return " / ".join(f"{1000 * values[min(int(len(values) * q), len(values) - 1)]:.1f}" for q in (0.5, 0.99))
+    ordered = sorted(values)
+    shown = []
+    for fraction in (0.5, 0.99):
+        place = min(int(len(ordered) * fraction), len(ordered) - 1)
+        shown.append(f"{1000 * ordered[place]:.1f}")
+    return " / ".join(shown)
 
 
-async def burst(port, n, at_once):
-    """The answers to n requests of which `at_once` are on their way at any time."""
-    todo, done = iter(range(n)), []
+async def burst(port: int, requests: int, at_once: int) -> list[Answer]:
+    """The answers to so many requests, of which `at_once` are on their way at any time."""
+    todo = iter(range(requests))  # shared: each user takes the next
+    done: list[Answer] = []
 
-    async def user():
-        for i in todo:
-            done.append(await ask(port, body(i)))
+    async def user() -> None:
+        for number in todo:
+            done.append(await ask(port, body(number)))
+
     await asyncio.gather(*(user() for _ in range(at_once)))
     return done
 
 
-async def throughput(port, users, seconds):
-    """Answer tokens a second and the latencies of `users` who ask again as soon as they are answered."""
-    end, done = time.perf_counter() + seconds, []
-
-    async def user(i):
-        while time.perf_counter() < end:
-            done.append(await ask(port, body(i)))
-            i += users
+async def throughput(port: int, users: int, seconds: float) -> tuple[float, list[Answer]]:
+    """Answer tokens a second, and the answers, of `users` who ask again as soon as they are answered."""
     start = time.perf_counter()
+    done: list[Answer] = []
+
+    async def user(number: int) -> None:
+        while time.perf_counter() < start + seconds:
+            done.append(await ask(port, body(number)))
+            number += users
+
     await asyncio.gather(*(user(i) for i in range(users)))
-    return sum(d[3] for d in done) / (time.perf_counter() - start), done
+    return sum(answer.tokens for answer in done) / (time.perf_counter() - start), done
 
 
-async def leave(port, i):
+async def leave(port: int, number: int) -> None:
     """A client that goes away: before the headers are sent, before the body, before the first token, in the stream."""
-    data = body(i)
+    data = body(number)
+    moment = number % 4
+    sent = b"POST /v1/chat" if moment == 0 else head(len(data))
+    if moment >= 2:
+        sent += data
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write([b"POST /v1/chat", head(len(data)), head(len(data)) + data, head(len(data)) + data][i % 4])
-    if i % 4 == 3:
+    writer.write(sent)
+    if moment == 3:
         await reader.readuntil(b'"delta"')
-    elif i % 8 < 4:
+    elif number % 8 < 4:
         await asyncio.sleep(0.005)
-    writer.transport.abort() if i % 3 else writer.close()
+    if number % 3:
+        writer.transport.abort()  # a reset instead of a goodbye
+    else:
+        writer.close()
 
 
-async def disconnects(port, server, n):
+async def disconnects(port: int, server: psutil.Process, clients: int) -> float | None:
     """Seconds until descriptors, running and waiting requests of the server are back where they were; None after 10."""
     await asyncio.sleep(1)
     files = server.num_fds()
-    for i in range(0, n, 20):
+    for i in range(0, clients, 20):
         await asyncio.gather(*(leave(port, i + j) for j in range(20)), return_exceptions=True)
     start = time.perf_counter()
     while time.perf_counter() - start < 10:
@@ -129,11 +159,11 @@ async def disconnects(port, server, n):
     return None
 
 
-async def loris(port):
+async def loris(port: int) -> list[Answer]:
     """The answers to 20 requests while 200 sockets send a header a byte at a time."""
     slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
 
-    async def trickle():
+    async def trickle() -> None:
         while True:
             for _, writer in slow:
                 writer.write(b"x")
@@ -148,12 +178,17 @@ async def loris(port):
     return done
 
 
-async def hostile(port, server):
+BODIES_THAT_ARE_NONE = [
+    b" " * (10 << 20), b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b'{"temperature": NaN}',
+    b'{"max_tokens": 1' + b"0" * 5000 + b"}", b'{"seed": 1e999}']
+
+
+async def hostile(port: int, server: psutil.Process) -> tuple[list[int], float, bool]:
     """(statuses, growth of memory in MB, whether an answer told a path) of bodies that are none."""
-    before, statuses, told = server.memory_info().rss, [], False
-    bodies = [b" " * (10 << 20), b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b'{"temperature": NaN}',
-              b'{"max_tokens": 1' + b"0" * 5000 + b"}", b'{"seed": 1e999}']
-    for data in bodies:
+    before = server.memory_info().rss
+    statuses = []
+    told = False
+    for data in BODIES_THAT_ARE_NONE:
         for length in (len(data), 1):      # the second is a lie
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
@@ -168,36 +203,63 @@ async def hostile(port, server):
     return statuses, (server.memory_info().rss - before) / 2**20, told
 
 
-async def measure(config, port, process, line):
-    """All figures of a running server, told by `line`(what, value, bar, met)."""
-    server = psutil.Process(process.pid)
+# ---- the table
+class Table:
+    """Prints a line a figure, and remembers which bars were missed."""
+
+    def __init__(self) -> None:
+        self.missed: list[str] = []
+        print("| what | measured | bar | met |\n|---|---|---|---|")
+
+    def line(self, what: str, value: str, bar: str = "", met: bool = True) -> None:
+        verdict = ""
+        if bar:
+            verdict = "yes" if met else "NO"
+        print(f"| {what} | {value} | {bar} | {verdict} |", flush=True)
+        if not met:
+            self.missed.append(what)
+
+
+async def measure_speed(config: Config, port: int, table: Table) -> None:
     await burst(port, 40, 8)
     done = await burst(port, config.requests, 64)
-    served = [d for d in done if d[0] == 200]
-    line(f"{config.requests} requests, 64 at a time", f"{len(served)} x 200, {sum(d[0] == 429 for d in done)} x 429",
-         "nothing else, all complete", all(d[0] in (200, 429) for d in done) and all(d[4] for d in served))
-    line("time to first token, p50 / p99 ms", spread([d[1] for d in served]))
-    line("time per token, p50 / p99 ms", spread([d[2] for d in served if d[3] > 1]))
+    served = [answer for answer in done if answer.status == 200]
+    refused = [answer for answer in done if answer.status == 429]
+    only_those = len(served) + len(refused) == len(done)
+    table.line(f"{config.requests} requests, 64 at a time", f"{len(served)} x 200, {len(refused)} x 429",
+               "nothing else, all complete", only_those and all(answer.complete for answer in served))
+    table.line("time to first token, p50 / p99 ms", spread([answer.first_token_s for answer in served]))
+    table.line("time per token, p50 / p99 ms", spread([answer.per_token_s for answer in served if answer.tokens > 1]))
     one, answers = await throughput(port, 1, config.seconds)
-    line("1 user, tok/s", f"{one:,.0f}; first token {spread([d[1] for d in answers])} ms")
+    table.line("1 user, tok/s", f"{one:,.0f}; first token {spread([answer.first_token_s for answer in answers])} ms")
     many, answers = await throughput(port, 32, config.seconds)
-    line("32 users, tok/s", f"{many:,.0f}; first token {spread([d[1] for d in answers])} ms")
-    line("32 users over 1", f"{many / one:.1f}x", ">= 8x", many >= 8 * one)
+    table.line("32 users, tok/s", f"{many:,.0f}; first token {spread([answer.first_token_s for answer in answers])} ms")
+    table.line("32 users over 1", f"{many / one:.1f}x", ">= 8x", many >= 8 * one)
+
+
+async def measure_harm(port: int, server: psutil.Process, table: Table) -> None:
     back = await disconnects(port, server, 500)
-    line("500 disconnects, all back after", "never" if back is None else f"{back:.2f} s", "<= 1 s", (back or 9) <= 1)
+    table.line("500 disconnects, all back after", "never" if back is None else f"{back:.2f} s", "<= 1 s",
+               back is not None and back <= 1)
     done = await loris(port)
-    line("200 slow-loris sockets, others", f"{sum(d[0] == 200 and d[4] for d in done)} of {len(done)} served", "all",
-         all(d[0] == 200 and d[4] for d in done))
+    served = [answer for answer in done if answer.status == 200 and answer.complete]
+    table.line("200 slow-loris sockets, others", f"{len(served)} of {len(done)} served", "all", len(served) == len(done))
     statuses, grown, told = await hostile(port, server)
-    line("hostile bodies", f"{sorted(set(statuses))}, {grown:+.0f} MB", "4xx or closed, < 50 MB, nothing told",
-         all(s == 0 or 400 <= s < 500 for s in statuses) and grown < 50 and not told)
-    if config.minutes:
-        sizes = []
-        for _ in range(10):
-            await throughput(port, 32, config.minutes * 6)
-            sizes.append(server.memory_info().rss / 2**20)
-        line(f"memory over {config.minutes:g} minutes, MB", " ".join(f"{s:.0f}" for s in sizes), "flat (< 5 %)",
-             sizes[-1] < 1.05 * sizes[1])
+    refused = all(status == 0 or 400 <= status < 500 for status in statuses)
+    table.line("hostile bodies", f"{sorted(set(statuses))}, {grown:+.0f} MB", "4xx or closed, < 50 MB, nothing told",
+               refused and grown < 50 and not told)
+
+
+async def measure_memory(minutes: float, port: int, server: psutil.Process, table: Table) -> None:
+    sizes = []
+    for _ in range(10):
+        await throughput(port, 32, minutes * 60 / 10)
+        sizes.append(server.memory_info().rss / 2**20)
+    shown = " ".join(f"{size:.0f}" for size in sizes)
+    table.line(f"memory over {minutes:g} minutes, MB", shown, "flat (< 5 %)", sizes[-1] < 1.05 * sizes[1])
+
+
+async def measure_stop(port: int, process: subprocess.Popen, table: Table) -> None:
     streams = [asyncio.create_task(ask(port, body(i))) for i in range(32)]
     while b"nanochat_running 32.0\n" not in await get(port, "/metrics") and not any(s.done() for s in streams):
         await asyncio.sleep(0.01)
@@ -206,25 +268,37 @@ async def measure(config, port, process, line):
     done = await asyncio.gather(*streams)
     code = await asyncio.to_thread(process.wait, 60)
     took = time.perf_counter() - start
-    line("SIGTERM under 32 streams", f"{sum(d[4] for d in done)} complete, exit {code} after {took:.1f} s",
-         "all complete", all(d[4] for d in done))
+    complete = sum(answer.complete for answer in done)
+    table.line("SIGTERM under 32 streams", f"{complete} complete, exit {code} after {took:.1f} s", "all complete",
+               complete == len(done))
 
 
-def main(argv=None):
-    config, missed = parse(Config, argv, __doc__), []
+async def measure(config: Config, port: int, process: subprocess.Popen, table: Table) -> None:
+    """All figures of a running server, which is stopped at the end."""
+    server = psutil.Process(process.pid)
+    await measure_speed(config, port, table)
+    await measure_harm(port, server, table)
+    if config.minutes:
+        await measure_memory(config.minutes, port, server, table)
+    await measure_stop(port, process, table)
 
-    def line(what, value, bar="", met=True):
-        print(f"| {what} | {value} | {bar} | {'' if not bar else 'yes' if met else 'NO'} |", flush=True)
-        missed.extend([] if met else [what])
+
+def main(argv: list[str] | None = None) -> int | None:
+    config = parse(Config, argv, __doc__)
     command = [sys.executable, "-m", "scripts.chat_web", "--port=0", f"--slots={config.slots}", "--queue=64"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
-            port = next(int(m[1]) for text in process.stdout if (m := re.search(r"http://\S+:(\d+)", text)))
-            print("| what | measured | bar | met |\n|---|---|---|---|")
-            asyncio.run(measure(config, port, process, line))
+            address = None
+            while address is None:
+                said = process.stdout.readline()
+                if not said:
+                    raise UsageError("the server did not start. Run python -m scripts.chat_web to see why.")
+                address = re.search(r"http://\S+:(\d+)", said)
+            table = Table()
+            asyncio.run(measure(config, int(address[1]), process, table))
         finally:
             process.kill()
-    return 1 if missed else None
+    return 1 if table.missed else None
 
 
 if __name__ == "__main__":

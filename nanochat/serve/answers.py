@@ -1,9 +1,9 @@
 """
-Answers on their way: from the worker's thread into the event loop, and out to a client that may leave at any time.
+Answers on their way: from the worker's thread into the event loop, and out to a client that may leave.
 
-An event loop serves all connections in one thread by switching between them wherever one has to wait (`await`).
-Whatever runs long without an `await`, a forward pass above all, would stop everybody's answers and even /health; that is why
-the worker decodes in another thread and only hands finished events over.
+An event loop serves all connections in one thread by switching between them wherever one has to wait
+(`await`). Whatever runs long without an `await`, a forward pass above all, would stop everybody's answers and
+even /health; that is why the worker decodes in another thread and only hands finished events over.
 """
 import asyncio
 import functools
@@ -31,8 +31,8 @@ class RunningAnswers:
         self._began = time.monotonic()
         self._first_token_at: dict[int, float] = {}  # by index of the answer
 
-        # The worker posts however slowly the client reads: what has not been taken yet is kept here, by index. It cannot
-        # grow beyond the answers, whose lengths are bounded.
+        # The worker posts however slowly the client reads: what has not been taken yet is kept here, by
+        # index. It cannot grow beyond the answers, whose lengths are bounded.
         self._new: dict[int, list[Event]] = {}
         self._has_new = asyncio.Event()
 
@@ -79,10 +79,11 @@ class RunningAnswers:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events: one response that stays open, into which the server writes "data: ...\\n\\n" as there is news.
+    """Server-sent events: a response that stays open, with a line "data: ..." for each piece of news.
 
-    It is plain HTTP, so it passes proxies; the header tells nginx not to collect it first. `on_close` runs however the
-    stream ends, also when the client has left before the first byte: otherwise its answer would be decoded for nobody.
+    It is plain HTTP, so it passes proxies; the header tells nginx not to collect it first. `on_close` runs
+    however the stream ends, also when the client has left before the first byte: otherwise its answer would
+    be decoded for nobody.
     """
 
     def __init__(self, chunks: AsyncIterator[str], on_close: Callable[[], None]):

@@ -1,8 +1,9 @@
 """
-Errors as OpenAI's clients know them: an HTTP status and a body {"error": {"message", "type", "param", "code"}}.
+Errors as OpenAI's clients know them: an HTTP status and a body {"error": {"message", "type", "param",
+"code"}}.
 
-The one place where errors of other rooms get a status: see `api_error`. What nobody foresaw tells the client nothing,
-for a traceback may hold paths, prompts or keys; it goes into the log.
+The one place where errors of other rooms get a status: see `api_error`. What nobody foresaw tells the client
+nothing, for a traceback may hold paths, prompts or keys; it goes into the log.
 """
 from starlette.exceptions import HTTPException
 
@@ -14,8 +15,8 @@ RETRY_AFTER_S = 2  # in which a busy server is likely to have given a place back
 class ApiError(Exception):
     """A refusal: 4xx says that the client can mend it, 5xx that it cannot."""
 
-    def __init__(self, status: int, message: str, type: str = "invalid_request_error", param: str | None = None,
-                 code: str | None = None, headers: dict[str, str] | None = None):
+    def __init__(self, status: int, message: str, type: str = "invalid_request_error",
+                 param: str | None = None, code: str | None = None, headers: dict[str, str] | None = None):
         super().__init__(message)
         self.status = status
         self.headers = headers
@@ -33,9 +34,11 @@ def server_error(message: str) -> ApiError:
 
 
 def api_error(error: Exception) -> ApiError:
-    """The same for what the worker raises (Busy, Stopped) and for FastAPI's own (no such path, no such method).
+    """The same for what the worker raises (Busy, Stopped) and for FastAPI's own (no such path, no such
+    method).
 
-    429 and Retry-After say "the same request will do, later", which clients do by themselves; 503 says "do not wait".
+    429 and Retry-After say "the same request will do, later", which clients do by themselves; 503 says "do
+    not wait".
     """
     if isinstance(error, Busy):
         return ApiError(429, str(error), "rate_limit_error", code="queue_full",

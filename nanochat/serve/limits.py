@@ -1,8 +1,9 @@
 """
 What keeps a server up when clients are careless or hostile.
 
-Every resource a stranger can hold has a bound: bytes of a body, seconds until a request has arrived, connections, requests a
-minute (and answers: see worker.py). It is no substitute for a proxy with TLS on the open internet.
+Every resource a stranger can hold has a bound: bytes of a body, seconds until a request has arrived,
+connections, requests a minute (and answers: see worker.py). It is no substitute for a proxy with TLS on the
+open internet.
 """
 import asyncio
 import hmac
@@ -26,30 +27,32 @@ DRAIN_S = 30  # for running answers at the end
 
 # ---- how much
 async def read_body(request: Request) -> bytes:
-    """Raises ApiError 413 when it is too large, whatever Content-Length says, or 408 when it takes too long."""
+    """Raises ApiError 413 (too large, whatever Content-Length says) or 408 (too slow)."""
     async def read() -> bytes:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY_BYTES:
-                raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large")
+                raise ApiError(413, f"The request is larger than {MAX_BODY_BYTES} bytes.",
+                               code="request_too_large")
         return body
 
     try:
         return await asyncio.wait_for(read(), RECEIVE_S)
     except asyncio.TimeoutError:
-        raise ApiError(408, f"The request took longer than {RECEIVE_S:g} seconds to arrive.", code="request_timeout",
-                       headers={"Connection": "close"}) from None
+        raise ApiError(408, f"The request took longer than {RECEIVE_S:g} seconds to arrive.",
+                       code="request_timeout", headers={"Connection": "close"}) from None
 
 
 # ---- how often
 class RateLimit:
     """At most `per_minute` requests a client in any minute, also all at once.
 
-    The generic cell rate algorithm (GCRA; ATM Forum, 1996), in words: a request costs 60 / per_minute seconds, and each
-    client has a time until which its requests are paid for. That time never lies in the past (who was away saves nothing
-    up) and at most a minute in the future (who asks faster than that is refused). One number a client is all that is
-    remembered, where a list of the last minute's requests would grow with an attack.
+    The generic cell rate algorithm (GCRA; ATM Forum, 1996), in words: a request costs 60 / per_minute
+    seconds, and each client has a time until which its requests are paid for. That time never lies in the
+    past (who was away saves nothing up) and at most a minute in the future (who asks faster than that is
+    refused). One number a client is all that is remembered, where a list of the last minute's requests would
+    grow with an attack.
     """
 
     def __init__(self, per_minute: int):
@@ -70,7 +73,7 @@ class RateLimit:
 
 
 def client_of(request: Request) -> str:
-    """Whose request it is: an address, or the IPv6 network that one customer gets, with 2^64 addresses to choose from."""
+    """Whose request it is: an address, or the IPv6 network (2^64 addresses) that one customer gets."""
     host = request.client.host if request.client else ""
     try:
         return str(ipaddress.ip_network((host, 64), strict=False)) if ":" in host else host
@@ -90,21 +93,24 @@ class Guard:
     async def check_origin(self, request: Request) -> None:
         """Keep other web sites out, who could make a visitor's browser ask this server. Raises ApiError 403.
 
-        A server on localhost is safe from other machines but not from the pages that its user visits. Browsers send
-        along which site a script came from (Origin), which must be ours. DNS rebinding gets around that: a site lets its
-        own name point to 127.0.0.1 after its page is loaded, so that the browser takes this server for that site's. Then
-        the name it asks for (Host) is that site's, too, and not one of `hosts`.
+        A server on localhost is safe from other machines but not from the pages that its user visits.
+        Browsers send along which site a script came from (Origin), which must be ours. DNS rebinding gets
+        around that: a site lets its own name point to 127.0.0.1 after its page is loaded, so that the browser
+        takes this server for that site's. Then the name it asks for (Host) is that site's, too, and not one
+        of `hosts`.
         """
         host = request.headers.get("host", "")
         name = re.sub(r":\d*$", "", host).strip("[]").lower()  # no port, no brackets of IPv6
         if self.hosts and name not in self.hosts:
-            raise ApiError(403, "This server is not known by that name.", "permission_error", code="wrong_host")
+            raise ApiError(403, "This server is not known by that name.", "permission_error",
+                           code="wrong_host")
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            raise ApiError(403, "Another site may not use this server.", "permission_error", code="wrong_origin")
+            raise ApiError(403, "Another site may not use this server.", "permission_error",
+                           code="wrong_origin")
 
     async def check_client(self, request: Request) -> None:
-        """Raises ApiError 429 when it asks too often, 401 without the key. In this order: guessing keys is slow, too."""
+        """Raises ApiError 429 (too often) or 401 (no valid key). In this order: guessing keys is slow, too."""
         if self.rate_limit:
             wait_s = math.ceil(self.rate_limit.wait_s(client_of(request)))
             if wait_s:
@@ -112,21 +118,22 @@ class Guard:
                                code="rate_limit_exceeded", headers={"Retry-After": str(wait_s)})
         if self.api_key:
             given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-            # == stops at the first byte that differs, so the time of a refusal tells how many were right, and a key
-            # can be guessed byte by byte. This comparison always takes the same time.
+            # == stops at the first byte that differs, so the time of a refusal tells how many were right, and
+            # a key can be guessed byte by byte. This comparison always takes the same time.
             if not hmac.compare_digest(given.encode("latin-1"), self.api_key.encode()):
-                raise ApiError(401, "A valid API key is needed: Authorization: Bearer <key>.", "authentication_error",
-                               code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+                raise ApiError(401, "A valid API key is needed: Authorization: Bearer <key>.",
+                               "authentication_error", code="invalid_api_key",
+                               headers={"WWW-Authenticate": "Bearer"})
 
 
 # ---- how long
 class BoundedConnection(H11Protocol):
     """A connection that cannot be held by doing nothing, which uvicorn itself does not bound.
 
-    "Slow loris" is an attack by many connections that send a header now and then, byte by byte, and never finish, until
-    the server has no file descriptor left for others. Here a connection is closed RECEIVE_S after it was opened or last
-    answered unless a request's headers are complete by then; beyond MAX_CONNECTIONS the one idle for longest goes
-    earlier. An answer may take as long as it likes.
+    "Slow loris" is an attack by many connections that send a header now and then, byte by byte, and never
+    finish, until the server has no file descriptor left for others. Here a connection is closed RECEIVE_S
+    after it was opened or last answered unless a request's headers are complete by then; beyond
+    MAX_CONNECTIONS the one idle for longest goes earlier. An answer may take as long as it likes.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -162,7 +169,7 @@ class BoundedConnection(H11Protocol):
 
 
 def server(app: FastAPI) -> uvicorn.Server:
-    """uvicorn around the application, bounded; it stops on SIGTERM after at most DRAIN_S for answers on their way."""
+    """uvicorn around the application, bounded. On SIGTERM it lets running answers finish for DRAIN_S."""
     config = uvicorn.Config(app, http=BoundedConnection, ws="none", log_level="warning", access_log=False,
                             server_header=False, timeout_graceful_shutdown=DRAIN_S)
     return uvicorn.Server(config)

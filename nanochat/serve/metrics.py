@@ -1,9 +1,11 @@
 """
-What a server counts, for Prometheus to collect from /metrics (https://prometheus.io/docs/concepts/metric_types).
+What a server counts, for Prometheus to collect from /metrics
+(https://prometheus.io/docs/concepts/metric_types).
 
-A counter only grows (the monitor computes rates from it), a gauge goes up and down, a histogram counts how many values
-were below each of some bounds, from which the monitor estimates percentiles. Two latencies matter to who chats: the time
-until the first token (queue and prompt) and the time for each token after it (decoding).
+A counter only grows (the monitor computes rates from it), a gauge goes up and down, a histogram counts how
+many values were below each of some bounds, from which the monitor estimates percentiles. Two latencies matter
+to who chats: the time until the first token (queue and prompt) and the time for each token after it
+(decoding).
 """
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -15,21 +17,24 @@ CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """One server's metrics, in a registry of its own: the library's global one would mix those of several servers."""
+    """One server's metrics, in a registry of its own: the library's global one would mix those of several
+    servers."""
 
     def __init__(self, worker: Worker):
-        # The library tells beside each counter when it was made, which doubles what is sent. To switch that off is
-        # possible for a process only; nothing in this one wants it.
+        # The library tells beside each counter when it was made, which doubles what is sent. To switch that
+        # off is possible for a process only; nothing in this one wants it.
         prometheus_client.disable_created_metrics()
         self._registry = CollectorRegistry()
         registry = self._registry
-        self.requests = Counter("nanochat_requests_total", "Responses by the path that was asked.", ["path", "status"],
-                                registry=registry)
-        self.tokens = Counter("nanochat_tokens_total", "Tokens of complete answers and of their prompts.", ["kind"],
-                              registry=registry)
-        self.first_token_seconds = Histogram("nanochat_first_token_seconds", "From a request to its first token.",
+        self.requests = Counter("nanochat_requests_total", "Responses by the path that was asked.",
+                                ["path", "status"], registry=registry)
+        self.tokens = Counter("nanochat_tokens_total", "Tokens of complete answers and of their prompts.",
+                              ["kind"], registry=registry)
+        self.first_token_seconds = Histogram("nanochat_first_token_seconds",
+                                             "From a request to its first token.",
                                              buckets=BUCKETS_S, registry=registry)
-        self.per_token_seconds = Histogram("nanochat_per_token_seconds", "For each token after the first.",
+        self.per_token_seconds = Histogram("nanochat_per_token_seconds",
+                                           "For each token after the first.",
                                            buckets=BUCKETS_S, registry=registry)
 
         # These two are asked of the worker when somebody looks, so they can never be out of step with it.

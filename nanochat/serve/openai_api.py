@@ -1,8 +1,9 @@
 """
 OpenAI's endpoints: from a request's bytes over the worker to a response.
 
-A place in the worker is reserved before any work is done for a request; what takes long by itself (tokenizing) runs in
-another thread. So neither a crowd nor a huge prompt can hold up the answers that are on their way.
+A place in the worker is reserved before any work is done for a request; what takes long by itself
+(tokenizing) runs in another thread. So neither a crowd nor a huge prompt can hold up the answers that are on
+their way.
 """
 import asyncio
 import json
@@ -21,7 +22,8 @@ from nanochat.serve.openai_replies import ReplyWriter
 from nanochat.serve.openai_requests import AnyRequest, parse
 from nanochat.serve.worker import Worker
 
-SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}  # fields that Sampling has, too
+# Fields of a request that Sampling has under the same name.
+SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}
 
 
 def reply_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -52,17 +54,19 @@ class OpenAIApi:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def sampling(self, wanted: AnyRequest, prompts: list[list[int]]) -> Sampling:
-        """How to choose the tokens. Raises ApiError 400 when prompt and answer are too long for the model's context."""
+        """How to choose the tokens. Raises ApiError 400 when prompt and answer are too long for the model's
+        context."""
         longest = max(len(prompt) for prompt in prompts)
         context = self.engine.max_len
         answer = wanted.answer_limit or 1
         over = longest + answer - context
         if over > 0:
             what = wanted.prompt_field
-            raise ApiError(400, f"The model's context is {context} tokens; the {what} take {longest} and the answer may "
-                                f"have {answer}, which is {over} too many.",
+            raise ApiError(400, f"The model's context is {context} tokens; the {what} take {longest} and the "
+                                f"answer may have {answer}, which is {over} too many.",
                            param=what, code="context_length_exceeded")
-        settings = {"seed": secrets.randbits(62), **self.defaults}  # a fresh seed, so that asking again brings variety
+        # A fresh seed unless one is given, so that asking again brings another answer.
+        settings = {"seed": secrets.randbits(62), **self.defaults}
         settings.update(wanted.model_dump(include=SETTINGS, exclude_none=True))
         return Sampling(max_new_tokens=wanted.answer_limit or context - longest, use_tools=wanted.is_chat,
                         stop=wanted.stop_strings, logprobs=wanted.alternatives, **settings)
@@ -70,7 +74,8 @@ class OpenAIApi:
     async def start(self, wanted: AnyRequest, count: int) -> RunningAnswers:
         """Have the worker decode the request's `count` answers. Raises ApiError 400, Busy or Stopped."""
         if count > self.worker.places:
-            raise invalid(f"This server has places for {self.worker.places} answers, the request wants {count}.", "n")
+            places = self.worker.places
+            raise invalid(f"This server has places for {places} answers, the request wants {count}.", "n")
         self.worker.check(self._reserved + count)
         self._reserved += count
         answers = RunningAnswers(self.worker, self.metrics)

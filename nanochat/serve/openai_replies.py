@@ -1,8 +1,8 @@
 """
 OpenAI's API: how answers are written, whole or as a stream of chunks. Knows no HTTP.
 
-Beyond OpenAI's: `parts` in a message or a delta, the calls of tools and their results. A chat's layout differs from a text's
-in how the words, the log-probabilities and the object are called; nothing else does.
+Beyond OpenAI's: `parts` in a message or a delta, the calls of tools and their results. A chat's layout
+differs from a text's in how the words, the log-probabilities and the object are called; nothing else does.
 """
 import json
 import secrets
@@ -31,7 +31,8 @@ def total_usage(usages: list[dict[str, int]], answers_per_prompt: int) -> dict[s
 
 
 def server_sent(value: dict) -> str:
-    """One server-sent event: a line of data and an empty one. JSON has no raw line breaks, so one line is enough."""
+    """One server-sent event: a line of data and an empty one. JSON has no raw line breaks, so one line is
+    enough."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
@@ -42,8 +43,8 @@ class ReplyWriter:
         self.wanted = wanted
         self.count = wanted.answers_per_prompt * wanted.n_prompts
         prefix = "chatcmpl" if wanted.is_chat else "cmpl"
-        self.head = {"id": f"{prefix}-{secrets.token_hex(12)}", "object": self._object(), "created": int(time.time()),
-                     "model": model}
+        self.head = {"id": f"{prefix}-{secrets.token_hex(12)}", "object": self._object(),
+                     "created": int(time.time()), "model": model}
         self._written: Counter[int] = Counter()  # characters of each answer's tokens so far
 
     def _object(self) -> str:
@@ -55,7 +56,8 @@ class ReplyWriter:
     async def event_stream(self, arrivals: Arrivals) -> AsyncIterator[str]:
         """Server-sent events: the role first, finish_reason only in each answer's last, then [DONE].
 
-        The status 200 has long been sent when a model fails in the midst of an answer, so that is an event, too.
+        The status 200 has long been sent when a model fails in the midst of an answer, so that is an event,
+        too.
         """
         usages: list[dict | None] = [None] * self.count
         if self.wanted.is_chat:
@@ -66,7 +68,8 @@ class ReplyWriter:
                 yield server_sent(server_error(last.text).body)
                 break
             usages[index] = last.usage
-            yield "".join(self._chunk(index, event) for event in events)  # a token each, as clients count them
+            # A chunk for each token, also where many came together: clients count them to tell the speed.
+            yield "".join(self._chunk(index, event) for event in events)
         else:
             if self.wanted.wants_usage:
                 usage = total_usage(usages, self.wanted.answers_per_prompt)
@@ -110,8 +113,10 @@ class ReplyWriter:
     # ---- both
     def _choice(self, index: int, said: dict, tokens: list | tuple, reason: str | None) -> dict[str, Any]:
         logprobs = None
-        if tokens:
-            logprobs = self._chat_logprobs(tokens) if self.wanted.is_chat else self._text_logprobs(index, tokens)
+        if tokens and self.wanted.is_chat:
+            logprobs = self._chat_logprobs(tokens)
+        elif tokens:
+            logprobs = self._text_logprobs(index, tokens)
         return {"index": index, **said, "logprobs": logprobs, "finish_reason": reason}
 
     def _chat_logprobs(self, tokens: list[dict]) -> dict[str, Any]:
@@ -128,7 +133,9 @@ class ReplyWriter:
         self._written[index] = offsets.pop()  # where the next token will begin
         top_logprobs = []
         for token in tokens:
-            # From the least likely on: of two tokens with the same text (halves of characters) the likelier one stays.
+            # From the least likely on: of two tokens with the same text (halves of characters) the likelier
+            # one stays.
             top_logprobs.append({other["token"]: other["logprob"] for other in reversed(token["top"])})
-        return {"tokens": [token["token"] for token in tokens], "token_logprobs": [token["logprob"] for token in tokens],
+        return {"tokens": [token["token"] for token in tokens],
+                "token_logprobs": [token["logprob"] for token in tokens],
                 "top_logprobs": top_logprobs, "text_offset": offsets}

@@ -1,9 +1,10 @@
 """
 OpenAI's API: what a request may say (https://platform.openai.com/docs/api-reference). Knows no HTTP.
 
-Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`. Unknown fields are ignored, as clients send new ones every month;
-`tools` and `echo` are refused when they would change the answer. pydantic checks each field by its annotation, strictly: the
-text "1" is no number. What the classes below say is also what the server's OpenAPI document says.
+Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`. Unknown fields are ignored, as clients send new ones
+every month; `tools` and `echo` are refused when they would change the answer. pydantic checks each field by
+its annotation, strictly: the text "1" is no number. What the classes below say is also what the server's
+OpenAPI document says.
 """
 import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -55,8 +56,8 @@ class Message(_Strict):
     role: Literal["system", "user", "assistant"]
     content: str | list[Part]
 
-    # As the chat format wants it. A user's text that looks like a tool call stays text; a tool call as such would let
-    # users put words into the assistant's mouth.
+    # As the chat format wants it. A user's text that looks like a tool call stays text; a tool call as such
+    # would let users put words into the assistant's mouth.
     def plain(self) -> dict:
         if isinstance(self.content, str) or self.role == "assistant":
             return self.model_dump()
@@ -160,7 +161,9 @@ class TextRequest(_Request):
 
     def prompts(self, tokenizer: Tokenizer) -> list[list[int]]:
         """The token ids of each prompt. Raises ApiError 400."""
-        first_special = len(tokenizer.tokens)  # text can never make those, so ids that are given may not either
+        # Special tokens come after all others. Text can never make them, so ids that are given may not
+        # either.
+        first_special = len(tokenizer.tokens)
         prompts = []
         for given in self._listed:
             ids = tokenizer.encode(given) if isinstance(given, str) else given
@@ -186,7 +189,7 @@ def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(step) for step in first["loc"]) or None
         raise invalid(f"{field or 'the body'}: {first['msg']}", field) from None
-    except (ValueError, RecursionError):  # no JSON, too long an integer, or [[[[... as deep as the body is long
+    except (ValueError, RecursionError):  # no JSON, too long an integer, or [[[[... without an end
         raise ApiError(400, "The body is not valid JSON in UTF-8.", code="invalid_json") from None
 
 

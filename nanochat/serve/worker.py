@@ -1,10 +1,11 @@
 """
 The thread that owns a model and serves many conversations at once.
 
-Decoding is one long loop of forward passes that keeps the processor busy; a web server's event loop must never wait for
-it. So the model lives in a thread of its own, which alone touches it and its cache: the others put commands into a
-queue, and the thread carries them out between two steps. It knows nothing of HTTP: who asks for more than it can take gets
-Busy or Stopped. If it crashes, every open reply gets an "error" event and `failed` is set.
+Decoding is one long loop of forward passes that keeps the processor busy; a web server's event loop must
+never wait for it. So the model lives in a thread of its own, which alone touches it and its cache: the others
+put commands into a queue, and the thread carries them out between two steps. It knows nothing of HTTP: who
+asks for more than it can take gets Busy or Stopped. If it crashes, every open reply gets an "error" event and
+`failed` is set.
 """
 import contextlib
 import queue
@@ -21,10 +22,10 @@ from nanochat.infer.runner import threads_for
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.sequence import Event, Sequence, TextStream
 
-# Prompt tokens read in one step while others decode. Those others wait for that step, so it bounds how long a new and
-# long prompt may make everybody's answers halt.
+# Prompt tokens read in one step while others decode. Those others wait for that step, so it bounds how long a
+# new and long prompt may make everybody's answers halt.
 BESIDE_TOKENS = 128
-PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster, and each post costs the event loop a turn
+PAUSE_S = 1 / 30  # between two posts of a reply: nobody reads faster, and each costs the event loop a turn
 
 
 class Busy(NanochatError):
@@ -47,8 +48,9 @@ class OpenReply:
 class Worker(threading.Thread):
     """Decodes up to `slots` replies together; `max_waiting` more may queue, whoever comes then gets Busy.
 
-    A bounded queue is the server's back-pressure. Without a bound, a crowd would fill the memory with requests whose
-    clients have long given up; a refusal at the door is cheap, and the client knows at once that it must come back.
+    A bounded queue is the server's back-pressure. Without a bound, a crowd would fill the memory with
+    requests whose clients have long given up; a refusal at the door is cheap, and the client knows at once
+    that it must come back.
     """
 
     def __init__(self, engine: Engine, slots: int = 8, max_waiting: int = 32):
@@ -81,8 +83,8 @@ class Worker(threading.Thread):
                post: Callable[[list[Event]], None]) -> Sequence:
         """Queue a reply to `prompt` (token ids, fewer than the engine's max_len). Raises as `check`.
 
-        `post` is called with lists of Events, the last of kind "end" or "error", in the thread that `hand_over` chooses.
-        `index` tells apart the replies to one prompt: it is mixed into the seed.
+        `post` is called with lists of Events, the last of kind "end" or "error", in the thread that
+        `hand_over` chooses. `index` tells apart the replies to one prompt: it is mixed into the seed.
         """
         sequence = Sequence(self.engine.tokenizer, prompt, sampling, index)
         with self._lock:
@@ -105,7 +107,8 @@ class Worker(threading.Thread):
 
     # ---- in the thread
     def run(self) -> None:
-        # A small model decodes faster in few threads: what it computes in a step costs less than waking the others.
+        # A small model decodes faster in few threads: what it computes in a step costs less than waking the
+        # others.
         torch.set_num_threads(threads_for(self.engine.model))
         try:
             batcher = self.engine.batcher(self.slots, beside=BESIDE_TOKENS)
@@ -131,7 +134,7 @@ class Worker(threading.Thread):
             reply = self._open.pop(sequence, None) if ended else self._open.get(sequence)
             if reply is None:  # cancelled meanwhile
                 continue
-            asks_tool = sequence.call is not None  # it may take a while: what was said before should be seen now
+            asks_tool = sequence.call is not None  # it may take a while: show now what was said before
             if now < reply.due and not ended and not asks_tool:
                 continue
             reply.due = now + PAUSE_S
