@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import psutil
 
 from nanochat.cli import option, parse
-from nanochat.common import run
+from nanochat.common import UsageError, run
 
 QUESTIONS = [
     "Why is the sky blue?",
@@ -66,27 +66,31 @@ def head(length):
     ).encode()
 
 
-async def ask(port, data):
-    """(status, seconds to the first token, seconds a token after it, tokens, complete) of one request."""
+async def ask(port: int, data: bytes) -> Answer:
     start = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(head(len(data)) + data)
-        status = int((await reader.readuntil(b"\r\n")).split()[1])
-        first, text = None, b""
-        while block := await reader.read(65536):
+        status_line = await reader.readuntil(b"\r\n")
+        first = None
+        text = b""
+        block = await reader.read(65536)
+        while block:
             text += block
             if first is None and b'"content": "' in text.replace(b'"content": ""', b""):
                 first = time.perf_counter() - start
-        tokens = int((re.findall(rb'"completion_tokens": (\d+)', text) or [0])[0])
+            block = await reader.read(65536)
         whole = time.perf_counter() - start
-        first = whole if first is None else first
-        return status, first, (whole - first) / max(tokens - 1, 1), tokens, b"data: [DONE]" in text
     finally:
         writer.close()
+    told = re.search(rb'"completion_tokens": (\d+)', text)
+    tokens = int(told[1]) if told else 0
+    first = whole if first is None else first
+    return Answer(status=int(status_line.split()[1]), first_token_s=first, per_token_s=(whole - first) / max(tokens - 1, 1),
+                  tokens=tokens, complete=b"data: [DONE]" in text)
 
 
-async def get(port, path):
+async def get(port: int, path: str) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
@@ -94,15 +98,24 @@ async def get(port, path):
     return answer
 
 
-def spread(values):
+def spread(values: list[float]) -> str:
     """'p50 / p99' in milliseconds."""
-    values = sorted(values)
-    return " / ".join(f"{1000 * values[min(int(len(values) * q), len(values) - 1)]:.1f}" for q in (0.5, 0.99))
+    ordered = sorted(values)
+    shown = []
+    for fraction in (0.5, 0.99):
+        place = min(int(len(ordered) * fraction), len(ordered) - 1)
+        shown.append(f"{1000 * ordered[place]:.1f}")
+    return " / ".join(shown)
 
 
-async def burst(port, n, at_once):
-    """The answers to n requests of which `at_once` are on their way at any time."""
-    todo, done = iter(range(n)), []
+async def burst(port: int, requests: int, at_once: int) -> list[Answer]:
+    """The answers to so many requests, of which `at_once` are on their way at any time."""
+    todo = iter(range(requests))  # shared: each user takes the next
+    done: list[Answer] = []
+
+    async def user() -> None:
+        for number in todo:
+            done.append(await ask(port, body(number)))
 
     async def user():
         for i in todo:
@@ -122,8 +135,15 @@ async def throughput(port, users, seconds):
             i += users
 
     start = time.perf_counter()
+    done: list[Answer] = []
+
+    async def user(number: int) -> None:
+        while time.perf_counter() < start + seconds:
+            done.append(await ask(port, body(number)))
+            number += users
+
     await asyncio.gather(*(user(i) for i in range(users)))
-    return sum(d[3] for d in done) / (time.perf_counter() - start), done
+    return sum(answer.tokens for answer in done) / (time.perf_counter() - start), done
 
 
 async def leave(port, i):
@@ -131,12 +151,15 @@ async def leave(port, i):
     stream."""
     data = body(i)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write([b"POST /v1/chat", head(len(data)), head(len(data)) + data, head(len(data)) + data][i % 4])
-    if i % 4 == 3:
+    writer.write(sent)
+    if moment == 3:
         await reader.readuntil(b'"delta"')
-    elif i % 8 < 4:
+    elif number % 8 < 4:
         await asyncio.sleep(0.005)
-    writer.transport.abort() if i % 3 else writer.close()
+    if number % 3:
+        writer.transport.abort()  # a reset instead of a goodbye
+    else:
+        writer.close()
 
 
 async def disconnects(port, server, n):
@@ -144,7 +167,7 @@ async def disconnects(port, server, n):
     after 10."""
     await asyncio.sleep(1)
     files = server.num_fds()
-    for i in range(0, n, 20):
+    for i in range(0, clients, 20):
         await asyncio.gather(*(leave(port, i + j) for j in range(20)), return_exceptions=True)
     start = time.perf_counter()
     while time.perf_counter() - start < 10:
@@ -159,11 +182,11 @@ async def disconnects(port, server, n):
     return None
 
 
-async def loris(port):
+async def loris(port: int) -> list[Answer]:
     """The answers to 20 requests while 200 sockets send a header a byte at a time."""
     slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
 
-    async def trickle():
+    async def trickle() -> None:
         while True:
             for _, writer in slow:
                 writer.write(b"x")
@@ -179,7 +202,12 @@ async def loris(port):
     return done
 
 
-async def hostile(port, server):
+BODIES_THAT_ARE_NONE = [
+    b" " * (10 << 20), b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b'{"temperature": NaN}',
+    b'{"max_tokens": 1' + b"0" * 5000 + b"}", b'{"seed": 1e999}']
+
+
+async def hostile(port: int, server: psutil.Process) -> tuple[list[int], float, bool]:
     """(statuses, growth of memory in MB, whether an answer told a path) of bodies that are none."""
     before, statuses, told = server.memory_info().rss, [], False
     bodies = [
@@ -206,9 +234,24 @@ async def hostile(port, server):
     return statuses, (server.memory_info().rss - before) / 2**20, told
 
 
-async def measure(config, port, process, line):
-    """All figures of a running server, told by `line`(what, value, bar, met)."""
-    server = psutil.Process(process.pid)
+# ---- the table
+class Table:
+    """Prints a line a figure, and remembers which bars were missed."""
+
+    def __init__(self) -> None:
+        self.missed: list[str] = []
+        print("| what | measured | bar | met |\n|---|---|---|---|")
+
+    def line(self, what: str, value: str, bar: str = "", met: bool = True) -> None:
+        verdict = ""
+        if bar:
+            verdict = "yes" if met else "NO"
+        print(f"| {what} | {value} | {bar} | {verdict} |", flush=True)
+        if not met:
+            self.missed.append(what)
+
+
+async def measure_speed(config: Config, port: int, table: Table) -> None:
     await burst(port, 40, 8)
     done = await burst(port, config.requests, 64)
     served = [d for d in done if d[0] == 200]
@@ -221,10 +264,13 @@ async def measure(config, port, process, line):
     line("time to first token, p50 / p99 ms", spread([d[1] for d in served]))
     line("time per token, p50 / p99 ms", spread([d[2] for d in served if d[3] > 1]))
     one, answers = await throughput(port, 1, config.seconds)
-    line("1 user, tok/s", f"{one:,.0f}; first token {spread([d[1] for d in answers])} ms")
+    table.line("1 user, tok/s", f"{one:,.0f}; first token {spread([answer.first_token_s for answer in answers])} ms")
     many, answers = await throughput(port, 32, config.seconds)
-    line("32 users, tok/s", f"{many:,.0f}; first token {spread([d[1] for d in answers])} ms")
-    line("32 users over 1", f"{many / one:.1f}x", ">= 8x", many >= 8 * one)
+    table.line("32 users, tok/s", f"{many:,.0f}; first token {spread([answer.first_token_s for answer in answers])} ms")
+    table.line("32 users over 1", f"{many / one:.1f}x", ">= 8x", many >= 8 * one)
+
+
+async def measure_harm(port: int, server: psutil.Process, table: Table) -> None:
     back = await disconnects(port, server, 500)
     line(
         "500 disconnects, all back after",
@@ -275,8 +321,14 @@ async def measure(config, port, process, line):
     )
 
 
-def main(argv=None):
-    config, missed = parse(Config, argv, __doc__), []
+async def measure(config: Config, port: int, process: subprocess.Popen, table: Table) -> None:
+    """All figures of a running server, which is stopped at the end."""
+    server = psutil.Process(process.pid)
+    await measure_speed(config, port, table)
+    await measure_harm(port, server, table)
+    if config.minutes:
+        await measure_memory(config.minutes, port, server, table)
+    await measure_stop(port, process, table)
 
     def line(what, value, bar="", met=True):
         print(f"| {what} | {value} | {bar} | {'' if not bar else 'yes' if met else 'NO'} |", flush=True)
@@ -285,12 +337,17 @@ def main(argv=None):
     command = [sys.executable, "-m", "scripts.chat_web", "--port=0", f"--slots={config.slots}", "--queue=64"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
-            port = next(int(m[1]) for text in process.stdout if (m := re.search(r"http://\S+:(\d+)", text)))
-            print("| what | measured | bar | met |\n|---|---|---|---|")
-            asyncio.run(measure(config, port, process, line))
+            address = None
+            while address is None:
+                said = process.stdout.readline()
+                if not said:
+                    raise UsageError("the server did not start. Run python -m scripts.chat_web to see why.")
+                address = re.search(r"http://\S+:(\d+)", said)
+            table = Table()
+            asyncio.run(measure(config, int(address[1]), process, table))
         finally:
             process.kill()
-    return 1 if missed else None
+    return 1 if table.missed else None
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ Talk to a model in the terminal.
     python -m scripts.chat_cli -p "What is 47 * 12?"    one answer, then exit
     python -m scripts.chat_cli -i mid --temperature=0.8
 
-With -i base the model just goes on with the text it is given.
+With -i base the model just goes on with the text it is given. No server is involved: the same engine runs in
+this process. An answer is printed token by token as it is decoded, a tool's call and its result dimmed and in
+brackets.
 """
 import contextlib
 import os
@@ -17,6 +19,7 @@ from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup
 from nanochat.data.chat_format import render_prompt
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
+from nanochat.infer.sequence import Event
 from nanochat.serve.message_parts import join_texts, message_part
 from nanochat.train import checkpoint
 
@@ -32,33 +35,51 @@ A line that ends in \\ goes on in the next one."""
 class Config(checkpoint.ModelFlags):
     prompt: str = option("", "ask this, print the answer and exit", short="p")
     source: str = checkpoint.source_flag()
-    temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety", short="t")
+    temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety",
+                                short="t")
     top_k: int = option(50, "sample among this many likeliest tokens (0: all)", short="k")
     max_tokens: int = option(256, "longest answer in tokens, at most a quarter of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         at_least(self, max_tokens=1)
         Sampling(temperature=self.temperature, top_k=self.top_k)  # raises UsageError
 
 
+# By the name of the command: the field of Config and its type.
 SETTINGS = {"temperature": ("temperature", float), "topk": ("top_k", int)}
 
 
-def note(text, end="\n"):
-    dim = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+def note(text: str, end: str = "\n") -> None:
+    """Print what is not the model's answer: dimmed on a terminal, plain where the output goes into a file or
+    a pipe.
+
+    Two control sequences are all that is needed. A library that styles text also wraps lines and replaces
+    names of emoji, which what a model says must be spared.
+    """
+    dim = sys.stdout.isatty() and "NO_COLOR" not in os.environ  # https://no-color.org
     print(f"\033[2m{text}\033[0m" if dim else text, end=end, flush=True)
 
 
 class Chat:
-    def __init__(self, engine, config, base=False):
-        self.engine, self.config, self.base = engine, config, base
-        self.messages, self.turn, self.stopped = [], 0, False
-        self.room = min(config.max_tokens, engine.max_len // 4)
+    """A conversation in the terminal, or with `base` one text after the other that the model goes on with."""
 
-    def prompt(self):
-        """Token ids to answer to, with a note where not all that was said has room."""
-        tokenizer, limit = self.engine.tokenizer, self.engine.max_len - self.room
+    def __init__(self, engine: Engine, config: Config, base: bool = False):
+        self.engine = engine
+        self.config = config
+        self.base = base
+        self.messages: list[dict] = []
+        self.turn = 0  # mixed into the seed: the same question again gets another answer
+        self.stopped = False  # by Ctrl-C, in the last answer
+        self.longest_answer = min(config.max_tokens, engine.max_len // 4)  # tokens
+
+    def prompt(self) -> list[int]:
+        """Token ids to answer to, with a note where not all that was said has room.
+
+        The model's context holds prompt and answer together, so the answer's room is kept free of the prompt.
+        """
+        tokenizer = self.engine.tokenizer
+        limit = self.engine.max_len - self.longest_answer
         if self.base:
             ids = tokenizer.encode(self.messages.pop()["content"])
             if len(ids) >= limit:
@@ -70,22 +91,19 @@ class Chat:
             note("(the oldest turns no longer fit and were left out)")
         return render_prompt(tokenizer, self.messages, limit)
 
-    def answer(self, question):
-        """Print the answer as it comes. Ctrl-C ends it early; what was said stays."""
+    def answer(self, question: str) -> None:
+        """Print the answer as it comes. Ctrl-C ends it early; what was said stays in the conversation."""
         self.messages.append({"role": "user", "content": question})
         self.turn += 1
-        events, config = [], self.config
-        stream = self.engine.stream(self.prompt(), max_new_tokens=self.room, temperature=config.temperature,
-                                    top_k=config.top_k, seed=mix_seed(config.seed, self.turn), use_tools=not self.base)
+        config = self.config
+        stream = self.engine.stream(self.prompt(), max_new_tokens=self.longest_answer,
+                                    temperature=config.temperature, top_k=config.top_k,
+                                    seed=mix_seed(config.seed, self.turn), use_tools=not self.base)
+        events: list[Event] = []
         try:
             with contextlib.closing(stream):
                 for event in stream:
-                    if event.kind == "text":
-                        print(event.text, end="", flush=True)
-                    elif event.kind == "python_output":  # with its call
-                        note(f"[{events[-1].text} = {event.text}]", end=" ")
-                    elif event.finish_reason == "length":
-                        note(" (cut at the longest answer allowed)", end="")
+                    self._show(event, events)
                     events.append(event)
         except KeyboardInterrupt:
             self.stopped = True
@@ -95,37 +113,57 @@ class Chat:
             parts = [message_part(event) for event in join_texts(events) if event.kind != "end"]
             self.messages.append({"role": "assistant", "content": parts})
 
-    def command(self, line):
+    def _show(self, event: Event, before: list[Event]) -> None:
+        """Print one event of an answer; `before` are those that came earlier."""
+        if event.kind == "text":
+            print(event.text, end="", flush=True)
+        elif event.kind == "python_output":  # shown with the call that stands before it
+            note(f"[{before[-1].text} = {event.text}]", end=" ")
+        elif event.finish_reason == "length":
+            note(" (cut at the longest answer allowed)", end="")
+
+    def command(self, line: str) -> bool:
         """Carry out a line that starts with '/'. True: leave."""
-        name, _, value = map(str.strip, line[1:].partition(" "))
+        name, _, value = line[1:].partition(" ")
+        name = name.strip()
+        if name == "quit":
+            return True
         if name == "clear":
-            self.messages, self.turn = [], 0
+            self.messages = []
+            self.turn = 0
             note("(a new conversation)")
         elif name in SETTINGS:
-            field, kind = SETTINGS[name]
-            try:
-                self.config = replace(self.config, **{field: kind(value)} if value else {})
-            except UsageError as e:
-                print(e)
-            except ValueError:
-                print(f"{value!r} is not a number.")
-            note(f"({field} is {getattr(self.config, field)})")
-        elif name != "quit":
-            print(HELP if name == "help" else f"There is no /{name}.\n{HELP}")
-        return name == "quit"
+            self._set(*SETTINGS[name], value.strip())
+        elif name == "help":
+            print(HELP)
+        else:
+            print(f"There is no /{name}.\n{HELP}")
+        return False
 
-    def loop(self):
-        with contextlib.suppress(AttributeError):
+    def _set(self, field: str, kind: type, value: str) -> None:
+        """Change a setting unless `value` is empty, and show it."""
+        try:
+            if value:
+                self.config = replace(self.config, **{field: kind(value)})
+        except UsageError as error:
+            print(error)
+        except ValueError:
+            print(f"{value!r} is not a number.")
+        note(f"({field} is {getattr(self.config, field)})")
+
+    def loop(self) -> None:
+        """Read lines and answer them until the user leaves."""
+        with contextlib.suppress(AttributeError):  # a stand-in for a terminal may have no encoding
             sys.stdin.reconfigure(errors="replace")
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (line editing and history)
         while True:
-            del self.messages[len(self.messages) // 2 * 2:]  # an unanswered question
+            # Messages come in pairs. One without its partner is a question whose answer failed or was never
+            # begun.
+            pairs = len(self.messages) // 2
+            del self.messages[2 * pairs:]
             try:
-                line = input("\n> ")
-                while line.endswith("\\"):
-                    line = line[:-1] + "\n" + input(". ")
-                line = line.strip()
+                line = read_lines()
                 if line.startswith("/"):
                     if self.command(line):
                         return
@@ -136,11 +174,19 @@ class Chat:
                 return
             except KeyboardInterrupt:
                 note("\n(Ctrl-D or /quit leaves)")
-            except NanochatError as e:
-                print(f"error: {e}")
+            except NanochatError as error:
+                print(f"error: {error}")
 
 
-def main(argv=None):
+def read_lines() -> str:
+    """What the user types: a line, and the next as long as one ends in a backslash."""
+    text = input("\n> ")
+    while text.endswith("\\"):
+        text = text[:-1] + "\n" + input(". ")
+    return text.strip()
+
+
+def main(argv: list[str] | None = None) -> int | None:
     config = parse(Config, argv, __doc__)
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
@@ -149,9 +195,10 @@ def main(argv=None):
     chat = Chat(Engine(model, tokenizer), config, base=source == "base")
     if config.prompt:
         chat.answer(config.prompt)
-        return 130 if chat.stopped else None
+        return 130 if chat.stopped else None  # as a shell expects of a program that Ctrl-C ended
     log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Try /help.")
     chat.loop()
+    return None
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@ Serve the chat page and an OpenAI-compatible API.
 
     python -m scripts.chat_web                                    http://localhost:8000
     python -m scripts.chat_web --host=0.0.0.0 --api_key=SECRET    for others too, who then need the key
+
+By default only this machine can reach it, and needs no key. Who opens it to a network has to say how
+strangers are kept out, since every answer costs the machine's time.
 """
 import contextlib
 import ipaddress
@@ -17,6 +20,9 @@ from nanochat.serve import limits
 from nanochat.serve.server import create_app
 from nanochat.train import checkpoint
 
+RANGES = {"port": (0, 65535), "slots": (1, 1024), "queue": (0, 100_000), "rate": (0, 10_000),
+          "temperature": (0, 2), "top_k": (0, 1 << 20)}
+
 
 @dataclass
 class Config(checkpoint.ModelFlags):
@@ -27,42 +33,48 @@ class Config(checkpoint.ModelFlags):
     no_auth: bool = option(False, "let everybody in who can reach --host")
     slots: int = option(8, "answers decoded together; each holds a context's KV cache")
     queue: int = option(32, "requests that may wait; more get 429")
-    rate: int | None = option(None, "requests a minute that one client may make, 0 for any number; by default 60, "
-                                    "on this machine alone 0")
+    rate: int | None = option(None, "requests a minute that one client may make, 0 for any number; by "
+                                    "default 60, on this machine alone 0")
     temperature: float = option(0.0, "for requests that name none; 0 is the most correct for small models")
     top_k: int = option(50, "for requests that name none; 0 is off")
-    deterministic: bool = option(False, "the same seed gives the same answer bit for bit, whoever else asks; slower (CPU)")
+    deterministic: bool = option(False, "the same seed gives the same answer bit for bit, whoever else asks; "
+                                        "slower (CPU)")
     int8: bool = option(False, "weights in 8 bits, and what they multiply: faster, a little less exact (CPU)")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.local and not self.api_key and not self.no_auth:
-            raise UsageError(f"--host={self.host} lets others use this server. Give it an --api_key, or say --no_auth.")
+            raise UsageError(f"--host={self.host} lets others use this server. Give it an --api_key, or say "
+                             "--no_auth.")
         if self.rate is None:
             self.rate = 0 if self.local else 60
-        for name, low, high in (("port", 0, 65535), ("slots", 1, 1024), ("queue", 0, 100_000), ("rate", 0, 10_000),
-                                ("temperature", 0, 2), ("top_k", 0, 1 << 20)):
+        for name, (low, high) in RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise UsageError(f"--{name} must be from {low} to {high}, got {getattr(self, name)}.")
 
     @property
-    def local(self):
+    def local(self) -> bool:
+        """Whether nobody but this machine can reach the address."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
 
 
-def listen(host, port):
-    """A listening socket, opened before the model is loaded. Raises UsageError."""
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, opened before the model is loaded: that may take a minute, a taken port is known at
+    once.
+
+    Raises UsageError.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as e:
-        why = e.strerror.partition(" (")[0]
+    except OSError as error:
+        why = error.strerror.partition(" (")[0]
         raise UsageError(f"cannot listen on {host}:{port}: {why}. Choose another --port or --host.") from None
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
     with listen(config.host, config.port) as sock:
         rt = runtime.init(config.device)
@@ -72,12 +84,15 @@ def main(argv=None):
         source = config.source or checkpoint.newest_chat_stage()
         model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag, config.step)
         engine = Engine(model, tokenizer, deterministic=config.deterministic, int8=config.int8)
+        # The names that a browser may know this server by (see Guard.check_origin). Of a public one we cannot
+        # know them.
         hosts = ("127.0.0.1", "localhost", "::1", config.host) if config.local else ()
         app = create_app(engine, model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,
                          slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
                          top_k=config.top_k, rate=config.rate)
         shown = "localhost" if config.local else socket.getfqdn()
-        log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Stop with Ctrl-C.")
+        log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. "
+                 "Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on at its end
             limits.server(app).run(sockets=[sock])

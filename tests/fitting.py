@@ -5,15 +5,24 @@ how little the context of a tiny model holds.
 import schemathesis
 
 
+def short_content(content):
+    """A message's content, a text or parts, of a few characters."""
+    if isinstance(content, str):
+        return content[:8]
+    return [{**part, "type": "text", "text": part["text"][:4]} for part in content[:2]]
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     body = case.body
     if not case.meta.generation.mode.is_positive or not isinstance(body, dict):
         return
     if "messages" in body:
-        body["messages"] = [{"role": ("user", "assistant")[i % 2], "content": m["content"][:8] if isinstance(m["content"], str) else
-                             [{**p, "type": "text", "text": p["text"][:4]} for p in m["content"][:2]]}
-                            for i, m in enumerate(body["messages"][:3])]
+        messages = body["messages"][:3]
+        for i, message in enumerate(messages):
+            role = ("user", "assistant")[i % 2]
+            messages[i] = {"role": role, "content": short_content(message["content"])}
+        body["messages"] = messages
     if isinstance(body.get("prompt"), list):
         body["prompt"] = [str(x)[:20] for x in body["prompt"][:3]]
     for name in ("max_tokens", "max_completion_tokens", "n"):
