@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
     setup_logging()
     row = DATASETS[config.dataset]
+    assert config.num_shards is not None
     if row.repo:
         download(row, config.num_shards, config.num_workers)
     else:

@@ -19,7 +19,7 @@ from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup
 from nanochat.data.chat_format import render_prompt
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
-from nanochat.infer.sequence import Event
+from nanochat.infer.text_stream import Event
 from nanochat.serve.message_parts import join_texts, message_part
 from nanochat.train import checkpoint
 
@@ -154,7 +154,7 @@ class Chat:
     def loop(self) -> None:
         """Read lines and answer them until the user leaves."""
         with contextlib.suppress(AttributeError):  # a stand-in for a terminal may have no encoding
-            sys.stdin.reconfigure(errors="replace")
+            sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (line editing and history)
         while True:

@@ -70,7 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as error:
-        why = error.strerror.partition(" (")[0]
+        why = str(error.strerror).partition(" (")[0]
         raise UsageError(f"cannot listen on {host}:{port}: {why}. Choose another --port or --host.") from None
 
 
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         hosts = ("127.0.0.1", "localhost", "::1", config.host) if config.local else ()
         app = create_app(engine, model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,
                          slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
-                         top_k=config.top_k, rate=config.rate)
+                         top_k=config.top_k, rate=config.rate or 0)
         shown = "localhost" if config.local else socket.getfqdn()
         log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. "
                  "Stop with Ctrl-C.")

@@ -54,7 +54,7 @@ def devices(config: Config) -> tuple[int, str, scaling.GPU]:
         usual = 1 if kind == "cpu" else 8
         return config.gpus or usual, kind, scaling.GPUS[kind]
     name, mib = min(listed, key=lambda device: device[1])  # where they differ, the one that is full first
-    known = scaling.GPUS.get(scaling.gpu_named(name), UNKNOWN)
+    known = scaling.GPUS.get(scaling.gpu_named(name) or "", UNKNOWN)
     return config.gpus or len(listed), name, replace(known, gib=mib / 1024)
 
 

@@ -162,7 +162,7 @@ def test_non_finite_step_changes_nothing_and_names_the_rows(tmp_path):
             micro[0].weight[0, 0] = math.nan
     parts = make(tmp_path, hook=poison)
     seen = []
-    step, real = parts[2].step, parts[2].step
+    real = parts[2].step
     parts[2].step = lambda *args: (real(*args), seen.append(weights(parts[1])))
     with pytest.raises(NanochatError, match=r"step 3: .*not finite; nothing was applied.*rank 0.*rows 24\.\."):
         loop.run(*parts)

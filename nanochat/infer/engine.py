@@ -3,7 +3,7 @@ Generating with a model: many prompts to the end, or one reply as it comes.
 
 The door to inference for everything but the server, which drives a Scheduler of its own from a thread.
 """
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from nanochat.data.tokenizer import Tokenizer
@@ -52,7 +52,7 @@ class Engine:
             scheduler.step()
         return sequences
 
-    def stream(self, prompt: list[int], **sampling: Any) -> Iterator[Event]:
+    def stream(self, prompt: list[int], **sampling: Any) -> Generator[Event, None, None]:
         """The Events of one reply as they come. Closing the iterator stops the work.
 
         All streams share a slot: the next turn reads only what is new, with the weights as they were at the

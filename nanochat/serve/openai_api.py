@@ -70,7 +70,7 @@ class OpenAIApi:
                 code="context_length_exceeded",
             )
         # A fresh seed, so that asking again brings variety.
-        settings = {"seed": secrets.randbits(62), **self.defaults}
+        settings: dict[str, Any] = {"seed": secrets.randbits(62), **self.defaults}
         settings.update(wanted.model_dump(include=SETTINGS, exclude_none=True))
         return Sampling(max_new_tokens=wanted.answer_limit or context - longest, use_tools=wanted.is_chat,
                         stop=wanted.stop_strings, logprobs=wanted.alternatives, **settings)
@@ -99,7 +99,7 @@ class OpenAIApi:
         self.worker.check()  # before the work of reading and parsing
         wanted = parse(kind, await read_body(request))
         self.check_model(wanted.model)
-        writer = ReplyWriter(wanted, self.model["id"])
+        writer = ReplyWriter(wanted, str(self.model["id"]))
         answers = await self.start(wanted, writer.count)
         if wanted.stream:
             return EventStream(writer.event_stream(answers.arrivals()), on_close=answers.cancel)

@@ -83,7 +83,7 @@ def newest_tag(stage: str) -> str | None:
         steps = steps_in(folder)
         if steps:
             written[folder.name] = step_dir(folder, steps[-1]).stat().st_mtime
-    return max(written, key=written.get, default=None)
+    return max(written, key=lambda name: written[name], default=None)
 
 
 def newest_chat_stage() -> str:
@@ -167,7 +167,7 @@ def best_step(folder: Path) -> int | None:
             loss = read_meta(step_dir(folder, step)).get("val")
             if loss is not None:
                 losses[step] = loss
-    return min(losses, key=losses.get, default=None)
+    return min(losses, key=lambda step: losses[step], default=None)
 
 
 def sweep(folder: Path) -> None:

@@ -8,6 +8,7 @@ words it would learn to ask instead of answer, on a tool's output to make result
 """
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -77,7 +78,7 @@ class Origin:
         return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config)}
 
 
-def start(config, stage: str) -> Origin:
+def start(config: Any, stage: str) -> Origin:
     """Find device and ranks, and load the model that config.source and config.source_tag name.
 
     Raises UsageError for a run that would start from itself: resumed, it would find its own checkpoint as the
@@ -137,7 +138,7 @@ class Plan:
     steps: int
 
 
-def resolve(config: FinetuneConfig, stage: str, origin: Origin, real_data: str) -> Plan:
+def resolve(config: Any, stage: str, origin: Origin, real_data: str) -> Plan:
     """Render and pack the conversations, and count steps. `real_data` is --data for a model not of the
     kindergarten.
     """
@@ -172,7 +173,7 @@ def masked_loss(model: GPT, rows: ChatRows, device_batch_size: int, rt: Runtime)
 
 
 # ---- the stage
-def run(stage: str, config: FinetuneConfig, real_data: str) -> None:
+def run(stage: str, config: Any, real_data: str) -> None:
     """Run one stage of the table from the flags to its result."""
     row = STAGES[stage]
     origin = start(config, stage)

@@ -17,6 +17,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -66,6 +67,7 @@ def loss_function(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime,
     loss_of = partial(stage.loss, model)
     if not stage.compile or rt.device.type not in COMPILED_ON:
         return loss_of
+    assert batch is not None, "nothing to try the compiler out on"
     start = time.monotonic()
     compiled = torch.compile(loss_of, **COMPILE)
     try:
@@ -120,8 +122,7 @@ def train_step(loss_of: Callable[[Batch], torch.Tensor], optimizer: MuonAdamW, b
         return loss, norm, stopping > 0
 
     optimizer.zero_grad()
-    only_overflowed = math.isfinite(loss) and optimizer.scale is not None
-    if only_overflowed and optimizer.scale.lower():
+    if math.isfinite(loss) and optimizer.scale is not None and optimizer.scale.lower():
         norm = math.inf
     else:
         _report_nonfinite(optimizer, batches, rt, loss, local_loss, norm, may_skip)
@@ -317,7 +318,7 @@ def run_locked(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime, conf
     """Train behind the folder's lock; metrics and `more()` go to report/results/<result>.json. Ends the group
     of ranks.
     """
-    lock = contextlib.nullcontext()
+    lock: AbstractContextManager = contextlib.nullcontext()
     if rt.rank == 0:
         lock = run_lock(stage.folder.parent / f".{stage.folder.name}.lock")
     with lock:

@@ -5,9 +5,10 @@ A script resolves its flags into a Stage and hands it to loop.run_locked. All in
 differs from another is a field of it: the batches, the loss, the schedule, the validation. The loop reads
 nothing else.
 """
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ class Stage:
     folder: Path
     log_path: Path  # one JSON line a step
     steps: int
-    batches: Callable[[int], Iterator[tuple[int, list[Batch]]]]  # from a step on; closed when the run ends
+    batches: Callable[[int], Generator[tuple[int, list[Batch]], None, None]]  # from a step on; closed when the run ends
     schedule: Callable[[int], tuple[float, float]]  # step -> (learning-rate factor, Muon momentum)
     identity: dict  # what a resumed run must share with the saved one
     meta: dict  # saved beside it: model, tokenizer, config
@@ -78,7 +79,7 @@ class RunFlags:
             raise UsageError(f"--tag wants one folder's name, got {self.tag}.")
 
     def make_stage(self, row: StageRow, tag: str, steps: int, warmdown_frac: float, final_lr: float = 0.0,
-                   **parts) -> Stage:
+                   **parts: Any) -> Stage:
         """The Stage of a run: places, schedule and flags from here, its `parts` (batches, identity, ...) as
         given.
 

@@ -12,6 +12,7 @@ the advantage as weight, so the result is an ordinary Batch.
 """
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ class Rollout:
 
 
 def sample(engine: Engine, tokenizer: Tokenizer, tasks_and_items: list[tuple], samples: int,
-           **sampling) -> list[list[Rollout]]:
+           **sampling: Any) -> list[list[Rollout]]:
     """`samples` rollouts for each (task, conversation): a group for each."""
     prompts = []
     for _, conversation in tasks_and_items:
