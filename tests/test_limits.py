@@ -264,7 +264,8 @@ def test_many_requests_at_once_get_200_or_429_and_leave_no_memory(engine):
 def test_metrics_are_prometheus_text(client):
     ask(client)
     for line in client.get("/metrics").text.splitlines():
-        assert re.fullmatch(r'# HELP \w+ .+|# TYPE \w+ (counter|gauge|histogram)|\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.e+-]+', line), line
+        line_of = r'# HELP \w+ .+|# TYPE \w+ (counter|gauge|histogram)|\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.e+-]+'
+        assert re.fullmatch(line_of, line), line
 
 
 def test_ready_says_no_while_full_and_after_a_crash(client, served, tokenizer):

@@ -1,5 +1,6 @@
 """Server: the bytes of its answers, its errors, its limits, and that nobody's request can hold up another's."""
 import json
+import re
 import socket
 import threading
 import time
@@ -7,6 +8,8 @@ import time
 import httpx
 import pytest
 import torch
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from serving import (  # noqa: F401
     HELLO,
     LEN,
@@ -25,6 +28,7 @@ from nanochat.data.chat_format import parse_reply, render_prompt
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.sequence import Sequence
 from nanochat.infer.text_stream import TextStream
+from nanochat.serve import static
 from nanochat.serve.limits import MAX_BODY_BYTES
 from nanochat.serve.worker import OpenReply, Worker
 
@@ -77,7 +81,8 @@ def test_text_that_is_not_ascii_and_looks_like_special_tokens(client):
 
 
 def test_same_seed_same_answer_and_none_a_fresh_one(client):
-    text = lambda **more: ask(client, temperature=2, max_tokens=30, **more).json()["choices"][0]["message"]["content"]
+    def text(**more):
+        return ask(client, temperature=2, max_tokens=30, **more).json()["choices"][0]["message"]["content"]
     assert text(seed=3) == text(seed=3) != text(seed=4)
     assert text() != text()
 
@@ -98,12 +103,46 @@ def test_models_health_and_page(client):
     model, = client.get("/v1/models").json()["data"]
     assert model["id"] == "tiny" and model["max_model_len"] == LEN
     assert client.get("/health").json() == {"status": "ok", "busy": 0, "places": 4}
+
+
+def test_the_page_loads_only_its_own_files_and_runs_nothing_inline(client):
     page = client.get("/")
     policy = page.headers["content-security-policy"]
-    assert "default-src 'none'" in policy and "sha256-" in policy and "unsafe" not in policy
-    assert page.text.count("<script>") == page.text.count("<style>") == 1
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff" and page.headers["cache-control"] == "no-cache"
+    assert page.headers["content-type"].startswith("text/html")
+    wanted = re.findall(r'(?:src|href)="(/[^"]*)"', page.text)
+    assert wanted and "<style" not in page.text
+    assert page.text.count("<script") == len(re.findall("<script[^>]* src=", page.text))
+    texts = [page.text]
+    seen = set(wanted)
+    while wanted:      # and the modules that those import
+        path = wanted.pop()
+        answer = client.get(path)
+        kind = "text/css" if path.endswith(".css") else "text/javascript"
+        assert answer.status_code == 200 and answer.headers["content-type"].startswith(kind), path
+        assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-cache"
+        texts.append(answer.text)
+        if kind == "text/javascript":
+            modules = re.findall(r'(?:from|import) "\./([^"]+)"', answer.text)
+            wanted += {f"/page/{name}" for name in modules} - seen
+            seen |= set(wanted)
     for outside in ("innerHTML", "style=\"", "onclick=", "src=\"http", "href=\"http"):
-        assert outside not in page.text
+        assert not any(outside in text for text in texts)
+
+
+def test_only_the_pages_files_are_served_and_those_as_they_were_at_the_start(tmp_path):
+    for name, text in {"index.html": "<p>ü", "a.css": "p {}", "b.js": "let x", "secret.txt": "no", ".env": "no"}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    app = FastAPI()
+    static.add_page(app, tmp_path)
+    (tmp_path / "b.js").write_text("changed", encoding="utf-8")
+    (tmp_path / "late.js").write_text("let y", encoding="utf-8")
+    asking = TestClient(app)
+    assert asking.get("/").text == "<p>ü" and asking.get("/page/a.css").text == "p {}" and asking.get("/page/b.js").text == "let x"
+    for name in ("index.html", "secret.txt", ".env", "late.js", "", "A.css", "../worker.py", "..%2Fworker.py",
+                 "%2e%2e/limits.py"):
+        assert asking.get(f"/page/{name}").status_code == 404, name
 
 
 # ------------------------------------------------------------------------------------------------------------- errors

@@ -54,7 +54,7 @@ def split_pattern(vocab_size: int) -> str:
 
 # Some 800,000 blanks overflow the regular expression engine's stack and end the process, so runs are cut.
 MAX_SPACES = 100_000
-_SPACES = re.compile(r"\s{%d}" % MAX_SPACES)
+_SPACES = re.compile(rf"\s{{{MAX_SPACES}}}")
 
 
 def _pieces(text: str) -> list[str]:

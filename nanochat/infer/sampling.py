@@ -26,8 +26,8 @@ class Sampling:
 
     - temperature divides the logits: below 1 the likely becomes likelier, above 1 less so.
     - top_k: only the k likeliest tokens.
-    - top_p: only the fewest tokens whose probabilities sum to top_p (nucleus sampling, arXiv 1904.09751). Many where the
-      model is unsure, few where it is sure.
+    - top_p: only the fewest tokens whose probabilities sum to top_p: many where the model is
+      unsure, few where it is sure (nucleus sampling, arXiv 1904.09751).
     - min_p: only tokens of at least min_p times the likeliest one's probability (arXiv 2407.01082).
     - repetition_penalty: makes what was said before less likely (CTRL, arXiv 1909.05858).
 

@@ -2,19 +2,16 @@
 The web server: an OpenAI-compatible API and the chat page, over one model on one worker thread.
 
 This file is the table of what is served under which path. The event loop only moves bytes; worker.py decodes,
-openai_*.py read and write JSON, limits.py guards, answers.py bridges thread and loop.
+openai_*.py read and write JSON, limits.py guards, answers.py bridges thread and loop, static.py
+has the page.
 """
 import asyncio
-import base64
 import contextlib
 import functools
-import hashlib
-import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,19 +24,8 @@ from nanochat.serve.limits import Guard
 from nanochat.serve.metrics import Metrics
 from nanochat.serve.openai_api import OpenAIApi, reply_json
 from nanochat.serve.openai_requests import ChatRequest, TextRequest, schemas
+from nanochat.serve.static import add_page
 from nanochat.serve.worker import Busy, Stopped, Worker
-
-
-@functools.cache
-def page():
-    """(html, Content-Security-Policy): only the page's own style and script, known by their hashes, may run."""
-    html = (Path(__file__).parent / "page" / "index.html").read_text(encoding="utf-8")
-
-    def source(tag):
-        inline = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)[1]
-        return f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"
-    return html, (f"default-src 'none'; script-src {source('script')}; style-src {source('style')}; "
-                  "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 
 
 # ---- around every request
@@ -52,7 +38,8 @@ async def refuse(request: Request | None, error: Exception) -> Response:
 class CountAndCatch:
     """The outermost layer of the application: counts responses, and turns what nobody foresaw into a 500.
 
-    It is plain ASGI: an application is a coroutine that gets a request's `scope`, and `receive` and `send` for messages.
+    It is plain ASGI: an application is a coroutine that gets a request's `scope`, and `receive` and `send`
+    for messages.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
@@ -66,7 +53,8 @@ class CountAndCatch:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                # The route's pattern, never the path as asked: who asks for /1, /2, /3... would fill the memory.
+                # The route's pattern, never the path as asked: who asks for /1, /2, /3... would fill the
+                # memory.
                 path = getattr(scope.get("route"), "path", "other")
                 self.metrics.requests.labels(path, message["status"]).inc()
             await send(message)
@@ -84,18 +72,9 @@ class CountAndCatch:
 
 
 # ---- what is served
-def add_page(app: FastAPI) -> None:
-    """The chat page. It needs no key: it asks its user for it."""
-    @app.get("/", response_class=HTMLResponse)
-    async def chat_page():
-        html, policy = page()
-        return HTMLResponse(html, headers={
-            "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-cache"})
-
-
 def add_state(app: FastAPI, worker: Worker, counted: Metrics, keyed: list) -> None:
-    """What a monitor or a load balancer asks: is it alive (/health), may it be sent more (/ready), how does it do."""
+    """What a monitor or a load balancer asks: is it alive (/health), may it be sent more (/ready), how does
+    it do."""
     @app.get("/health")
     async def health():
         state = {"status": "failed" if worker.failed else "ok", "busy": worker.busy, "places": worker.places}
@@ -118,17 +97,19 @@ def add_openai(app: FastAPI, api: OpenAIApi, keyed: list) -> None:
         return {"object": "list", "data": [api.model]}
 
     @app.get("/v1/models/{name:path}", dependencies=keyed)
-    async def model(name: str):
+    async def model(name: str) -> dict:
         api.check_model(name)
         return api.model
 
     for path, kind in (("/chat/completions", ChatRequest), ("/v1/chat/completions", ChatRequest),
                        ("/v1/completions", TextRequest)):
-        # FastAPI does not read the body itself (we bound its bytes and seconds first), so it has to be told of it.
+        # FastAPI does not read the body itself (we bound its bytes and seconds first), so it has to be told
+        # of it.
         schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
         body = {"required": True, "content": {"application/json": {"schema": schema}}}
         add = app.post(path, dependencies=keyed, summary=kind.__name__, description=kind.__doc__,
-                       responses={200: {"content": {"text/event-stream": {}}}}, openapi_extra={"requestBody": body})
+                       responses={200: {"content": {"text/event-stream": {}}}},
+                       openapi_extra={"requestBody": body})
         add(functools.partial(api.answer, kind))
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -138,12 +119,13 @@ def add_openai(app: FastAPI, api: OpenAIApi, keyed: list) -> None:
         return document
 
 
-def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hosts: tuple[str, ...] = (), slots: int = 8,
-               max_waiting: int = 32, temperature: float = 0.0, top_k: int = 50, rate: int = 0) -> FastAPI:
+def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hosts: tuple[str, ...] = (),
+               slots: int = 8, max_waiting: int = 32, temperature: float = 0.0, top_k: int = 50,
+               rate: int = 0) -> FastAPI:
     """The ASGI application, which starts and stops a Worker.
 
-    `hosts` are its names (empty: any); `temperature` and `top_k` are for requests that name none; `rate` is how many
-    requests a client may make in a minute (0: any).
+    `hosts` are its names (empty: any); `temperature` and `top_k` are for requests that name none; `rate` is
+    how many requests a client may make in a minute (0: any).
     """
     worker = Worker(engine, slots, max_waiting)
     counted = Metrics(worker)
@@ -165,7 +147,8 @@ def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hos
 
     keyed = [Depends(guard.check_client)]
     if api_key:
-        keyed.append(Depends(HTTPBearer(auto_error=False)))  # checks nothing: it tells the OpenAPI document of the key
+        # This one refuses nobody: it makes the OpenAPI document say that a key is wanted.
+        keyed.append(Depends(HTTPBearer(auto_error=False)))
     add_page(app)
     add_state(app, worker, counted, keyed)
     add_openai(app, OpenAIApi(worker, model_id, temperature, top_k, counted), keyed)

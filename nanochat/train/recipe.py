@@ -42,7 +42,8 @@ class Stage:
     folder: Path
     log_path: Path  # one JSON line a step
     steps: int
-    batches: Callable[[int], Generator[tuple[int, list[Batch]], None, None]]  # from a step on; closed when the run ends
+    # From a step on; closed when the run ends.
+    batches: Callable[[int], Generator[tuple[int, list[Batch]], None, None]]
     schedule: Callable[[int], tuple[float, float]]  # step -> (learning-rate factor, Muon momentum)
     identity: dict  # what a resumed run must share with the saved one
     meta: dict  # saved beside it: model, tokenizer, config
