@@ -1,15 +1,12 @@
 """
-The web server under load: latencies, throughput with many users, disconnects, slow loris, hostile bodies,
-SIGTERM, memory.
+The web server under load: latencies, throughput with many users, disconnects, slow loris, hostile bodies, SIGTERM, memory.
 
     python -m benchmarks.bench_server                       about two minutes; wants a trained chat model
     python -m benchmarks.bench_server --minutes=10          and ten minutes of load, during which memory must stay flat
 
-Starts the real server (scripts.chat_web) on a free port of 127.0.0.1 as a process, talks raw HTTP to it from
-this one, and stops it with SIGTERM under 32 streams. Every load is bounded. Writes one line a figure; exits 1
-when a bar is missed.
+Starts the real server (scripts.chat_web) on a free port of 127.0.0.1 as a process, talks raw HTTP to it from this one, and
+stops it with SIGTERM under 32 streams. Every load is bounded. Writes one line a figure; exits 1 when a bar is missed.
 """
-
 import asyncio
 import json
 import re
@@ -24,16 +21,8 @@ import psutil
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, run
 
-QUESTIONS = [
-    "Why is the sky blue?",
-    "What is 47 * 12?",
-    "How many r are in strawberry?",
-    "Hello, who are you?",
-    "What is the opposite of hot?",
-    "Spell the word apple.",
-    "What colour is grass?",
-    "Tell me something.",
-]
+QUESTIONS = ["Why is the sky blue?", "What is 47 * 12?", "How many r are in strawberry?", "Hello, who are you?",
+             "What is the opposite of hot?", "Spell the word apple.", "What colour is grass?", "Tell me something."]
 
 
 @dataclass
@@ -44,26 +33,27 @@ class Config:
     minutes: float = option(0.0, "length of the load under which memory must stay flat")
 
 
-def body(i, **more):
-    """A chat request's JSON as bytes."""
-    return json.dumps(
-        {
-            "messages": [{"role": "user", "content": QUESTIONS[i % len(QUESTIONS)]}],
-            "stream": True,
-            "seed": i,
-            "max_tokens": 64,
-            "temperature": 1,
-            "stream_options": {"include_usage": True},
-            **more,
-        }
-    ).encode()
+@dataclass
+class Answer:
+    """What one request was answered with."""
+
+    status: int
+    first_token_s: float  # the whole, if there was none
+    per_token_s: float  # after the first
+    tokens: int
+    complete: bool  # up to [DONE]
 
 
-def head(length):
-    return (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n"
-        "Connection: close\r\n\r\n"
-    ).encode()
+def body(number: int) -> bytes:
+    """The JSON of a chat request, another question and seed for each number."""
+    question = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
+    return json.dumps({"messages": [question], "stream": True, "seed": number, "max_tokens": 64, "temperature": 1,
+                       "stream_options": {"include_usage": True}}).encode()
+
+
+def head(length: int) -> bytes:
+    return (f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n"
+            "Connection: close\r\n\r\n").encode()
 
 
 async def ask(port: int, data: bytes) -> Answer:
@@ -117,23 +107,12 @@ async def burst(port: int, requests: int, at_once: int) -> list[Answer]:
         for number in todo:
             done.append(await ask(port, body(number)))
 
-    async def user():
-        for i in todo:
-            done.append(await ask(port, body(i)))
-
     await asyncio.gather(*(user() for _ in range(at_once)))
     return done
 
 
-async def throughput(port, users, seconds):
-    """Answer tokens a second and the latencies of `users` who ask again as soon as they are answered."""
-    end, done = time.perf_counter() + seconds, []
-
-    async def user(i):
-        while time.perf_counter() < end:
-            done.append(await ask(port, body(i)))
-            i += users
-
+async def throughput(port: int, users: int, seconds: float) -> tuple[float, list[Answer]]:
+    """Answer tokens a second, and the answers, of `users` who ask again as soon as they are answered."""
     start = time.perf_counter()
     done: list[Answer] = []
 
@@ -146,10 +125,13 @@ async def throughput(port, users, seconds):
     return sum(answer.tokens for answer in done) / (time.perf_counter() - start), done
 
 
-async def leave(port, i):
-    """A client that goes away: before the headers are sent, before the body, before the first token, in the
-    stream."""
-    data = body(i)
+async def leave(port: int, number: int) -> None:
+    """A client that goes away: before the headers are sent, before the body, before the first token, in the stream."""
+    data = body(number)
+    moment = number % 4
+    sent = b"POST /v1/chat" if moment == 0 else head(len(data))
+    if moment >= 2:
+        sent += data
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     if moment == 3:
@@ -162,9 +144,8 @@ async def leave(port, i):
         writer.close()
 
 
-async def disconnects(port, server, n):
-    """Seconds until descriptors, running and waiting requests of the server are back where they were; None
-    after 10."""
+async def disconnects(port: int, server: psutil.Process, clients: int) -> float | None:
+    """Seconds until descriptors, running and waiting requests of the server are back where they were; None after 10."""
     await asyncio.sleep(1)
     files = server.num_fds()
     for i in range(0, clients, 20):
@@ -172,11 +153,7 @@ async def disconnects(port, server, n):
     start = time.perf_counter()
     while time.perf_counter() - start < 10:
         state = (await get(port, "/metrics")).decode()
-        if (
-            "nanochat_running 0.0\n" in state
-            and "nanochat_waiting 0.0\n" in state
-            and server.num_fds() <= files
-        ):
+        if "nanochat_running 0.0\n" in state and "nanochat_waiting 0.0\n" in state and server.num_fds() <= files:
             return time.perf_counter() - start
         await asyncio.sleep(0.02)
     return None
@@ -191,7 +168,6 @@ async def loris(port: int) -> list[Answer]:
             for _, writer in slow:
                 writer.write(b"x")
             await asyncio.sleep(0.2)
-
     for _, writer in slow:
         writer.write(b"GET / HTTP/1.1\r\nX: ")
     task = asyncio.create_task(trickle())
@@ -209,18 +185,11 @@ BODIES_THAT_ARE_NONE = [
 
 async def hostile(port: int, server: psutil.Process) -> tuple[list[int], float, bool]:
     """(statuses, growth of memory in MB, whether an answer told a path) of bodies that are none."""
-    before, statuses, told = server.memory_info().rss, [], False
-    bodies = [
-        b" " * (10 << 20),
-        b"[" * 100_000,
-        b'{"a":' * 100_000,
-        b"\xff\xfe",
-        b'{"temperature": NaN}',
-        b'{"max_tokens": 1' + b"0" * 5000 + b"}",
-        b'{"seed": 1e999}',
-    ]
-    for data in bodies:
-        for length in (len(data), 1):  # the second is a lie
+    before = server.memory_info().rss
+    statuses = []
+    told = False
+    for data in BODIES_THAT_ARE_NONE:
+        for length in (len(data), 1):      # the second is a lie
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(head(length).replace(b"Connection: close\r\n", b"") + data)
@@ -254,15 +223,13 @@ class Table:
 async def measure_speed(config: Config, port: int, table: Table) -> None:
     await burst(port, 40, 8)
     done = await burst(port, config.requests, 64)
-    served = [d for d in done if d[0] == 200]
-    line(
-        f"{config.requests} requests, 64 at a time",
-        f"{len(served)} x 200, {sum(d[0] == 429 for d in done)} x 429",
-        "nothing else, all complete",
-        all(d[0] in (200, 429) for d in done) and all(d[4] for d in served),
-    )
-    line("time to first token, p50 / p99 ms", spread([d[1] for d in served]))
-    line("time per token, p50 / p99 ms", spread([d[2] for d in served if d[3] > 1]))
+    served = [answer for answer in done if answer.status == 200]
+    refused = [answer for answer in done if answer.status == 429]
+    only_those = len(served) + len(refused) == len(done)
+    table.line(f"{config.requests} requests, 64 at a time", f"{len(served)} x 200, {len(refused)} x 429",
+               "nothing else, all complete", only_those and all(answer.complete for answer in served))
+    table.line("time to first token, p50 / p99 ms", spread([answer.first_token_s for answer in served]))
+    table.line("time per token, p50 / p99 ms", spread([answer.per_token_s for answer in served if answer.tokens > 1]))
     one, answers = await throughput(port, 1, config.seconds)
     table.line("1 user, tok/s", f"{one:,.0f}; first token {spread([answer.first_token_s for answer in answers])} ms")
     many, answers = await throughput(port, 32, config.seconds)
@@ -272,53 +239,38 @@ async def measure_speed(config: Config, port: int, table: Table) -> None:
 
 async def measure_harm(port: int, server: psutil.Process, table: Table) -> None:
     back = await disconnects(port, server, 500)
-    line(
-        "500 disconnects, all back after",
-        "never" if back is None else f"{back:.2f} s",
-        "<= 1 s",
-        (back or 9) <= 1,
-    )
+    table.line("500 disconnects, all back after", "never" if back is None else f"{back:.2f} s", "<= 1 s",
+               back is not None and back <= 1)
     done = await loris(port)
-    line(
-        "200 slow-loris sockets, others",
-        f"{sum(d[0] == 200 and d[4] for d in done)} of {len(done)} served",
-        "all",
-        all(d[0] == 200 and d[4] for d in done),
-    )
+    served = [answer for answer in done if answer.status == 200 and answer.complete]
+    table.line("200 slow-loris sockets, others", f"{len(served)} of {len(done)} served", "all", len(served) == len(done))
     statuses, grown, told = await hostile(port, server)
-    line(
-        "hostile bodies",
-        f"{sorted(set(statuses))}, {grown:+.0f} MB",
-        "4xx or closed, < 50 MB, nothing told",
-        all(s == 0 or 400 <= s < 500 for s in statuses) and grown < 50 and not told,
-    )
-    if config.minutes:
-        sizes = []
-        for _ in range(10):
-            await throughput(port, 32, config.minutes * 6)
-            sizes.append(server.memory_info().rss / 2**20)
-        line(
-            f"memory over {config.minutes:g} minutes, MB",
-            " ".join(f"{s:.0f}" for s in sizes),
-            "flat (< 5 %)",
-            sizes[-1] < 1.05 * sizes[1],
-        )
+    refused = all(status == 0 or 400 <= status < 500 for status in statuses)
+    table.line("hostile bodies", f"{sorted(set(statuses))}, {grown:+.0f} MB", "4xx or closed, < 50 MB, nothing told",
+               refused and grown < 50 and not told)
+
+
+async def measure_memory(minutes: float, port: int, server: psutil.Process, table: Table) -> None:
+    sizes = []
+    for _ in range(10):
+        await throughput(port, 32, minutes * 60 / 10)
+        sizes.append(server.memory_info().rss / 2**20)
+    shown = " ".join(f"{size:.0f}" for size in sizes)
+    table.line(f"memory over {minutes:g} minutes, MB", shown, "flat (< 5 %)", sizes[-1] < 1.05 * sizes[1])
+
+
+async def measure_stop(port: int, process: subprocess.Popen, table: Table) -> None:
     streams = [asyncio.create_task(ask(port, body(i))) for i in range(32)]
-    while b"nanochat_running 32.0\n" not in await get(port, "/metrics") and not any(
-        s.done() for s in streams
-    ):
+    while b"nanochat_running 32.0\n" not in await get(port, "/metrics") and not any(s.done() for s in streams):
         await asyncio.sleep(0.01)
     start = time.perf_counter()
     process.send_signal(signal.SIGTERM)
     done = await asyncio.gather(*streams)
     code = await asyncio.to_thread(process.wait, 60)
     took = time.perf_counter() - start
-    line(
-        "SIGTERM under 32 streams",
-        f"{sum(d[4] for d in done)} complete, exit {code} after {took:.1f} s",
-        "all complete",
-        all(d[4] for d in done),
-    )
+    complete = sum(answer.complete for answer in done)
+    table.line("SIGTERM under 32 streams", f"{complete} complete, exit {code} after {took:.1f} s", "all complete",
+               complete == len(done))
 
 
 async def measure(config: Config, port: int, process: subprocess.Popen, table: Table) -> None:
@@ -330,10 +282,9 @@ async def measure(config: Config, port: int, process: subprocess.Popen, table: T
         await measure_memory(config.minutes, port, server, table)
     await measure_stop(port, process, table)
 
-    def line(what, value, bar="", met=True):
-        print(f"| {what} | {value} | {bar} | {'' if not bar else 'yes' if met else 'NO'} |", flush=True)
-        missed.extend([] if met else [what])
 
+def main(argv: list[str] | None = None) -> int | None:
+    config = parse(Config, argv, __doc__)
     command = [sys.executable, "-m", "scripts.chat_web", "--port=0", f"--slots={config.slots}", "--queue=64"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:

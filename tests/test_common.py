@@ -130,9 +130,9 @@ def test_save_result_says_what_a_reader_needs_to_repeat_it(base):
 # ---------------------------------------------------------------------------------------------------------------- lock
 def test_run_lock_refuses_a_second_run_and_lets_the_next_one_in(tmp_path):
     path = tmp_path / "run.lock"
-    with common.run_lock(path):
-        with pytest.raises(common.NanochatError, match="another run holds"), common.run_lock(path):
-            pass
+    with (common.run_lock(path), pytest.raises(common.NanochatError, match="another run holds"),
+          common.run_lock(path)):
+        pass
     with common.run_lock(path):
         pass
 

@@ -152,7 +152,7 @@ def test_every_kernel_that_works_equals_plain_attention(rt):
     truth = values(exact, [x.float() for x in inputs])
     for name in working:
         for fast, true in zip(values(attention.CUDA_KERNELS[name], inputs), truth):
-            torch.testing.assert_close(fast.float(), true, rtol=0.03, atol=0.03, msg=lambda text: f"{name}: {text}")
+            torch.testing.assert_close(fast.float(), true, rtol=0.03, atol=0.03, msg=lambda text, name=name: f"{name}: {text}")
 
 
 class Alone(int):

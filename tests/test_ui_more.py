@@ -167,7 +167,7 @@ def test_the_enter_that_ends_a_composition_in_safari_does_not_send(page):
 
 def test_a_whole_conversation_with_the_keyboard_alone(page):
     from selenium.webdriver.common.keys import Keys
-    press = lambda *keys: page.browser.switch_to.active_element.send_keys(*keys)  # noqa: E731
+    press = lambda *keys: page.browser.switch_to.active_element.send_keys(*keys)  # noqa: E731, PLW0108
     assert page.active() == "draft"
     press("two", Keys.SHIFT + Keys.ENTER, Keys.NULL, "lines", Keys.ENTER)
     page.until(lambda: page.idle() and page.texts()[0] == "two\nlines" and len(page.all(".turn")) == 2)
