@@ -3,7 +3,7 @@ The table of stages: what a model goes through, in order, one row each.
 
 This is the only place that knows their names. Checkpoints, the flags that name a stage (-i, --source), the
 report and speedrun.sh all follow from it, so a new stage is one row here and one script that builds a
-loop.Stage. It is a table, not a registry: nothing adds to it while the program runs, and what a stage does
+recipe.Stage. It is a table, not a registry: nothing adds to it while the program runs, and what a stage does
 stands in its script, not here. Standard library only, because the report reads it and wants no torch.
 """
 from dataclasses import dataclass
