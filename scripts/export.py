@@ -32,6 +32,7 @@ from nanochat.common import (
 )
 from nanochat.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanochat.model.gpt import GPT, GPTConfig
+from nanochat.model.known import unknown_parts
 from nanochat.runtime import Runtime
 from nanochat.train import checkpoint
 
@@ -183,7 +184,7 @@ def main(argv: list[str] | None = None) -> None:
     path = checkpoint.find(stage, config.tag)
     tag = path.parent.name
     model, tokenizer, _ = checkpoint.load_model(stage, Runtime(), tag)
-    _refuse_what_cannot_be_expressed(model.config)
+    _refuse_what_cannot_be_expressed(model)
 
     out = Path(config.out or base_dir() / "hf" / f"{stage}_{tag}").expanduser().resolve()
     with atomic_dir(out) as folder:
@@ -195,8 +196,13 @@ def main(argv: list[str] | None = None) -> None:
              f"{head_width(model.config)} wide")
 
 
-def _refuse_what_cannot_be_expressed(config: GPTConfig) -> None:
-    more = {name: value for name, value in asdict(config).items() if value and name not in EXPRESSED}
+def _refuse_what_cannot_be_expressed(model: GPT) -> None:
+    unknown = unknown_parts(model)
+    if unknown:
+        raise NanochatError(f"this export does not know {', '.join(unknown)}: without it, it would be another "
+                            "model there. Teach scripts/export.py, or train without it.")
+    config = asdict(model.config)
+    more = {name: value for name, value in config.items() if value and name not in EXPRESSED}
     if more:
         has = ", ".join(f"{name}={value}" for name, value in more.items())
         flags = " ".join(f"--{name}=0" for name in more)

@@ -143,3 +143,12 @@ def test_what_is_no_export_is_not_replaced(tmp_path, monkeypatch):
     assert (tmp_path / "mine").read_text(encoding="utf-8") == "thesis"
     export.main(["--out=~/hf"])
     assert (tmp_path / "home" / "hf" / "config.json").exists()
+
+
+def test_a_part_that_the_export_does_not_know_is_named(monkeypatch, tmp_path):
+    model, tokenizer = save_tiny_checkpoint("sft", "kindergarten")
+    model.gate = torch.nn.Parameter(torch.ones(3))
+    monkeypatch.setattr(export.checkpoint, "load_model", lambda *args: (model, tokenizer, {}))
+    with pytest.raises(NanochatError, match="does not know gate"):
+        export.main([f"--out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
