@@ -85,11 +85,11 @@ def top_logprobs(logits: torch.Tensor, tokens: list[int],
     logprobs = logits.log_softmax(-1)
     best = logprobs.topk(min(max(counts), logits.size(-1)))
     chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
+    ids = best.indices.tolist()  # whole, once: on a GPU each copy waits for all work before it
+    values = best.values.tolist()
     found = []
     for i, logprob in enumerate(chosen.tolist()):
-        ids = best.indices[i, :counts[i]].tolist()
-        values = best.values[i, :counts[i]].tolist()
-        found.append((logprob, list(zip(ids, values))))
+        found.append((logprob, list(zip(ids[i][:counts[i]], values[i][:counts[i]]))))
     return found
 
 

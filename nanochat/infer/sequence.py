@@ -79,7 +79,10 @@ class Sequence:
             self._code.append(token)
 
     def resume(self, result: str) -> None:
-        """Take the tool's `result`, a text, which the model then reads as if it had written it."""
+        """Take the tool's `result`, a text, which the model reads next.
+
+        `sampled` is 0 there: reinforcement learning must not pay the model for what a tool said.
+        """
         self.call = None
         special = self.tokenizer.special
         output = [special("<|output_start|>"), *self.tokenizer.encode(result), special("<|output_end|>")]
