@@ -199,8 +199,8 @@ def main(argv: list[str] | None = None) -> None:
 def _refuse_what_cannot_be_expressed(model: GPT) -> None:
     unknown = unknown_parts(model)
     if unknown:
-        raise NanochatError(f"this export does not know {', '.join(unknown)}: without it, it would be another "
-                            "model there. Teach scripts/export.py, or train without it.")
+        raise NanochatError(f"this export does not know {', '.join(unknown)}: it would be another model "
+                            "there. Teach scripts/export.py, or train without it.")
     config = asdict(model.config)
     more = {name: value for name, value in config.items() if value and name not in EXPRESSED}
     if more:
