@@ -17,7 +17,6 @@ its share of bandwidth is that of the weights and keys and values it must read, 
 array. The peer is transformers' NanoChatForCausalLM of the same shape in bf16, with AdamW (fused), where
 installed.
 """
-
 import itertools
 import json
 import statistics
@@ -72,13 +71,8 @@ class Config:
     one: str = option("", "measure this line in this process and print JSON; used by the benchmark itself")
 
     def model(self, depth):
-        return GPTConfig(
-            self.sequence_len,
-            self.vocab_size,
-            key_offset=0.5,
-            value_tables=True,
-            **asdict(scaling.model_shape(depth)),
-        )
+        return GPTConfig(self.sequence_len, self.vocab_size, key_offset=0.5, value_tables=True,
+                         **asdict(scaling.model_shape(depth)))
 
 
 # ------------------------------------------------------------------------------------------------ the machine
@@ -107,14 +101,9 @@ def machine(config, rt):
     versions = torch.__version__
     if on_gpu:
         versions += f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-    return {
-        "device": rt.device_name,
-        "torch": versions,
-        "dtype": str(rt.dtype).removeprefix("torch."),
-        "matmul": bench_train.matmul_peak(rt.device, rt.dtype, n=8192 if on_gpu else 512),
-        "bandwidth": read_bandwidth(rt, 4096 if on_gpu else 64),
-        "peak": rt.peak_flops,
-    }
+    return {"device": rt.device_name, "torch": versions, "dtype": str(rt.dtype).removeprefix("torch."),
+            "matmul": bench_train.matmul_peak(rt.device, rt.dtype, n=8192 if on_gpu else 512),
+            "bandwidth": read_bandwidth(rt, 4096 if on_gpu else 64), "peak": rt.peak_flops}
 
 
 def memory_gib(rt):
@@ -130,7 +119,7 @@ def kernels(config, rt, depth):
     rows = planned_rows(config, rt, depth)
     # Seven products of T x T x D a head, two forward and five backward (the scores are made anew), of 2 FLOPs
     # a multiplication and addition; the causal half of each.
-    flops = 7 * rows * shape.n_head * shape.sequence_len**2 * shape.head_dim
+    flops = 7 * rows * shape.n_head * shape.sequence_len ** 2 * shape.head_dim
     tried = {**attention.CUDA_KERNELS, "sdpa": attention.sdpa}
     works = {}
     refused = []
@@ -190,7 +179,6 @@ def ours(config, rt, depth, rows, how, extra=""):
 
     def step():
         loop.train_step(loss_of, optimizer, micro, rt, 1.0, 0.95)
-
     return step, chosen.split(" (")[0], update
 
 
@@ -213,7 +201,6 @@ def transformers(config, rt, depth, rows, how):
         for x in tokens:
             (loss_of(model, x) / len(tokens)).backward()
         update()
-
     return step, "sdpa", update
 
 
@@ -245,17 +232,11 @@ def _training(config, rt, depth, make, rows, how):
         held = torch.cuda.max_memory_allocated()
     tokens = config.accumulate * rows * config.sequence_len
     shape = (depth, config.vocab_size, config.sequence_len)
-    return {
-        "rows": rows,
-        "kernel": kernel,
-        "ready_s": ready,
-        "held": held,
-        "peak": rt.peak_flops,
-        "tok_per_s": sorted(tokens / seconds for seconds in times),
-        "planned": scaling.memory_bytes(*shape, rows, itemsize=rt.dtype.itemsize),
-        "update": clock(rt, update) / statistics.median(times),
-        "flops": scaling.flops_per_token(*shape),
-    }
+    return {"rows": rows, "kernel": kernel, "ready_s": ready, "held": held, "peak": rt.peak_flops,
+            "tok_per_s": sorted(tokens / seconds for seconds in times),
+            "planned": scaling.memory_bytes(*shape, rows, itemsize=rt.dtype.itemsize),
+            "update": clock(rt, update) / statistics.median(times),
+            "flops": scaling.flops_per_token(*shape)}
 
 
 # --------------------------------------------------------------------------------------------------- decoding
@@ -370,42 +351,21 @@ def report(config):
         raise NanochatError(f"this device cannot be measured: {found}")
     now = datetime.now().strftime("%Y-%m-%d %H:%M")
     peak = f"{found['peak'] / 1e12:.0f} TFLOP/s by its data sheet" if found["peak"] else "unknown peak"
-    print(
-        f"{now}, {found['device']} ({peak}), torch {found['torch']}: a large product makes "
-        f"{found['matmul'] / 1e12:.3g} TFLOP/s in {found['dtype']}, memory reads "
-        f"{found['bandwidth'] / 1e9:,.0f} GB/s"
-    )
+    print(f"{now}, {found['device']} ({peak}), torch {found['torch']}: a large product makes "
+          f"{found['matmul'] / 1e12:.3g} TFLOP/s in {found['dtype']}, memory reads "
+          f"{found['bandwidth'] / 1e9:,.0f} GB/s")
     if "attention" in config.parts:
-        table(
-            config,
-            "Attention, forward and backward",
-            ["depth", "B x T x H x D", "kernels", "refused"],
-            map(str, depths),
-            "attention",
-            attention_cells,
-        )
+        table(config, "Attention, forward and backward", ["depth", "B x T x H x D", "kernels", "refused"],
+              map(str, depths), "attention", attention_cells)
     if "train" in config.parts:
-        title = (
-            f"Training: rows of {config.sequence_len}, vocabulary {config.vocab_size:,}, "
-            f"{config.accumulate} micro-batches a step, median of {config.steps} steps"
-        )
-        heads = [
-            "depth, candidate",
-            "rows",
-            "attention",
-            "tokens/s",
-            "first line / this",
-            "MFU",
-            "GiB held / planned",
-            "optimizer",
-            "ready after s",
-        ]
+        title = (f"Training: rows of {config.sequence_len}, vocabulary {config.vocab_size:,}, "
+                 f"{config.accumulate} micro-batches a step, median of {config.steps} steps")
+        heads = ["depth, candidate", "rows", "attention", "tokens/s", "first line / this", "MFU",
+                 "GiB held / planned", "optimizer", "ready after s"]
         table(config, title, heads, candidates(depths, config), "train", TrainCells())
     if "decode" in config.parts:
-        title = (
-            f"Decoding {NEW} tokens after {PROMPT}, conversations together: {config.batches}; "
-            "prefill of 1 and of 8 prompts"
-        )
+        title = (f"Decoding {NEW} tokens after {PROMPT}, conversations together: {config.batches}; "
+                 "prefill of 1 and of 8 prompts")
         heads = ["depth, candidate", "prefill tokens/s", "decode tokens/s", "share of bandwidth"]
         lines = []
         for depth in depths:

@@ -83,7 +83,7 @@ def make_task(name: str, rt: Runtime, hub_fails: bool = False,
     if rt.rank == 0:
         task, why = _fetched(name, row, hub_fails)
         if task and task.runs_code and not unsafe:
-            level = sandbox.run("pass", unsafe=True).level
+            level = sandbox.run_code("pass", unsafe=True).level
             if level not in sandbox.SAFE:
                 why = f"the sandbox only reaches {level!r} here; --unsafe runs the model's code all the same"
     why = runtime.broadcast_object(rt, why)

@@ -22,7 +22,7 @@ class Config(finetune.FinetuneConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    finetune.run("sft", parse(Config, argv, __doc__), REAL_DATA)
+    finetune.run_stage("sft", parse(Config, argv, __doc__), REAL_DATA)
 
 
 if __name__ == "__main__":

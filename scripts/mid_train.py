@@ -22,7 +22,7 @@ class Config(finetune.FinetuneConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    finetune.run("mid", parse(Config, argv, __doc__), REAL_DATA)
+    finetune.run_stage("mid", parse(Config, argv, __doc__), REAL_DATA)
 
 
 if __name__ == "__main__":

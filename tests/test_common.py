@@ -174,7 +174,7 @@ for name in {sorted(names)!r}:
 from nanochat.infer import sandbox
 del os.fork
 try:
-    sandbox.run("print('ran')", unsafe=True)
+    sandbox.run_code("print('ran')", unsafe=True)
 except sandbox.NanochatError as error:
     print(error)
 """)

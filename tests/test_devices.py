@@ -54,7 +54,8 @@ def test_training_and_validating(no_doubles):
     model = tiny_model(64).requires_grad_(True)
     optimizer = loop.make_optimizer(model, Runtime())
     tokens, weight = torch.arange(24).view(3, 8) % 64, torch.ones(3, 8)
-    loop.train_step(partial(weighted_cross_entropy, model), optimizer, [Batch(tokens, tokens, weight, 24.0, [0])], Runtime(), 1.0, 0.9)
+    batch = Batch(tokens, tokens, weight, 24.0, [0])
+    loop.train_step(partial(weighted_cross_entropy, model), optimizer, [batch], Runtime(), 1.0, 0.9)
     assert finetune.masked_loss(model, Rows(), 2, Runtime()) > 0
 
 

@@ -90,7 +90,8 @@ def test_the_soft_cap(dtype):
     y = torch.cat((draw(3, 200) * 30, torch.tensor([[0.0, 1e30]] * 3)), 1).to(dtype)
     s, out, bias = torch.rand(3) + 0.5, torch.empty(3, 202), torch.zeros(2, 202)
     bias[1, :9] = -torch.inf
-    kernels.softcap_and_bias(kernels.as_array(y), kernels.as_array(s), 15.0, bias.numpy(), np.arange(len(y)) % 2, kernels.as_array(out))
+    kernels.softcap_and_bias(kernels.as_array(y), kernels.as_array(s), 15.0, bias.numpy(), np.arange(len(y)) % 2,
+                             kernels.as_array(out))
     expected = 15 * torch.tanh(y.double() * s[:, None] / 15)
     assert (out[1, :9] == -torch.inf).all()
     out[1, :9] = expected[1, :9]

@@ -68,7 +68,8 @@ def test_rows_with_different_settings_do_not_touch_each_other():
         logits = torch.randn(7, V, generator=torch.Generator().manual_seed(seed)) * spread
         rows = [[rng.choice(choices) for _ in logits] for choices in (
             [0.0, 0.1, 0.7, 1.0, 2.0], [0, 1, 5, 50, 900], [1.0, 0.9, 0.5, 0.01], [0.0, 0.3, 0.9, 0.999], [0.0, 0.05, 0.5, 1.0])]
-        compiled, by_torch = ([int(way(logits[i:i + 1], *([r[i]] for r in rows))) for i in range(7)] for way in (sample_tokens, sample_tokens_torch))
+        compiled, by_torch = ([int(way(logits[i:i + 1], *([r[i]] for r in rows))) for i in range(7)]
+                              for way in (sample_tokens, sample_tokens_torch))
         assert sample_tokens(logits, *rows).tolist() == compiled and sample_tokens_torch(logits, *rows).tolist() == by_torch
         differ += sum(a != b for a, b in zip(compiled, by_torch))
     assert differ <= 4      # of 420

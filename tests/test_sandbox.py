@@ -13,7 +13,7 @@ from nanochat.infer import sandbox
 from nanochat.infer.sandbox import FOLDER_FILES, MAX_OUTPUT, SAFE
 from nanochat.infer.sandbox_walls import seccomp_program
 
-run = functools.partial(sandbox.run, unsafe=True)       # what is run here is known, also on a machine without walls
+run = functools.partial(sandbox.run_code, unsafe=True)       # what is run here is known, also on a machine without walls
 DATA = base_dir()       # of whoever runs the tests: HumanEval's data may lie there
 LEVEL = run("pass", timeout_s=10).level
 needs_walls = pytest.mark.skipif(LEVEL not in ("full", "walls"),
@@ -290,11 +290,11 @@ def test_a_thread_bomb_ends_with_its_time():
 # ------------------------------------------------------------------------------------------------------ without walls
 def test_below_the_minimum_a_program_is_not_run_unless_that_is_asked_for(monkeypatch):
     monkeypatch.setattr(sandbox, "SAFE", ("no such level",))
-    refused = sandbox.run("print('ran')", timeout_s=10)
+    refused = sandbox.run_code("print('ran')", timeout_s=10)
     assert not refused.ok and refused.stdout == "" and refused.level == LEVEL
     assert f"only reaches {LEVEL!r}" in refused.error
-    assert not sandbox.run("def f(): return 1", tests="assert f() == 1", timeout_s=10).ok
-    assert sandbox.run("print('ran')", timeout_s=10, unsafe=True).stdout == "ran\n"
+    assert not sandbox.run_code("def f(): return 1", tests="assert f() == 1", timeout_s=10).ok
+    assert sandbox.run_code("print('ran')", timeout_s=10, unsafe=True).stdout == "ran\n"
 
 
 def test_what_counts_as_safe_keeps_files_apart():

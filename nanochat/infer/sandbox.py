@@ -60,7 +60,7 @@ class Result:
     level: str = "basic"
 
 
-def run(code: str, *, tests: str = "", timeout_s: float = 5.0, memory_bytes: int = 512 << 20,
+def run_code(code: str, *, tests: str = "", timeout_s: float = 5.0, memory_bytes: int = 512 << 20,
         unsafe: bool = False) -> Result:
     """Run the program `code`, then `tests` against it. Never raises for what the program does; any thread may
     call.

@@ -44,4 +44,4 @@ class HumanEval(HubTask):
 
     def evaluate(self, chat: dict, parts: list[dict]) -> bool:
         tests = f"{chat['test']}\ncheck({chat['entry_point']})\n"
-        return sandbox.run(self.answer(chat, parts), tests=tests, timeout_s=5, unsafe=self.unsafe).ok
+        return sandbox.run_code(self.answer(chat, parts), tests=tests, timeout_s=5, unsafe=self.unsafe).ok

@@ -173,7 +173,7 @@ def masked_loss(model: GPT, rows: ChatRows, device_batch_size: int, rt: Runtime)
 
 
 # ---- the stage
-def run(stage: str, config: Any, real_data: str) -> None:
+def run_stage(stage: str, config: Any, real_data: str) -> None:
     """Run one stage of the table from the flags to its result."""
     row = STAGES[stage]
     origin = start(config, stage)

@@ -104,7 +104,7 @@ class CompiledModel:
             self.few_tokens = FEW_TOKENS_FLOAT32
 
         def product(weight):
-            return pack_int8(*quantize(weight)) if bytes_ else pack(weight.to(dtype))
+            return pack_int8(*quantize_weight(weight)) if bytes_ else pack(weight.to(dtype))
         self.head_product = product(head)
         self.products = []
         for matrices in layers:
@@ -232,7 +232,7 @@ def _rope(config, capacity):
     return kernels.as_array(torch.view_as_real(turn).flatten(1))
 
 
-def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(int8 (R, C), float32 scale (R,)) of a matrix: each row's largest number becomes 127 or -127."""
     scale = weight.float().abs().amax(1).clamp_(min=1e-12) / 127
     return (weight / scale[:, None]).round_().to(torch.int8), scale
@@ -241,7 +241,7 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 def _for_kernels(weight, int8):
     """(array (R, C), scale (R,)) of a matrix."""
     if int8:
-        weight, scale = quantize(weight)
+        weight, scale = quantize_weight(weight)
     else:
         scale = torch.ones(len(weight))
     return kernels.as_array(weight), kernels.as_array(scale)
