@@ -2,6 +2,7 @@
 import dataclasses
 import gc
 import random
+import types
 import weakref
 
 import pytest
@@ -122,7 +123,29 @@ class WindowConfig(GPTConfig):
 
 
 class Windowed(GPT):
-    """One more field: tokens see the last `window` alone, in training and, through `attend`, in decoding."""
+    """One more field: tokens see the last `window` alone, wherever they look."""
+
+    def look(self, layer, q, k, v, positions=None):
+        if positions is None:
+            positions = torch.arange(q.size(1))[None]
+        key, query = torch.arange(k.size(1)), positions[:, None, :, None]
+        seen = (key <= query) & (key > query - self.config.window)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, seen, enable_gqa=True).transpose(1, 2)
+
+
+class HardCodedWindow(GPT):
+    """The same window, and no name for it."""
+
+    def look(self, layer, q, k, v, positions=None):
+        return Windowed.look(types.SimpleNamespace(config=WindowConfig()), layer, q, k, v, positions)
+
+
+class Louder(GPT):
+    """Another head: only the logits tell."""
+
+    def logits(self, hidden):
+        return 2 * super().logits(hidden)
 
 
 class Gelu(GPT):
@@ -135,7 +158,8 @@ class Gelu(GPT):
 
 
 SHAPE = dict(n_layer=2, n_head=4, n_kv_head=2, n_embd=64, key_offset=0.5, value_tables=True)
-CHANGED = [(Gated, GPTConfig, "gate"), (Windowed, WindowConfig, "config.window"), (Gelu, GPTConfig, "hidden states are")]
+CHANGED = [(Gated, GPTConfig, "gate"), (Windowed, WindowConfig, "config.window"), (Gelu, GPTConfig, "hidden states of few tokens are"),
+           (HardCodedWindow, GPTConfig, "hidden states of"), (Louder, GPTConfig, "logits of")]
 
 
 @pytest.mark.parametrize("kind, config, named", CHANGED)

@@ -65,7 +65,7 @@ def use_threads(threads: int) -> None:
 # ---- numbers: Numba picks the implementation by the type
 def widen(x: Number) -> Number:
     """An element of an array as a float32."""
-    raise NotImplementedError("for compiled code")
+    raise TypeError("for compiled code: Numba has an implementation for each type")
 
 
 @overload(widen, inline="always")
@@ -77,7 +77,7 @@ def _widen(x):
 
 def narrow(x: float, kind: Number) -> Number:
     """float32 x as an element of arrays whose elements have the type of `kind`."""
-    raise NotImplementedError("for compiled code")
+    raise TypeError("for compiled code: Numba has an implementation for each type")
 
 
 @overload(narrow, inline="always")
@@ -293,7 +293,7 @@ def attend(rows: Array, qkv: Array, slots: Array, positions: Array, k: Array,
 # ---- between the products of many rows
 def quantize_row(row: Array, out: Array) -> float:
     """Floats into `out`, of any type; bytes stand around 128. Returns what 1 in `out` is worth."""
-    raise NotImplementedError("for compiled code")
+    raise TypeError("for compiled code: Numba has an implementation for each type")
 
 
 @overload(quantize_row, jit_options=OPTIONS)
