@@ -179,6 +179,8 @@ def test_a_changed_model_is_decoded_by_its_own_forward_and_a_line_says_why(kind,
     for options in ({"int8": True}, {"deterministic": True}):
         with pytest.raises(UsageError, match=named):
             Runner(model, 1, LEN, **options)
+        with pytest.raises(UsageError, match=named):        # before a server listens
+            Engine(model, None, **options)
 
 
 def test_a_known_model_is_compiled_without_a_word(monkeypatch):

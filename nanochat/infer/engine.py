@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.infer.runner import Runner
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.scheduler import Scheduler
 from nanochat.infer.sequence import Sequence
@@ -17,7 +18,8 @@ from nanochat.model.gpt import GPT
 class Engine:
     """Generates with `model` (eval mode, on its device). A conversation may hold `max_len` tokens.
 
-    More than in training is allowed, at falling quality. `options` are those of runner.Runner.
+    More than in training is allowed, at falling quality. `options` are those of runner.Runner; raises
+    UsageError at once where the model cannot be decoded with them.
     """
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, max_len: int | None = None, **options: Any) -> None:
@@ -26,6 +28,8 @@ class Engine:
         self.max_len = max_len or model.config.sequence_len
         self.options = options
         self._chat: Scheduler | None = None
+        if any(options.values()):  # now, and not when a server that already listens gets its first request
+            Runner(model, 1, self.max_len, **options)
 
     def scheduler(self, batch_size: int, capacity: int | None = None, **settings: Any) -> Scheduler:
         """A Scheduler of `batch_size` slots of `capacity` tokens (default: max_len)."""
