@@ -158,12 +158,12 @@ class Gelu(GPT):
 
 
 SHAPE = dict(n_layer=2, n_head=4, n_kv_head=2, n_embd=64, key_offset=0.5, value_tables=True)
-CHANGED = [(Gated, GPTConfig, "gate"), (Windowed, WindowConfig, "config.window"), (Gelu, GPTConfig, "hidden states of few tokens are"),
-           (HardCodedWindow, GPTConfig, "hidden states of"), (Louder, GPTConfig, "logits of")]
+CHANGED = [(Gated, GPTConfig, "gate"), (Windowed, WindowConfig, "config.window"),
+           (Gelu, GPTConfig, "hidden states of few tokens are"), (HardCodedWindow, GPTConfig, "hidden states of"), (Louder, GPTConfig, "logits of")]
 
 
 @pytest.mark.parametrize("kind, config, named", CHANGED)
-def test_a_changed_model_is_decoded_by_its_own_forward_and_a_line_says_why(kind, config, named, monkeypatch):
+def test_a_changed_model_is_decoded_by_its_own_forward_and_a_line_says_why(kind, config, named, monkeypatch, tokenizer):
     said = []
     monkeypatch.setattr(log, "warning", said.append)
     model, cursors, rng = drawn(kind(config(LEN, 340, **SHAPE))), [0] * 3, random.Random(1)
@@ -180,7 +180,7 @@ def test_a_changed_model_is_decoded_by_its_own_forward_and_a_line_says_why(kind,
         with pytest.raises(UsageError, match=named):
             Runner(model, 1, LEN, **options)
         with pytest.raises(UsageError, match=named):        # before a server listens
-            Engine(model, None, **options)
+            Engine(model, tokenizer, **options)
 
 
 def test_a_known_model_is_compiled_without_a_word(monkeypatch):

@@ -7,7 +7,6 @@ from collections.abc import Generator
 from typing import Any
 
 from nanochat.data.tokenizer import Tokenizer
-from nanochat.infer.runner import Runner
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.scheduler import Scheduler
 from nanochat.infer.sequence import Sequence
@@ -29,7 +28,7 @@ class Engine:
         self.options = options
         self._chat: Scheduler | None = None
         if any(options.values()):  # now, and not when a server that already listens gets its first request
-            Runner(model, 1, self.max_len, **options)
+            self.scheduler(1)
 
     def scheduler(self, batch_size: int, capacity: int | None = None, **settings: Any) -> Scheduler:
         """A Scheduler of `batch_size` slots of `capacity` tokens (default: max_len)."""
