@@ -159,7 +159,8 @@ class Gelu(GPT):
 
 SHAPE = dict(n_layer=2, n_head=4, n_kv_head=2, n_embd=64, key_offset=0.5, value_tables=True)
 CHANGED = [(Gated, GPTConfig, "gate"), (Windowed, WindowConfig, "config.window"),
-           (Gelu, GPTConfig, "hidden states of few tokens are"), (HardCodedWindow, GPTConfig, "hidden states of"), (Louder, GPTConfig, "logits of")]
+           (Gelu, GPTConfig, "hidden states of few tokens are"), (HardCodedWindow, GPTConfig, "hidden states of"),
+           (Louder, GPTConfig, "logits of")]
 
 
 @pytest.mark.parametrize("kind, config, named", CHANGED)
