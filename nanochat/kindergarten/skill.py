@@ -10,7 +10,7 @@ seeds would share many of them, and a test would reward what was learned by hear
 (the two numbers, the word, the story), hashed, decides on which side it lies. No training example can hold a
 test example, however many of either are drawn.
 """
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
@@ -59,6 +59,24 @@ def draw(make: Callable[[], Drawn], key: Callable[[Drawn], Iterable[str | int]],
         made = make()
         if is_test(*key(made), percent=percent) == test:
             return made
+
+
+def on_side(kind: str, templates: Sequence[Drawn], test: bool, percent: int = 20) -> list[Drawn]:
+    """The templates that tests keep for themselves, or those that training uses: at least one of either.
+
+    A template is a wording, or a tuple that begins with one. Where wordings are many, whether an unseen one is
+    understood says more than an unseen number in a wording that was seen a hundred times.
+    """
+    kept = [template for template in templates if is_test(kind, _wording(template), percent=percent)]
+    if not kept:
+        kept = [templates[-1]]
+    if test:
+        return kept
+    return [template for template in templates if template not in kept]
+
+
+def _wording(template: Any) -> str:
+    return template if isinstance(template, str) else template[0]
 
 
 def chat(*turns: str | list[dict[str, str]]) -> list[Message]:
