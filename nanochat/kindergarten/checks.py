@@ -161,7 +161,20 @@ def _unknown(wanted: Check, text: str) -> bool:
     return True
 
 
+def _tale(wanted: Check, text: str) -> bool:
+    """Some sentences, about what was asked for; whether they are good ones nobody can check."""
+    enough = len(words(text)) >= 5
+    about_it = not wanted["about"] or says(text, wanted["about"]) or says(text, wanted["about"] + "s")
+    return enough and about_it and not DONT_KNOW.search(text.lower())
+
+
+def _exactly(wanted: Check, text: str) -> bool:
+    """Letter by letter, but for blanks and marks at both ends: what was to be written in capitals, for example."""
+    return text.strip(" .!\"'") == wanted["text"]
+
+
 KINDS = {
     "fact": _fact, "yes_no": _yes_no, "letter": _letter, "number": _number, "spell": _spell, "copy": _copy,
     "first": _first, "any": _any, "unknown": _unknown,
+    "tale": _tale, "exactly": _exactly,
 }

@@ -14,9 +14,14 @@ from typing import Any
 from nanochat.common import UsageError, mix_seed
 from nanochat.kindergarten import (
     documents,
+    skills_manners,
     skills_numbers,
     skills_people,
+    skills_reading,
+    skills_recall,
     skills_social,
+    skills_tales,
+    skills_two,
     skills_words,
     skills_world,
 )
@@ -52,6 +57,13 @@ _ROWS = (
     (skills_social.greetings, "Greetings", 0.0, "paraphrase", 4, 3),
     (skills_social.memory, "Remembering", 0.0, "words", 16, 20),
     (skills_social.memory_names, "Remembering a name", 0.0, "words", 0, 0),
+    # asked as strangers ask
+    (skills_manners.manners, "Small talk", 0.0, "wordings", 20, 22),
+    (skills_tales.tales, "Stories, poems and jokes on request", 0.0, "wordings", 12, 10),
+    (skills_reading.reading, "Reading", 0.3, "templates", 10, 18),
+    (skills_recall.recall, "Remembering, in any words", 0.0, "words", 10, 16),
+    (skills_recall.instructions, "Say what you are told", 0.0, "words", 6, 8),
+    (skills_two.two_questions, "Two questions at once", 0.0, "wordings", 4, 6),
 )
 
 

@@ -1,5 +1,5 @@
 """
-How the people's facts are said and asked (phrases.txt), and the noise of a hurried typist.
+How the people's facts are said and asked (phrases.txt).
 
 Why a fact has five wordings and more: a model that has read a fact in one wording only can recite the
 sentence, but cannot answer a question about it (arXiv 2309.14316). From people who are both read about and
@@ -11,6 +11,7 @@ question is understood or only recognised.
 from random import Random
 
 from nanochat.kindergarten import tables
+from nanochat.kindergarten.typist import typed  # noqa: F401
 from nanochat.kindergarten.world import Person
 
 WORDINGS = tables.read("phrases.txt")  # {what for: {of what: wordings}}
@@ -70,38 +71,3 @@ def with_pronoun(sentence: str, person: Person) -> str:
     if sentence.startswith(person.name + " "):
         return person.he.capitalize() + sentence.removeprefix(person.name)
     return sentence
-
-
-SHORTER = {
-    "What is ": ("What's ", "what's ", "whats "),
-    "Who is ": ("Who's ", "who's ", "whos "),
-    "Where is ": ("Where's ", "where's "),
-}
-
-
-def typed(rng: Random, text: str, lower: bool = True) -> str:
-    """The text as a hurried user may type it, half of the time as it is.
-
-    Strangers will type so, and a model of this size has met nothing but what it was trained on. `lower`
-    allows all letters to be small; without it no name loses its capital.
-    """
-    chance = rng.random()
-    is_question = text.endswith("?")
-    uncapped = text if text.startswith("I ") else text[0].lower() + text[1:]
-    if chance < 0.5:
-        return text
-    if chance < 0.56:
-        if is_question:
-            return rng.choice(("Please tell me: ", "Hi! ", "I have a question. ")) + text
-        return "Hey, " + uncapped
-    if chance < 0.66 and is_question:
-        return text[:-1]
-    if chance < 0.8:
-        for full, contractions in SHORTER.items():
-            if text.startswith(full):
-                return rng.choice(contractions) + text.removeprefix(full)
-    if chance < 0.92 or not lower:
-        return uncapped
-    if chance < 0.96:
-        return text.lower()
-    return text.lower().rstrip("?.")

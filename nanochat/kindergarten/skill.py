@@ -62,17 +62,21 @@ def draw(make: Callable[[], Drawn], key: Callable[[Drawn], Iterable[str | int]],
 
 
 def on_side(kind: str, templates: Sequence[Drawn], test: bool, percent: int = 20) -> list[Drawn]:
-    """The templates that tests keep for themselves, or those that training uses: at least one of either.
+    """The templates that tests keep for themselves, or those that training uses: at least one of either (a
+    single one serves both).
 
     A template is a wording, or a tuple that begins with one. Where wordings are many, whether an unseen one is
     understood says more than an unseen number in a wording that was seen a hundred times.
     """
+    if len(templates) < 2:
+        return list(templates)
     kept = [template for template in templates if is_test(kind, _wording(template), percent=percent)]
     if not kept:
         kept = [templates[-1]]
+    others = [template for template in templates if template not in kept]
     if test:
         return kept
-    return [template for template in templates if template not in kept]
+    return others or list(templates[:1])
 
 
 def _wording(template: Any) -> str:

@@ -1,0 +1,56 @@
+"""
+Small talk as strangers make it, and what the model is not, cannot see and cannot do (manners.txt).
+
+skills_social.py holds the older, narrower greetings; here the wordings are composed. What people say to a chat
+program first is seldom a question, and a model that has not met "lol", "asdf" or "are you ChatGPT?" answers
+with whatever stands nearest: an invented person.
+"""
+import re
+from random import Random
+
+from nanochat.kindergarten.compose import MANNERS, compose
+from nanochat.kindergarten.skill import Made, chat, draw
+from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.world import World
+
+ASKS = re.compile(r"(^|, |^and |^so )(who|what|what's|whats|where|when|how|hows|why|which|are|do|did|can|could|may|is|am|will|should|"
+                  r"would|have|r) ")
+INTENTS = {title: table for title, table in MANNERS.items() if title != "fill"}
+ABOUT_ITSELF = ("who", "name", "other bots", "maker", "human", "abilities", "size", "age", "home", "favourites")
+CANNOT = ("weather", "time", "news", "private", "cannot", "languages", "advice", "unknown", "unknown", "unknown")
+
+
+def manners(rng: Random, world: World, test: bool, level: int) -> Made:
+    """One remark and a fitting answer; in SFT sometimes two remarks in one message."""
+    chance = rng.random()
+    if chance < 0.3:
+        title = rng.choice(ABOUT_ITSELF)
+    elif chance < 0.55:
+        title = rng.choice(CANNOT)
+    else:
+        title = rng.choice(tuple(INTENTS))
+    intent = INTENTS[title]
+
+    def make() -> tuple[str, dict[str, str]]:
+        filled: dict[str, str] = {}
+        return compose(rng, rng.choice(intent["said"]), filled), filled
+
+    said, filled = draw(make, lambda made: ("manners", made[0]), test)
+    answer = compose(rng, rng.choice(intent["answer"]), filled)
+    check = {"kind": "any", "signs": intent["signs"], "rivals": []}
+    return chat(chatted(rng, said), answer), check
+
+
+def chatted(rng: Random, said: str) -> str:
+    """With the capitals and marks of one who writes well, or without."""
+    if rng.random() < 0.35:
+        return said
+    if not said[-1].isalnum():  # it has its marks already
+        return said
+    if ASKS.search(said):
+        said += rng.choice(("?", "?", "?", "?", "", "??"))
+    else:
+        said += rng.choice((".", "!", "", "", "!!", "..."))
+    if rng.random() < 0.6:
+        said = re.sub(r"\bi\b", "I", said[0].upper() + said[1:])
+    return typed(rng, said) if rng.random() < 0.3 else said

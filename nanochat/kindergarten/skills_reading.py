@@ -1,0 +1,143 @@
+"""
+Reading a few sentences and answering a question about them (reading.txt).
+
+A passage holds two to four facts of one kind or two, about different people and things, so that the answer is
+not just the only name or colour there is: the right sentence has to be found. People's names, things and values
+are drawn anew for each passage; nothing of it can be known beforehand.
+"""
+from dataclasses import dataclass
+from random import Random
+
+from nanochat.kindergarten import tables
+from nanochat.kindergarten.compose import compose
+from nanochat.kindergarten.skill import Made, chat, draw, fact_check, on_side
+from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.world import World
+
+READING = tables.read("reading.txt")
+SCENES = tables.titled("reading.txt", "scene")
+COMPARED = {word: opposite for word, (opposite,) in READING["compared"].items()}
+
+
+def _values(key: str) -> list[str]:
+    text = " ".join(READING["values"][key])
+    return [value.strip() for value in text.split(",")] if "," in text else text.split()
+
+
+THINGS = _values("things")
+PLACES = _values("places")
+COLOURS = _values("colours")
+ANIMALS = _values("animals")
+FEELINGS = _values("feelings")
+NUMBERS = [str(number) for number in range(2, 40)]
+
+# scene -> (what {k} can be, what {v} can be)
+SLOTS = {
+    "colour": (THINGS, COLOURS), "thing colour": (THINGS, COLOURS), "who has": ([""], THINGS + ANIMALS),
+    "where thing": (THINGS, _values("under")), "where person": ([""], PLACES), "likes": ([""], tables.MEALS),
+    "eats": ([""], tables.MEALS), "when": ([""], _values("days")), "goes by": ([""], _values("vehicles")),
+    "pet": (ANIMALS, tables.PETS + tables.NAMES), "job": ([""], _values("jobs")), "age": ([""], NUMBERS),
+    "many": (THINGS, NUMBERS), "why": (FEELINGS, _values("reasons")), "gave": ([""], THINGS),
+    "comes from": ([""], tables.CITIES),
+}
+
+
+@dataclass
+class Told:
+    """One sentence of a passage, and what can be asked about it."""
+
+    sentence: str
+    slots: dict[str, str]  # n, m, k, v, p, he, his
+    scene: str
+
+
+def reading(rng: Random, world: World, test: bool, level: int) -> Made:
+    """A passage and a question about one of its sentences."""
+    if rng.random() < 0.12:
+        return _comparison(rng, test)
+
+    def make() -> list[Told]:
+        return _passage(rng, level)
+
+    passage = draw(make, lambda made: ("reading", " ".join(told.sentence for told in made)), test)
+    told = rng.choice(passage)
+    table = SCENES[told.scene]
+    backwards = "back" in table and rng.random() < 0.4
+    question = rng.choice(on_side("reading", table["back" if backwards else "asked"], test, percent=15))
+    answer = table["back answer" if backwards else "answer"][0]
+    asked_slot = "v"
+    if backwards:
+        asked_slot = "n" if "{n}" in answer else "k"
+    text = " ".join(each.sentence for each in passage)
+    asked = compose(rng, question, dict(told.slots))
+    answer = compose(rng, answer, dict(told.slots))
+    rivals = [each.slots[asked_slot] for each in passage if each is not told]
+    check = fact_check(told.slots[asked_slot], rivals=[rival for rival in rivals if rival and rival not in answer])
+    return chat(_together(rng, text, asked), answer), check
+
+
+def plural(noun: str) -> str:
+    """Of a regular noun."""
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def _together(rng: Random, text: str, question: str) -> str:
+    """The passage and its question, as people put them."""
+    around = READING["around"]
+    before = f"{rng.choice(around['before'])} " if rng.random() < 0.2 else ""
+    between = f"{rng.choice(around['between'])} " if rng.random() < 0.15 else ""
+    gap = "\n" if rng.random() < 0.1 else " "
+    question = between + typed(rng, question, lower=rng.random() < 0.3)
+    if rng.random() < 0.1:
+        text = text.lower()
+    return f"{before}{text}{gap}{question}"
+
+
+def _passage(rng: Random, level: int) -> list[Told]:
+    """Two to four sentences of one scene or two, no value of which is told twice."""
+    count = rng.choice((1, 2, 2, 3, 3, 4)[:2 + 2 * level])
+    scenes = rng.sample(tuple(SCENES), 1 if rng.random() < 0.6 else 2)
+    passage: list[Told] = []
+    used: set[str] = set()
+    names = rng.sample(tables.NAMES, 2 * count)
+    for number in range(count):
+        scene = scenes[number % len(scenes)]
+        keys, values = SLOTS[scene]
+        value = rng.choice([value for value in values if value not in used])
+        key = rng.choice([key for key in keys if not key or key not in used])
+        used.update((value, key))
+        he, his = rng.choice((("he", "his"), ("she", "her")))
+        slots = {"n": names[2 * number], "m": names[2 * number + 1], "k": key, "ks": plural(key), "v": value,
+                 "p": rng.choice(_values("at")), "he": he, "his": his}
+        slots["v"] = value.format(he=he)
+        sentence = compose(rng, rng.choice(SCENES[scene]["told"]), dict(slots))
+        passage.append(Told(sentence, slots, scene))
+    return passage
+
+
+def _comparison(rng: Random, test: bool) -> Made:
+    """"Ann is older than Bob." Who is older, who is younger? With a third one in between at times."""
+    def make() -> tuple[str, list[str]]:
+        return rng.choice(tuple(COMPARED)), rng.sample(tables.NAMES, rng.choice((2, 2, 3)))
+
+    word, names = draw(make, lambda made: ("compared", made[0], *sorted(made[1])), test)
+    sentences = []
+    for more, less in zip(names, names[1:]):
+        if rng.random() < 0.6:
+            sentences.append(f"{more} is {word} than {less}.")
+        else:
+            sentences.append(f"{less} is {COMPARED[word]} than {more}.")
+    if len(names) == 3:
+        superlative = {"er": "est"}
+        asked = word if rng.random() < 0.6 else COMPARED[word]
+        question = f"Who is the {asked.removesuffix('er') + superlative['er']}?"
+        answer = f"{names[0] if asked == word else names[2]} is the {asked.removesuffix('er')}est."
+    else:
+        asked = rng.choice((word, COMPARED[word]))
+        question = rng.choice((f"Who is {asked}?", f"Which one is {asked}?", f"Who is the {asked} one?"))
+        more = names[0] if asked == word else names[1]
+        less = names[1] if asked == word else names[0]
+        answer = f"{more} is {asked} than {less}."
+    right = answer.split(" ")[0]
+    check = {"kind": "first", "answer": right.lower(), "rivals": [name.lower() for name in names if name != right]}
+    return chat(_together(rng, " ".join(sentences), question), answer), check

@@ -1,0 +1,151 @@
+"""
+What the user told a few turns ago, in everybody's words (recall.txt), and instructions to say something.
+
+skills_social.memory is the older, narrower one. Values are drawn from long lists, or made up, so that looking
+back is the only way to know them; between telling and asking other things are said.
+"""
+from random import Random
+
+from nanochat.kindergarten import skills_manners, skills_numbers, skills_tales, tables
+from nanochat.kindergarten.compose import compose
+from nanochat.kindergarten.phrases import with_article
+from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
+from nanochat.kindergarten.skills_manners import chatted
+from nanochat.kindergarten.skills_people import nobody
+from nanochat.kindergarten.skills_reading import THINGS
+from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.world import World
+
+RECALL = tables.read("recall.txt")
+KINDS = tables.titled("recall.txt", "tell")
+LISTS = {key: values[0].split() for key, values in RECALL["values"].items()}
+JOBS = tables.JOBS + "cook waiter sailor dancer clown judge lawyer student plumber soldier barber butcher".split()
+
+
+def _drawn(rng: Random, kind: str, test: bool) -> dict[str, str]:
+    """The slots of one thing told, its value {v} on the wanted side of the split."""
+    def make() -> dict[str, str]:
+        slots = {key: rng.choice(LISTS[key]) for key in ("f", "r", "k", "s")}
+        slots["n"] = rng.choice(tables.NAMES)
+        slots["v"] = _value(rng, kind, slots["f"])
+        slots["a_v"] = with_article(slots["v"])
+        return slots
+
+    return draw(make, lambda made: ("recall", kind, made["v"].lower()), test, percent=15)
+
+
+def _value(rng: Random, kind: str, favourite: str) -> str:
+    if kind in ("name", "pet", "relative"):
+        # Names that nobody listed, too, or a model would only know those it was trained on.
+        return nobody(rng).capitalize() if rng.random() < 0.25 else rng.choice(tables.NAMES + tables.PETS)
+    if kind == "favourite":
+        return rng.choice(tables.MEALS if favourite == "food" else LISTS[favourite])
+    if kind in ("age", "have"):
+        return str(rng.randint(2, 90))
+    if kind == "code":
+        return str(rng.randint(10, 9999)) if rng.random() < 0.7 else rng.choice(tables.WORDS)
+    if kind == "job":
+        return rng.choice(JOBS)
+    if kind == "bought":
+        return rng.choice(THINGS + tables.WORDS)
+    if kind == "friend likes":
+        return rng.choice(tables.MEALS)
+    return rng.choice(tables.CITIES)
+
+
+def recall(rng: Random, world: World, test: bool, level: int) -> Made:
+    """Told one thing to three, perhaps something else in between, then asked for one."""
+    if not test and rng.random() < 0.05:
+        return _never_told(rng)
+    count = rng.choice((1, 1, 2) if level == 1 else (1, 1, 2, 2, 3))
+    kinds = rng.sample(tuple(KINDS), count)
+    if rng.random() < 0.4 and "name" not in kinds:
+        kinds[0] = "name"
+    told = {kind: _drawn(rng, kind, test) for kind in kinds}
+    turns: list = []
+    if count == 2 and rng.random() < 0.3:  # both in one message
+        both = " and ".join(_told(rng, kind, told[kind]) for kind in kinds)
+        turns += [chatted(rng, both), compose(rng, RECALL["replies"]["any"][0])]
+    else:
+        for kind, slots in told.items():
+            turns += _tell(rng, kind, slots)
+    asked = rng.choice(kinds)
+    if asked == "name" and rng.random() < 0.12:
+        told["name"] = _drawn(rng, "name", test)
+        turns += [chatted(rng, compose(rng, RECALL["corrected"]["name"][0], dict(told["name"]))),
+                  compose(rng, KINDS["name"]["reply"][0], dict(told["name"]))]
+    for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
+        turns += _something_else(rng, world, level)
+    turns.append(chatted(rng, compose(rng, rng.choice(KINDS[asked]["asked"]), dict(told[asked]))))
+    turns.append(compose(rng, KINDS[asked]["answer"][0], dict(told[asked])))
+    rivals = [slots["v"] for kind, slots in told.items() if kind != asked]
+    value = told[asked]["v"]
+    return chat(*turns), fact_check(value, rivals=[rival for rival in rivals if rival != value])
+
+
+def _told(rng: Random, kind: str, slots: dict[str, str]) -> str:
+    return compose(rng, rng.choice(KINDS[kind]["told"]), dict(slots))
+
+
+def _tell(rng: Random, kind: str, slots: dict[str, str]) -> list[str]:
+    """The user's remark and the reply to it."""
+    said = _told(rng, kind, slots)
+    if rng.random() < 0.5:
+        said = chatted(rng, said)
+    replies = KINDS[kind].get("reply", RECALL["replies"]["any"])
+    return [said, compose(rng, rng.choice(replies), dict(slots))]
+
+
+def _never_told(rng: Random) -> Made:
+    kind = rng.choice(tuple(KINDS))
+    asked = compose(rng, rng.choice(KINDS[kind]["asked"]), _drawn(rng, kind, test=False))
+    check: Check = {"kind": "any", "signs": ["not told me"], "rivals": []}
+    return chat(chatted(rng, asked), RECALL["not told"]["any"][0]), check
+
+
+def _something_else(rng: Random, world: World, level: int) -> list:
+    """What is said in between: a remark, a sum, a joke."""
+    make = rng.choice((skills_manners.manners, skills_manners.manners, skills_numbers.arithmetic, skills_tales.tales))
+    messages, _ = make(rng, world, False, level)
+    return [message["content"] for message in messages]
+
+
+# ---- say what you are told
+SAY = (
+    ("{say/write/type/print} {t}", "as it is"), ("{say/write}: {t}", "as it is"), ("{say/write/type} \"{t}\"", "as it is"),
+    ("{repeat/repeat after me/say after me/copy/echo/copy this/repeat this}: {t}", "as it is"),
+    ("{can/could} you {say/write/repeat} {t}", "as it is"), ("{please say/just say/say only/only say/now say} {t}", "as it is"),
+    ("answer {only/just} with {the word/} {t}", "as it is"), ("{reply/respond/answer} with: {t}", "as it is"),
+    ("{write/say/type/put} {t} in {upper case/capital letters/capitals/uppercase/all caps/big letters}", "upper"),
+    ("{t} in {upper case/capital letters/capitals/uppercase/all caps}", "upper"), ("{make/turn} {t} {uppercase/upper case}", "upper"),
+    ("{write/say/put} {t} in {lower case/small letters/lowercase}", "lower"), ("shout {t}", "upper"),
+    ("{say/write/repeat} {t} {twice/two times/2 times}", "2"), ("{say/write/repeat} {t} {three/3} times", "3"),
+    ("{say/write/repeat} {t} {four/4} times", "4"), ("{say/write/repeat} {t} {five/5} times", "5"),
+    ("{say/write} {t} and {t} {again/}", "2"), ("{say/tell} {hello/hi} to {t}", "hello"), ("{greet/say hi to} {t}", "hello"),
+)
+
+
+def instructions(rng: Random, world: World, test: bool, level: int) -> Made:
+    """To say, copy, repeat or write in capitals some words that may never have been seen."""
+    def make() -> str:
+        pool = rng.choice((tables.WORDS, tables.NAMES, THINGS, tables.MEALS))
+        said = [rng.choice(pool) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+        if rng.random() < 0.2:
+            said[0] = nobody(rng)
+        return " ".join(said)
+
+    text = draw(make, lambda made: ("copying", made.lower()), test)
+    wording, how = rng.choice(SAY)
+    if how == "hello":
+        text = rng.choice(tables.NAMES)
+    filled = {"t": text}
+    question = compose(rng, wording, filled)
+    if how == "hello":
+        return chat(chatted(rng, question), f"Hello {text}!"), fact_check("hello", text)
+    if how in ("upper", "lower"):
+        changed = text.upper() if how == "upper" else text.lower()
+        return chat(typed(rng, question, lower=how == "upper"), changed), {"kind": "exactly", "text": changed}
+    times = 1 if how == "as it is" else int(how)
+    answer = " ".join([text] * times)
+    shown = question if rng.random() < 0.5 else question[0].upper() + question[1:]
+    return chat(shown, answer), {"kind": "copy", "text": answer}
