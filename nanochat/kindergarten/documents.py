@@ -12,8 +12,12 @@ from typing import TypeVar
 from nanochat.common import mix_seed
 from nanochat.kindergarten import (
     nature,
+    skills_manners,
     skills_people,
+    skills_reading,
+    skills_recall,
     skills_social,
+    skills_tales,
     skills_words,
     skills_world,
     stories,
@@ -175,6 +179,15 @@ def _stories(rng: Random, world: World) -> str:
     return "\n".join(told)
 
 
+def _tales(rng: Random, world: World) -> str:
+    """Little stories of the kind that are told on request."""
+    told: list[str] = []
+    while len("".join(told)) < 250:
+        messages, _ = skills_tales.story_about(rng, test=False)
+        told.append(messages[-1]["content"])
+    return "\n".join(told)
+
+
 ASKED = (
     (skills_people.facts_seen, 5),
     (skills_people.reverse, 1.5),
@@ -185,11 +198,16 @@ ASKED = (
     (skills_words.spelling, 1),
     (skills_words.counting, 1),
     (skills_people.choice, 1),
+    (skills_reading.reading, 2),
+    (skills_recall.instructions, 1),
+    (skills_tales.tales, 2),
+    (skills_manners.manners, 5),
+    (skills_recall.recall, 1),
     (skills_social.identity, 0.7),
     (skills_social.greetings, 0.7),
     (skills_social.memory, 0.7),
 )
-BETWEEN_PEOPLE = 8  # the first so many can also be said between two people
+BETWEEN_PEOPLE = 11  # the first so many can also be said between two people
 
 
 def _dialogue(rng: Random, world: World) -> str:
@@ -206,21 +224,23 @@ def _dialogue(rng: Random, world: World) -> str:
         messages, _ = make(rng, world, False, 1)
         for message in messages:
             speaker = asks if message["role"] == "user" else answers
-            lines.append(f"{speaker}: {message['content']}")
+            if isinstance(message["content"], str):  # no calls of the calculator
+                lines.append(f"{speaker}: {message['content']}")
     return "\n".join(lines)
 
 
 # ---- the mixture
 KINDS = (
-    (_biography, 36),
-    (_group, 6),
+    (_biography, 32),
+    (_group, 5),
     (_animals, 6),
     (_nature, 13),
     (_sequence, 2),
     (_sums, 3),
     (_spelling, 11),
-    (_stories, 8),
-    (_dialogue, 15),
+    (_stories, 6),
+    (_tales, 4),
+    (_dialogue, 24),
 )
 
 
