@@ -59,7 +59,7 @@ def choose(config: Config, meta: dict) -> tuple[list[str], list[str]]:
     core = in_group("core")
     if meta["dataset"] != "kindergarten":
         return core, []
-    names = in_group("kindergarten")
+    names = in_group("kindergarten") + in_group("strangers")
     notes = []
     for name in core:
         row = TASKS[name]

@@ -110,8 +110,9 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
     cut = []  # whether a question's prompt was
     samples = []  # num_samples of the first question, then of the second, ...
     asked = []  # the chat of each sample
-    for number in numbers:
-        chat = task[number]
+    asked_for = [task[number] for number in numbers]
+    _answer_between(asked_for, model, tokenizer, sampling, options.batch_size)
+    for number, chat in zip(numbers, asked_for):
         prompt, was_cut = _prompt(tokenizer, chat, room - max_new_tokens)
         chats.append(chat)
         cut.append(was_cut)
@@ -133,7 +134,25 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
     return records
 
 
-def _generate(model, tokenizer, samples, batch_size, progress):
+def _answer_between(chats, model, tokenizer, sampling, batch_size):
+    """Fill in the model's own answers to the turns before the last: those whose content is None."""
+    room = model.config.sequence_len - sampling.max_new_tokens
+    while True:
+        waiting = []  # (the message to fill in, its sequence), at most one of each conversation
+        for chat in chats:
+            for place, message in enumerate(chat["messages"]):
+                if message["content"] is None:
+                    prompt = render_prompt(tokenizer, chat["messages"][:place], max_tokens=room)
+                    waiting.append((message, Sequence(tokenizer, prompt, sampling)))
+                    break
+        if not waiting:
+            return
+        _generate(model, tokenizer, [sequence for _, sequence in waiting], batch_size)
+        for message, sequence in waiting:
+            message["content"] = parse_reply(tokenizer, sequence.ids) or ""
+
+
+def _generate(model, tokenizer, samples, batch_size, progress=None):
     """Let the engine finish all samples, with a cache no longer than the longest of them needs."""
     if not samples:
         return
@@ -144,7 +163,8 @@ def _generate(model, tokenizer, samples, batch_size, progress):
         scheduler.add(sample)
     while not scheduler.idle:
         finished = [sample for sample in scheduler.step() if sample.finish_reason is not None]
-        progress.update(len(finished))
+        if progress:
+            progress.update(len(finished))
 
 
 # ---- categorical

@@ -21,24 +21,25 @@ CANNOT = ("weather", "time", "news", "private", "cannot", "languages", "advice",
 
 
 def manners(rng: Random, world: World, test: bool, level: int) -> Made:
-    """One remark and a fitting answer; in SFT sometimes two remarks in one message."""
+    """One remark and a fitting answer."""
+    def make() -> tuple[str, str, dict[str, str]]:
+        title = _title(rng)
+        filled: dict[str, str] = {}
+        return title, compose(rng, rng.choice(INTENTS[title]["said"]), filled), filled
+
+    title, said, filled = draw(make, lambda made: ("manners", made[1]), test)
+    answer = compose(rng, rng.choice(INTENTS[title]["answer"]), filled)
+    check = {"kind": "any", "signs": INTENTS[title]["signs"], "rivals": []}
+    return chat(chatted(rng, said), answer), check
+
+
+def _title(rng: Random) -> str:
     chance = rng.random()
     if chance < 0.3:
-        title = rng.choice(ABOUT_ITSELF)
-    elif chance < 0.55:
-        title = rng.choice(CANNOT)
-    else:
-        title = rng.choice(tuple(INTENTS))
-    intent = INTENTS[title]
-
-    def make() -> tuple[str, dict[str, str]]:
-        filled: dict[str, str] = {}
-        return compose(rng, rng.choice(intent["said"]), filled), filled
-
-    said, filled = draw(make, lambda made: ("manners", made[0]), test)
-    answer = compose(rng, rng.choice(intent["answer"]), filled)
-    check = {"kind": "any", "signs": intent["signs"], "rivals": []}
-    return chat(chatted(rng, said), answer), check
+        return rng.choice(ABOUT_ITSELF)
+    if chance < 0.55:
+        return rng.choice(CANNOT)
+    return rng.choice(tuple(INTENTS))
 
 
 def chatted(rng: Random, said: str) -> str:

@@ -20,6 +20,7 @@ from nanochat.tasks.kindergarten import PREFIX, Kindergarten
 from nanochat.tasks.mmlu import MMLU
 from nanochat.tasks.smoltalk import SmolTalk
 from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
+from nanochat.tasks.strangers import Strangers
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Row:
     kind: str  # this and the next two as in Task
     chance: float
     source: tuple[str, str] | None
-    group: str  # what it counts for: "core" ChatCORE, "kindergarten" the report's rows, "training" neither
+    group: str  # what it counts for: "core" ChatCORE, "kindergarten" the mean of its skills,
+    # "strangers" a row of its own, "training" neither
     title: str
 
     def is_local(self, split: str = "test") -> bool:
@@ -55,6 +57,8 @@ TASKS: dict[str, Row] = {
 for _name, _skill in world.SKILLS.items():
     _make = partial(Kindergarten, _name)
     TASKS[PREFIX + _name] = Row(_make, "generative", _skill.chance, None, "kindergarten", _skill.title)
+TASKS["strangers"] = Row(Strangers, "generative", 0.0, None, "strangers", "Strangers")
+TASKS["strangers_open"] = Row(partial(Strangers, "open"), "generative", 0.0, None, "training", "Strangers, open half")
 
 
 def in_group(group: str) -> list[str]:
@@ -95,7 +99,7 @@ def training_conversations(*names: str) -> Sequence[dict]:
         task: Task
         if name.endswith(".jsonl"):
             task = CustomJSON(name)
-        elif lookup(name).group == "kindergarten" or name == "humaneval":
+        elif lookup(name).group in ("kindergarten", "strangers") or name in ("humaneval", "strangers_open"):
             raise UsageError(f"{name} is for evaluation only and cannot be trained on.")
         else:
             task = TASKS[name].make("train")
