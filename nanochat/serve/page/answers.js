@@ -77,8 +77,8 @@ function failed(chat, up, { message }, error) {
 }
 
 /**
- * The response to the chat's request. A server that is busy is asked again when it said; a chat that has
- * outgrown the model loses its oldest messages if it may.
+ * The response to the chat's request. A server that is busy is asked again when it said; in a chat that
+ * has outgrown the model the oldest messages are no longer sent: they stay on the page, above a line that says so.
  */
 async function post(chat, run) {
   let waits = 0;
@@ -89,7 +89,7 @@ async function post(chat, run) {
     } catch (error) {
       const tooLong = error.code === "context_length_exceeded";
       const busy = error.status === 429 && error.wait > 0;
-      if (tooLong && chat.trims && canForget(chat)) {
+      if (tooLong && canForget(chat)) {
         forgetOldest(chat);
         redraw();
       } else if (busy && waits < TRIES) {
@@ -129,13 +129,6 @@ function troubleOf(chat, up, error) {
     return trouble(text, "Try again", retry);
   }
   if (error.code !== "context_length_exceeded") return trouble(error.message, "Try again", retry);
-  if (canForget(chat)) {
-    const text = `This chat has outgrown the model. ${error.message}`;
-    return trouble(text, "Leave out the oldest messages", () => {
-      chat.trims = true;   // from now on without asking
-      retry();
-    });
-  }
   return trouble(error.message, "Edit it", () => {   // this one message alone is too long
     stop(chat);
     state.editing = chat.messages[up];

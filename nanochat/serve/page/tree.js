@@ -71,7 +71,6 @@ export function soundChat(value) {
     title: text(value.title ?? ""),
     draft: text(value.draft ?? ""),
     changed: +value.changed || 0,   // milliseconds since 1970
-    trims: !!value.trims,           // the oldest messages may be left out without asking
     messages: [],
   };
   for (const message of value.messages) chat.messages.push(soundMessage(chat, message));
