@@ -29,6 +29,7 @@ SYLLABLES = {part: " ".join(lines).split() for part, lines in tables.read("lette
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 VOWELS = "aeiou"
+CONSONANTS = "bcdfghjklmnpqrstvwxz"  # y is either
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 SHORT_ORDINALS = "1st 2nd 3rd 4th 5th 6th 7th 8th 9th 10th".split()
 COUNTED = {2: "two", 3: "three", 4: "four", 5: "five"}
@@ -39,13 +40,16 @@ AN = set("aefhilmnorsx")  # letters whose names begin with a vowel: "an r"
 def _names_of_things() -> list[str]:
     """Names, cities and what people like, in small letters: whole words of the vocabulary, most of them."""
     lists = (tables.NAMES, tables.CITIES, tables.MEALS, tables.PASTIMES, tables.SHADES)
-    return [word.lower() for words in lists for word in words if word.isalpha()]
+    names = []
+    for words in lists:
+        names += [word.lower() for word in words if word.isalpha()]
+    return names
 
 
 TEST_WORDS = [word for word in EVERYDAY if is_test("everyday", word) and word not in WORDS]
 TRAINED_WORDS = sorted({*EVERYDAY, *_names_of_things()} - {*TEST_WORDS, *WORDS})
-# The closed list has tests of its own, of which word is asked for what: it is left to skills_words.py, but for
-# what is not asked there.
+# The closed list has tests of its own, of which word is asked for what: it is left to skills_words.py, but
+# for what is not asked there.
 KNOWN_WORDS = TRAINED_WORDS + CHAT_WORDS
 NEVER_MADE_UP = {*TEST_WORDS, *WORDS}
 
@@ -158,14 +162,14 @@ def letter_of_word(rng: Random, world: World, test: bool, level: int) -> Made:
 
 
 def _is_there(rng: Random, kind: str, test: bool, word: str) -> Made:
-    letter = rng.choice(word) if kind == "contains" else word[0 if kind == "starts with" else -1]
+    place = 0 if kind == "starts with" else -1
+    letter = rng.choice(word) if kind == "contains" else word[place]
     if rng.random() < 0.5:
         letter = rng.choice(ALPHABET)
     if kind == "contains":
         told = told_count(word, letter)
         is_so = letter in word
     else:
-        place = 0 if kind == "starts with" else -1
         told = told_place(word, place)
         is_so = word[place] == letter
     answer = "yes" if is_so else "no"
@@ -211,8 +215,11 @@ def _letter_to_count(rng: Random, word: str) -> str:
 # ---- words for a letter, and which of two is longer
 def _words_by_letter() -> dict[str, list[str]]:
     """{letter: some words, the shortest lists being of "x" and "q"}"""
-    words = [*CHAT_WORDS, *(word for word in EVERYDAY if word not in WORDS)]
-    return {letter: [word for word in words if word[0] == letter][:15] for letter in ALPHABET}
+    found: dict[str, list[str]] = {letter: [] for letter in ALPHABET}
+    for word in dict.fromkeys(CHAT_WORDS + EVERYDAY):
+        if word not in NEW_WORDS and len(found[word[0]]) < 15:
+            found[word[0]].append(word)
+    return found
 
 
 WORDS_BY_LETTER = _words_by_letter()
@@ -273,7 +280,7 @@ def alphabet(rng: Random, world: World, test: bool, level: int) -> Made:
         return _nth_of_the_alphabet(rng, test)
     elif kind == "vowel":
         is_vowel = rng.random() < 0.5
-        letter = rng.choice(VOWELS if is_vowel else [other for other in ALPHABET if other not in VOWELS + "y"])
+        letter = rng.choice(VOWELS if is_vowel else CONSONANTS)
         slots = _slots(rng, "", letter)
         signs = ["vowel", "consonant"] if is_vowel else ["consonant", "vowel"]
         check = {"kind": "any", "signs": signs[:1], "rivals": signs[1:]}

@@ -24,8 +24,8 @@ COMPARING = tables.read("numbers.txt")["comparing"]
 COMPARING_ANSWERS = tables.read("numbers.txt")["comparing answers"]  # {kind: (expression, if true, if false)}
 OPPOSITES = {"bigger": ["smaller", "less", "lower"], "smaller": ["bigger", "more", "larger", "greater"]}
 
-ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen").split()
+ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+        "sixteen seventeen eighteen nineteen").split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
@@ -139,23 +139,24 @@ def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
     weights = [6 * simple if form in ("x+y", "x-y", "x*y", "x/y") else 1 for form in SUMS]
     form = rng.choices(tuple(SUMS), weights)[0]
 
-    def make() -> dict[str, int]:
+    def draw_values() -> dict[str, int]:
         while True:
             values = _values(rng, form)
             if right_side(numbers_in(filled(form, values)), test):
                 return values
 
-    values = make()
+    values = draw_values()
     code = filled(form, values)
     result = calculate(code)
-    variables = dict(zip(values, written(rng, list(values.values()))))
-    question = vary(rng, rng.choice(on_side(f"sums {form}", SUMS[form], test))).format(**variables)
+    wording = vary(rng, rng.choice(on_side(f"sums {form}", SUMS[form], test)))
+    stand_close = re.search(r"\}[^ ,]+\{", wording)  # "{x}+{y}": in digits
+    said = dict(zip(values, written(rng, list(values.values()), percent=0 if stand_close else 15)))
     answer = SUM_ANSWERS.get(form, ["{sum} = {r}."])[0]
     spaced = " ".join(re.findall(r"\d+|\D", code))
     check = {"kind": "number", "answer": result, "given": [str(number) for number in numbers_in(code)],
              "tool": True}
     reply = answer.format(sum=spaced, r=result, x=values["x"])
-    return chat(typed(rng, finished(question)), tool_turn(code, reply)), check
+    return chat(typed(rng, finished(wording.format(**said))), tool_turn(code, reply)), check
 
 
 def _some_number(rng: Random) -> int:
@@ -164,7 +165,7 @@ def _some_number(rng: Random) -> int:
 
 
 def _values(rng: Random, form: str) -> dict[str, int]:
-    """Numbers for the variables of an expression; it seldom comes out below zero and never with many digits."""
+    """Numbers for the expression's variables; it seldom comes out below zero, never with many digits."""
     x = _some_number(rng)
     y = _some_number(rng)
     z = rng.randint(1, 30)
@@ -199,7 +200,8 @@ def number_sense(rng: Random, world: World, test: bool, level: int) -> Made:
     while True:
         x = _some_number(rng)
         y = rng.choice((_some_number(rng), x + rng.randint(1, 9)))
-        if x != y and right_side([x, y], test):
+        pair = [x, 2] if "odd" in kind or "even" in kind else [x, y]
+        if x != y and right_side(pair, test):
             break
     z = x + y
     if rng.random() < 0.5:

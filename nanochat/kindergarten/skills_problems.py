@@ -1,8 +1,8 @@
 """
 Word problems as children's books and strangers tell them; the stories are in numbers.txt.
 
-What has to be learned is which calculation a story asks for, so stories are many, and their names, verbs, goods
-and questions vary. One story in five is kept for tests: whoever only knows stories by heart fails there.
+What has to be learned is which calculation a story asks for, so stories are many, and their names, verbs,
+goods and questions vary. One story in five is kept for tests: whoever only knows stories by heart fails there.
 """
 import re
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """
 Wordings with alternatives: "(what is/what's) {x} (plus/and) {y}?" is four questions in one line.
 
-Strangers ask in their own words, which nobody can list. Parts can be listed, and the ways to join them are many
-more than the parts: that is what makes a model understand rather than recognise.
+Strangers ask in their own words, which nobody can list. Parts can be listed, and the ways to join them are
+many more than the parts: that is what makes a model understand rather than recognise.
 """
 import re
 from random import Random
@@ -22,7 +22,7 @@ def vary(rng: Random, wording: str) -> str:
 
 
 def finished(text: str) -> str:
-    """The text with capitals at the beginnings of sentences, the mark that fits at its end, and single blanks."""
+    """The text with a capital for every sentence, the mark that fits at its end, and single blanks."""
     text = re.sub(r"(?<![=,]) +([.,?])", r"\1", " ".join(text.split()))
     if text.endswith("?") and _REQUEST.match(text):
         text = text[:-1] + "."
