@@ -22,7 +22,7 @@ from nanochat.kindergarten.skills_letters import (
 )
 from nanochat.kindergarten.skills_numbers import calculate, in_words, number_sense, sums_any
 from nanochat.kindergarten.skills_problems import PROBLEMS, TEST_PROBLEMS, word_problem_new, word_problem_wide
-from nanochat.kindergarten.skills_words import CHAT_WORDS, NEW_WORDS
+from nanochat.kindergarten.skills_words import NEW_WORDS
 from nanochat.kindergarten.tables import EVERYDAY, WORDS
 from nanochat.kindergarten.wording import finished, vary
 
@@ -129,7 +129,7 @@ def test_letters_are_those_of_the_word_asked_for(make, training, tests):
         elif match := re.fullmatch(r" The (\w+) letter is (\w)\.", told):
             place = -1 if match[1] == "last" else ORDINALS.index(match[1])
             assert word[place] == match[2] == graded["answer"]
-            asked_as = {"first": "first|1|start|begin|initial|front", "second": "second|2", "third": "third|3", "last": "last|end|final|finish|back"}
+            asked_as = {"first": "first|1|start|begin|initial|front", "last": "last|end|final|finish|back"}
             assert re.search(asked_as.get(match[1], f"{match[1]}|{place + 1}"), question.lower()), question
         elif match := re.fullmatch(r" The letter (\w) appears (\d+) times?(?:, so (yes|no))?\.", told):
             assert word.count(match[1]) == int(match[2]) and match[1] in question.lower()
@@ -138,7 +138,7 @@ def test_letters_are_those_of_the_word_asked_for(make, training, tests):
             assert int(match[1]) == (len(word) if match[2] == "letters" else len(re.findall("[aeiou]", word)))
         else:
             first_or_last, letter, answer = re.fullmatch(r" The (first|last) letter is (\w), so (yes|no)\.", told).groups()
-            asked = re.search(r"\b[a-z]\b(?=['\"]?(, \w+| the first| the last)?\W*$)|(?<=is ['\"])\w\b|(?<=is )\w\b", question.lower())[0]
+            asked = re.findall(r"\b(?!a )[a-z]\b", question.lower().replace("'s ", " "))[-1]
             assert word[0 if first_or_last == "first" else -1] == letter and (letter == asked) == (answer == "yes"), question
 
 
@@ -169,21 +169,21 @@ def test_words_for_a_letter_begin_with_it_and_the_longer_word_is_longer(training
 
 
 def test_sums_are_read_as_english_reads_them(training, tests):
-    signs = {"+": r"\+|plus|and|add|total|sum|more than|increase", "-": r"-|minus|less|smaller|take|subtract|difference|decrease|plus what|without|to get",
+    signs = {"+": r"\+|plus|and|add|total|sum|more than|increase",
+             "-": r"-|minus|less|smaller|take|subtract|difference|decrease|plus what|without|to get",
              "*": r"\*|x|×|times|multipl|product|groups|lots", "/": "/|÷|:|over|divide|share|split|into"}
     for question, code, _output, _reply, _graded in all_of(sums_any, training, tests):
         asked = numbers(question)
         if match := re.fullmatch(r"(\d+)([+*/-])(\d+)", code):
             x, sign, y = int(match[1]), match[2], int(match[3])
-            if asked == [x] or x == y or f"1/{y}" in question or "%" in question or "one" in question.lower():
-                assert y in (1, 2, 3, 4) or x == y or asked == [x, y]
+            asked = numbers(question.replace(" is one?", "").replace(" is one", ""))
+            if sorted(asked) != sorted([x, y]):  # "half of 10", "a third", "one more than 4", "3 squared"
+                assert x in asked and (y in (1, 2, 3, 4) or x == y), (question, code)
                 continue
             backwards = (sign == "-" and re.search(r"from|\boff\b|(less|smaller) than|to get|plus what", question.lower())
                          and not re.match(r".*minus", question.lower()))
             backwards = backwards or (sign == "/" and re.search(r"go into|fit into", question.lower()))
-            backwards = backwards or (sign == "+" and re.search(r"more than|\bto\b|if I add", question))
-            assert sorted(asked) == sorted([x, y]), question
-            assert asked == ([y, x] if backwards else [x, y]) or sign == "+", (question, code)
+            assert asked == ([y, x] if backwards else [x, y]) or sign in "+*", (question, code)
             assert re.search(signs[sign], question, re.IGNORECASE), (question, code)
         assert set(asked) - {1, 2, 3, 4, 25, 50} <= set(numbers(code)), question
 
@@ -224,12 +224,13 @@ def test_counting_goes_on_as_it_begins(training, tests):
 def test_word_problems_say_all_their_numbers(training, tests):
     assert len(PROBLEMS) >= 120 and 20 <= len(TEST_PROBLEMS) <= 40
     for question, code, output, reply, _graded in training[word_problem_wide] + tests[word_problem_wide] + tests[word_problem_new]:
-        asked = numbers(re.sub(r"\b(one|One|each one|in one)\b", "", question))
+        asked = numbers(re.sub(r"(?<!ty.)\b(one|One)\b", "", question))
         constants = {2, 3, 4, 5, 6, 7, 8, 12, 24, 60}
         assert asked and set(asked) <= set(numbers(code)) and set(numbers(code)) - set(asked) <= constants, (question, code)
         assert output.isdigit() and int(output) > 1 and numbers(reply) == [int(output)], (question, reply)
         stated = re.sub(r"\b(does|did|can|will|do) (\w+|my \w+|the \w+)( still)? \w+", "", question)
-        assert not re.search(r"\b(I|you|You) (has|does|is|gets)\b|\b(he|she|He|She) (have|do|get|lose|buy)\b|\bdoes I\b", stated), question
+        assert not re.search(r"\b(I|you|You) (has|does|is|gets)\b|\b([Ss]?[Hh]e) (have|do|get|lose|buy)\b|\bdoes I\b",
+                             stated), question
         assert not re.search(r"\bYou has\b|\bI\b|\b(a|an) \w+ has\b|\bmy\b", reply), reply
 
 
@@ -244,7 +245,7 @@ def test_words_that_are_made_up_are_many_and_not_rude():
     made = [made_up_word(Random(number)) for number in range(5000)]
     assert len(set(made)) > 3000 and all(word.isalpha() for word in made)
     asked = [reply.split(":")[0] for _, _, _, reply, _ in drawn(spelling_any, False, 3000)]
-    assert not [word for word in asked if re.search("fuc|shit|cunt|slut|rape", word) and word not in (*EVERYDAY, *CHAT_WORDS, "grapefruit")]
+    assert not [word for word in asked if re.search("fuc|shit|cunt|slut", word)]
 
 
 @pytest.mark.parametrize("wording, texts", [
@@ -256,24 +257,27 @@ def test_a_wording_is_all_its_alternatives(wording, texts):
 
 def test_a_finished_text_has_capitals_and_the_mark_that_fits():
     assert finished("tell me a word?") == "Tell me a word." and finished("can you count.") == "Can you count?"
-    assert finished("one . two ?") == "One. Two?" and finished("what is  3?") == "What is 3?" and finished("3 + 4 = ?") == "3 + 4 = ?"
+    assert finished("one . two ?") == "One. Two?" and finished("what is  3?") == "What is 3?"
+    assert finished("3 + 4 = ?") == "3 + 4 = ?"
 
 
 def test_the_calculator_of_training_is_that_of_the_chat():
     for code in ("7/2", "6/2", "1/8", "12*3-4", "2+3*4", "5>3", "5%2==0", "3-5", "9-2*4"):
         assert calculate(code) == run_tool(code)
-    assert (in_words(0), in_words(19), in_words(40), in_words(42), in_words(100)) == ("zero", "nineteen", "forty", "forty-two", "a hundred")
+    assert [in_words(number) for number in (0, 19, 40, 42, 100)] == ["zero", "nineteen", "forty", "forty-two", "a hundred"]
 
 
 @pytest.mark.parametrize("graded, right, wrong", [
-    ({"kind": "alone", "answer": "b", "given": ["a"]}, ["b", "B.", "It is b.", "ab: a-b. The last letter is b.", "After a comes b."],
-     ["a", "bat", "b or c", "It is c, not b.", "a-b", "The letter c, then b."]),
+    ({"kind": "alone", "answer": "b", "given": ["a"]},
+     ["b", "B.", "It is b.", "ab: a-b. The last letter is b.", "After a comes b."], ["a", "bat", "b or c", "It is c, not b.", "a-b", "The letter c, then b."]),
     ({"kind": "alone", "answer": "i", "given": []}, ["i", "The letter is I."], ["I like it", "I do not know", "a-i"]),
-    ({"kind": "picked", "answer": "21", "rivals": ["12"], "unlike": ["smaller"]}, ["21", "21 is bigger than 12.", "12 is here. So 21."],
+    ({"kind": "picked", "answer": "21", "rivals": ["12"], "unlike": ["smaller"]},
+     ["21", "21 is bigger than 12.", "12 is here. So 21."],
      ["12", "12 is bigger than 21.", "21 is smaller than 12.", "21 or 12", "12, 21", "21 is not bigger."]),
     ({"kind": "begins", "letter": "b", "n": 1}, ["Ball", "Ball starts with b.", "A word that starts with b is banana."],
      ["Apple", "bxq", "b", "ball apple", "ball and banana"]),
-    ({"kind": "begins", "letter": "b", "n": 2}, ["ball, banana", "Ball and banana."], ["ball", "ball, ball", "ball, apple", "ball, banana, bear"]),
+    ({"kind": "begins", "letter": "b", "n": 2}, ["ball, banana", "Ball and banana."],
+     ["ball", "ball, ball", "ball, apple", "ball, banana, bear"]),
 ])
 def test_new_checks_are_exact_about_the_answer(graded, right, wrong):
     assert [text for text in right if not check(graded, text)] == []

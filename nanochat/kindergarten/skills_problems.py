@@ -2,7 +2,7 @@
 Word problems as children's books and strangers tell them; the stories are in numbers.txt.
 
 What has to be learned is which calculation a story asks for, so stories are many, and their names, verbs,
-goods and questions vary. One story in five is kept for tests: whoever only knows stories by heart fails there.
+goods and questions vary. One story in five is kept for tests: who only knows stories by heart fails there.
 """
 import re
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 def _problems() -> list[Problem]:
     problems = []
     for top, table in tables.titled("numbers.txt", "problems").items():
-        problems += [Problem(*row, int(top)) for row in table.values()]
+        problems += [Problem(story, code, answer, int(top)) for story, code, answer in table.values()]
     return problems
 
 
