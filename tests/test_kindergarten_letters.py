@@ -171,12 +171,12 @@ def test_words_for_a_letter_begin_with_it_and_the_longer_word_is_longer(training
 def test_sums_are_read_as_english_reads_them(training, tests):
     signs = {"+": r"\+|plus|and|add|total|sum|more than|increase",
              "-": r"-|minus|less|smaller|take|subtract|difference|decrease|plus what|without|to get",
-             "*": r"\*|x|×|times|multipl|product|groups|lots", "/": "/|÷|:|over|divide|share|split|into"}
+             "*": r"\*|x|×|times|multipl|product|groups|lots|square|\^", "/": "/|÷|:|over|divide|share|split|into"}
     for question, code, _output, _reply, _graded in all_of(sums_any, training, tests):
         asked = numbers(question)
         if match := re.fullmatch(r"(\d+)([+*/-])(\d+)", code):
             x, sign, y = int(match[1]), match[2], int(match[3])
-            asked = numbers(question.replace(" is one?", "").replace(" is one", ""))
+            asked = numbers(re.sub(r"is (each|one)\W*$", "", question))
             if sorted(asked) != sorted([x, y]):  # "half of 10", "a third", "one more than 4", "3 squared"
                 assert x in asked and (y in (1, 2, 3, 4) or x == y), (question, code)
                 continue
@@ -269,7 +269,8 @@ def test_the_calculator_of_training_is_that_of_the_chat():
 
 @pytest.mark.parametrize("graded, right, wrong", [
     ({"kind": "alone", "answer": "b", "given": ["a"]},
-     ["b", "B.", "It is b.", "ab: a-b. The last letter is b.", "After a comes b."], ["a", "bat", "b or c", "It is c, not b.", "a-b", "The letter c, then b."]),
+     ["b", "B.", "It is b.", "ab: a-b. The last letter is b.", "After a comes b."],
+     ["a", "bat", "b or c", "It is c, not b.", "a-b", "The letter c, then b."]),
     ({"kind": "alone", "answer": "i", "given": []}, ["i", "The letter is I."], ["I like it", "I do not know", "a-i"]),
     ({"kind": "picked", "answer": "21", "rivals": ["12"], "unlike": ["smaller"]},
      ["21", "21 is bigger than 12.", "12 is here. So 21."],

@@ -170,7 +170,7 @@ def _values(rng: Random, form: str) -> dict[str, int]:
     y = _some_number(rng)
     z = rng.randint(1, 30)
     if "*" in form or form in ("x/3", "x/4"):
-        x = rng.choice((rng.randint(1, 12), rng.randint(1, 100)))
+        x = rng.choice((rng.randint(2, 12), rng.randint(2, 100)))
         y = rng.choice((rng.randint(1, 12), rng.randint(1, 12), rng.randint(1, 100)))
     if form in ("x/3", "x/4"):
         x *= int(form[-1])
