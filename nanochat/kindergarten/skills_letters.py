@@ -4,13 +4,13 @@ Letters of any word: spelling, the third letter, how many r, the alphabet; the w
 skills_words.py teaches a closed list, which a model can learn by heart, word by word. Here the words are what
 people try and, so that there is no end of them, strings of syllables that mean nothing: then every token of
 the vocabulary is met in many words, and what is learned is of which letters the tokens are made. One everyday
-word in ten and one wording in five are for tests: an unseen word is asked about in unseen words.
+word in ten and one wording in six are for tests: an unseen word is asked about in unseen words.
 """
 from random import Random
 
 from nanochat.kindergarten import tables
 from nanochat.kindergarten.phrases import typed
-from nanochat.kindergarten.skill import Check, Made, chat, is_test, on_side
+from nanochat.kindergarten.skill import Check, Made, chat, is_test
 from nanochat.kindergarten.skills_words import (
     CHAT_WORDS,
     NEW_WORDS,
@@ -20,7 +20,7 @@ from nanochat.kindergarten.skills_words import (
     told_length,
 )
 from nanochat.kindergarten.tables import EVERYDAY, WORDS
-from nanochat.kindergarten.wording import finished, vary
+from nanochat.kindergarten.wording import finished, vary, wordings_for
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("letters.txt")["asked"]  # {what: wordings}
@@ -111,7 +111,7 @@ def _slots(rng: Random, word: str, letter: str = "a") -> dict[str, str]:
 
 def ask(rng: Random, kind: str, wordings: list[str], test: bool, slots: dict[str, str]) -> str:
     """A question in one of the wordings of this side of the split."""
-    wording = vary(rng, rng.choice(on_side(kind, wordings, test)))
+    wording = vary(rng, rng.choice(wordings_for(kind, wordings, test)))
     return typed(rng, finished(wording.format(**slots)))
 
 

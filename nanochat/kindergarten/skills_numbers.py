@@ -3,7 +3,7 @@ Numbers: sums, comparisons and word problems, worked out by the calculator tool 
 
 A model of this size cannot multiply, but it can copy two numbers into a call and the result into a sentence;
 that is what is taught. A test's pair of numbers, in either order and under any operator, occurs in no
-training example. One wording in five of numbers.txt is for tests, too.
+training example. One wording in six of numbers.txt is for tests, too.
 """
 import re
 from itertools import combinations
@@ -11,9 +11,9 @@ from random import Random
 
 from nanochat.kindergarten import tables
 from nanochat.kindergarten.phrases import WORDINGS, typed
-from nanochat.kindergarten.skill import Check, Made, chat, draw, is_test, on_side
+from nanochat.kindergarten.skill import Check, Made, chat, draw, is_test
 from nanochat.kindergarten.tables import GOODS, NAMES
-from nanochat.kindergarten.wording import finished, vary
+from nanochat.kindergarten.wording import finished, vary, wordings_for
 from nanochat.kindergarten.world import World
 
 PROBLEMS = tuple(WORDINGS["word problems"].values())  # (story, sum, answer)
@@ -148,7 +148,7 @@ def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
     values = draw_values()
     code = filled(form, values)
     result = calculate(code)
-    wording = vary(rng, rng.choice(on_side(f"sums {form}", SUMS[form], test)))
+    wording = vary(rng, rng.choice(wordings_for(f"sums {form}", SUMS[form], test)))
     stand_close = re.search(r"\}[^ ,]+\{", wording)  # "{x}+{y}": in digits
     said = dict(zip(values, written(rng, list(values.values()), percent=0 if stand_close else 15)))
     answer = SUM_ANSWERS.get(form, ["{sum} = {r}."])[0]
@@ -194,7 +194,7 @@ def _values(rng: Random, form: str) -> dict[str, int]:
 def number_sense(rng: Random, world: World, test: bool, level: int) -> Made:
     """Which is bigger, odd or even, is a sum right, how a row goes on."""
     kind = rng.choices(tuple(COMPARING), (20, 10, 14, 7, 14, 7, 7, 12, 10))[0]
-    wording = vary(rng, rng.choice(on_side(f"comparing {kind}", COMPARING[kind], test)))
+    wording = vary(rng, rng.choice(wordings_for(f"comparing {kind}", COMPARING[kind], test)))
     if kind == "next":
         return _goes_on(rng, wording, test)
     while True:

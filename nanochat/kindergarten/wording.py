@@ -7,11 +7,24 @@ many more than the parts: that is what makes a model understand rather than reco
 import re
 from random import Random
 
+from nanochat.kindergarten.skill import on_side
+
 _GROUP = re.compile(r"\(([^()]*)\)")  # the innermost: groups may stand in groups
 _BEGINNING = re.compile(r"(?:^|(?<=[.!?] ))[a-z]")
 _REQUEST = re.compile(r"(please |now |just )?(tell|give|say|name|show|list|find|spell|write|count|calculate|"
                       r"compute|work out)\b")
 _QUESTION = re.compile(r"(can|could|will|would|do|does|are|is|what|which|how) ")
+
+
+def wordings_for(kind: str, wordings: list[str], test: bool) -> list[str]:
+    """The wordings of one side of the split: a third of the second half is for tests.
+
+    What most people say stands in the first half. It is always trained: to keep that back would measure
+    little and disappoint everybody.
+    """
+    middle = (len(wordings) + 1) // 2
+    others = on_side(kind, wordings[middle:], test, percent=33)
+    return others if test else wordings[:middle] + others
 
 
 def vary(rng: Random, wording: str) -> str:
