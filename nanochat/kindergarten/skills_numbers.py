@@ -205,7 +205,7 @@ def number_sense(rng: Random, world: World, test: bool, level: int) -> Made:
             break
     z = x + y
     if rng.random() < 0.5:
-        z += rng.choice((-10, -2, -1, 1, 2, 10, rng.randint(3, 9)))
+        z += rng.choice((-2, -1, 1, 2, 10, rng.randint(3, 9)))
     values = {"x": x, "y": y, "z": z}
     asked = [name for name in values if f"{{{name}}}" in wording]
     said = dict(zip(asked, written(rng, [values[name] for name in asked], percent=10)))
