@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from nanochat.kindergarten.skill import Check
-from nanochat.kindergarten.tables import STARTERS
+from nanochat.kindergarten.tables import EVERYDAY, STARTERS, WORDS
 
 COUNTED = "zero one two three four five six seven eight nine ten eleven twelve".split()
 NUMBER_WORDS = {word: str(number) for number, word in enumerate(COUNTED)} | {"once": "1", "twice": "2"}
@@ -18,6 +18,8 @@ DONT_KNOW = re.compile(r"\b(don'?t|do not|not|never) (really )?(know|sure|heard|
 STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend is|hobby is|job is|"
                     r"is called|capital of [\w ]+ is|has an?|is an?|likes|because|he|she)\b")
 SUBORDINATE = re.compile(r"\b(where|what|who|if|that)\b[^.!?]*")  # "I don't know where she lives": no fact
+SPELLED = re.compile(r"\b[a-z]\d*(?:-[a-z]\d*)+\b")  # the working: "c-h-e1-e2-s-e3"
+AROUND = set("the letter word words that and are is start starts begin begins with one for example".split())
 MAX_WORDS = 60  # a reply that says everything says nothing
 
 
@@ -144,6 +146,30 @@ def _first(wanted: Check, text: str) -> bool:
     return named[:1] == [wanted["answer"]]
 
 
+def _picked(wanted: Check, text: str) -> bool:
+    """The last sentence names the answer before its rivals and does not say the opposite."""
+    sentences = [words(sentence) for sentence in re.split(r"[.!?]+", text) if words(sentence)]
+    said = sentences[-1]
+    candidates = (wanted["answer"], *wanted["rivals"])
+    named = [word for word in said if word in candidates]
+    return named[:1] == [wanted["answer"]] and not {"or", "not", *wanted["unlike"]} & set(said)
+
+
+def _alone(wanted: Check, text: str) -> bool:
+    """The last letter that stands alone is the answer, the others were given; spelled words don't count."""
+    said = words(SPELLED.sub("", text.lower()))
+    letters = [word for word in said[:-1] if len(word) == 1 and word not in "ai"] + said[-1:]
+    return letters[-1:] == [wanted["answer"]] and set(letters[:-1]) <= {*wanted["given"], wanted["answer"]}
+
+
+def _begins(wanted: Check, text: str) -> bool:
+    """`n` different words are said that exist and begin with the letter, and hardly anything else."""
+    said = {word for word in words(text) if len(word) > 1 and word not in AROUND}
+    known = {*WORDS, *EVERYDAY}
+    right = [word for word in said if word in known and word[0] == wanted["letter"]]
+    return len(right) == len(said) == wanted["n"]
+
+
 def _any(wanted: Check, text: str) -> bool:
     """One of the signs is said, and no rival."""
     return _says_any(text, wanted["signs"]) and not _says_any(text, wanted["rivals"])
@@ -177,4 +203,5 @@ KINDS = {
     "fact": _fact, "yes_no": _yes_no, "letter": _letter, "number": _number, "spell": _spell, "copy": _copy,
     "first": _first, "any": _any, "unknown": _unknown,
     "tale": _tale, "exactly": _exactly,
+    "picked": _picked, "alone": _alone, "begins": _begins,
 }

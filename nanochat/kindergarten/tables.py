@@ -107,6 +107,7 @@ PASTIMES = _word_list("pastimes")
 
 # What is spelled, and what stories and word problems are made of.
 WORDS = _word_list("words")
+EVERYDAY = " ".join(read("letters.txt")["words"]["everyday"]).split()  # what people try
 PLACES = _word_list("places")
 THINGS = _word_list("things")
 GOODS = _word_list("goods")

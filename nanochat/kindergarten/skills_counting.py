@@ -1,0 +1,58 @@
+"""
+Counting aloud: up, down, by twos, what is between. One list in ten and one wording in six are for tests.
+"""
+from random import Random
+
+from nanochat.kindergarten import tables
+from nanochat.kindergarten.phrases import typed
+from nanochat.kindergarten.skill import Made, chat, is_test
+from nanochat.kindergarten.skills_numbers import written
+from nanochat.kindergarten.wording import finished, vary, wordings_for
+from nanochat.kindergarten.world import World
+
+ASKED = tables.read("numbers.txt")["counting"]  # {how: wordings}
+BY = {2: "twos", 3: "threes", 4: "fours", 5: "fives", 10: "tens", 20: "twenties", 100: "hundreds"}
+
+
+def counting_numbers(rng: Random, world: World, test: bool, level: int) -> Made:
+    while True:
+        kind = rng.choices(tuple(ASKED), (34, 4, 20, 14, 6, 5, 5, 6, 6))[0]
+        wording = vary(rng, rng.choice(wordings_for(f"counting {kind}", ASKED[kind], test)))
+        row, slots = _row(rng, kind, wording, longest=10 * level)
+        if is_test("count", row[0], row[-1], len(row)) == test:
+            break
+    names = list(slots)
+    said = dict(zip(names, written(rng, [slots[name] for name in names], percent=12)))
+    step = slots["k"]
+    said["by"] = rng.choice((BY.get(step, f"{step}s"), f"{step}s"))
+    check = {"kind": "copy", "text": " ".join(str(number) for number in row)}
+    answer = ", ".join(str(number) for number in row) + "."
+    return chat(typed(rng, finished(wording.format(**said))), answer), check
+
+
+def _row(rng: Random, kind: str, wording: str, longest: int) -> tuple[list[int], dict[str, int]]:
+    """(the numbers to say, the wording's slots); what the wording leaves out is 1."""
+    length = rng.choice((5, 10, rng.randint(3, longest)))
+    start = rng.choice((1, rng.randint(1, 30), rng.randint(1, 90)))
+    step = 1
+    if kind in ("to", "first") and "{a}" not in wording:
+        start = 1
+    elif kind == "down":
+        step = -1
+        end = start if "{b}" in wording else 1
+        start = end + length - 1
+    elif kind == "by":
+        step = rng.choice((2, 2, 2, 5, 5, 10, 10, 3, 4, 20, 25, 100))
+        length = min(length, 12)
+        start = step if "{a}" not in wording else step * rng.randint(0, 4)
+    elif kind == "multiples":
+        step = start = rng.randint(2, 12)
+        length = min(length, 10)
+    elif kind in ("even", "odd"):
+        step = 2
+        start = 2 if kind == "even" else 1
+    elif kind in ("after", "between"):
+        start = rng.choice((start, rng.randint(1, 12))) + 1
+        length = rng.randint(2, 5)
+    row = [start + i * step for i in range(length)]
+    return row, {"a": row[0], "b": row[-1], "c": row[0] - 1, "d": row[-1] + 1, "k": abs(step), "n": length}

@@ -1,0 +1,302 @@
+"""
+Letters of any word: spelling, the third letter, how many r, the alphabet; the wordings are in letters.txt.
+
+skills_words.py teaches a closed list, which a model can learn by heart, word by word. Here the words are what
+people try and, so that there is no end of them, strings of syllables that mean nothing: then every token of
+the vocabulary is met in many words, and what is learned is of which letters the tokens are made. One everyday
+word in ten and one wording in six are for tests: an unseen word is asked about in unseen words.
+"""
+from random import Random
+
+from nanochat.kindergarten import tables
+from nanochat.kindergarten.phrases import typed
+from nanochat.kindergarten.skill import Check, Made, chat, is_test
+from nanochat.kindergarten.skills_words import (
+    CHAT_WORDS,
+    NEW_WORDS,
+    counted,
+    spelled,
+    told_count,
+    told_length,
+)
+from nanochat.kindergarten.tables import EVERYDAY, WORDS
+from nanochat.kindergarten.wording import finished, vary, wordings_for
+from nanochat.kindergarten.world import World
+
+ASKED = tables.read("letters.txt")["asked"]  # {what: wordings}
+ABOUT_THE_ALPHABET = tables.read("letters.txt")["alphabet"]
+SYLLABLES = {part: " ".join(lines).split() for part, lines in tables.read("letters.txt")["syllables"].items()}
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+VOWELS = "aeiou"
+CONSONANTS = "bcdfghjklmnpqrstvwxz"  # y is either
+ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
+SHORT_ORDINALS = "1st 2nd 3rd 4th 5th 6th 7th 8th 9th 10th".split()
+COUNTED = {2: "two", 3: "three", 4: "four", 5: "five"}
+AN = set("aefhilmnorsx")  # letters whose names begin with a vowel: "an r"
+
+
+# ---- words
+def _names_of_things() -> list[str]:
+    """Names, cities and what people like, in small letters: whole words of the vocabulary, most of them."""
+    lists = (tables.NAMES, tables.CITIES, tables.MEALS, tables.PASTIMES, tables.SHADES)
+    names = []
+    for words in lists:
+        names += [word.lower() for word in words if word.isalpha()]
+    return names
+
+
+TEST_WORDS = [word for word in EVERYDAY if is_test("everyday", word) and word not in WORDS]
+TRAINED_WORDS = sorted({*EVERYDAY, *_names_of_things()} - {*TEST_WORDS, *WORDS})
+# The closed list has tests of its own, of which word is asked for what: it is left to skills_words.py, but
+# for what is not asked there.
+KNOWN_WORDS = TRAINED_WORDS + CHAT_WORDS
+NEVER_MADE_UP = {*TEST_WORDS, *WORDS}
+
+
+def made_up_word(rng: Random) -> str:
+    """A string of one to three syllables."""
+    word = ""
+    for _ in range(rng.choice((1, 1, 2, 2, 2, 3))):
+        word += rng.choice(SYLLABLES["onsets"]) + rng.choice(SYLLABLES["nuclei"])
+        if rng.random() < 0.5:
+            word += rng.choice(SYLLABLES["codas"])
+    if rng.random() < 0.3:
+        word += rng.choice(SYLLABLES["ends"])
+    return word
+
+
+def some_word(rng: Random, test: bool, longest: int = 12, pool: list[str] = TRAINED_WORDS) -> str:
+    """A word to ask about: one kept for tests, or one of the pool or made up."""
+    while True:
+        if test:
+            word = rng.choice(TEST_WORDS)
+        elif rng.random() < 0.4:
+            word = made_up_word(rng)
+        else:
+            word = rng.choice(pool)
+        if 3 <= len(word) <= longest and (test or word in pool or _may_be_made_up(word)):
+            return word
+
+
+def _may_be_made_up(word: str) -> bool:
+    is_rude = any(rude in word for rude in SYLLABLES["never"])
+    return not is_rude and word not in NEVER_MADE_UP
+
+
+def _longest(level: int) -> int:
+    return 8 if level == 1 else 12
+
+
+# ---- how words and letters are written in a question
+def _written(rng: Random, word: str) -> str:
+    chance = rng.random()
+    if chance < 0.72:
+        return word
+    if chance < 0.9:
+        quote = rng.choice("'\"")
+        return f"{quote}{word}{quote}"
+    return word.upper() if chance > 0.98 else word.capitalize()
+
+
+def _slots(rng: Random, word: str, letter: str = "a") -> dict[str, str]:
+    """{w}, {x}, {xs} and {a_x} of a wording."""
+    written = rng.choice((letter, letter, letter, letter.upper(), f"'{letter}'", f'"{letter}"'))
+    plurals = [letter, f"{letter}'s", f"{letter}'s", f"letters {letter}", f"{letter.upper()}'s", written]
+    if letter not in "ai":  # "as", "is"
+        plurals.append(f"{letter}s")
+    article = "an" if letter in AN else "a"
+    return {"w": _written(rng, word), "x": written, "xs": rng.choice(plurals), "a_x": f"{article} {written}"}
+
+
+def ask(rng: Random, kind: str, wordings: list[str], test: bool, slots: dict[str, str]) -> str:
+    """A question in one of the wordings of this side of the split."""
+    wording = vary(rng, rng.choice(wordings_for(kind, wordings, test)))
+    return typed(rng, finished(wording.format(**slots)))
+
+
+def _about_word(rng: Random, kind: str, test: bool, word: str, letter: str = "a", **more: str) -> str:
+    return ask(rng, kind, ASKED[kind], test, {**_slots(rng, word, letter), **more})
+
+
+# ---- spelling
+def spelling_any(rng: Random, world: World, test: bool, level: int) -> Made:
+    word = some_word(rng, test, _longest(level))
+    check = {"kind": "spell", "letters": word, "before": []}
+    return chat(_about_word(rng, "spell", test, word), f"{word}: {spelled(word)}."), check
+
+
+def backwards_any(rng: Random, world: World, test: bool, level: int) -> Made:
+    word = some_word(rng, test, longest=4 + level)
+    backwards = word[::-1]
+    answer = f"{word}: {spelled(word)}. Backwards: {spelled(backwards)}."
+    check = {"kind": "spell", "letters": backwards, "before": [word]}
+    return chat(_about_word(rng, "backwards", test, word), answer), check
+
+
+# ---- the letter at a place
+def told_place(word: str, place: int) -> str:
+    """ "cat", 2 -> "cat: c1-a2-t3. The third letter is t."; -1 is the last, and the ends need no numbers."""
+    name = "last" if place == -1 else ORDINALS[place]
+    working = spelled(word) if place in (0, -1) else counted(word)
+    return f"{word}: {working}. The {name} letter is {word[place]}."
+
+
+def letter_of_word(rng: Random, world: World, test: bool, level: int) -> Made:
+    """Which letter is first, third or last; is there a certain one?"""
+    word = some_word(rng, test, _longest(level), pool=KNOWN_WORDS)
+    kinds = ("nth", "position", "start", "end", "contains", "starts with", "ends with")
+    kind = rng.choices(kinds, (50, 5, 12, 10, 13, 6, 4))[0]
+    if kind in ("contains", "starts with", "ends with"):
+        return _is_there(rng, kind, test, word)
+    if kind in ("start", "end"):
+        place = 0 if kind == "start" else -1
+    else:
+        last = min(len(word), 6) - 1
+        place = rng.choice((0, 0, -1, -1, 1, 2, rng.randint(0, last)))
+    if kind == "position":
+        place = max(place, 0)
+    name = "last" if place == -1 else rng.choice((ORDINALS, ORDINALS, SHORT_ORDINALS))[place]
+    question = _about_word(rng, kind, test, word, th=name, k=str(place + 1))
+    return chat(question, told_place(word, place)), {"kind": "alone", "answer": word[place], "given": []}
+
+
+def _is_there(rng: Random, kind: str, test: bool, word: str) -> Made:
+    place = 0 if kind == "starts with" else -1
+    letter = rng.choice(word) if kind == "contains" else word[place]
+    if rng.random() < 0.5:
+        letter = rng.choice(ALPHABET)
+    if kind == "contains":
+        told = told_count(word, letter)
+        is_so = letter in word
+    else:
+        told = told_place(word, place)
+        is_so = word[place] == letter
+    answer = "yes" if is_so else "no"
+    question = _about_word(rng, kind, test, word, letter)
+    return chat(question, f"{told[:-1]}, so {answer}."), {"kind": "yes_no", "answer": answer}
+
+
+# ---- counting
+def told_vowels(word: str) -> str:
+    marked = []
+    count = 0
+    for letter in word:
+        count += letter in VOWELS
+        marked.append(f"{letter}{count}" if letter in VOWELS else letter)
+    return f"{word}: {'-'.join(marked)}. That is {count} {'vowel' if count == 1 else 'vowels'}."
+
+
+def counting_any(rng: Random, world: World, test: bool, level: int) -> Made:
+    word = some_word(rng, test, _longest(level))
+    kind = rng.choices(("count", "length", "vowels"), (62, 20, 18))[0]
+    letter = _letter_to_count(rng, word)
+    if kind == "count":
+        count = word.count(letter)
+        told = told_count(word, letter)
+    elif kind == "length":
+        count = len(word)
+        told = told_length(word)
+    else:
+        count = sum(letter in VOWELS for letter in word)
+        told = told_vowels(word)
+    on_the_way = [str(number) for number in range(1, count)]
+    check = {"kind": "number", "answer": str(count), "given": on_the_way, "tool": False}
+    return chat(_about_word(rng, kind, test, word, letter), told), check
+
+
+def _letter_to_count(rng: Random, word: str) -> str:
+    repeated = [letter for letter in word if word.count(letter) > 1]
+    if repeated and rng.random() < 0.5:  # or nearly all answers would be 1
+        return rng.choice(repeated)
+    return rng.choice(word if rng.random() < 0.7 else ALPHABET)
+
+
+# ---- words for a letter, and which of two is longer
+def _words_by_letter() -> dict[str, list[str]]:
+    """{letter: some words, the shortest lists being of "x" and "q"}"""
+    found: dict[str, list[str]] = {letter: [] for letter in ALPHABET}
+    for word in dict.fromkeys(CHAT_WORDS + EVERYDAY):
+        if word not in NEW_WORDS and len(found[word[0]]) < 15:
+            found[word[0]].append(word)
+    return found
+
+
+WORDS_BY_LETTER = _words_by_letter()
+
+
+def words_by_letter(rng: Random, world: World, test: bool, level: int) -> Made:
+    chance = rng.random()
+    if chance < 0.35:
+        return _longer(rng, test)
+    letter = rng.choice(ALPHABET)
+    words = WORDS_BY_LETTER[letter]
+    slots = _slots(rng, words[0], letter)
+    if chance < 0.7 or len(words) < 5:
+        word = rng.choice(words)
+        check: Check = {"kind": "begins", "letter": letter, "n": 1}
+        question = ask(rng, "begins", ASKED["begins"], test, slots)
+        return chat(question, f"{word.capitalize()} starts with {letter}."), check
+    n_words = rng.randint(2, 3 if level == 1 else 5)
+    slots["k"] = rng.choice((str(n_words), COUNTED[n_words]))
+    answer = ", ".join(rng.sample(words, n_words)).capitalize() + "."
+    check = {"kind": "begins", "letter": letter, "n": n_words}
+    return chat(ask(rng, "several", ASKED["several"], test, slots), answer), check
+
+
+def _longer(rng: Random, test: bool) -> Made:
+    while True:
+        first = some_word(rng, test, longest=9, pool=KNOWN_WORDS)
+        second = some_word(rng, test, longest=9, pool=KNOWN_WORDS)
+        if len(first) != len(second):
+            break
+    kind = rng.choice(("longer", "longer", "shorter"))
+    right, wrong = sorted((first, second), key=len, reverse=kind == "longer")
+    question = _about_word(rng, kind, test, first, v=_written(rng, second))
+    answer = f"{first}: {counted(first)}. {second}: {counted(second)}. So {right} is {kind}."
+    return chat(question, answer), {"kind": "picked", "answer": right, "rivals": [wrong], "unlike": []}
+
+
+# ---- the alphabet
+def alphabet(rng: Random, world: World, test: bool, level: int) -> Made:
+    kinds = ("after", "before", "between", "nth", "vowel", "all", "all vowels")
+    kind = rng.choices(kinds, (30, 25, 8, 12, 12, 8, 5))[0]
+    index = rng.randrange(1, 25)
+    letter = ALPHABET[index]
+    slots = _slots(rng, "", letter)
+    check: Check = {"kind": "alone", "given": [letter]}
+    if kind == "after":
+        check["answer"] = ALPHABET[index + 1]
+        answer = f"After {letter} comes {check['answer']}."
+    elif kind == "before":
+        check["answer"] = ALPHABET[index - 1]
+        answer = f"Before {letter} comes {check['answer']}."
+    elif kind == "between":
+        after = ALPHABET[index + 1]
+        slots.update(x=ALPHABET[index - 1], v=after)
+        check.update(answer=letter, given=[ALPHABET[index - 1], after])
+        answer = f"Between {ALPHABET[index - 1]} and {after} comes {letter}."
+    elif kind == "nth":
+        return _nth_of_the_alphabet(rng, test)
+    elif kind == "vowel":
+        is_vowel = rng.random() < 0.5
+        letter = rng.choice(VOWELS if is_vowel else CONSONANTS)
+        slots = _slots(rng, "", letter)
+        signs = ["vowel", "consonant"] if is_vowel else ["consonant", "vowel"]
+        check = {"kind": "any", "signs": signs[:1], "rivals": signs[1:]}
+        answer = f"{letter} is a {signs[0]}."
+    else:
+        letters = ALPHABET if kind == "all" else VOWELS
+        check = {"kind": "copy", "text": " ".join(letters)}
+        answer = ", ".join(letters) + "."
+    question = ask(rng, f"alphabet {kind}", ABOUT_THE_ALPHABET[kind], test, slots)
+    return chat(question, answer), check
+
+
+def _nth_of_the_alphabet(rng: Random, test: bool) -> Made:
+    place = rng.choice((0, -1, rng.randrange(10)))
+    name = "last" if place == -1 else ORDINALS[place]
+    asked = "last" if place == -1 else rng.choice((ORDINALS, SHORT_ORDINALS))[place]
+    answer = f"The {name} letter of the alphabet is {ALPHABET[place]}."
+    check = {"kind": "alone", "answer": ALPHABET[place], "given": []}
+    return chat(ask(rng, "alphabet nth", ABOUT_THE_ALPHABET["nth"], test, {"th": asked}), answer), check

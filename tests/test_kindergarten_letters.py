@@ -1,0 +1,285 @@
+"""What strangers try, letters and numbers: answers are worked out anew here, and tests share nothing with training."""
+import re
+from itertools import combinations
+from random import Random
+
+import pytest
+
+from nanochat.infer.tools import run_tool
+from nanochat.kindergarten import World, check, eval_example
+from nanochat.kindergarten.skills_counting import counting_numbers
+from nanochat.kindergarten.skills_letters import (
+    ALPHABET,
+    ORDINALS,
+    TEST_WORDS,
+    alphabet,
+    backwards_any,
+    counting_any,
+    letter_of_word,
+    made_up_word,
+    spelling_any,
+    words_by_letter,
+)
+from nanochat.kindergarten.skills_numbers import calculate, in_words, number_sense, sums_any
+from nanochat.kindergarten.skills_problems import PROBLEMS, TEST_PROBLEMS, word_problem_new, word_problem_wide
+from nanochat.kindergarten.skills_words import NEW_WORDS
+from nanochat.kindergarten.tables import EVERYDAY, WORDS
+from nanochat.kindergarten.wording import finished, vary
+
+LETTERS = (spelling_any, backwards_any, letter_of_word, counting_any, words_by_letter, alphabet)
+NUMBERS = (sums_any, number_sense, counting_numbers, word_problem_wide, word_problem_new)
+N_TRAIN, N_TEST = 1500, 200
+
+
+def drawn(make, test, n):
+    """[(question, what the calculator was asked, what it said, the reply, the check)]"""
+    world = World()
+    made = []
+    for number in range(n):
+        (asked, answered), graded = make(Random(f"{make.__name__} {test} {number}"), world, test, 1 + number % 2)
+        said = answered["content"]
+        parts = [part["text"] for part in said] if isinstance(said, list) else ["", "", said]
+        made.append((asked["content"], *parts, graded))
+    return made
+
+
+@pytest.fixture(scope="module")
+def training():
+    return {make: drawn(make, False, N_TRAIN) for make in (*LETTERS, *NUMBERS) if make is not word_problem_new}
+
+
+@pytest.fixture(scope="module")
+def tests():
+    return {make: drawn(make, True, N_TEST) for make in (*LETTERS, *NUMBERS)}
+
+
+def all_of(make, training, tests):
+    return training.get(make, []) + tests[make]
+
+
+def digits(text):
+    """The text with numbers in digits where it has them in words."""
+    for number in range(100, -1, -1):
+        for joint in "- ":
+            text = re.sub(rf"\b{in_words(number, joint)}\b", str(number), text, flags=re.IGNORECASE)
+    return text
+
+
+def numbers(text):
+    return [int(number) for number in re.findall(r"\d+", digits(text))]
+
+
+@pytest.mark.parametrize("make", (*LETTERS, *NUMBERS), ids=lambda make: make.__name__)
+def test_references_pass_and_nonsense_fails(make, training, tests):
+    for question, code, output, reply, graded in all_of(make, training, tests):
+        assert check(graded, reply, True) and check(graded, reply.lower(), True), (question, reply, graded)
+        for wrong in ("", "Hmm.", "I like snow.", "quay: q-u-a-y.", "There are 777777 of them.", reply + " word" * 80):
+            assert not check(graded, wrong, True) or "quay" in reply, (question, wrong, graded)
+        assert output == (run_tool(code) if code else "")
+        assert question.strip() == question and "(" not in question and "{" not in question and "  " not in question
+        assert len(question) + len(reply) < 400
+    assert len({question for question, *_ in tests[make]}) >= 100
+
+
+def test_no_test_is_trained(training, tests):
+    def normal(question):
+        return re.sub("[^a-z0-9+*/<>=-]", "", question.lower())
+    for make in set(training) & set(tests):
+        asked = {normal(question) for question, *_ in training[make]}
+        assert not [question for question, *_ in tests[make] if normal(question) in asked], make
+    stories = " ".join(question for question, *_ in training[word_problem_wide])
+    for kept in ("fingers", "of them are blue", "Every one holds"):
+        assert kept not in stories and kept in " ".join(question for question, *_ in tests[word_problem_new]), kept
+
+
+def test_words_kept_for_tests_are_never_spelled_in_training(training, tests):
+    kept = {*TEST_WORDS, *NEW_WORDS}
+    assert len(TEST_WORDS) > 80 and len(EVERYDAY) > 1400 and len(set(EVERYDAY)) == len(EVERYDAY)
+    for make in LETTERS:
+        for _question, _, _, reply, _graded in training[make]:
+            assert not set(re.findall(r"(\w+): ", reply)) & kept, reply
+    for make in (spelling_any, backwards_any, letter_of_word, counting_any):
+        assert all(reply.split(":")[0] in TEST_WORDS for _, _, _, reply, _ in tests[make])
+
+
+def test_the_closed_list_keeps_its_own_tests(training):
+    for make in (spelling_any, backwards_any, counting_any):
+        assert not {reply.split(":")[0] for _, _, _, reply, _ in training[make]} & set(WORDS)
+
+
+def test_pairs_of_numbers_kept_for_tests_are_never_trained(training):
+    kept = {tuple(sorted(map(int, example.check["given"][:2]))) for skill in ("arithmetic", "word_problem")
+            for example in (eval_example(skill, i) for i in range(200))}
+    trained = set()
+    for make in (sums_any, number_sense, word_problem_wide):
+        for _, code, _, _, _ in training[make]:
+            trained |= {tuple(sorted(pair)) for pair in combinations(map(int, re.findall(r"\d+", code.split("==")[0])), 2)}
+    assert len(kept) > 250 and len(trained) > 1000 and not kept & trained
+
+
+@pytest.mark.parametrize("make", (spelling_any, backwards_any, letter_of_word, counting_any), ids=lambda make: make.__name__)
+def test_letters_are_those_of_the_word_asked_for(make, training, tests):
+    for question, _, _, reply, graded in all_of(make, training, tests):
+        word, working, told = re.fullmatch(r"([a-z]+): ([a-z0-9-]+)\.(.*)", reply).groups()
+        assert word in question.lower() and re.sub(r"[\d-]", "", working) == word
+        if make is spelling_any:
+            assert graded["letters"] == word
+        elif make is backwards_any:
+            assert told == f" Backwards: {'-'.join(reversed(word))}."
+        elif match := re.fullmatch(r" The (\w+) letter is (\w)\.", told):
+            place = -1 if match[1] == "last" else ORDINALS.index(match[1])
+            assert word[place] == match[2] == graded["answer"]
+            asked_as = {"first": "first|1|start|begin|initial|front", "last": "last|end|final|finish|back"}
+            assert re.search(asked_as.get(match[1], f"{match[1]}|{place + 1}"), question.lower()), question
+        elif match := re.fullmatch(r" The letter (\w) appears (\d+) times?(?:, so (yes|no))?\.", told):
+            assert word.count(match[1]) == int(match[2]) and match[1] in question.lower()
+            assert match[3] in (None, "yes" if match[1] in word else "no")
+        elif match := re.fullmatch(r" That is (\d+) (letters|vowels?)\.", told):
+            assert int(match[1]) == (len(word) if match[2] == "letters" else len(re.findall("[aeiou]", word)))
+        else:
+            first_or_last, letter, answer = re.fullmatch(r" The (first|last) letter is (\w), so (yes|no)\.", told).groups()
+            asked = re.findall(r"\b(?!a )[a-z]\b", question.lower().replace("'s ", " ")) or ["a"]
+            assert word[0 if first_or_last == "first" else -1] == letter and (letter == asked[-1]) == (answer == "yes"), question
+
+
+def test_the_alphabet_is_in_order(training, tests):
+    for question, _, _, reply, _graded in all_of(alphabet, training, tests):
+        if match := re.fullmatch(r"(After|Before) (\w) comes (\w)\.", reply):
+            first, second = (match[2], match[3]) if match[1] == "After" else (match[3], match[2])
+            assert first + second in ALPHABET and match[2] in question.lower()
+        elif match := re.fullmatch(r"Between (\w) and (\w) comes (\w)\.", reply):
+            assert match[1] + match[3] + match[2] in ALPHABET
+        elif match := re.fullmatch(r"The (\w+) letter of the alphabet is (\w)\.", reply):
+            assert ALPHABET[-1 if match[1] == "last" else ORDINALS.index(match[1])] == match[2]
+        elif match := re.fullmatch(r"(\w) is a (vowel|consonant)\.", reply):
+            assert (match[1] in "aeiou") == (match[2] == "vowel")
+        else:
+            assert reply.replace(", ", "") in (ALPHABET + ".", "aeiou.")
+
+
+def test_words_for_a_letter_begin_with_it_and_the_longer_word_is_longer(training, tests):
+    for question, _, _, reply, graded in all_of(words_by_letter, training, tests):
+        if graded["kind"] == "begins":
+            words = re.findall("[a-z]+", reply.lower().split(" starts")[0])
+            assert len(words) == graded["n"] and {word[0] for word in words} == {graded["letter"]}
+        else:
+            first, second, right, kind = re.fullmatch(r"(\w+): \S+\. (\w+): \S+\. So (\w+) is (\w+)\.", reply).groups()
+            assert right == (max if kind == "longer" else min)(first, second, key=len) and len(first) != len(second)
+            assert re.search("longer|more" if kind == "longer" else "shorter|fewer", question.lower())
+
+
+def test_sums_are_read_as_english_reads_them(training, tests):
+    signs = {"+": r"\+|plus|and|add|total|sum|more than|increase",
+             "-": r"-|minus|less|smaller|take|subtract|difference|decrease|plus what|without|to get",
+             "*": r"\*|x|×|times|multipl|product|groups|lots|square|\^", "/": "/|÷|:|over|divide|share|split|into"}
+    for question, code, _output, _reply, _graded in all_of(sums_any, training, tests):
+        asked = numbers(question)
+        if match := re.fullmatch(r"(\d+)([+*/-])(\d+)", code):
+            x, sign, y = int(match[1]), match[2], int(match[3])
+            asked = numbers(re.sub(r"is (each|one)\W*$", "", question))
+            if sorted(asked) != sorted([x, y]):  # "half of 10", "a third", "one more than 4", "3 squared"
+                assert x in asked and (y in (1, 2, 3, 4) or x == y), (question, code)
+                continue
+            backwards = (sign == "-" and re.search(r"from|\boff\b|(less|smaller) than|to get|plus what", question.lower())
+                         and not re.match(r".*minus", question.lower()))
+            backwards = backwards or (sign == "/" and re.search(r"go into|fit into", question.lower()))
+            assert asked == ([y, x] if backwards else [x, y]) or sign in "+*", (question, code)
+            assert re.search(signs[sign], question, re.IGNORECASE), (question, code)
+        assert set(asked) - {1, 2, 3, 4, 25, 50} <= set(numbers(code)), question
+
+
+def test_comparisons_say_what_python_says(training, tests):
+    for question, _code, _output, reply, graded in all_of(number_sense, training, tests):
+        asked = numbers(question.replace("by 2", ""))
+        if graded["kind"] == "number":
+            steps = {after - before for before, after in zip(asked, asked[1:])}
+            assert len(steps) == 1 and reply == f"The next number is {asked[-1] + steps.pop()}.", question
+        elif graded["kind"] == "picked":
+            smaller = re.search("small|less|lower", question.lower())
+            assert int(graded["answer"]) == (min(asked) if smaller else max(asked)), question
+        elif graded["kind"] == "any":
+            assert graded["signs"] == [["even", "odd"][asked[0] % 2]]
+        elif "odd" in reply or "even" in reply:
+            assert (graded["answer"] == "yes") == (asked[0] % 2 == ("odd" in question.lower())), question
+        elif len(asked) == 3:
+            asked = asked[1:] + asked[:1] if re.match(r"\D*is \d+ equal", digits(question).lower()) else asked
+            assert (graded["answer"] == "yes") == (asked[0] + asked[1] == asked[2]), question
+        else:
+            smaller = re.search("small|less|lower|<", question.lower())
+            assert (graded["answer"] == "yes") == (asked[0] < asked[1] if smaller else asked[0] > asked[1]), question
+
+
+def test_counting_goes_on_as_it_begins(training, tests):
+    for question, _, _, reply, _graded in all_of(counting_numbers, training, tests):
+        row = numbers(reply)
+        assert len({after - before for before, after in zip(row, row[1:])}) == 1 and 2 <= len(row) <= 20
+        asked = numbers(question)
+        assert {row[-1], row[-1] + 1, row[0], len(row)} & set(asked), question
+        if "odd" in question:
+            assert row[0] == 1 and row[1] == 3
+        if re.search("down|back", question):
+            assert row[0] > row[-1] and row[0] in asked
+
+
+def test_word_problems_say_all_their_numbers(training, tests):
+    assert len(PROBLEMS) >= 120 and 20 <= len(TEST_PROBLEMS) <= 40
+    for question, code, output, reply, _graded in training[word_problem_wide] + tests[word_problem_wide] + tests[word_problem_new]:
+        asked = numbers(re.sub(r"(?<!ty.)\b(one|One)\b", "", question))
+        constants = {2, 3, 4, 5, 6, 7, 8, 12, 24, 60}
+        assert asked and set(asked) <= set(numbers(code)) and set(numbers(code)) - set(asked) <= constants, (question, code)
+        assert output.isdigit() and int(output) > 1 and numbers(reply) == [int(output)], (question, reply)
+        stated = re.sub(r"\b(does|did|can|will|do) (\w+|my \w+|the \w+)( still)? \w+", "", question)
+        assert not re.search(r"\b(I|you|You) (has|does|is|gets)\b|\b([Ss]?[Hh]e) (have|do|get|lose|buy)\b|\bdoes I\b",
+                             stated), question
+        assert not re.search(r"\bYou has\b|\bI\b|\b(a|an) \w+ has\b|\bmy\b", reply), reply
+
+
+def test_all_operations_and_persons_occur(training):
+    codes = [re.sub(r"\d+", "x", code) for _, code, *_ in training[word_problem_wide]]
+    assert {"x+x", "x-x", "x*x", "x/x", "x+x-x", "x-x+x", "x*x-x", "x*x+x", "x/x+x", "x*x+x*x"} <= set(codes)
+    for who in ("I have", "She", "He", "my ", "A "):
+        assert any(who in question for question, *_ in training[word_problem_wide])
+
+
+def test_words_that_are_made_up_are_many_and_not_rude():
+    made = [made_up_word(Random(number)) for number in range(5000)]
+    assert len(set(made)) > 3000 and all(word.isalpha() for word in made)
+    asked = [reply.split(":")[0] for _, _, _, reply, _ in drawn(spelling_any, False, 3000)]
+    assert not [word for word in asked if re.search("fuc|shit|cunt|slut", word)]
+
+
+@pytest.mark.parametrize("wording, texts", [
+    ("a (b/c)", {"a b", "a c"}), ("(a (b/c)/d) e", {"a b e", "a c e", "d e"}), ("x(/ y)", {"x", "x y"}), ("i {x}", {"I {x}"}),
+])
+def test_a_wording_is_all_its_alternatives(wording, texts):
+    assert {vary(Random(number), wording) for number in range(60)} == texts
+
+
+def test_a_finished_text_has_capitals_and_the_mark_that_fits():
+    assert finished("tell me a word?") == "Tell me a word." and finished("can you count.") == "Can you count?"
+    assert finished("one . two ?") == "One. Two?" and finished("what is  3?") == "What is 3?"
+    assert finished("3 + 4 = ?") == "3 + 4 = ?"
+
+
+def test_the_calculator_of_training_is_that_of_the_chat():
+    for code in ("7/2", "6/2", "1/8", "12*3-4", "2+3*4", "5>3", "5%2==0", "3-5", "9-2*4"):
+        assert calculate(code) == run_tool(code)
+    assert [in_words(number) for number in (0, 19, 40, 42, 100)] == ["zero", "nineteen", "forty", "forty-two", "a hundred"]
+
+
+@pytest.mark.parametrize("graded, right, wrong", [
+    ({"kind": "alone", "answer": "b", "given": ["a"]},
+     ["b", "B.", "It is b.", "ab: a-b. The last letter is b.", "After a comes b."],
+     ["a", "bat", "b or c", "It is c, not b.", "a-b", "The letter c, then b."]),
+    ({"kind": "alone", "answer": "i", "given": []}, ["i", "The letter is I."], ["I like it", "I do not know", "a-i"]),
+    ({"kind": "picked", "answer": "21", "rivals": ["12"], "unlike": ["smaller"]},
+     ["21", "21 is bigger than 12.", "12 is here. So 21."],
+     ["12", "12 is bigger than 21.", "21 is smaller than 12.", "21 or 12", "12, 21", "21 is not bigger."]),
+    ({"kind": "begins", "letter": "b", "n": 1}, ["Ball", "Ball starts with b.", "A word that starts with b is banana."],
+     ["Apple", "bxq", "b", "ball apple", "ball and banana"]),
+    ({"kind": "begins", "letter": "b", "n": 2}, ["ball, banana", "Ball and banana."],
+     ["ball", "ball, ball", "ball, apple", "ball, banana, bear"]),
+])
+def test_new_checks_are_exact_about_the_answer(graded, right, wrong):
+    assert [text for text in right if not check(graded, text)] == []
+    assert [text for text in wrong if check(graded, text)] == []
