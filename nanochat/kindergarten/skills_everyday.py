@@ -1,0 +1,195 @@
+"""
+Questions that everybody asks: what a child knows, asked from both sides and in many frames; yes or no; comparisons.
+
+facts_everyday keeps whole frames for tests ("the capital city of {x}?"), whatever they are asked about, so that it
+measures whether a new way of asking is understood. The wordings of nature.txt belong to facts_world, which keeps
+some of them for its own tests: here they are neither tested nor, where they are kept, trained.
+"""
+import functools
+import re
+from random import Random
+
+from nanochat.kindergarten import everyday, nature
+from nanochat.kindergarten.categories import EVERYDAY
+from nanochat.kindergarten.checks import COUNTED
+from nanochat.kindergarten.everyday import RELATIONS, Known, Relation, fill
+from nanochat.kindergarten.phrases import typed, with_article
+from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check, on_side
+from nanochat.kindergarten.skills_world import ways_to_ask
+from nanochat.kindergarten.world import World
+
+ASKED = [relation for relation in RELATIONS if relation.frames]
+YES_OR_NO = [relation for relation in RELATIONS if relation.is_it]
+EVENNESS = 0.7  # below 1: what belongs to a small table is met more often than what belongs to a big one
+
+
+# ---- facts
+def facts_everyday(rng: Random, world: World, test: bool, level: int) -> Made:
+    questions: list[str] = []
+    while not questions:
+        relation = rng.choices(ASKED, _weights(False))[0]
+        fact = rng.choice(relation.known)
+        questions = ways_to_ask_widely(relation, fact, test)
+    question = _as_people_write(rng, rng.choice(questions))
+    check = fact_check(fact.values, rivals=everyday.rivals(relation, fact))
+    return chat(typed(rng, question), fact.told[0]), check
+
+
+@functools.cache
+def _weights(yes_or_no: bool) -> list[float]:
+    relations = YES_OR_NO if yes_or_no else ASKED
+    return [len(relation.known) ** EVENNESS for relation in relations]
+
+
+def ways_to_ask_widely(relation: Relation, fact: Known, test: bool) -> list[str]:
+    """The questions about a fact of a relation on one side of the split."""
+    questions = fill(_frames(test)[relation.name], fact.own | fact.other)
+    if test:
+        return [question for question in questions if plain(question) not in _asked_by_facts_world()]
+    return [question for question in (*questions, *fact.asked) if plain(question) not in _kept_for_tests()]
+
+
+@functools.cache
+def _frames(test: bool) -> dict[str, list[str]]:
+    return {relation.name: on_side(relation.name, relation.frames, test) for relation in ASKED}
+
+
+def plain(question: str) -> str:
+    """The question without what tells two ways of typing it apart."""
+    return re.sub("[^a-z0-9 ]", "", question.lower())
+
+
+@functools.cache
+def _asked_by_facts_world() -> set[str]:
+    """All questions in the wordings of nature.txt."""
+    asked: set[str] = set()
+    for relation in RELATIONS:
+        for known in relation.known:
+            asked.update(map(plain, known.asked))
+    for fact in nature.FACTS:
+        asked.update(map(plain, fact.asked))
+    return asked
+
+
+@functools.cache
+def _kept_for_tests() -> set[str]:
+    """What facts_world tests, and what the test of any relation asks: another one may ask the same by chance."""
+    kept: set[str] = set()
+    for fact in nature.FACTS:
+        kept.update(map(plain, ways_to_ask(fact, True)))
+    for relation in ASKED:
+        for known in relation.known:
+            kept.update(map(plain, ways_to_ask_widely(relation, known, True)))
+    return kept
+
+
+def _as_people_write(rng: Random, question: str) -> str:
+    """With numbers as words and American spelling now and then."""
+    if rng.random() < 0.3:
+        question = question.replace("olour", "olor")
+    if rng.random() < 0.5:
+        question = re.sub(r"\b(\d|10)\b", lambda number: COUNTED[int(number[0])], question)
+    return question
+
+
+# ---- yes or no
+def yes_no_world(rng: Random, world: World, test: bool, level: int) -> Made:
+    if rng.random() < 0.12:
+        return _can_it(rng, test)
+
+    def make() -> tuple[Relation, Known, dict[str, str], bool]:
+        relation = rng.choices(YES_OR_NO, _weights(True))[0]
+        fact = rng.choice(relation.known)
+        wrong = everyday.wrong_words(relation, fact)
+        says_no_itself = fact.other.get("v") == "no"  # "A snake has no legs, so yes."
+        if rng.random() < 0.5 and not says_no_itself:
+            return relation, fact, fact.other, True
+        return relation, fact, rng.choice(wrong), False
+
+    def key(made: tuple[Relation, Known, dict[str, str], bool]) -> tuple[str, ...]:
+        relation, fact, words, _ = made
+        return "yes_no_world", relation.name, *_plain_words(fact.own), *_plain_words(words)
+
+    relation, fact, words, is_so = draw(make, key, test, percent=15)
+    question = rng.choice(fill(relation.is_it, fact.own | words))
+    return _yes_or_no(rng, question, fact.told[0], is_so)
+
+
+def _plain_words(words: dict[str, str]) -> list[str]:
+    return [words[name] for name in ("x", "v", "unit") if name in words]
+
+
+def _can_it(rng: Random, test: bool) -> Made:
+    def make() -> tuple[str, str, bool]:
+        ability = rng.choice(tuple(EVERYDAY["can"]))
+        is_so = rng.random() < 0.5
+        return rng.choice(EVERYDAY["can" if is_so else "cannot"][ability]), ability, is_so
+
+    animal, ability, is_so = draw(make, lambda made: ("can", made[0], made[1]), test, percent=15)
+    name = with_article(animal)
+    many = everyday.PLURALS[animal]
+    question = rng.choice((f"Can {name} {ability}?", f"Can {many} {ability}?", f"Is {name} able to {ability}?",
+                           f"Do {many} {ability}?", f"Do you think {name} can {ability}?"))
+    return _yes_or_no(rng, question, f"{name} {'can' if is_so else 'cannot'} {ability}.", is_so)
+
+
+def _yes_or_no(rng: Random, question: str, fact: str, is_so: bool) -> Made:
+    """ "Grass is green, so no.": the fact first, as a small model cannot weigh what it has not said."""
+    word = "yes" if is_so else "no"
+    answer = f"{fact[0].upper()}{fact[1:].rstrip('.')}, so {word}."
+    return chat(typed(rng, _as_people_write(rng, question)), answer), {"kind": "yes_no", "answer": word}
+
+
+# ---- comparisons
+def comparing(rng: Random, world: World, test: bool, level: int) -> Made:
+    """Which of two is bigger, faster, hotter: as a choice, or with yes or no."""
+    more, less, high, low = _two_things(rng, test)
+    word, opposite, first, second = more, less, high, low
+    if rng.random() < 0.3:
+        word, opposite, first, second = less, more, low, high
+    asked = [first, second]
+    rng.shuffle(asked)
+    fact = f"{first} is {word} than {second}."
+    words = {"more": word, "x": asked[0], "y": asked[1]}
+    if rng.random() < 0.3:
+        question = rng.choice(fill(EVERYDAY["compared"]["is it"], words))
+        return _yes_or_no(rng, question, fact, is_so=asked[0] == first)
+    question = rng.choice(fill(EVERYDAY["compared"]["which"], words))
+    check: Check = {"kind": "first", "answer": _last_word(first), "rivals": [_last_word(second)], "opposite": opposite}
+    return chat(typed(rng, question), fact[0].upper() + fact[1:]), check
+
+
+def _last_word(name: str) -> str:
+    return name.split()[-1].lower()
+
+
+def _two_things(rng: Random, test: bool) -> tuple[str, str, str, str]:
+    """(the word for more, the word for less, what has more, what has less)"""
+    chance = rng.random()
+    if chance < 0.45:
+        return _two_animals(rng, test)
+    if chance < 0.6:
+        numbers = draw(lambda: sorted(rng.sample(range(1, 100), 2)), lambda made: ("compared", *made), test)
+        return "bigger", "smaller", str(numbers[1]), str(numbers[0])
+    words = rng.choice(tuple(EVERYDAY["ranks"]))
+    ranked = EVERYDAY["ranks"][words]
+
+    def make() -> list[int]:
+        return sorted(rng.sample(range(len(ranked)), 2))
+
+    low, high = draw(make, lambda made: ("compared", words, *made), test, percent=15)
+    more, less = words.split()
+    return more, less, ranked[high], ranked[low]
+
+
+def _two_animals(rng: Random, test: bool) -> tuple[str, str, str, str]:
+    sizes = everyday.SIZES
+
+    def make() -> list[str]:
+        while True:
+            names = rng.sample(tuple(sizes), 2)
+            if abs(sizes[names[0]] - sizes[names[1]]) > 1:  # neighbours are a matter of opinion
+                return sorted(names, key=lambda name: sizes[name])
+
+    low, high = draw(make, lambda made: ("bigger", *sorted(made)), test, percent=15)
+    return "bigger", "smaller", with_article(high), with_article(low)
