@@ -1,6 +1,7 @@
 """
-What there is of each kind: animals, countries in Europe, red things, months. For lists (skills_lists.py), and to say
-what kind of thing something is (everyday.py).
+What there is of each kind: animals, countries in Europe, red things, months.
+
+For lists (skills_lists.py), and to say what kind of thing something is (everyday.py).
 """
 import re
 from collections.abc import Iterator
@@ -13,16 +14,16 @@ ASKING = tables.read("lists.txt")["asking"]
 CONDITIONS = tables.read("lists.txt")["conditions"]
 EVERYDAY = tables.read("everyday.txt")
 # Of these one can say all; in this order, where they have one.
-WHOLE = ("days", "months", "seasons", "planets", "rainbow", "vowels", "meals", "continents", "oceans", "senses")
-ORDERED = WHOLE[:7]
-STARTING = ("animals", "fruits", "vegetables", "countries", "cities", "clothes", "colours", "jobs", "toys", "birds")
+ORDERED = ("days", "months", "seasons", "planets", "rainbow", "vowels", "meals")
+WHOLE = (*ORDERED, "continents", "oceans", "senses")
+STARTING = ("animals", "fruits", "vegetables", "countries", "cities", "clothes", "colours", "jobs", "toys")
 _ARTICLE = re.compile(r"^(a|an|the) ")
 
 
 class Category(NamedTuple):
     one: str  # "animal that can fly"
     many: tuple[str, ...]  # "animals that can fly", and other names of it
-    article: bool  # whether one says "a cat", or "Monday"
+    article: bool  # whether one says "a cat", or "Monday"; "a banana" has its own already
     members: tuple[str, ...]  # the usual ones first
     a_one: tuple[str, ...] = ()  # "something red", beside "a red thing"
 
@@ -47,35 +48,44 @@ def merged(title: str) -> tables.Table:
 def _categories() -> dict[str, Category]:
     members = dict(tables.read("lists.txt")["members"])
     members["animals"] = [animal["name"] for animal in ANIMALS]
-    members["countries"] = list(merged("capitals"))
+    members["countries"] = _countries()
     members["capitals"] = [cities[0] for cities in merged("capitals").values()]
     members.update(nature.TABLES["in order"])
 
     categories = {}
     for key, (one, many, article, also) in tables.read("lists.txt")["categories"].items():
-        names = (many, also) if also else (many,)
+        names = tuple(name for name in (many, also) if name)
         categories[key] = Category(one, names, article == "a", tuple(dict.fromkeys(members[key])))
     return categories
+
+
+def _countries() -> list[str]:
+    """Each once: "America" has the capital of "the USA", and is left out."""
+    by_capital: dict[str, str] = {}
+    for country, cities in merged("capitals").items():
+        by_capital.setdefault(cities[0], country)
+    return list(by_capital.values())
 
 
 def _narrower() -> Iterator[Category]:
     """Countries of a continent, things of a colour, animals that can fly."""
     for continent, countries in EVERYDAY["continents"].items():
-        yield Category(f"country in {continent}", (f"countries in {continent}",), False, tuple(countries))
+        many = (f"countries in {continent}", f"countries that are in {continent}")
+        yield Category(f"country in {continent}", many, False, tuple(countries))
 
     things: dict[str, list[str]] = {}
     for thing, colours in merged("colours").items():
         for colour in colours:
-            things.setdefault(colour, []).append(bare(thing))
+            things.setdefault(colour, []).append(thing)
     for colour, coloured in things.items():
         if len(coloured) > 1 and " " not in colour:
-            many = (f"{colour} things", f"things that are {colour}")
-            a_one = (f"something {colour}", f"something that is {colour}")
-            yield Category(f"{colour} thing", many, False, tuple(coloured), a_one)
+            things_so = (f"{colour} things", f"things that are {colour}")
+            a_one = (f"something {colour}", f"something that is {colour}", f"{with_article(colour)} thing")
+            yield Category(f"thing that is {colour}", things_so, False, tuple(coloured), a_one)
 
-    for condition, (one, many) in CONDITIONS.items():
+    for condition, (one, several) in CONDITIONS.items():
         members = tuple(animal["name"] for animal in ANIMALS if _fits(animal, condition))
-        yield Category(f"animal {one}", (f"animals {many}",), True, members)
+        yield Category(f"animal {one}", (f"animals {several}",), True, members)
 
 
 def _fits(animal: dict[str, str], condition: str) -> bool:
@@ -93,9 +103,10 @@ def starting_with(key: str, letter: str) -> Category:
     """The members of the category that begin with this letter; there may be none."""
     category = CATEGORIES[key]
     one = f"{category.one} that starts with {letter}"
-    many = tuple(f"{name} that start with {letter}" for name in category.many)
+    many = tuple(f"{name} that {verb} with {letter}" for name in category.many for verb in ("start", "begin"))
     members = tuple(member for member in category.members if member[0].lower() == letter.lower())
-    a_one = (f"{with_article(category.one)} that begins with {letter}", f"{with_article(category.one)} with {letter}")
+    article_and_name = with_article(category.one)
+    a_one = (f"{article_and_name} that begins with {letter}", f"{article_and_name} with {letter}")
     return category._replace(one=one, many=many, members=members, a_one=a_one)
 
 

@@ -1,13 +1,14 @@
 """
 What a child of five knows, as relations that can be asked from both sides and with yes or no.
 
-everyday.txt and know.txt hold the facts and the frames in which they are asked. A relation is a table ("France: Paris")
-with its frames ("{v} is the capital of which country?"), so that wordings are composed instead of listed: a frame
-more is asked about every country, and a country more in every frame. nature.py's facts are all in here, too.
+everyday.txt and know.txt hold the facts and the frames in which they are asked. A relation is a table
+("France: Paris") with its frames ("{v} is the capital of which country?"), so that wordings are composed, not
+listed: a frame more is asked about every country, and a country more in every frame. nature.py's facts are
+all in here, too.
 """
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from nanochat.kindergarten import nature, tables
@@ -21,8 +22,8 @@ WRONG = tables.titled("everyday.txt", "wrong")
 FRAMES = EVERYDAY["frames"]
 BACKWARDS = "back "  # begins the keys of the frames that ask from the value to the key
 PARTS_OF_DAY = ["morning", "noon", "afternoon", "evening", "night"]
-OF_A_KIND = ("fruits", "vegetables", "drinks", "colours", "days", "months", "planets", "clothes", "toys", "instruments",
-             "sports", "shapes", "furniture", "flowers", "vehicles")
+OF_A_KIND = ("fruits", "vegetables", "drinks", "colours", "days", "months", "planets", "clothes", "toys",
+             "instruments", "sports", "shapes", "furniture", "flowers", "vehicles")
 INVERTED = ("continents", "languages", "seasons")  # tables whose lines are "value: key | key"
 _FIELD = re.compile(r"{(\w+)}")
 _START = re.compile(r"(^|[?!.] )([a-z])")
@@ -42,7 +43,8 @@ class Known(NamedTuple):
 class Relation(NamedTuple):
     name: str
     known: list[Known]
-    frames: list[str]
+    direct: list[str]  # frames of questions
+    composed: list[str]  # frames that were put into other frames: "Do you know what colour {x} is?"
     is_it: list[str]
 
 
@@ -189,7 +191,7 @@ def _family() -> Iterator[Row]:
 
 def _kinds() -> Iterator[Row]:
     """What kind of thing each is, but for what is told in other words already."""
-    told = {*merged("things"), *merged("jobs"), "star", "heart", "day", "month"}
+    told = {*merged("things"), *merged("jobs"), "star", "heart", "water", "Earth"}
     for key in OF_A_KIND:
         category = CATEGORIES[key]
         for member in category.members:
@@ -198,7 +200,7 @@ def _kinds() -> Iterator[Row]:
                 yield Row(name, [category.one], {})
 
 
-SPECIAL = {
+SPECIAL: dict[str, Callable[[], Iterator[Row]]] = {
     "animal": _is_animal, "opposites": _opposites, "units": _units, "person": _person, "nth": _nth,
     "nth planet": _nth_planet, "properties": _properties, "family": _family, "kinds": _kinds,
     "jobs": functools.partial(_with_articles, "jobs"),
@@ -209,30 +211,36 @@ SPECIAL = {
 
 
 # ---- relations
-def _frames(ask: tables.Table, side: str = "") -> list[str]:
-    """The questions of a relation, listed and composed; `side` is "" or BACKWARDS."""
-    questions = list(ask.get(side.strip() or "asked", []))
+def _composed(ask: tables.Table, side: str = "") -> list[str]:
+    """The clauses and nouns of a relation in their frames; `side` is "" or BACKWARDS."""
+    frames = []
     for kind in ("clause", "noun"):
         for content in ask.get(side + kind, []):
-            questions += [frame.replace("{c}", content) for frame in FRAMES[kind]]
+            frames += [frame.replace("{c}", content) for frame in FRAMES[kind]]
             if content.startswith("why "):
-                questions.append("How come " + content.removeprefix("why ") + "?")
-    return list(dict.fromkeys(questions))
+                frames.append("How come " + content.removeprefix("why ") + "?")
+    return frames
+
+
+def _without(frames: list[str], others: Iterable[str]) -> list[str]:
+    """Each of the frames once, but for these others."""
+    return [frame for frame in dict.fromkeys(frames) if frame not in others]
 
 
 def _relations() -> Iterator[Relation]:
     for name, ask in ASK.items():
-        wordings = nature.WORDINGS.get(name, ask)
+        of_nature = nature.WORDINGS.get(name, {"asked": []})
+        told_as = of_nature.get("told") or ask["told"]
         known = []
         for row in _rows(name):
             own = _key_words(row)
             other = _value_words(row.values[0])
-            told = fill(wordings["told"], own | other)
-            asked = fill(wordings["asked"], own | other) if name in nature.WORDINGS else []
+            told = fill(told_as, own | other)
+            asked = fill(of_nature["asked"], own | other)
             known.append(Known(own, other, _acceptable(row.values), tuple(told), tuple(asked)))
-        asked_already = wordings["asked"] if name in nature.WORDINGS else []
-        frames = [frame for frame in _frames(ask) if frame not in asked_already]
-        yield Relation(name, known, frames, ask.get("is it", []))
+        direct = _without(ask.get("asked", []), of_nature["asked"])
+        composed = _without(_composed(ask), [*of_nature["asked"], *direct])
+        yield Relation(name, known, direct, composed, ask.get("is it", []))
         if "back" in ask:
             yield _backwards(name, ask, known)
     yield from _single_things()
@@ -249,7 +257,8 @@ def _backwards(name: str, ask: tables.Table, known: list[Known]) -> Relation:
         told = fill(ask["back answer"], first.own | first.other)
         keys = _acceptable(fact.own["x"] for fact in facts)
         turned.append(Known(first.other, first.own, keys, tuple(told)))
-    return Relation(name + " back", turned, _frames(ask, BACKWARDS), ask.get("back is it", []))
+    composed = _without(_composed(ask, BACKWARDS), ask["back"])
+    return Relation(name + " back", turned, ask["back"], composed, ask.get("back is it", []))
 
 
 def _single_things() -> Iterator[Relation]:
@@ -261,9 +270,9 @@ def _single_things() -> Iterator[Relation]:
         clauses = values[len(asked):answer_at]
         answer, *signs = values[answer_at:] or (*science[key]["answer"], *science[key]["signs"])
         classic = science.get(key, {}).get("asked", [])
-        frames = _frames({"asked": asked, "clause": clauses})
         known = Known({}, {}, tuple(signs), (answer,), tuple(classic))
-        yield Relation("know " + key, [known], [frame for frame in frames if frame not in classic], [])
+        composed = _without(_composed({"clause": clauses}), [*asked, *classic])
+        yield Relation("know " + key, [known], _without(asked, classic), composed, [])
 
 
 # ---- what skills need
@@ -290,11 +299,13 @@ def wrong_words(relation: Relation, fact: Known) -> list[Words]:
 
 
 def _told() -> dict[str, list[tuple[str, ...]]]:
-    """{relation: the sentences of each fact}, from one side only, and without "A cat is an animal"."""
-    told = {}
+    """{table: the sentences of each fact}, from one side only, but for those of ANIMALS_TOLD."""
+    told: dict[str, list[tuple[str, ...]]] = {}
     for relation in RELATIONS:
-        if relation.frames and not relation.name.endswith(" back"):
-            told[relation.name] = [fact.told for fact in relation.known]
+        of_an_animal = relation.name in (*nature.ANIMAL_COLUMNS, "animal")
+        if not of_an_animal and not relation.name.endswith(" back"):
+            table = "know" if relation.name.startswith("know ") else relation.name
+            told.setdefault(table, []).extend(fact.told for fact in relation.known)
     return told
 
 

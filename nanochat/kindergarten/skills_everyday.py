@@ -1,25 +1,27 @@
 """
-Questions that everybody asks: what a child knows, asked from both sides and in many frames; yes or no; comparisons.
+Questions that everybody asks: what a child knows, from both sides and in many frames; yes or no; comparisons.
 
-facts_everyday keeps whole frames for tests ("the capital city of {x}?"), whatever they are asked about, so that it
-measures whether a new way of asking is understood. The wordings of nature.txt belong to facts_world, which keeps
-some of them for its own tests: here they are neither tested nor, where they are kept, trained.
+facts_everyday keeps whole frames for tests ("the capital city of {x}?"), whatever they are asked about, so
+that it measures whether a new way of asking is understood. The wordings of nature.txt belong to facts_world,
+which keeps some of them for its own tests: here they are neither tested nor, where they are kept, trained.
 """
 import functools
 import re
 from random import Random
+from typing import NamedTuple
 
 from nanochat.kindergarten import everyday, nature
 from nanochat.kindergarten.categories import EVERYDAY
 from nanochat.kindergarten.checks import COUNTED
-from nanochat.kindergarten.everyday import RELATIONS, Known, Relation, fill
+from nanochat.kindergarten.everyday import RELATIONS, SIZES, Known, Relation, fill
 from nanochat.kindergarten.phrases import typed, with_article
-from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check, on_side
+from nanochat.kindergarten.skill import Made, chat, draw, fact_check, on_side
 from nanochat.kindergarten.skills_world import ways_to_ask
 from nanochat.kindergarten.world import World
 
-ASKED = [relation for relation in RELATIONS if relation.frames]
+ASKED = [relation for relation in RELATIONS if relation.direct]
 YES_OR_NO = [relation for relation in RELATIONS if relation.is_it]
+COMPOSED = 0.35  # part of the questions that stand in a second frame: "Do you know where ..."
 EVENNESS = 0.7  # below 1: what belongs to a small table is met more often than what belongs to a big one
 
 
@@ -29,7 +31,7 @@ def facts_everyday(rng: Random, world: World, test: bool, level: int) -> Made:
     while not questions:
         relation = rng.choices(ASKED, _weights(False))[0]
         fact = rng.choice(relation.known)
-        questions = ways_to_ask_widely(relation, fact, test)
+        questions = ways_to_ask_widely(relation, fact, test, rng.random() < COMPOSED)
     question = _as_people_write(rng, rng.choice(questions))
     check = fact_check(fact.values, rivals=everyday.rivals(relation, fact))
     return chat(typed(rng, question), fact.told[0]), check
@@ -41,17 +43,24 @@ def _weights(yes_or_no: bool) -> list[float]:
     return [len(relation.known) ** EVENNESS for relation in relations]
 
 
-def ways_to_ask_widely(relation: Relation, fact: Known, test: bool) -> list[str]:
-    """The questions about a fact of a relation on one side of the split."""
-    questions = fill(_frames(test)[relation.name], fact.own | fact.other)
+def ways_to_ask_widely(relation: Relation, fact: Known, test: bool, composed: bool = False) -> list[str]:
+    """The questions about a fact of a relation on one side of the split, direct or composed ones."""
+    questions = fill(_frames(test, composed)[relation.name], fact.own | fact.other)
     if test:
         return [question for question in questions if plain(question) not in _asked_by_facts_world()]
-    return [question for question in (*questions, *fact.asked) if plain(question) not in _kept_for_tests()]
+    if not composed:
+        questions += fact.asked
+    return [question for question in questions if plain(question) not in _kept_for_tests()]
 
 
 @functools.cache
-def _frames(test: bool) -> dict[str, list[str]]:
-    return {relation.name: on_side(relation.name, relation.frames, test) for relation in ASKED}
+def _frames(test: bool, composed: bool) -> dict[str, list[str]]:
+    """{relation: its frames on one side of the split}"""
+    frames = {}
+    for relation in ASKED:
+        templates = relation.composed if composed else relation.direct
+        frames[relation.name] = on_side(relation.name, templates, test) if templates else []
+    return frames
 
 
 def plain(question: str) -> str:
@@ -73,13 +82,14 @@ def _asked_by_facts_world() -> set[str]:
 
 @functools.cache
 def _kept_for_tests() -> set[str]:
-    """What facts_world tests, and what the test of any relation asks: another one may ask the same by chance."""
+    """What facts_world tests, and what the test of any relation asks: another may ask the same by chance."""
     kept: set[str] = set()
     for fact in nature.FACTS:
         kept.update(map(plain, ways_to_ask(fact, True)))
     for relation in ASKED:
         for known in relation.known:
-            kept.update(map(plain, ways_to_ask_widely(relation, known, True)))
+            for composed in (False, True):
+                kept.update(map(plain, ways_to_ask_widely(relation, known, True, composed)))
     return kept
 
 
@@ -126,11 +136,10 @@ def _can_it(rng: Random, test: bool) -> Made:
         return rng.choice(EVERYDAY["can" if is_so else "cannot"][ability]), ability, is_so
 
     animal, ability, is_so = draw(make, lambda made: ("can", made[0], made[1]), test, percent=15)
-    name = with_article(animal)
-    many = everyday.PLURALS[animal]
-    question = rng.choice((f"Can {name} {ability}?", f"Can {many} {ability}?", f"Is {name} able to {ability}?",
-                           f"Do {many} {ability}?", f"Do you think {name} can {ability}?"))
-    return _yes_or_no(rng, question, f"{name} {'can' if is_so else 'cannot'} {ability}.", is_so)
+    words = {"a_x": with_article(animal), "many": everyday.PLURALS[animal], "v": ability}
+    can = "can" if is_so else "cannot"
+    question = rng.choice(fill(EVERYDAY["able"]["is it"], words))
+    return _yes_or_no(rng, question, f"{words['a_x']} {can} {ability}.", is_so)
 
 
 def _yes_or_no(rng: Random, question: str, fact: str, is_so: bool) -> Made:
@@ -141,21 +150,35 @@ def _yes_or_no(rng: Random, question: str, fact: str, is_so: bool) -> Made:
 
 
 # ---- comparisons
+class Compared(NamedTuple):
+    """ "An elephant is bigger than a mouse." """
+
+    first: str
+    word: str
+    second: str
+    opposite: str  # of the word
+
+    def turned(self) -> "Compared":
+        """ "A mouse is smaller than an elephant." """
+        return Compared(self.second, self.opposite, self.first, self.word)
+
+
 def comparing(rng: Random, world: World, test: bool, level: int) -> Made:
     """Which of two is bigger, faster, hotter: as a choice, or with yes or no."""
-    more, less, high, low = _two_things(rng, test)
-    word, opposite, first, second = more, less, high, low
+    compared = _two_things(rng, test)
     if rng.random() < 0.3:
-        word, opposite, first, second = less, more, low, high
-    asked = [first, second]
+        compared = compared.turned()
+    fact = f"{compared.first} is {compared.word} than {compared.second}."
+    asked = [compared.first, compared.second]
     rng.shuffle(asked)
-    fact = f"{first} is {word} than {second}."
-    words = {"more": word, "x": asked[0], "y": asked[1]}
+    words = {"more": compared.word, "x": asked[0], "y": asked[1]}
     if rng.random() < 0.3:
         question = rng.choice(fill(EVERYDAY["compared"]["is it"], words))
-        return _yes_or_no(rng, question, fact, is_so=asked[0] == first)
+        return _yes_or_no(rng, question, fact, is_so=asked[0] == compared.first)
+
     question = rng.choice(fill(EVERYDAY["compared"]["which"], words))
-    check: Check = {"kind": "first", "answer": _last_word(first), "rivals": [_last_word(second)], "opposite": opposite}
+    check = {"kind": "first", "answer": _last_word(compared.first), "rivals": [_last_word(compared.second)],
+             "opposite": compared.opposite}
     return chat(typed(rng, question), fact[0].upper() + fact[1:]), check
 
 
@@ -163,33 +186,32 @@ def _last_word(name: str) -> str:
     return name.split()[-1].lower()
 
 
-def _two_things(rng: Random, test: bool) -> tuple[str, str, str, str]:
-    """(the word for more, the word for less, what has more, what has less)"""
+def _two_things(rng: Random, test: bool) -> Compared:
     chance = rng.random()
     if chance < 0.45:
         return _two_animals(rng, test)
     if chance < 0.6:
-        numbers = draw(lambda: sorted(rng.sample(range(1, 100), 2)), lambda made: ("compared", *made), test)
-        return "bigger", "smaller", str(numbers[1]), str(numbers[0])
+        low, high = draw(lambda: _two_of(rng, 99), lambda made: ("compared", *made), test)
+        return Compared(str(high + 1), "bigger", str(low + 1), "smaller")
     words = rng.choice(tuple(EVERYDAY["ranks"]))
-    ranked = EVERYDAY["ranks"][words]
-
-    def make() -> list[int]:
-        return sorted(rng.sample(range(len(ranked)), 2))
-
-    low, high = draw(make, lambda made: ("compared", words, *made), test, percent=15)
     more, less = words.split()
-    return more, less, ranked[high], ranked[low]
+    ranked = EVERYDAY["ranks"][words]
+    low, high = draw(lambda: _two_of(rng, len(ranked)), lambda made: ("compared", words, *made), test,
+                     percent=15)
+    return Compared(ranked[high], more, ranked[low], less)
 
 
-def _two_animals(rng: Random, test: bool) -> tuple[str, str, str, str]:
-    sizes = everyday.SIZES
+def _two_of(rng: Random, count: int) -> list[int]:
+    """Two different places, the lower one first."""
+    return sorted(rng.sample(range(count), 2))
 
+
+def _two_animals(rng: Random, test: bool) -> Compared:
     def make() -> list[str]:
         while True:
-            names = rng.sample(tuple(sizes), 2)
-            if abs(sizes[names[0]] - sizes[names[1]]) > 1:  # neighbours are a matter of opinion
-                return sorted(names, key=lambda name: sizes[name])
+            first, second = rng.sample(tuple(SIZES), 2)
+            if SIZES[first] - SIZES[second] > 1:  # neighbours are a matter of opinion
+                return [first, second]
 
-    low, high = draw(make, lambda made: ("bigger", *sorted(made)), test, percent=15)
-    return "bigger", "smaller", with_article(high), with_article(low)
+    bigger, smaller = draw(make, lambda made: ("bigger", *sorted(made)), test, percent=15)
+    return Compared(with_article(bigger), "bigger", with_article(smaller), "smaller")

@@ -15,9 +15,11 @@ from nanochat.kindergarten.categories import (
     WHOLE,
     Category,
     all_of,
+    bare,
     starting_with,
 )
 from nanochat.kindergarten.checks import COUNTED
+from nanochat.kindergarten.everyday import fill
 from nanochat.kindergarten.phrases import typed, with_article
 from nanochat.kindergarten.skill import Check, Made, chat, on_side
 from nanochat.kindergarten.world import World
@@ -29,7 +31,7 @@ UNCOUNTED = 3  # so many are named when "some" are asked for
 
 def numbered(items: list[str]) -> str:
     """ "1. cat, 2. dog." """
-    return ", ".join(f"{number}. {item}" for number, item in enumerate(items, 1)) + "."
+    return ", ".join(f"{number}. {bare(item)}" for number, item in enumerate(items, 1)) + "."
 
 
 def lists(rng: Random, world: World, test: bool, level: int) -> Made:
@@ -84,9 +86,12 @@ def _category(rng: Random) -> Category:
 
 
 def _ask(rng: Random, how: str, test: bool, **words: str) -> str:
-    frame = rng.choice(on_side(f"lists {how}", ASKING[how], test))
-    question = frame.format(**words)
-    return typed(rng, question[0].upper() + question[1:])
+    """A question in the frames of ASKING[how]; those with {which} ask which "animals can fly"."""
+    asked_for = words.get("many") or words["one"]  # "animals that can fly"
+    if " that " in asked_for:
+        words["which"] = asked_for.replace(" that ", " ", 1)
+    questions = fill(on_side(f"lists {how}", ASKING[how], test), words)
+    return typed(rng, rng.choice(questions))
 
 
 def _some(rng: Random, category: Category, how_many: int) -> list[str]:
@@ -99,4 +104,5 @@ def _some(rng: Random, category: Category, how_many: int) -> list[str]:
 
 def _check(category: Category, how_many: int, in_order: bool = False) -> Check:
     about = " ".join((category.one, *category.many))
-    return {"kind": "list", "n": how_many, "members": list(category.members), "about": about, "in_order": in_order}
+    members = [bare(member) for member in category.members]
+    return {"kind": "list", "n": how_many, "members": members, "about": about, "in_order": in_order}
