@@ -189,6 +189,12 @@ def _family() -> Iterator[Row]:
         yield Row(f"{first} of your {second}", values, {"a": first, "b": second})
 
 
+def _fruit_or_vegetable() -> Iterator[Row]:
+    for key in ("fruits", "vegetables"):
+        for member in CATEGORIES[key].members:
+            yield Row(with_article(member), [CATEGORIES[key].one], {})
+
+
 def _kinds() -> Iterator[Row]:
     """What kind of thing each is, but for what is told in other words already."""
     told = {*merged("things"), *merged("jobs"), "star", "heart", "water", "Earth"}
@@ -203,6 +209,7 @@ def _kinds() -> Iterator[Row]:
 SPECIAL: dict[str, Callable[[], Iterator[Row]]] = {
     "animal": _is_animal, "opposites": _opposites, "units": _units, "person": _person, "nth": _nth,
     "nth planet": _nth_planet, "properties": _properties, "family": _family, "kinds": _kinds,
+    "fruit or vegetable": _fruit_or_vegetable,
     "jobs": functools.partial(_with_articles, "jobs"),
     "things": functools.partial(_with_articles, "things"),
     "purposes": functools.partial(_with_articles, "things", purposes=True),
@@ -299,11 +306,11 @@ def wrong_words(relation: Relation, fact: Known) -> list[Words]:
 
 
 def _told() -> dict[str, list[tuple[str, ...]]]:
-    """{table: the sentences of each fact}, from one side only, but for those of ANIMALS_TOLD."""
+    """{table: the sentences of each fact}, each from one side only, and not what ANIMALS_TOLD has."""
+    told_elsewhere = (*nature.ANIMAL_COLUMNS, "animal", "fruit or vegetable")
     told: dict[str, list[tuple[str, ...]]] = {}
     for relation in RELATIONS:
-        of_an_animal = relation.name in (*nature.ANIMAL_COLUMNS, "animal")
-        if not of_an_animal and not relation.name.endswith(" back"):
+        if relation.name not in told_elsewhere and not relation.name.endswith(" back"):
             table = "know" if relation.name.startswith("know ") else relation.name
             told.setdefault(table, []).extend(fact.told for fact in relation.known)
     return told
