@@ -143,7 +143,7 @@ def test_yes_or_no_follows_from_the_fact_that_is_said(world):
 
 # ---------------------------------------------------------------------------------------------------------- comparisons
 def size_of(name):
-    return int(name) if name.isdigit() else everyday.SIZES.get(categories.bare(name.lower()))
+    return everyday.SIZES.get(categories.bare(name.lower()))
 
 
 def test_comparisons_are_true_and_only_so(world):

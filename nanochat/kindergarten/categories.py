@@ -14,7 +14,7 @@ ASKING = tables.read("lists.txt")["asking"]
 CONDITIONS = tables.read("lists.txt")["conditions"]
 EVERYDAY = tables.read("everyday.txt")
 # Of these one can say all; in this order, where they have one.
-ORDERED = ("days", "months", "seasons", "planets", "rainbow", "vowels", "meals")
+ORDERED = ("days", "months", "seasons", "planets", "rainbow", "meals")
 WHOLE = (*ORDERED, "continents", "oceans", "senses")
 STARTING = ("animals", "fruits", "vegetables", "countries", "cities", "clothes", "colours", "jobs", "toys")
 _ARTICLE = re.compile(r"^(a|an|the) ")

@@ -187,23 +187,17 @@ def _last_word(name: str) -> str:
 
 
 def _two_things(rng: Random, test: bool) -> Compared:
-    chance = rng.random()
-    if chance < 0.45:
+    if rng.random() < 0.5:
         return _two_animals(rng, test)
-    if chance < 0.6:
-        low, high = draw(lambda: _two_of(rng, 99), lambda made: ("compared", *made), test)
-        return Compared(str(high + 1), "bigger", str(low + 1), "smaller")
     words = rng.choice(tuple(EVERYDAY["ranks"]))
     more, less = words.split()
     ranked = EVERYDAY["ranks"][words]
-    low, high = draw(lambda: _two_of(rng, len(ranked)), lambda made: ("compared", words, *made), test,
-                     percent=15)
+
+    def make() -> list[int]:
+        return sorted(rng.sample(range(len(ranked)), 2))
+
+    low, high = draw(make, lambda made: ("compared", words, *made), test, percent=15)
     return Compared(ranked[high], more, ranked[low], less)
-
-
-def _two_of(rng: Random, count: int) -> list[int]:
-    """Two different places, the lower one first."""
-    return sorted(rng.sample(range(count), 2))
 
 
 def _two_animals(rng: Random, test: bool) -> Compared:
