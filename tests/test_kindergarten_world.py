@@ -93,7 +93,9 @@ def test_whole_wordings_are_kept_for_tests(asked):
     ("what do you use to cut paper", "scissors"), ("who bakes bread", "baker"), ("what comes from hens", "Eggs"),
     ("what do rabbits eat", "carrots"), ("mice is the plural of what", "mouse"), ("what colour are bananas", "yellow"),
     ("who is the mother of my mother", "grandmother"), ("on which planet do we live", "Earth"), ("when is christmas", "December"),
-    ("what do you wear on your feet", "shoes"), ("which colours make green", "yellow"), ("is a carrot a fruit or a vegetable", "vegetable"),
+    ("what do you wear on your feet", "shoes"), ("which colours make green", "yellow"),
+    ("is a carrot a fruit or a vegetable", "vegetable"), ("how many heads do i have", "1"),
+    ("what is the second month of the year", "February"),
     ("why is there rain", "clouds"), ("who do you call when there is a fire", "firefighters"), ("is ice cold or hot", "cold"),
 ])
 def test_what_everybody_asks_is_asked(asked, question, answer):
@@ -117,7 +119,7 @@ def test_documents_tell_every_fact():
 def test_articles_and_sentences_are_right():
     for relation, fact in all_facts():
         for said in (*fact.told, *itertools.chain(*(ways_to_ask_widely(relation, fact, False) if relation.direct else []))):
-            assert not re.search(r"\b[Aa] [aeiou](?!re\b|s\b|n\b|nd\b)\w|\b[Aa]n (?!hour)[^aeiouAEIOUFX]|[{}]|  ", said), said
+            assert not re.search(r"\b[Aa] [aeiou](?!re\b|s\b|n\b|nd\b)\w|\b[Aa]n (?!hour)[^aeiouAEIOU]|[{}]|  ", said), said
     assert all(fact.told[0][0].isupper() and fact.told[0].endswith(".") for _, fact in all_facts())
 
 

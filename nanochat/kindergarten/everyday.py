@@ -156,37 +156,16 @@ def _neighbours(step: int) -> Iterator[Row]:
             yield Row(name, [names[(place + step) % len(names)]], {"unit": unit})
 
 
-def _units() -> Iterator[Row]:
-    for key, values in merged("units").items():
-        parts, whole = key.split(" in ")
-        yield Row(key, values, {"parts": parts, "whole": whole})
-
-
-def _person() -> Iterator[Row]:
-    for part, (number, noun) in EVERYDAY["person"].items():
-        yield Row(part, [number], {"noun": noun})
-
-
-def _nth_planet() -> Iterator[Row]:
-    for ordinal, planet in zip(nature.ORDINALS, nature.PLANETS):
-        yield Row(ordinal, [planet], {})
-
-
-def _nth() -> Iterator[Row]:
-    for unit, names in (("day of the week", nature.DAYS), ("month of the year", nature.MONTHS)):
-        for ordinal, name in zip(nature.ORDINALS, names):
-            yield Row(ordinal, [name], {"unit": unit})
+def _of_two_words(title: str, between: str, first: str, second: str) -> Iterator[Row]:
+    """Rows whose keys are two words of the frames: "days in a week", "mother of your mother"."""
+    for key, values in merged(title).items():
+        before, after = key.split(between)
+        yield Row(key, values, {first: before, second: after})
 
 
 def _properties() -> Iterator[Row]:
     for key, (is_so, is_not) in EVERYDAY["properties"].items():
         yield Row(key, [is_so], {"w": is_not})
-
-
-def _family() -> Iterator[Row]:
-    for key, values in EVERYDAY["family"].items():
-        first, second = key.split(" of ")
-        yield Row(f"{first} of your {second}", values, {"a": first, "b": second})
 
 
 def _fruit_or_vegetable() -> Iterator[Row]:
@@ -207,9 +186,10 @@ def _kinds() -> Iterator[Row]:
 
 
 SPECIAL: dict[str, Callable[[], Iterator[Row]]] = {
-    "animal": _is_animal, "opposites": _opposites, "units": _units, "person": _person, "nth": _nth,
-    "nth planet": _nth_planet, "properties": _properties, "family": _family, "kinds": _kinds,
+    "animal": _is_animal, "opposites": _opposites, "properties": _properties, "kinds": _kinds,
     "fruit or vegetable": _fruit_or_vegetable,
+    "units": functools.partial(_of_two_words, "units", " in ", "parts", "whole"),
+    "family": functools.partial(_of_two_words, "family", " of your ", "a", "b"),
     "jobs": functools.partial(_with_articles, "jobs"),
     "things": functools.partial(_with_articles, "things"),
     "purposes": functools.partial(_with_articles, "things", purposes=True),

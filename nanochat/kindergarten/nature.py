@@ -26,8 +26,7 @@ ANIMAL_COLUMNS = ("plural", "kind", "legs", "sound", "home", "food", "size", "yo
 DAYS = TABLES["in order"]["days"]
 MONTHS = TABLES["in order"]["months"]
 PLANETS = TABLES["in order"]["planets"]
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth",
-            "eleventh", "twelfth")
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _SENTENCE_START = re.compile(r"(^|\? )[a-z]")
 
 

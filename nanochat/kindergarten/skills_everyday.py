@@ -29,7 +29,7 @@ EVENNESS = 0.7  # below 1: what belongs to a small table is met more often than 
 def facts_everyday(rng: Random, world: World, test: bool, level: int) -> Made:
     questions: list[str] = []
     while not questions:
-        relation = rng.choices(ASKED, _weights(False))[0]
+        relation = _some_relation(rng, ASKED)
         fact = rng.choice(relation.known)
         questions = ways_to_ask_widely(relation, fact, test, rng.random() < COMPOSED)
     question = _as_people_write(rng, rng.choice(questions))
@@ -37,10 +37,8 @@ def facts_everyday(rng: Random, world: World, test: bool, level: int) -> Made:
     return chat(typed(rng, question), fact.told[0]), check
 
 
-@functools.cache
-def _weights(yes_or_no: bool) -> list[float]:
-    relations = YES_OR_NO if yes_or_no else ASKED
-    return [len(relation.known) ** EVENNESS for relation in relations]
+def _some_relation(rng: Random, relations: list[Relation]) -> Relation:
+    return rng.choices(relations, [len(relation.known) ** EVENNESS for relation in relations])[0]
 
 
 def ways_to_ask_widely(relation: Relation, fact: Known, test: bool, composed: bool = False) -> list[str]:
@@ -108,7 +106,7 @@ def yes_no_world(rng: Random, world: World, test: bool, level: int) -> Made:
         return _can_it(rng, test)
 
     def make() -> tuple[Relation, Known, dict[str, str], bool]:
-        relation = rng.choices(YES_OR_NO, _weights(True))[0]
+        relation = _some_relation(rng, YES_OR_NO)
         fact = rng.choice(relation.known)
         wrong = everyday.wrong_words(relation, fact)
         says_no_itself = fact.other.get("v") == "no"  # "A snake has no legs, so yes."
@@ -126,7 +124,7 @@ def yes_no_world(rng: Random, world: World, test: bool, level: int) -> Made:
 
 
 def _plain_words(words: dict[str, str]) -> list[str]:
-    return [words[name] for name in ("x", "v", "unit") if name in words]
+    return [words[name] for name in ("x", "v") if name in words]
 
 
 def _can_it(rng: Random, test: bool) -> Made:
