@@ -20,6 +20,7 @@ STATED = re.compile(r"\b(lives? in|comes? from|works? as|favourite \w+ is|friend
 SUBORDINATE = re.compile(r"\b(where|what|who|if|that)\b[^.!?]*")  # "I don't know where she lives": no fact
 SPELLED = re.compile(r"\b[a-z]\d*(?:-[a-z]\d*)+\b")  # the working: "c-h-e1-e2-s-e3"
 AROUND = set("the letter word words that and are is start starts begin begins with one for example".split())
+LISTING = set("a an the and some is are here there of in these yes sure i know".split())  # said around a list
 MAX_WORDS = 60  # a reply that says everything says nothing
 
 
@@ -137,9 +138,9 @@ def _copy(wanted: Check, text: str) -> bool:
 
 
 def _first(wanted: Check, text: str) -> bool:
-    """The answer is named before its rivals ("a horse is bigger than a cat")."""
+    """The answer is named before its rivals ("a horse is bigger than a cat"), and not the other way round."""
     said = words(text)
-    if "smaller" in said or "or" in said:
+    if wanted.get("opposite", "smaller") in said or "or" in said:
         return False
     candidates = (wanted["answer"], *wanted["rivals"])
     named = [word for word in said if word in candidates]
@@ -199,9 +200,37 @@ def _exactly(wanted: Check, text: str) -> bool:
     return text.strip(" .!\"'") == wanted["text"]
 
 
+def _list(wanted: Check, text: str) -> bool:
+    """So many different members of the category are said, or all of them in order, and nothing else."""
+    said = words(text)
+    allowed = LISTING | {*COUNTED, *words(wanted["about"])}
+    members = sorted(wanted["members"], key=lambda member: -len(words(member)))  # "ice cream" before "cream"
+    found = []
+    while said:
+        member = next((member for member in members if _begins_with(said, words(member))), None)
+        if member:
+            found.append(member)
+            del said[:len(words(member))]
+        elif said[0] in allowed or said[0].isdigit():
+            del said[0]
+        else:
+            return False
+    if wanted["in_order"]:
+        return found == wanted["members"]
+    return len(set(found)) >= wanted["n"]
+
+
+def _begins_with(said: list[str], wanted: list[str]) -> bool:
+    """Whether these words begin with those, the last of which may be in the plural."""
+    start = said[:len(wanted)]
+    if start[:-1] != wanted[:-1]:
+        return False
+    return start[-1:] in ([wanted[-1]], [wanted[-1] + "s"], [wanted[-1] + "es"])
+
+
 KINDS = {
     "fact": _fact, "yes_no": _yes_no, "letter": _letter, "number": _number, "spell": _spell, "copy": _copy,
-    "first": _first, "any": _any, "unknown": _unknown,
+    "first": _first, "any": _any, "unknown": _unknown, "list": _list,
     "tale": _tale, "exactly": _exactly,
     "picked": _picked, "alone": _alone, "begins": _begins,
 }

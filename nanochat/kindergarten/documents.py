@@ -11,7 +11,11 @@ from typing import TypeVar
 
 from nanochat.common import mix_seed
 from nanochat.kindergarten import (
+    categories,
+    everyday,
     nature,
+    skills_everyday,
+    skills_lists,
     skills_manners,
     skills_people,
     skills_reading,
@@ -76,9 +80,9 @@ def _animals(rng: Random, world: World) -> str:
 
 def _animal(rng: Random) -> str:
     """All facts of an animal, and how it compares with others."""
-    sizes = nature.SIZES
+    sizes = everyday.SIZES
     name = rng.choice(tuple(sizes))
-    said = [rng.choice(fact.told) for fact in nature.ANIMAL_FACTS[name]]
+    said = [rng.choice(told) for told in everyday.ANIMALS_TOLD[name]]
     rng.shuffle(said)
     for other in rng.sample(tuple(sizes), 3):
         bigger, smaller = (name, other) if sizes[name] > sizes[other] else (other, name)
@@ -92,12 +96,15 @@ def _animal(rng: Random) -> str:
 
 
 def _nature(rng: Random, world: World) -> str:
-    topic = rng.choice((*nature.TOPICS, "science", "all", "all"))
+    """What a child knows, of one table or of all."""
+    tables_told = tuple(everyday.TOLD)
+    weights = [len(facts) ** skills_everyday.EVENNESS for facts in everyday.TOLD.values()]
 
     def one() -> str:
-        fact = skills_world.some_fact(rng) if topic == "all" else rng.choice(nature.TOPICS[topic])
-        return rng.choice(fact.told)
+        table = only or rng.choices(tables_told, weights)[0]
+        return rng.choice(rng.choice(everyday.TOLD[table]))
 
+    only = rng.choices(tables_told, weights)[0] if rng.random() < 0.4 else None
     return _gather(one)
 
 
@@ -112,24 +119,22 @@ def _gather(one: Callable[[], str], gap: str = " ") -> str:
 # ---- numbers and letters
 def _sequence(rng: Random, world: World) -> str:
     """Three of what is learned by heart in a fixed order."""
+    of_few = rng.choice([key for key in categories.WHOLE if key not in ("days", "months", "planets")])
     start = rng.randint(1, 80)
     step = rng.choice((1, 1, 1, 2, 5, 10))
     upwards = range(start, start + 15 * step, step)
     downwards = range(start + 10, start - 1, -1)
     lines = [
-        f"The days of the week are {_listed(nature.DAYS)}.",
-        f"The months of the year are {_listed(nature.MONTHS)}.",
-        f"The planets are {_listed(nature.PLANETS)}.",
+        categories.all_of("days"),
+        categories.all_of("months"),
+        categories.all_of("planets"),
+        categories.all_of(of_few),
         f"The alphabet is {' '.join('abcdefghijklmnopqrstuvwxyz')}.",
         f"Count with me: {', '.join(str(number) for number in upwards)}.",
         f"Count down: {', '.join(str(number) for number in downwards)}.",
     ]
     rng.shuffle(lines)
     return " ".join(lines[:3])
-
-
-def _listed(words: list[str]) -> str:
-    return ", ".join(words[:-1]) + " and " + words[-1]
 
 
 def _sums(rng: Random, world: World) -> str:
@@ -193,7 +198,11 @@ ASKED = (
     (skills_people.reverse, 1.5),
     (skills_people.yes_no, 1),
     (skills_people.follow_up, 1),
-    (skills_world.facts_world, 4),
+    (skills_world.facts_world, 2),
+    (skills_everyday.facts_everyday, 3),
+    (skills_everyday.yes_no_world, 1),
+    (skills_everyday.comparing, 0.5),
+    (skills_lists.lists, 1.5),
     (skills_world.story, 1),
     (skills_words.spelling, 1),
     (skills_words.counting, 1),
@@ -207,7 +216,7 @@ ASKED = (
     (skills_social.greetings, 0.7),
     (skills_social.memory, 0.7),
 )
-BETWEEN_PEOPLE = 11  # the first so many can also be said between two people
+BETWEEN_PEOPLE = 13  # the first so many can also be said between two people
 
 
 def _dialogue(rng: Random, world: World) -> str:
