@@ -15,11 +15,13 @@ from nanochat.kindergarten import (
     everyday,
     nature,
     skills_everyday,
+    skills_letters,
     skills_lists,
     skills_manners,
     skills_people,
     skills_reading,
     skills_recall,
+    skills_sentences,
     skills_social,
     skills_tales,
     skills_words,
@@ -151,6 +153,9 @@ def _sums(rng: Random, world: World) -> str:
 
 def _spelling(rng: Random, world: World) -> str:
     def one() -> str:
+        if rng.random() < 0.5:  # any word, so that all tokens become visible as letters
+            word = skills_letters.some_word(rng, test=False)
+            return rng.choice((f"{word}: {spelled(word)}.", f"{word} is spelled {spelled(word)}."))
         word = rng.choice(tables.WORDS)
         letter = rng.choice(word)
         # What a test asks is not told: the key is that of skills_words.counting.
@@ -207,7 +212,8 @@ ASKED = (
     (skills_words.spelling, 1),
     (skills_words.counting, 1),
     (skills_people.choice, 1),
-    (skills_reading.reading, 2),
+    (skills_reading.reading, 1.5),
+    (skills_sentences.sentences, 2.5),
     (skills_recall.instructions, 1),
     (skills_tales.tales, 2),
     (skills_manners.manners, 5),
@@ -216,7 +222,7 @@ ASKED = (
     (skills_social.greetings, 0.7),
     (skills_social.memory, 0.7),
 )
-BETWEEN_PEOPLE = 13  # the first so many can also be said between two people
+BETWEEN_PEOPLE = 14  # the first so many can also be said between two people
 
 
 def _dialogue(rng: Random, world: World) -> str:

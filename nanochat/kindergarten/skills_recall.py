@@ -28,6 +28,8 @@ def _drawn(rng: Random, kind: str, test: bool) -> dict[str, str]:
         slots = {key: rng.choice(LISTS[key]) for key in ("f", "r", "k", "s")}
         slots["n"] = rng.choice(tables.NAMES)
         slots["v"] = _value(rng, kind, slots["f"])
+        if rng.random() < 0.2:  # "my name is nora"
+            slots["v"] = slots["v"].lower()
         slots["a_v"] = with_article(slots["v"])
         return slots
 
