@@ -59,6 +59,15 @@ def test_every_answer_passes_its_check_and_no_rivals_does():
             assert not check(wanted, rival) and not check(wanted, f"{fact.told[0]} {rival}."), (relation.name, fact, rival)
 
 
+def test_a_question_about_a_single_thing_is_no_answer_to_it():
+    for relation in ASKED:
+        if relation.name.startswith("know "):
+            fact, = relation.known
+            sides = itertools.product((True, False), (True, False))
+            ways = {way for side in sides for way in ways_to_ask_widely(relation, fact, *side)} - {*fact.asked}
+            assert not [way for way in ways if check(wanted_of(relation, fact), way)], fact
+
+
 def test_every_relation_is_asked_in_six_ways_and_more():
     for relation in ASKED:
         ways = {*relation.direct, *relation.composed, *relation.known[0].asked}
