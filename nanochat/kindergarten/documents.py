@@ -13,7 +13,6 @@ from nanochat.common import mix_seed
 from nanochat.kindergarten import (
     categories,
     everyday,
-    nature,
     skills_everyday,
     skills_letters,
     skills_lists,

@@ -11,7 +11,6 @@ question is understood or only recognised.
 from random import Random
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.typist import typed  # noqa: F401
 from nanochat.kindergarten.world import Person
 
 WORDINGS = tables.read("phrases.txt")  # {what for: {of what: wordings}}

@@ -4,9 +4,9 @@ Counting aloud: up, down, by twos, what is between. One list in ten and one word
 from random import Random
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.phrases import typed
 from nanochat.kindergarten.skill import Made, chat, is_test
 from nanochat.kindergarten.skills_numbers import written
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.wording import finished, vary, wordings_for
 from nanochat.kindergarten.world import World
 

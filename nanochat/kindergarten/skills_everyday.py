@@ -14,9 +14,10 @@ from nanochat.kindergarten import everyday, nature
 from nanochat.kindergarten.categories import EVERYDAY
 from nanochat.kindergarten.checks import COUNTED
 from nanochat.kindergarten.everyday import RELATIONS, SIZES, Known, Relation, fill
-from nanochat.kindergarten.phrases import typed, with_article
+from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check, on_side
 from nanochat.kindergarten.skills_world import ways_to_ask
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.world import World
 
 ASKED = [relation for relation in RELATIONS if relation.direct]

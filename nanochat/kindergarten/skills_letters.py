@@ -9,7 +9,6 @@ word in ten and one wording in six are for tests: an unseen word is asked about 
 from random import Random
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.phrases import typed
 from nanochat.kindergarten.skill import Check, Made, chat, is_test
 from nanochat.kindergarten.skills_words import (
     CHAT_WORDS,
@@ -20,6 +19,7 @@ from nanochat.kindergarten.skills_words import (
     told_length,
 )
 from nanochat.kindergarten.tables import EVERYDAY, WORDS
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.wording import finished, vary, wordings_for
 from nanochat.kindergarten.world import World
 

@@ -20,8 +20,9 @@ from nanochat.kindergarten.categories import (
 )
 from nanochat.kindergarten.checks import COUNTED
 from nanochat.kindergarten.everyday import fill
-from nanochat.kindergarten.phrases import typed, with_article
+from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Check, Made, chat, on_side
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.world import World
 
 ASKED_FOR = (2, 3, 3, 3, 4, 5, 5, 6, 7)

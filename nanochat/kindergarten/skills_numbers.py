@@ -10,9 +10,10 @@ from itertools import combinations
 from random import Random
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.phrases import WORDINGS, typed
+from nanochat.kindergarten.phrases import WORDINGS
 from nanochat.kindergarten.skill import Check, Made, chat, draw, is_test
 from nanochat.kindergarten.tables import GOODS, NAMES
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.wording import finished, vary, wordings_for
 from nanochat.kindergarten.world import World
 

@@ -18,11 +18,11 @@ from nanochat.kindergarten.phrases import (
     QUESTIONS,
     WORDINGS,
     fill,
-    typed,
     with_article,
 )
 from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
 from nanochat.kindergarten.skills_world import two_animals, ways_to_ask
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.world import Person, World
 
 ATTRIBUTES = tuple(QUESTIONS)  # and "who", for all of a person

@@ -10,9 +10,9 @@ from random import Random
 from typing import NamedTuple
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.phrases import typed
 from nanochat.kindergarten.skill import Made, chat, on_side
 from nanochat.kindergarten.skills_numbers import calculate, filled, numbers_in, right_side, tool_turn, written
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.wording import finished, vary
 from nanochat.kindergarten.world import World
 

@@ -8,8 +8,8 @@ import re
 from random import Random
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.phrases import typed
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.world import World
 
 QUESTION = re.compile(r"(^|, |^and )(who|what|where|when|how|are|do|can|may|am|which|is) ", re.IGNORECASE)

@@ -5,11 +5,11 @@ People who try a chat program do it at once, and a model that has only met singl
 """
 from random import Random
 
-from nanochat.kindergarten import skills_manners, skills_people, skills_world
+from nanochat.kindergarten import skills_everyday, skills_manners, skills_people, skills_world
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check
 from nanochat.kindergarten.world import World
 
-MAKERS = (skills_world.facts_world, skills_people.facts_seen, skills_manners.manners)
+MAKERS = (skills_world.facts_world, skills_everyday.facts_everyday, skills_people.facts_seen, skills_manners.manners)
 JOINED_BY = (" ", " ", " And ", ", and ", " Also, ", "\n", " And another question: ", " and ")
 
 

@@ -8,9 +8,10 @@ three e's. So spelling has to be learned word by word, and counting goes by way 
 """
 from random import Random
 
-from nanochat.kindergarten.phrases import WORDINGS, typed
+from nanochat.kindergarten.phrases import WORDINGS
 from nanochat.kindergarten.skill import Made, chat, draw, is_test
 from nanochat.kindergarten.tables import COLOURS, NAMES, WORDS
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.world import World
 
 NEW_WORDS = [word for word in WORDS if is_test("word", word)]  # no conversation spells these

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from nanochat.common import mix_seed
 from nanochat.kindergarten import nature, stories
 from nanochat.kindergarten.nature import SIZES, Fact
-from nanochat.kindergarten.phrases import WORDINGS, typed, with_article
+from nanochat.kindergarten.phrases import WORDINGS, with_article
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check, is_test
+from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.world import World
 
 TOPIC_WEIGHTS = {
