@@ -6,7 +6,7 @@ import pytest
 import torch
 from standin import ByHeart, pieces
 
-from nanochat.common import UsageError
+from nanochat.common import UsageError, mend_streams
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.train import checkpoint
 from scripts import chat_cli, chat_web
@@ -62,6 +62,7 @@ def test_a_backslash_continues_a_line(model, monkeypatch, capsys):
 
 def test_bytes_that_are_no_text_do_not_end_the_conversation(model, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n\xff caf\xe9\nthree\n"), "utf-8"))
+    mend_streams()                                              # as common.run does
     assert chat_cli.main([]) is None
     assert capsys.readouterr().out.count("It is 564.") == 3 and "\ufffd caf\ufffd" in model.asked[1]
 
