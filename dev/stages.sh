@@ -92,7 +92,9 @@ end() {
     finished=yes
     local python="$(from_here .venv/bin/python)"
     [ "$NANOCHAT_BASE_DIR" = "$HOME/.cache/nanochat" ] || python="NANOCHAT_BASE_DIR=$(printf '%q' "$NANOCHAT_BASE_DIR") $python"
-    printf '\nreport card: %s (%s in all)\n' "$(from_here report.md)" "$(clock $SECONDS)"
+    local card=$NANOCHAT_BASE_DIR/report/report.md
+    [ ! -w . ] || card=$(from_here report.md)
+    printf '\nreport card: %s (%s in all)\n' "$card" "$(clock $SECONDS)"
     printf 'chat here:   %s -m scripts.chat_cli\n' "$python"
     printf 'in a page:   %s -m scripts.chat_web\n' "$python"
 }

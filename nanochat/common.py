@@ -9,10 +9,8 @@ and let `run` print it.
 """
 import atexit
 import contextlib
-import errno
 import functools
 import hashlib
-import io
 import json
 import logging
 import os
@@ -27,6 +25,8 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
+
+from nanochat import terminal
 
 log = logging.getLogger("nanochat")
 
@@ -69,15 +69,18 @@ class Interrupted(NanochatError):
 
 
 # ---- file system
+def _chosen_dir() -> str:
+    return os.path.expanduser(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat")
+
+
 def base_dir() -> Path:
     """The folder that keeps all that runs make: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat. The only place
     that asks."""
-    chosen = os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat"
-    try:
-        return Path(chosen).expanduser()
-    except RuntimeError:  # a user whom /etc/passwd does not know, as in a container
-        raise UsageError(f"{chosen}: no such home directory is known. Say where to keep what runs make: "
-                         "NANOCHAT_BASE_DIR=/path/to/folder") from None
+    path = _chosen_dir()
+    if path.startswith("~"):  # still: of a user whom /etc/passwd does not know, as in a container
+        raise UsageError(f"{path}: no such home directory is known. Say where to keep what runs make: "
+                         "NANOCHAT_BASE_DIR=/path/to/folder")
+    return Path(path)
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -350,66 +353,13 @@ def _terminal_bar():
     )
 
 
-def mend_streams() -> None:
-    """Give the program all three streams, and have them show a ? for what their encoding does not know.
-
-    Whoever starts it may have closed one (`<&-`). It would be None, and the next file that is opened would
-    get its number, and with it what is meant for the terminal. And latin-1 has no word for much that a model
-    says.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-# Those that tell of the user's disk, rights, names or limits. Any other is a mistake of ours, and keeps its
-# traceback.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-NOT_OURS = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
-    errno.ENAMETOOLONG, errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EFBIG, errno.EMFILE,
-    errno.ENFILE,
-)
-
-
-def _in_one_line(error: OSError) -> str | None:
-    """What the user has to mend; None where that is nothing."""
-    where = "NANOCHAT_BASE_DIR or the output"  # a write does not know the name of its file
-    if isinstance(error.filename, (str, bytes)):
-        where = os.fsdecode(error.filename)
-    if error.errno in NO_ROOM:
-        return f"no space left on the device that holds {where}. Free some, then run this again."
-
-    known = error.errno in NOT_OURS
-    advice = "Mend that, then run this again."
-    with contextlib.suppress(UsageError):
-        base = base_dir()
-        known = known or base.is_relative_to(where)  # it cannot be made, whatever the reason
-        if base.is_relative_to(where) or Path(where).is_relative_to(base):
-            advice = "Mend that, or have all kept elsewhere: NANOCHAT_BASE_DIR=/path/to/folder"
-    reason = error.strerror
-    if error.errno == errno.EEXIST:
-        reason = "a file, or a link to nothing, is where a folder should be"
-    return f"cannot use {where}: {reason}. {advice}" if known else None
-
-
-def _on_ctrl_c(handler: Any) -> None:
-    """Have `handler` answer Ctrl-C, unless whoever started the program has it ignored (nohup, a job with
-    &)."""
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, handler)
-
-
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit: a user's mistake becomes one line on stderr and an exit code."""
     warnings.simplefilter("ignore", SyntaxWarning)  # of what a model wrote: 1or 2
-    mend_streams()
+    terminal.mend_streams()
     text = ""
     try:
-        _on_ctrl_c(signal.default_int_handler)  # modules are loaded (nanochat/__init__.py)
+        terminal.on_ctrl_c(signal.default_int_handler)  # modules are loaded (nanochat/__init__.py)
         code = main() or 0
         sys.stdout.flush()
     except NanochatError as error:
@@ -422,10 +372,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = 0
     except OSError as error:
         code = 1
-        text = _in_one_line(error) or ""
+        text = terminal.in_one_line(error, _chosen_dir()) or ""
         if not text:
             raise
-    _on_ctrl_c(lambda number, frame: os._exit(130))  # what is left is to end: a second Ctrl-C does so at once
+    terminal.on_ctrl_c(lambda number, frame: os._exit(130))  # what is left is to end: a second Ctrl-C does so at once
     with contextlib.suppress(OSError):  # the terminal may be what is gone
         if text:
             print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)

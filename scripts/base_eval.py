@@ -84,12 +84,12 @@ def evaluate(config: Config, rt: Runtime) -> tuple[dict, list[str]]:
             task, model, tokenizer, rt, max_items=config.max_per_task, batch_tokens=config.batch_tokens,
             progress=progress, control=config.control)
         results[task.label] = found
-        if rt.rank == 0:
-            save_items("control" if config.control else "core", task.label, records, config.tag)
         low, high = found["ci95"]
         log.info(f"{task.label:<34} {found['accuracy']:6.1%} ({low:.1%} to {high:.1%}) of {found['n']:,} | "
                  f"chance {task.chance:.1%} | centred {found['centered']:+.4f} | "
                  f"GPT-2 {peers.get(task.label, '')}")
+        if rt.rank == 0:  # after it is shown: this may fail
+            save_items("control" if config.control else "core", task.label, records, config.tag)
     progress.close()
     core, interval = mean_centered(results.values())
     log.info(f"CORE {core:.4f} ({interval[0]:.4f} to {interval[1]:.4f}) | GPT-2 {peers['CORE']}")
@@ -181,10 +181,10 @@ def main(argv: list[str] | None = None) -> None:
         if config.overlap:
             metrics["overlap"], note = count_overlap(config.overlap)
             notes.append(note)
+        log.info("\n".join(notes))
         name = "base_eval_control" if config.control else "base_eval"
         save_result(name, metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
-        log.info("\n".join(notes))
     runtime.close(rt)
 
 

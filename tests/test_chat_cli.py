@@ -6,8 +6,9 @@ import pytest
 import torch
 from standin import ByHeart, pieces
 
-from nanochat.common import UsageError, mend_streams
+from nanochat.common import UsageError
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.terminal import mend_streams
 from nanochat.train import checkpoint
 from scripts import chat_cli, chat_web
 

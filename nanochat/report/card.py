@@ -47,10 +47,15 @@ def generate(out: str) -> None:
     atomic_write(path, render(results, pictures))
     log.info(f"report: {path}")
     if out and Path(out).resolve() != folder.resolve():
-        for picture in pictures.values():
-            _copy(f"{PICTURES}/{picture}", folder, Path(out))
-        _copy("report.md", folder, Path(out))
-        log.info(f"  copy: {Path(out) / 'report.md'}")
+        try:
+            for picture in pictures.values():
+                _copy(f"{PICTURES}/{picture}", folder, Path(out))
+            _copy("report.md", folder, Path(out))
+            log.info(f"  copy: {Path(out) / 'report.md'}")
+        except OSError as error:
+            if out != ".":  # asked for by name
+                raise
+            log.info(f"  no copy in this folder: {error.strerror}")
 
 
 def _copy(name, source, target):
