@@ -106,9 +106,12 @@ def _temporary(path: Path, ending: str = "tmp") -> Path:
 
 
 def atomic_write(path: str | Path, data: str | bytes) -> None:
-    """Write `data` (a str as UTF-8) so that `path` holds all of it or what it held before."""
+    """Write `data` (a str as UTF-8) so that `path` holds all of it or what it held before.
+
+    The name of a folder may hold bytes that are no UTF-8; they become \\udc.., which JSON reads back.
+    """
     with atomic_file(path) as temporary:
-        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 @contextlib.contextmanager
@@ -177,7 +180,7 @@ def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:
     """Add `record` as one line to a log that grows: not atomic, so its readers allow for a cut last line."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 

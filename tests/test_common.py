@@ -111,6 +111,13 @@ def test_json_round_trip_keeps_text_readable(tmp_path):
     assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()] == [{"n": 1}, {"n": 2}]
 
 
+def test_a_name_that_is_no_utf8_can_be_written_and_read_back(tmp_path):
+    named = {"folder": os.fsdecode(b"caf\xe9")}
+    common.write_json(tmp_path / "a.json", named)
+    common.append_jsonl(tmp_path / "a.jsonl", named)
+    assert common.read_json(tmp_path / "a.json") == common.read_json(tmp_path / "a.jsonl") == named
+
+
 def test_base_dir_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("NANOCHAT_BASE_DIR", "~/elsewhere")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -6,6 +6,7 @@ The report card: report/results/*.json and logs/*.jsonl in, report.md with curve
 
 Errors are 95 % intervals (eval/statistics.py): Wilson's for one score, Newcombe's for the difference of two.
 """
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -32,7 +33,8 @@ def reset() -> None:
     """Forget earlier results, and start the clock."""
     folder = base_dir() / "report"
     for name in ("results", PICTURES):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder / name)
     (folder / "report.md").unlink(missing_ok=True)
     write_json(folder / "start.json", {"start": time.time(), "commit": git_commit()})
     log.info(f"report: earlier results removed, the clock is running ({folder})")
