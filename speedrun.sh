@@ -8,7 +8,7 @@
 #
 # Run again, it goes on where it stopped. Everything is kept under $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started as: sh speedrun.sh
-set -euo pipefail +Cf  # those two and what is unset here, some have in their environment
+set -euo pipefail +Cf  # the last two and what is unset may come with the environment
 unset CDPATH PYTHONPATH PYTHONHOME
 fail() { echo "error: $1" >&2; exit 2; }
 
@@ -22,10 +22,10 @@ case $NANOCHAT_BASE_DIR in
     *) NANOCHAT_BASE_DIR=$here/$NANOCHAT_BASE_DIR ;;
 esac
 while [ -L "$script" ]; do  # in ~/bin, say; macOS has no readlink -f
-    cd -- "$(dirname -- "$script")"
-    script=$(readlink -- "$(basename -- "$script")")
+    cd "$(dirname "$script")"
+    script=$(readlink "$(basename "$script")")
 done
-cd -P -- "$(dirname -- "$script")"
+cd -P "$(dirname "$script")"
 source dev/venv.sh
 source dev/stages.sh
 

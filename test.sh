@@ -8,10 +8,10 @@ set -euo pipefail +Cf
 unset CDPATH PYTHONPATH PYTHONHOME
 script=${BASH_SOURCE[0]}
 while [ -L "$script" ]; do  # in ~/bin, say; macOS has no readlink -f
-    cd -- "$(dirname -- "$script")"
-    script=$(readlink -- "$(basename -- "$script")")
+    cd "$(dirname "$script")"
+    script=$(readlink "$(basename "$script")")
 done
-cd -P -- "$(dirname -- "$script")"
+cd -P "$(dirname "$script")"
 source dev/venv.sh
 
 venv test

@@ -4,10 +4,8 @@
 
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 
-# Not grep -q, which may go before nvidia-smi has said all: a failure, by pipefail.
-has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | grep GPU >/dev/null; }
+has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | grep GPU >/dev/null; }  # -q may fail nvidia-smi
 
-# A Python that can make an environment: $PYTHON, or the first that is found.
 find_python() {
     local p bare='' names=(python3 python3.13 python3.12 python3.11 python3.10 python)
     [ -z "${PYTHON:-}" ] || names=("$PYTHON")
@@ -36,7 +34,7 @@ venv() {
     place=$(cat .venv/.place 2>/dev/null || true)
     [ "$place" = "$PWD" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && .venv/bin/python -c '' 2>/dev/null && return
 
-    [ -w . ] || no_venv "cannot write to $PWD, where .venv belongs. Clone or copy it to a folder of yours"
+    [ -w . ] || no_venv "cannot write to $PWD, where .venv belongs. Copy it to a folder of yours"
     if [ "$place" != "$PWD" ]; then  # its scripts name the folder that they were made in
         [ ! -L .venv ] || [ ! -e .venv/bin ] || no_venv ".venv is a link to another folder's. Remove the link, to get one here"
         rm -f .venv/.installed* .venv/bin/python
@@ -51,6 +49,6 @@ venv() {
     index=$(cpu_index)
     local install=(env PIP_USER=0 .venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt)
     "${install[@]}" ${index:+"$index"} torch && "${install[@]}" -qq -e ".${extra:+[$extra]}" ||
-        no_venv "not all packages could be installed, see above. When that is mended (the network, a full disk), try again"
+        no_venv "not all packages could be installed, see above (the network? a full disk?). Then run this again"
     echo "$want" >"$stamp"
 }

@@ -1,4 +1,4 @@
-"""The package; importing it before torch settles how torch's threads wait, and what Ctrl-C does till then."""
+"""The package; importing it before torch settles how torch's threads wait, and Ctrl-C while it loads."""
 import os
 import signal
 import sys
@@ -10,12 +10,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def _stop_loading(number, frame):
-    """At once: an exception might pass through any half of torch, some of which would swallow it."""
-    os.write(2, b"stopped: interrupted while it was loading; run the same command again\n")
+    """Not by an exception: some half-loaded module might swallow it."""
+    os.write(2, b"stopped: interrupted while loading; run the same command again\n")
     os._exit(130)
 
 
-# A script's modules take seconds to load before its main can run. So Ctrl-C is answered here until common.run
-# takes over. argv[0] is "-m" while Python looks for the module to run: who imports nanochat is left alone.
+# A script's modules load for seconds before its main runs: Ctrl-C is answered here until common.run does so.
+# argv[0] is "-m" while Python looks for a module to run; who imports nanochat is left alone.
 if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     signal.signal(signal.SIGINT, _stop_loading)

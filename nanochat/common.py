@@ -77,9 +77,8 @@ def base_dir() -> Path:
     """The folder that keeps all that runs make: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat. The only place
     that asks."""
     path = _chosen_dir()
-    if path.startswith("~"):  # still: of a user whom /etc/passwd does not know, as in a container
-        raise UsageError(f"{path}: no such home directory is known. Say where to keep what runs make: "
-                         "NANOCHAT_BASE_DIR=/path/to/folder")
+    if path.startswith("~"):  # still: /etc/passwd does not know that user, as in a container
+        raise UsageError(f"{path}: no such home is known. Name a folder: NANOCHAT_BASE_DIR=/path/to/folder")
     return Path(path)
 
 
@@ -108,7 +107,7 @@ def _temporary(path: Path, ending: str = "tmp") -> Path:
 def atomic_write(path: str | Path, data: str | bytes) -> None:
     """Write `data` (a str as UTF-8) so that `path` holds all of it or what it held before.
 
-    The name of a folder may hold bytes that are no UTF-8; they become \\udc.., which JSON reads back.
+    A file's name may hold bytes that are no UTF-8; they become \\udc.., which JSON reads back.
     """
     with atomic_file(path) as temporary:
         temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
@@ -378,12 +377,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         text = terminal.in_one_line(error, _chosen_dir()) or ""
         if not text:
             raise
-    terminal.on_ctrl_c(lambda number, frame: os._exit(130))  # what is left is to end: a second Ctrl-C does so at once
+    terminal.on_ctrl_c(lambda number, frame: os._exit(130))  # a second one: what is left is to end
     with contextlib.suppress(OSError):  # the terminal may be what is gone
         if text:
             print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)
     try:
         sys.stdout.flush()
-    except OSError:  # Python's own last flush would complain of that again
+    except OSError:  # Python's own last flush would complain again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

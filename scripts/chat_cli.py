@@ -32,8 +32,6 @@ HELP = """/clear             forget the conversation
 /quit              leave (or Ctrl-D); Ctrl-C stops an answer
 A line that ends in \\ goes on in the next one; what is pasted is one message, whatever its lines."""
 
-HOTTEST = 2.0  # of temperatures, as for the server's clients: beyond, words follow each other at random
-
 
 @dataclass
 class Config(checkpoint.ModelFlags):
@@ -47,8 +45,8 @@ class Config(checkpoint.ModelFlags):
 
     def __post_init__(self) -> None:
         at_least(self, max_tokens=1)
-        if self.temperature > HOTTEST:
-            raise UsageError(f"temperature must be at most {HOTTEST}, got {self.temperature}.")
+        if self.temperature > 2:  # beyond, words follow each other at random
+            raise UsageError(f"temperature must be at most 2, got {self.temperature}.")
         Sampling(temperature=self.temperature, top_k=self.top_k)  # raises UsageError
 
 
@@ -69,7 +67,7 @@ def note(text: str, end: str = "\n") -> None:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore Ctrl-C: a second one must not leave undone half of what the first one asked for."""
+    """Ignore Ctrl-C: a second one must not leave undone half of what the first asked for."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

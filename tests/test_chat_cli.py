@@ -171,7 +171,8 @@ def test_a_text_too_long_for_the_base_model_goes_on_from_its_end_with_a_note(mod
         assert len(prompts[-1]) == 90 if cut else model.tokenizer.decode(prompts[-1]) == text
 
 
-@pytest.mark.parametrize("argv", [["--temperature=-1"], ["--temperature=9"], ["--prompt="], ["--prompt= \n"], ["--top_k=-3"], ["--max_tokens=0"], ["-i", "nobody"]])
+@pytest.mark.parametrize("argv", [["--temperature=-1"], ["--temperature=9"], ["--prompt="], ["--prompt= "], ["--top_k=-3"],
+                                  ["--max_tokens=0"], ["-i", "nobody"]])
 def test_wrong_flags_are_refused_by_name(argv):
     with pytest.raises(UsageError, match=argv[0].strip("-").split("=")[0]):
         chat_cli.main(argv)

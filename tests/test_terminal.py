@@ -22,11 +22,11 @@ ELSEWHERE = "Mend that, or have all kept elsewhere: NANOCHAT_BASE_DIR=/path/to/f
     ("errno.EIO, 'Input/output error', '/b/x'", f"cannot use /b/x: Input/output error. {ELSEWHERE}"),
     ("errno.ENOENT, 'No such file or directory', '/b'", f"cannot use /b: No such file or directory. {ELSEWHERE}"),
     ("errno.EPERM, 'Operation not permitted', b'/out'",
-     "cannot use /out: Operation not permitted. Mend that, then run this again."),
+     "cannot use /out: Operation not permitted."),
     ("errno.EMFILE, 'Too many open files', '/etc/hosts'",
-     "cannot use /etc/hosts: Too many open files. Mend that, then run this again."),
+     "cannot use /etc/hosts: Too many open files."),
     ("errno.EACCES, 'Failed to open local file'",
-     "cannot use /b or the output: Failed to open local file. Mend that, then run this again."),
+     "cannot use /b or the output: Failed to open local file."),
     ("errno.ENOSPC, 'No space left on device'",
      "no space left on the device that holds /b or the output. Free some, then run this again.")])
 def test_what_the_system_refuses_is_one_line(python, monkeypatch, error, text):
@@ -52,7 +52,7 @@ def test_a_base_directory_that_cannot_be_made_is_one_line(python, base, monkeypa
     if kind == "below a file":
         monkeypatch.setenv("NANOCHAT_BASE_DIR", str(base / "x"))
     done = python("-m", "nanochat.report", "reset")
-    assert done.returncode == 1 and done.stderr.startswith("error: cannot use ") and done.stderr.count("\n") == 1
+    assert done.returncode == 1 and str(base) in done.stderr and done.stderr.count("\n") == 1
     assert "NANOCHAT_BASE_DIR=" in done.stderr
 
 
