@@ -10,6 +10,7 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started as: sh speedrun.sh
 set -euo pipefail +Cf  # the last two and what is unset may come with the environment
 unset CDPATH PYTHONPATH PYTHONHOME
+{ true 3>&1; } 2>/dev/null || exec >/dev/null  # closed
 fail() { echo "error: $1" >&2; exit 2; }
 
 here=$(pwd -P) script=${BASH_SOURCE[0]}

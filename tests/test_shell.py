@@ -53,7 +53,7 @@ def trained_in(done, clone, base):
 
 
 @pytest.mark.parametrize("command", [["sh", "speedrun.sh"], ["bash", "--posix", "speedrun.sh"], ["./speedrun.sh"],
-                                     ["bash", "-C", "-f", "speedrun.sh"]])
+                                     ["bash", "-C", "-f", "speedrun.sh"], ["bash", "-c", "bash speedrun.sh <&-"]])
 def test_it_runs_however_it_is_started(start, clone, base, command):
     assert trained_in(start(*command), clone, base)
     assert "done before: base_train" in start(*command).stdout
@@ -80,6 +80,11 @@ def test_it_runs_through_links_from_anywhere(start, clone, base, tmp_path):
 def test_the_base_directory_is_what_it_would_be_in_a_shell(start, clone, tmp_path, chosen, kept):
     done = start("bash", "speedrun.sh", NANOCHAT_BASE_DIR=chosen, HOME=tmp_path)
     assert trained_in(done, clone, kept.format(home=tmp_path, clone=clone))
+
+
+def test_its_output_may_be_closed(start, base):
+    assert start("bash", "-c", "bash speedrun.sh >&-").returncode == 0
+    assert any(path.name.endswith("report_generate") for path in (base / ".done" / "kindergarten").iterdir())
 
 
 def test_home_may_be_unset(start, clone, base):
