@@ -4,7 +4,8 @@
 
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 
-has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | grep GPU >/dev/null; }  # -q may fail nvidia-smi
+# Not grep -q, which goes before nvidia-smi has said all: by pipefail a failure.
+has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | grep GPU >/dev/null; }
 
 find_python() {
     local p bare='' names=(python3 python3.13 python3.12 python3.11 python3.10 python)
@@ -36,7 +37,7 @@ venv() {
 
     [ -w . ] || no_venv "cannot write to $PWD, where .venv belongs. Copy it to a folder of yours"
     if [ "$place" != "$PWD" ]; then  # its scripts name the folder that they were made in
-        [ ! -L .venv ] || [ ! -e .venv/bin ] || no_venv ".venv is a link to another folder's. Remove the link, to get one here"
+        [ ! -L .venv ] || [ ! -e .venv/bin ] || no_venv ".venv is a link to another folder's. Remove it, to get one here"
         rm -f .venv/.installed* .venv/bin/python
     fi
     if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
