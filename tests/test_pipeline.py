@@ -106,15 +106,9 @@ def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_
     assert result("chat_rl")["metrics"]["final_loss"] > 0
 
 
-@pytest.mark.parametrize("name, stage, flags", [
-    ("base_train", "base", ["--dataset=kindergarten", "--depth=2", "--sequence_len=128", "--total_batch_size=1024",
-                            "--eval_tokens=1024"]),
-    ("mid_train", "mid", ["--conversations=100"]), ("chat_sft", "sft", ["--conversations=100"]),
-    ("chat_rl", "rl", ["--questions=2", "--samples=3", "--max_new_tokens=8", "--anchor_rows=4"])])
-def test_interrupted_and_resumed_equals_uninterrupted_bitwise(trained, name, stage, flags):
+def interrupted_in_its_first_step(main, argv):
+    """Run a training script until Ctrl-C in its first step has it save and stop."""
     from nanochat.train import loop
-    flags = ["--num_iterations=3", *flags, *TINY] + ["--source_tag=d2"] * (stage != "base")
-    script(name)(["--tag=straight", *flags])
     real, calls = loop.train_step, []
 
     def stop_in_the_first(*args):
@@ -125,7 +119,18 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(trained, name, sta
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", stop_in_the_first)
         with pytest.raises(Interrupted):
-            script(name)(["--tag=broken", *flags])
+            main(argv)
+
+
+@pytest.mark.parametrize("name, stage, flags", [
+    ("base_train", "base", ["--dataset=kindergarten", "--depth=2", "--sequence_len=128", "--total_batch_size=1024",
+                            "--eval_tokens=1024"]),
+    ("mid_train", "mid", ["--conversations=100"]), ("chat_sft", "sft", ["--conversations=100"]),
+    ("chat_rl", "rl", ["--questions=2", "--samples=3", "--max_new_tokens=8", "--anchor_rows=4"])])
+def test_interrupted_and_resumed_equals_uninterrupted_bitwise(trained, name, stage, flags):
+    flags = ["--num_iterations=3", *flags, *TINY] + ["--source_tag=d2"] * (stage != "base")
+    script(name)(["--tag=straight", *flags])
+    interrupted_in_its_first_step(script(name), ["--tag=broken", *flags])
     script(name)(["--tag=broken", *flags])
     straight, broken = (base_dir() / f"{stage}_checkpoints" / tag / "000003" for tag in ("straight", "broken"))
     for file in ("model.safetensors", "optim.safetensors"):
