@@ -53,8 +53,8 @@ class Unreadable(NanochatError):
     """A file that one may not read, or that the disk does not give: nothing is known of what it holds."""
 
     def __init__(self, path: str | Path, error: OSError) -> None:
-        super().__init__(f"cannot read {path}: {error.strerror or error}. Nothing was changed; mend that, then "
-                         "run the same command.")
+        super().__init__(f"cannot read {path}: {error.strerror or error}. Nothing was changed; mend that, "
+                         "then run the same command.")
 
 
 class MissingArtifact(NanochatError):
