@@ -386,10 +386,13 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
         code = 1
-        full = error.filename or base_dir()
-        text = f"no space left on the device that holds {full}. Free some, then run this again."
+        where = error.filename or base_dir()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = f"no space left on the device that holds {where}. Free some, then run this again."
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO) and error.filename:
+            text = f"{where}: {error.strerror}. Mend that, then run this again."
+        else:
+            raise
     print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)
     sys.exit(code)

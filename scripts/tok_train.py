@@ -75,8 +75,8 @@ def refuse_to_replace(tokenizer: Tokenizer) -> None:
         told = ", ".join(f"{model} ({its})" for model, its in others.items())
         raise UsageError(
             f"this tokenizer, {tokenizer.hash}, is not that of the models here: {told}. It was not saved. "
-            "Give it a NANOCHAT_BASE_DIR of its own, or --fresh. With that, models without a tokenizer.json in "
-            "their folder, as older code made them, can no longer be read.")
+            "Give it a NANOCHAT_BASE_DIR of its own, or --fresh: then those with no tokenizer.json in their "
+            "folder, made by older code, cannot be read.")
 
 
 def main(argv: list[str] | None = None) -> None:

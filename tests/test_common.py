@@ -237,7 +237,9 @@ def test_mix_seed_is_the_same_in_every_process(python):
     ("raise OSError(errno.ENOSPC, 'No space left on device', 'big.bin')", 1,
      "error: no space left on the device that holds big.bin. Free some, then run this again."),
     ("raise OSError(errno.EDQUOT, 'Disk quota exceeded', 'big.bin')", 1,
-     "error: no space left on the device that holds big.bin. Free some, then run this again.")])
+     "error: no space left on the device that holds big.bin. Free some, then run this again."),
+    ("raise PermissionError(errno.EACCES, 'Permission denied', 'theirs.lock')", 1,
+     "error: theirs.lock: Permission denied. Mend that, then run this again.")])
 def test_a_users_mistake_is_one_line_and_an_exit_code(python, body, code, text):
     done = script(python, body)
     assert (done.returncode, done.stderr.strip()) == (code, text)

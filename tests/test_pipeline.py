@@ -84,8 +84,9 @@ def test_other_settings_are_refused_and_nothing_is_lost(trained):
 
 def test_command_line_chat_answers_and_shows_no_special_token(trained, capsys):
     script("chat_cli")(["-p", "What is 47 * 12?", "--device=cpu"])
-    out = capsys.readouterr().out
-    assert out.endswith("\n") and "<|" not in out
+    said = capsys.readouterr()
+    assert said.out.endswith("\n") and "<|" not in said.out and "model d2" not in said.out
+    assert "rl model d2, step 2: " in said.err
 
 
 def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_step(trained):

@@ -99,21 +99,20 @@ def _names_in(folder):
         raise Unreadable(folder, error) from None
 
 
-def newest_of_tags(stage: str) -> dict[str, Path]:
-    """{tag: its newest step's folder} of a stage."""
-    found = {}
+def newest_of_tags(stage: str) -> list[Path]:
+    """The newest checkpoint's folder of each tag."""
+    found = []
     for tag in _names_in(stage_dir(stage)):
-        folder = stage_dir(stage) / tag
-        steps = steps_in(folder)
+        steps = steps_in(stage_dir(stage) / tag)
         if steps:
-            found[tag] = step_dir(folder, steps[-1])
+            found.append(step_dir(stage_dir(stage) / tag, steps[-1]))
     return found
 
 
 def newest_tag(stage: str) -> str | None:
     """The one written to last, or None."""
-    folders = newest_of_tags(stage)
-    return max(folders, key=lambda tag: _written(folders[tag]), default=None)
+    newest = max(newest_of_tags(stage), key=_written, default=None)
+    return newest.parent.name if newest else None
 
 
 def _written(folder):
@@ -129,9 +128,9 @@ def tokenizers_in_use() -> dict[str, str]:
     """{"stage/tag": hash of its tokenizer} of all models here."""
     found = {}
     for stage in STAGES:
-        for tag, folder in newest_of_tags(stage).items():
+        for folder in newest_of_tags(stage):
             with contextlib.suppress(DamagedCheckpoint):
-                found[f"{stage}/{tag}"] = read_meta(folder)["tokenizer"]
+                found[f"{stage}/{folder.parent.name}"] = read_meta(folder)["tokenizer"]
     return found
 
 
