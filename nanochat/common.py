@@ -51,6 +51,14 @@ class DataError(NanochatError):
     """A file that does not hold what it promises."""
 
 
+class Unreadable(NanochatError):
+    """A file that one may not read, or that the disk does not give: nothing is known of what it holds."""
+
+    def __init__(self, path: str | Path, error: OSError) -> None:
+        super().__init__(f"cannot read {path}: {error.strerror or error}. Nothing was changed; mend that, "
+                         "then run the same command.")
+
+
 class MissingArtifact(NanochatError):
     """Something that an earlier stage makes is not there."""
 
@@ -141,7 +149,10 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
 
     try:
         yield temporary
+        by_umask = temporary.stat().st_mode & 0o666  # safetensors would keep its files from everybody else
         for file in temporary.rglob("*"):
+            if file.is_file():
+                file.chmod(by_umask)
             _flush_to_disk(file)
         _flush_to_disk(temporary)
 
@@ -166,13 +177,26 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file. Raises DataError where it is missing or damaged."""
+    """The value in a JSON file. Raises DataError where it is damaged, Unreadable where that is not known."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise Unreadable(path, error) from None
+    except ValueError as error:
         raise DataError(
             f"cannot read {path}: {error}. Delete it and run the stage that makes it again."
         ) from None
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file or folder is there. Raises Unreadable where one may not look: that is not a no."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise Unreadable(path, error) from None
+    return True
 
 
 def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:

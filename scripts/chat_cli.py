@@ -213,12 +213,13 @@ def main(argv: list[str] | None = None) -> int | None:
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = config.source or checkpoint.newest_chat_stage()
-    model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag, config.step)
+    with contextlib.redirect_stdout(sys.stderr if config.prompt else sys.stdout):  # where an answer is all
+        model, tokenizer, _ = checkpoint.load_model(source, rt, config.tag, config.step)
     chat = Chat(Engine(model, tokenizer), config, base=source == "base")
     if prompt:
         chat.answer(prompt)
         return 130 if chat.stopped else None  # as a shell expects of a program that Ctrl-C ended
-    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Try /help.")
+    log.info("Try /help.")
     chat.loop()
     return None
 

@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
         if (config.deterministic or config.int8) and rt.device.type != "cpu":
             raise UsageError("--deterministic and --int8 are for a CPU: --device=cpu.")
         source = config.source or checkpoint.newest_chat_stage()
-        model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag, config.step)
+        model, tokenizer, _ = checkpoint.load_model(source, rt, config.tag, config.step)
         engine = Engine(model, tokenizer, deterministic=config.deterministic, int8=config.int8)
         # The names that a browser may know this server by (see Guard.check_origin). Of a public one we cannot
         # know them.
@@ -91,8 +91,7 @@ def main(argv: list[str] | None = None) -> None:
                          slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
                          top_k=config.top_k, rate=config.rate or 0)
         shown = "localhost" if config.local else socket.getfqdn()
-        log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. "
-                 "Stop with Ctrl-C.")
+        log.info("Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on at its end
             limits.server(app).run(sockets=[sock])

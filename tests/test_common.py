@@ -93,13 +93,23 @@ def test_json_refuses_what_is_no_json(tmp_path, bad):
     assert not (tmp_path / "a.json").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"a": 1', b"\xff\xfe"])
-def test_unreadable_json_names_the_file(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
+def test_damaged_json_names_the_file(tmp_path, content):
     path = tmp_path / "broken.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(common.DataError, match="broken.json"):
+    path.write_bytes(content)
+    with pytest.raises(common.DataError, match="broken.json.*Delete it"):
         common.read_json(path)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error"),
+                                   FileNotFoundError(2, "No such file or directory")])
+def test_json_that_cannot_be_read_is_not_called_damaged(tmp_path, error, monkeypatch):
+    def refuse(*args, **how):
+        raise error
+    monkeypatch.setattr(common.Path, "read_text", refuse)
+    with pytest.raises(common.Unreadable, match=f"a.json: {error.strerror}") as caught:
+        common.read_json(tmp_path / "a.json")
+    assert "Delete" not in str(caught.value) and not isinstance(caught.value, common.DataError)
 
 
 def test_json_round_trip_keeps_text_readable(tmp_path):
@@ -234,7 +244,9 @@ def test_mix_seed_is_the_same_in_every_process(python):
     ("raise OSError(errno.ENOSPC, 'No space left on device', 'big.bin')", 1,
      "error: no space left on the device that holds big.bin. Free some, then run this again."),
     ("raise OSError(errno.EDQUOT, 'Disk quota exceeded', 'big.bin')", 1,
-     "error: no space left on the device that holds big.bin. Free some, then run this again.")])
+     "error: no space left on the device that holds big.bin. Free some, then run this again."),
+    ("raise PermissionError(errno.EACCES, 'Permission denied', 'theirs.lock')", 1,
+     "error: theirs.lock: Permission denied. Mend that, then run this again.")])
 def test_a_users_mistake_is_one_line_and_an_exit_code(python, body, code, text):
     done = script(python, body)
     assert (done.returncode, done.stderr.strip()) == (code, text)

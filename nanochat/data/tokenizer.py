@@ -22,7 +22,15 @@ import numpy as np
 import rustbpe
 import tiktoken
 
-from nanochat.common import DataError, MissingArtifact, UsageError, atomic_write, base_dir, read_json
+from nanochat.common import (
+    DataError,
+    MissingArtifact,
+    UsageError,
+    atomic_write,
+    base_dir,
+    is_there,
+    read_json,
+)
 
 FORMAT = "nanochat-tokenizer-1"
 
@@ -115,15 +123,16 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> "Tokenizer":
-        """Raises MissingArtifact, and DataError for a file that does not match its own hash."""
+        """Raises MissingArtifact, Unreadable, and DataError for a file that does not match its own hash."""
         path = _path(folder)
-        if not path.is_file():
+        if not is_there(path):
             raise MissingArtifact("tokenizer", path, "python -m scripts.tok_train")
         content = read_json(path)
         is_whole = isinstance(content, dict) and content.pop("hash", "") == _digest(content)
         if not is_whole or content["format"] != FORMAT:
             raise DataError(f"{path} is damaged: it does not match its own hash, or is no {FORMAT}. "
-                            "Make it again with: python -m scripts.tok_train")
+                            "Each checkpoint holds a copy of its own: put that there, or make it again with: "
+                            "python -m scripts.tok_train")
         tokens = [base64.b64decode(token) for token in content["tokens"]]
         return cls(tokens, content["special"], content["pattern"])
 

@@ -14,7 +14,7 @@ import torch
 
 from nanochat import runtime, scaling
 from nanochat.cli import option
-from nanochat.common import UsageError, log, setup_logging
+from nanochat.common import DataError, UsageError, log, setup_logging
 from nanochat.data.dataloader import ChatRows, StepBatches, collate
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.kindergarten import train_conversations
@@ -75,7 +75,13 @@ class Origin:
 
     def identity(self) -> dict:
         """What a resumed run must have in common with this one, as far as it follows from the origin."""
-        return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config)}
+        return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config),
+                "source": self.meta["files"]["model.safetensors"]}
+
+    def about(self) -> dict:
+        """What the new model's meta.json takes over."""
+        return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config),
+                "dataset": self.meta["dataset"]}
 
 
 def start(config: Any, stage: str) -> Origin:
@@ -149,6 +155,9 @@ def resolve(config: Any, stage: str, origin: Origin, real_data: str) -> Plan:
     chosen, held = conversations(data, stage, config.conversations, config.seed)
     rows = ChatRows(chosen, origin.tokenizer, T, seed=config.seed)
     val_rows = ChatRows(held, origin.tokenizer, T, seed=config.seed)
+    if not val_rows.counts.any():  # now, not after the last step
+        raise DataError(f"--data={data}: none of the {len(held)} conversations held out for validation comes "
+                        f"to its answer within the model's context, {T} tokens.")
     batch_tokens = config.total_batch_size or origin.meta["identity"]["batch_tokens"]
     if batch_tokens % T:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the model's context, {T}.")
@@ -179,9 +188,9 @@ def run_stage(stage: str, config: Any, real_data: str) -> None:
     origin = start(config, stage)
     plan = resolve(config, stage, origin, real_data)
     attention = pick_fastest(origin.rt.device, origin.rt.dtype, plan.device_batch_size, origin.model.config)
-    log.info(f"{row.title.lower()} of {config.source}/{origin.tag} on {origin.rt}: {plan.n_conversations:,} "
-             f"conversations of {plan.data}, {plan.steps:,} steps of {plan.batch_tokens:,} tokens; "
-             f"attention: {attention}")
+    log.info(f"{row.title.lower()} of {config.source}/{origin.folder.parent.name} on {origin.rt}: "
+             f"{plan.n_conversations:,} conversations of {plan.data}, {plan.steps:,} steps of "
+             f"{plan.batch_tokens:,} tokens; attention: {attention}")
     if config.dry_run:
         return
     lr_factor = scaling.lr_factor(origin.model.config.n_layer, plan.batch_tokens)
@@ -203,9 +212,7 @@ def make_stage(row: StageRow, config: FinetuneConfig, origin: Origin, plan: Plan
 
     return config.make_stage(
         row, origin.tag, plan.steps, config.warmdown_frac,
-        batches=batches,
-        identity={"data": plan.data, "rows": plan.rows.hash, **origin.identity(), "steps": plan.steps,
-                  "batch_tokens": plan.batch_tokens, "source": origin.meta["files"]["model.safetensors"]},
-        meta={**origin.identity(), "dataset": origin.meta["dataset"], "data": plan.data,
-              "config": asdict(config)},
-        evaluate=evaluate, eval_every=config.eval_every, compile=config.compile)
+        identity={**origin.identity(), "data": plan.data, "rows": plan.rows.hash,
+                  "batch_tokens": plan.batch_tokens},
+        meta={**origin.about(), "data": plan.data}, tokenizer=origin.tokenizer,
+        batches=batches, evaluate=evaluate, eval_every=config.eval_every, compile=config.compile)
