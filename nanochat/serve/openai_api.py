@@ -19,7 +19,8 @@ from nanochat.serve.errors import ApiError, invalid
 from nanochat.serve.limits import read_body
 from nanochat.serve.metrics import Metrics
 from nanochat.serve.openai_replies import ReplyWriter
-from nanochat.serve.openai_requests import AnyRequest, parse
+from nanochat.serve.openai_requests import parse
+from nanochat.serve.text_requests import AnyRequest
 from nanochat.serve.worker import Worker
 
 # Fields that Sampling has, too.

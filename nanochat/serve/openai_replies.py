@@ -15,7 +15,7 @@ from typing import Any
 from nanochat.infer.text_stream import Event
 from nanochat.serve.errors import server_error
 from nanochat.serve.message_parts import join_texts, message_part
-from nanochat.serve.openai_requests import AnyRequest
+from nanochat.serve.text_requests import AnyRequest
 
 Arrivals = AsyncIterator[tuple[int, list[Event]]]  # (index of an answer, its new events)
 

@@ -23,8 +23,9 @@ from nanochat.serve.errors import ApiError, api_error, server_error
 from nanochat.serve.limits import Guard
 from nanochat.serve.metrics import Metrics
 from nanochat.serve.openai_api import OpenAIApi, reply_json
-from nanochat.serve.openai_requests import ChatRequest, TextRequest, schemas
+from nanochat.serve.openai_requests import ChatRequest, schemas
 from nanochat.serve.static import add_page
+from nanochat.serve.text_requests import TextRequest
 from nanochat.serve.worker import Busy, Stopped, Worker
 
 
@@ -115,7 +116,7 @@ def add_openai(app: FastAPI, api: OpenAIApi, keyed: list) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     async def described():
         document = app.openapi()
-        document.setdefault("components", {})["schemas"] = schemas()
+        document.setdefault("components", {})["schemas"] = schemas(ChatRequest, TextRequest)
         return document
 
 
