@@ -130,7 +130,8 @@ def _no_constant(name: str) -> None:
 def parse(kind: type[Wanted], body: bytes) -> Wanted:
     """Read a request of a `kind`. Raises ApiError 400 with the field that is wrong."""
     try:
-        return kind.model_validate(json.loads(body.decode("utf-8"), parse_constant=_no_constant))
+        text = body.decode(json.detect_encoding(body))  # UTF-8; Windows marks it, or writes UTF-16
+        return kind.model_validate(json.loads(text, parse_constant=_no_constant))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(step) for step in first["loc"]) or None
