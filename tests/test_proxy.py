@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 import zlib
+from functools import partial
 
 import httpx
 import pytest
@@ -31,6 +32,7 @@ def public(engine):
         yield url, app
 
 
+get, post, options = (partial(ask_for, timeout=60) for ask_for in (httpx.get, httpx.post, httpx.options))
 KEY = {"Authorization": "Bearer right"}
 BODY = {"messages": HELLO, "max_tokens": 4}
 
@@ -80,11 +82,11 @@ def nginx(public, tmp_path_factory):
 
 def test_a_question_passes_nginx_with_its_defaults(nginx):
     """It asks by "Host: 127.0.0.1:PORT", where the browser is at another origin: proxy_pass alone."""
-    page = httpx.get(nginx)
+    page = get(nginx)
     assert page.status_code == 200 and "<title>nanochat" in page.text
-    told = httpx.post(f"{nginx}/v1/chat/completions", json=BODY, headers={**KEY, "Origin": PUBLIC})
+    told = post(f"{nginx}/v1/chat/completions", json=BODY, headers={**KEY, "Origin": PUBLIC})
     assert told.status_code == 200 and told.json()["usage"]["completion_tokens"] == 4
-    refused = httpx.post(f"{nginx}/v1/chat/completions", json=BODY, headers={**KEY, "Origin": "https://other.example"})
+    refused = post(f"{nginx}/v1/chat/completions", json=BODY, headers={**KEY, "Origin": "https://other.example"})
     assert refused.status_code == 403 and "--public_host=other.example" in refused.json()["error"]["message"]
 
 
@@ -99,26 +101,26 @@ def test_a_stream_passes_nginx_token_by_token(nginx, public, engine):
         settles(lambda: public[1].state.worker.busy == 0, within_s=2)     # who leaves the proxy has left the server
     finally:
         engine.model.pace_s = 0.0
-    whole = httpx.post(f"{nginx}/v1/chat/completions", json={**BODY, "stream": True}, headers=KEY)
+    whole = post(f"{nginx}/v1/chat/completions", json={**BODY, "stream": True}, headers=KEY)
     assert events_of(whole.content)[-1] == "[DONE]"
 
 
 def test_the_page_works_under_a_path_of_the_proxy(nginx):
     """All that it loads and asks is told from where it stands."""
-    page = httpx.get(f"{nginx}/nanochat/").text
+    page = get(f"{nginx}/nanochat/").text
     links = [part.partition('"')[0] for part in page.split('src="')[1:] + page.split('href="')[1:]]
     links = [link for link in links if not link.startswith("data:")]
     assert len(links) == 3 and not any(link.startswith("/") for link in links)
     for link in [*links, "v1/models", "health"]:
-        assert httpx.get(f"{nginx}/nanochat/{link}", headers=KEY).status_code == 200, link
-    script = httpx.get(f"{nginx}/nanochat/page/api.js").text + httpx.get(f"{nginx}/nanochat/page/answers.js").text
+        assert get(f"{nginx}/nanochat/{link}", headers=KEY).status_code == 200, link
+    script = get(f"{nginx}/nanochat/page/api.js").text + get(f"{nginx}/nanochat/page/answers.js").text
     assert 'request("v1/' in script and 'request("/' not in script and 'fetch("/' not in script
 
 
 @pytest.mark.parametrize("host, status", [("chat.example.com", 200), ("CHAT.example.com.:8443", 200), ("localhost", 200),
                                           ("192.168.1.9:8000", 200), ("evil.example", 403), ("host.docker.internal", 403)])
 def test_names_that_nginx_hands_on(nginx, host, status):
-    answer = httpx.get(f"{nginx}/named/v1/models", headers={**KEY, "Host": host})
+    answer = get(f"{nginx}/named/v1/models", headers={**KEY, "Host": host})
     assert answer.status_code == status, answer.text
     if status == 403:
         assert f"--public_host={host}" in answer.json()["error"]["message"]
@@ -166,17 +168,17 @@ def test_a_front_end_elsewhere_may_ask_and_read_what_it_is_told(public):
     url = f"{public[0]}/v1/chat/completions"
     wish = {"Origin": FRONT, "Access-Control-Request-Method": "POST", "Access-Control-Request-Private-Network": "true",
             "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os"}
-    preflight = httpx.options(url, headers=wish)
+    preflight = options(url, headers=wish)
     assert preflight.status_code == 200 and preflight.headers["access-control-allow-origin"] == FRONT
     assert "x-stainless-os" in preflight.headers["access-control-allow-headers"]
     assert preflight.headers["access-control-allow-private-network"] == "true"
     for headers, status in ((KEY, 200), ({}, 401)):
-        told = httpx.post(url, json=BODY, headers={**headers, "Origin": FRONT})
+        told = post(url, json=BODY, headers={**headers, "Origin": FRONT})
         assert told.status_code == status and told.headers["access-control-allow-origin"] == FRONT
-    foreign = httpx.options(url, headers={**wish, "Origin": "https://evil.example"})
+    foreign = options(url, headers={**wish, "Origin": "https://evil.example"})
     assert foreign.status_code == 403 and "access-control-allow-origin" not in foreign.headers
     assert "--allow_origin=https://evil.example" in foreign.json()["error"]["message"]
-    assert "access-control-allow-origin" not in httpx.get(public[0], headers={"Origin": PUBLIC}).headers
+    assert "access-control-allow-origin" not in get(public[0], headers={"Origin": PUBLIC}).headers
 
 
 def test_flags_take_what_people_write():
@@ -203,9 +205,9 @@ def test_who_opens_a_server_says_how_strangers_are_kept_out():
 def test_only_a_trusted_proxy_says_who_asks(engine, trusted, statuses):
     """Else a client would be as many as it likes, each with a rate of its own."""
     with serving(engine, rate=2, trusted_proxy=trusted) as (url, _):
-        said = [httpx.get(f"{url}/v1/models", headers={"X-Forwarded-For": f"10.0.0.{i}"}).status_code for i in range(3)]
+        said = [get(f"{url}/v1/models", headers={"X-Forwarded-For": f"10.0.0.{i}"}).status_code for i in range(3)]
         assert said == statuses
-        spoofed = [httpx.get(f"{url}/v1/models", headers={"X-Forwarded-For": f"10.9.9.{i}, 10.0.1.1"}).status_code
+        spoofed = [get(f"{url}/v1/models", headers={"X-Forwarded-For": f"10.9.9.{i}, 10.0.1.1"}).status_code
                    for i in range(3)]
         assert spoofed[2] == 429      # the proxy adds its client at the end; what stands before is the client's own
 
@@ -222,10 +224,11 @@ def test_head_is_get_without_the_body(client, path):
 @pytest.mark.parametrize("base", ["/v1", "", "/v1/", "/", "//", "/v1/v1"])
 @pytest.mark.parametrize("end", ["", "/"])
 def test_a_base_url_may_have_v1_or_not_and_a_slash_or_not(client, base, end):
-    assert client.get(f"{base}/models{end}").json()["data"][0]["id"] == "tiny"
-    assert client.get(f"{base}/models/tiny{end}").json()["id"] == "tiny"
-    assert ask(client, f"{base}/chat/completions{end}").status_code == 200
-    assert client.post(f"{base}/completions{end}", json={"prompt": "hello"}).json()["object"] == "text_completion"
+    url = str(client.base_url).rstrip("/") + base
+    assert client.get(f"{url}/models{end}").json()["data"][0]["id"] == "tiny"
+    assert client.get(f"{url}/models/tiny{end}").json()["id"] == "tiny"
+    assert ask(client, f"{url}/chat/completions{end}").status_code == 200
+    assert client.post(f"{url}/completions{end}", json={"prompt": "hello"}).json()["object"] == "text_completion"
 
 
 def test_who_asks_for_what_is_not_there_is_told_what_is(client):
@@ -239,10 +242,10 @@ def test_who_asks_for_what_is_not_there_is_told_what_is(client):
     assert client.get("/favicon.ico").status_code == 204
 
 
-@pytest.mark.parametrize("given, status", [("Bearer right", 200), ("bearer right", 200), ("BEARER   right ", 200), ("right", 200),
+@pytest.mark.parametrize("given, status", [("Bearer right", 200), ("bearer right", 200), ("BEARER   right", 200), ("right", 200),
                                            ("Bearer", 401), ("Bearer wrong", 401), ("Basic right", 401), ("", 401)])
 def test_the_word_bearer_is_written_in_any_case(public, given, status):
-    assert httpx.get(f"{public[0]}/v1/models", headers={"Authorization": given}).status_code == status
+    assert get(f"{public[0]}/v1/models", headers={"Authorization": given}).status_code == status
 
 
 @pytest.mark.parametrize("kind", [None, "application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded"])

@@ -22,7 +22,8 @@ async def refuse(request: Request, error: Exception) -> Response:
     if refusal.status == 405:
         if request.method == "OPTIONS":  # what may be done here? The header Allow says it
             return Response(status_code=204, headers=refusal.headers)
-        said["message"] = f"{request.method} does not go here, only {refusal.headers['Allow']}."
+        allowed = refusal.headers["Allow"] if refusal.headers else "other methods"
+        said["message"] = f"{request.method} does not go here, only {allowed}."
     elif refusal.status == 404 and said["code"] is None:
         said["message"] = f"Nothing is at this address. There are {_addresses(request.app)}."
     return reply_json(refusal.body, refusal.status, refusal.headers)

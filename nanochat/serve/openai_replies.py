@@ -135,8 +135,11 @@ class ReplyWriter:
         lengths = [len(token["token"]) for token in tokens]
         offsets = list(accumulate(lengths, initial=self._written[index]))
         self._written[index] = offsets.pop()  # where the next token will begin
-        top_logprobs = []
+        top_logprobs: list[dict | None] = []
         for token in tokens:
+            if token["top"] is None:  # of the first of all: nothing foretells it
+                top_logprobs.append(None)
+                continue
             # From the least likely on: of two tokens with the same text (halves of characters) the likelier
             # one stays.
             top_logprobs.append({other["token"]: other["logprob"] for other in reversed(token["top"])})

@@ -78,6 +78,10 @@ class CompletionRequest(_Strict):
     def answers_per_prompt(self) -> int:
         return self.n or 1
 
+    def echoed(self, number: int, prompt: list[int]) -> int:
+        """How many last tokens of prompt `number` are told again before its answers: none."""
+        return 0
+
     @property
     def stop_strings(self) -> tuple[str, ...]:
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []

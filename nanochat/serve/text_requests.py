@@ -1,25 +1,21 @@
 """
 OpenAI's older API: what a request for the continuation of a text may say. Knows no HTTP.
 
-It has no roles and no turns, which suits a base model, and programs that measure one.
+It has no roles and no turns, which suits a base model, and programs that measure one: with `echo` and
+`logprobs` it tells how likely the model finds a given text.
 """
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.serve.errors import invalid
 from nanochat.serve.openai_requests import ChatRequest, CompletionRequest, whole
 
+MAX_SCORED_TOKENS = 1 << 15  # of a request: each is told with its likeliest others
 DEFAULT_TEXT_TOKENS = 16  # of a continuation whose max_tokens is not given: OpenAI's default there
 
 
-def _only_booleans(value: Any) -> Any:
-    """0 equals False in Python, in JSON it does not; "" equals no boolean."""
-    return value if isinstance(value, bool) else ""
-
-
-OnlyFalse = Annotated[Literal[False], BeforeValidator(_only_booleans)]
 TokenIds = Annotated[list[whole(0)], Field(min_length=1)]
 Many = Annotated[list[TypeVar("T")], Field(min_length=1, max_length=128)]
 
@@ -30,13 +26,14 @@ class TextRequest(CompletionRequest):
     is_chat: ClassVar = False
     prompt_field: ClassVar = "prompt"
     prompt: str | Many[str] | TokenIds | Many[TokenIds]
+    max_tokens: whole(0) | None = None
     logprobs: whole(0, 20) | None = None
-    echo: OnlyFalse | None = None
+    echo: bool | None = None
 
     @property
     def answer_limit(self) -> int:
         """Tokens of the longest answer."""
-        return self.max_tokens or DEFAULT_TEXT_TOKENS
+        return DEFAULT_TEXT_TOKENS if self.max_tokens is None else self.max_tokens
 
     @property
     def alternatives(self) -> int | None:
@@ -53,16 +50,29 @@ class TextRequest(CompletionRequest):
     def n_prompts(self) -> int:
         return len(self._listed)
 
+    def echoed(self, number: int, prompt: list[int]) -> int:
+        """How many last tokens of prompt `number` are told again before its answers: all that were given."""
+        if not self.echo:
+            return 0
+        given = self._listed[number]
+        return len(prompt) - 1 if isinstance(given, str) else len(given)
+
     def prompts(self, tokenizer: Tokenizer) -> list[list[int]]:
-        """The token ids of each prompt. Raises ApiError 400."""
+        """The token ids of each prompt, all from bos on. Raises ApiError 400."""
         # Text can never make those, so ids that are given may not either.
         first_special = len(tokenizer.tokens)
         prompts = []
         for given in self._listed:
             ids = tokenizer.encode(given) if isinstance(given, str) else given
+            if ids[:1] == [tokenizer.bos_id]:  # which other tokenizers put there themselves
+                ids = ids[1:]
             if any(token >= first_special for token in ids):
                 raise invalid(f"Token ids must be below {first_special}.", "prompt")
             prompts.append([tokenizer.bos_id, *ids])
+        scored = sum(len(prompt) for prompt in prompts)
+        if self.echo and self.logprobs is not None and scored > MAX_SCORED_TOKENS:
+            raise invalid(f"With echo and logprobs a request may have {MAX_SCORED_TOKENS} tokens, not "
+                          f"{scored}: send fewer prompts at once.", "prompt")
         return prompts
 
 
