@@ -57,7 +57,7 @@ class Config(checkpoint.ModelFlags):
         if self.rate is None:
             self.rate = 60 if self.opened_by else 0
         try:
-            ipaddress.ip_network(self.trusted_proxy or "127.0.0.1", strict=False)
+            ipaddress.ip_network(self.trusted_proxy or "127.0.0.1")
         except ValueError:
             raise UsageError(f"--trusted_proxy must be an address such as 127.0.0.1 or 172.16.0.0/12, got "
                              f"{self.trusted_proxy!r}.") from None

@@ -92,15 +92,20 @@ class CountAndCatch:
             await reply_json(failed.body, failed.status)(scope, receive, counting_send)
 
 
-class CheckNames:
-    """Answers 403 to who asks by a foreign name, or from a foreign page: see origins.py."""
+class CheckNames(CORSMiddleware):
+    """Answers 403 to who asks by a foreign name, or from a foreign page: see origins.py.
+
+    Browsers ask before a page of another origin may send JSON or a key (a preflight, OPTIONS), and let it
+    read an answer only if that names its origin: CORS, which is the class above.
+    """
 
     def __init__(self, app: ASGIApp, names: KnownNames):
-        self.app = app
+        super().__init__(app, names.origins, ["GET", "POST"], ["*"], expose_headers=["Retry-After"],
+                         allow_private_network=True)
         self.names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self.app
+        answer = super().__call__
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             try:
@@ -112,10 +117,6 @@ class CheckNames:
 
 def add_layers(app: FastAPI, names: KnownNames, metrics: Metrics) -> None:
     """Put all of them around an application, the innermost first."""
-    # Browsers ask before a page of another origin may send JSON or a key (a preflight, OPTIONS), and let it
-    # read an answer only if that names its origin (CORS).
-    app.add_middleware(CORSMiddleware, allow_origins=names.origins, allow_methods=["GET", "POST"],
-                       allow_headers=["*"], expose_headers=["Retry-After"], allow_private_network=True)
     app.add_middleware(CheckNames, names=names)
     app.add_middleware(CountAndCatch, metrics=metrics)
     app.add_middleware(Forgiving)

@@ -55,8 +55,7 @@ def _check_size(body):
 
 
 def _unpacked(body, coding):
-    """What a client has packed (Content-Encoding). A kilobyte can be a megabyte of blanks, packed: no more is
-    unpacked than may be."""
+    """A kilobyte can be a megabyte of blanks, packed: no more is unpacked than may be."""
     if coding == "identity":
         return body
     if coding not in ("gzip", "x-gzip", "deflate"):
