@@ -111,7 +111,7 @@ def test_the_page_loads_only_its_own_files_and_runs_nothing_inline(client):
     assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
     assert page.headers["x-content-type-options"] == "nosniff" and page.headers["cache-control"] == "no-cache"
     assert page.headers["content-type"].startswith("text/html")
-    wanted = re.findall(r'(?:src|href)="(/[^"]*)"', page.text)
+    wanted = ["/" + name for name in re.findall(r'(?:src|href)="(page/[^"]*)"', page.text)]
     assert wanted and "<style" not in page.text
     assert page.text.count("<script") == len(re.findall("<script[^>]* src=", page.text))
     texts = [page.text]

@@ -32,7 +32,8 @@ class Sampling:
     - repetition_penalty: makes what was said before less likely (CTRL, arXiv 1909.05858).
 
     A reply ends before any string in `stop`. `logprobs` k asks for the log-probability of each token and of
-    the k likeliest, before all else.
+    the k likeliest, before all else. `echo` n tells the prompt's last n tokens again before the reply, with
+    theirs: how likely a model finds a given text.
     """
 
     max_new_tokens: int = 256
@@ -45,12 +46,13 @@ class Sampling:
     repetition_penalty: float | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    echo: int = 0
 
     def __post_init__(self) -> None:
         above_zero = math.ulp(0.0)
         largest = sys.float_info.max
         limits = (
-            ("max_new_tokens", "at least 1", 1, largest),
+            ("max_new_tokens", "0 or more", 0, largest),
             ("temperature", "0 or more", 0, largest),
             ("top_k", "0 (off) or more", 0, largest),
             ("top_p", "above 0 and at most 1", above_zero, 1),

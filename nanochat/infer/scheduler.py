@@ -21,23 +21,24 @@ from nanochat.infer import tools
 from nanochat.infer.kv_cache import Piece
 from nanochat.infer.runner import Runner
 from nanochat.infer.sampling import penalize_repetition, sample_tokens, top_logprobs
-from nanochat.infer.sequence import FREE, IN_CODE, NO_TOOLS, Sequence
+from nanochat.infer.sequence import FREE, GIVEN, IN_CODE, NO_TOOLS, Sequence
 from nanochat.model.gpt import GPT
 
 PREFILL_TOKENS = 16384  # prompt tokens of one step while nobody decodes: bounds its memory
 TOOL_WAIT_S = 0.02  # of a step when all that is left to do is tools
+SCORED_TOGETHER = 256  # tokens of a prompt: each has a row of logits as long as the vocabulary
 WORTH_WAITING = 64  # tokens of a prefix that another reply is reading just now
 
 
 def format_bias(tokenizer: Tokenizer, vocab_size: int) -> torch.Tensor:
-    """(3, vocab_size) float32, a row for each state of a Sequence: -inf where a token would break the format.
+    """(4, vocab_size) float32, a row for each state of a Sequence: -inf where a token would break the format.
 
     Added to the logits before sampling it gives those tokens no chance, so that whatever a model has learned,
     a reply is text, calls that are opened and closed, and an end.
     """
     ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos_id}
     may_follow = {FREE: "<|python_start|>", IN_CODE: "<|python_end|>", NO_TOOLS: None}
-    bias = torch.zeros(len(may_follow), vocab_size)
+    bias = torch.zeros(len(may_follow) + 1, vocab_size)  # GIVEN has no rules
     bias[:, tokenizer.vocab_size:] = -math.inf  # padding of the vocabulary
     for state, name in may_follow.items():
         allowed = set(ends)
@@ -135,9 +136,10 @@ class Scheduler:
         logits are wanted.
         """
         prompt = sequence.prompt
-        source, n = self._best_known(prompt)
+        known = [] if sequence.is_scored else prompt[:-1]  # to score a token is to read it
+        source, n = self._best_known(known)
         for slot in self.running:
-            if common_prefix(slot.sequence.prompt, prompt[:-1]) >= n + WORTH_WAITING:
+            if common_prefix(slot.sequence.prompt, known) >= n + WORTH_WAITING:
                 return False
         target = source
         in_use = source.sequence is not None
@@ -152,13 +154,12 @@ class Scheduler:
         self.running.append(target)
         return True
 
-    def _best_known(self, prompt):
-        """(slot, n): the slot whose first n tokens are the prompt's, n being most; a free one if they are
-        equal."""
+    def _best_known(self, tokens):
+        """(slot, n): the slot whose first n tokens are these, n being most; a free one if they are equal."""
         best = self.free[0]
         most = -1
         for slot in self.free + self.running:
-            n = common_prefix(slot.tokens, prompt[:-1])
+            n = common_prefix(slot.tokens, tokens)
             if n > most:
                 best = slot
                 most = n
@@ -197,7 +198,7 @@ class Scheduler:
 
     def _compute(self, work):
         """Read the pieces; those replies whose last token was read get a next one. Returns these."""
-        hidden = self.runner.forward([piece for _, piece in work])  # (len(work), C)
+        hidden = self._read(work)  # (len(work), C)
         rows = []
         chosen = []
         for row, (slot, piece) in enumerate(work):
@@ -211,6 +212,34 @@ class Scheduler:
             hidden = hidden[rows]
         self._sample(chosen, self.runner.logits(hidden, [sequence.state for sequence in chosen]))
         return chosen
+
+    def _read(self, work):
+        """The last hidden state of each piece: (len(work), C). Of prompts that are scored the others are
+        looked at, too."""
+        last = {}  # by slot
+        others = []
+        for slot, piece in work:
+            if slot.sequence.is_scored and piece.start < len(slot.sequence.prompt):
+                last[piece.slot] = self._score(slot.sequence, piece)
+            else:
+                others.append(piece)
+        hidden = self.runner.forward(others) if others else []
+        if not last:
+            return hidden
+        last.update(zip([piece.slot for piece in others], hidden))
+        return torch.stack([last[piece.slot] for _, piece in work])
+
+    def _score(self, sequence, piece):
+        """Note how likely the model finds the tokens that follow those of a piece; its last hidden state
+        (C,)."""
+        states = self.runner.all_states(piece)  # (T, C)
+        next_tokens = sequence.prompt[piece.start + 1: piece.start + len(piece.tokens) + 1]
+        for first in range(0, len(next_tokens), SCORED_TOGETHER):
+            tokens = next_tokens[first:first + SCORED_TOGETHER]
+            logits = self.runner.logits(states[first:first + len(tokens)], [GIVEN] * len(tokens))
+            counts = [sequence.sampling.logprobs] * len(tokens)
+            sequence.prompt_logprobs += top_logprobs(logits, tokens, counts)
+        return states[-1]
 
     def _sample(self, sequences, logits):
         """Give every sequence its next token, from its row of logits (n, V)."""

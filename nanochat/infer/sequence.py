@@ -9,6 +9,7 @@ from nanochat.infer.text_stream import TextStream
 
 MAX_TOOL_CALLS = 8  # of one reply; beyond, python_start can no longer be sampled
 FREE, IN_CODE, NO_TOOLS = range(3)  # what a sequence may sample next: rows of scheduler.format_bias
+GIVEN = 3  # a row more: of a text that was not sampled, all is possible
 
 
 class Sequence:
@@ -16,8 +17,9 @@ class Sequence:
 
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0
     where a tool's output was put in; `logprobs[i]` is (its log-probability, [(token, that) of the likeliest])
-    or None. `call` is code that waits for `resume`. `finish_reason` is None, "stop" or "length". `index`
-    tells apart the replies to one prompt.
+    or None; `prompt_logprobs` are the same of the prompt if that `is_scored`, and `closing` is (the closing
+    token, its logprobs). `call` is code that waits for `resume`. `finish_reason` is None, "stop" or "length".
+    `index` tells apart the replies to one prompt.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: list[int], sampling: Sampling, index: int = 0) -> None:
@@ -28,6 +30,8 @@ class Sequence:
         self.ids: list[int] = []
         self.sampled: list[int] = []
         self.logprobs: list[tuple | None] = []
+        self.prompt_logprobs: list[tuple | None] = [None]  # nothing foretells the first
+        self.closing: tuple | None = None
         self.finish_reason: str | None = None
         self.room = sampling.max_new_tokens  # lowered to what the cache can hold by Scheduler.add
         self.cached_tokens = 0  # of the prompt, found in the prefix cache
@@ -38,6 +42,11 @@ class Sequence:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.ids)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the log-probabilities of the prompt's tokens are wanted."""
+        return self.sampling.echo > 0 and self.sampling.logprobs is not None
 
     @property
     def state(self) -> int:
@@ -65,7 +74,11 @@ class Sequence:
     def accept(self, token: int, logprobs: tuple | None = None) -> None:
         """Take the token that was sampled."""
         special = self.tokenizer.special
+        if not self.room:  # the prompt was to be read, and nothing said
+            self.finish_reason = "length"
+            return
         if token in (special("<|assistant_end|>"), self.tokenizer.bos_id):
+            self.closing = (token, logprobs)
             self.finish_reason = "stop"
             return
         self._add([token], 1, logprobs)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import secrets
 import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request, Response
@@ -19,7 +20,8 @@ from nanochat.serve.errors import ApiError, invalid
 from nanochat.serve.limits import read_body
 from nanochat.serve.metrics import Metrics
 from nanochat.serve.openai_replies import ReplyWriter
-from nanochat.serve.openai_requests import AnyRequest, parse
+from nanochat.serve.openai_requests import parse
+from nanochat.serve.text_requests import AnyRequest
 from nanochat.serve.worker import Worker
 
 # Fields that Sampling has, too.
@@ -72,7 +74,8 @@ class OpenAIApi:
         # A fresh seed, so that asking again brings variety.
         settings: dict[str, Any] = {"seed": secrets.randbits(62), **self.defaults}
         settings.update(wanted.model_dump(include=SETTINGS, exclude_none=True))
-        return Sampling(max_new_tokens=wanted.answer_limit or context - longest, use_tools=wanted.is_chat,
+        limit = context - longest if wanted.answer_limit is None else wanted.answer_limit
+        return Sampling(max_new_tokens=limit, use_tools=wanted.is_chat,
                         stop=wanted.stop_strings, logprobs=wanted.alternatives, **settings)
 
     async def start(self, wanted: AnyRequest, count: int) -> RunningAnswers:
@@ -87,9 +90,10 @@ class OpenAIApi:
         try:
             prompts = await asyncio.to_thread(wanted.prompts, self.engine.tokenizer)
             sampling = self.sampling(wanted, prompts)
-            for prompt in prompts:
+            for number, prompt in enumerate(prompts):
+                told = replace(sampling, echo=wanted.echoed(number, prompt))
                 for index in range(wanted.answers_per_prompt):
-                    answers.submit(prompt, sampling, index)
+                    answers.submit(prompt, told, index)
         finally:
             self._reserved -= count
         return answers

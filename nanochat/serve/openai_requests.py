@@ -2,7 +2,7 @@
 OpenAI's API: what a request may say (https://platform.openai.com/docs/api-reference). Knows no HTTP.
 
 Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`. Unknown fields are ignored, as clients send new ones
-every month; `tools` and `echo` are refused when they would change the answer. pydantic checks each field by
+every month; `tools` are refused when they would change the answer. pydantic checks each field by
 its annotation, strictly: the text "1" is no number. What the classes below say is also what the server's
 OpenAPI document says.
 """
@@ -18,7 +18,6 @@ from nanochat.data.tokenizer import Tokenizer
 from nanochat.serve.errors import ApiError, invalid
 
 MAX_MESSAGES = 1000
-DEFAULT_TEXT_TOKENS = 16  # of a continuation whose max_tokens is not given: OpenAI's default there
 
 
 class _Strict(BaseModel):
@@ -34,16 +33,6 @@ def _whole_float_as_int(value: Any) -> Any:
 def whole(low: int, high: int | None = None) -> Any:
     """The type of an integer from `low` to `high`."""
     return Annotated[int, Field(ge=low, le=high), BeforeValidator(_whole_float_as_int)]
-
-
-def _only_booleans(value: Any) -> Any:
-    """0 equals False in Python, in JSON it does not; "" equals no boolean."""
-    return value if isinstance(value, bool) else ""
-
-
-OnlyFalse = Annotated[Literal[False], BeforeValidator(_only_booleans)]
-TokenIds = Annotated[list[whole(0)], Field(min_length=1)]
-Many = Annotated[list[TypeVar("T")], Field(min_length=1, max_length=128)]
 
 
 # ---- messages (comments, not docstrings: those would be told to clients in the OpenAPI document)
@@ -71,7 +60,7 @@ class StreamOptions(_Strict):
     include_usage: bool = False
 
 
-class _Request(_Strict):
+class CompletionRequest(_Strict):
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -89,6 +78,10 @@ class _Request(_Strict):
     def answers_per_prompt(self) -> int:
         return self.n or 1
 
+    def echoed(self, number: int, prompt: list[int]) -> int:
+        """How many last tokens of prompt `number` are told again before its answers: none."""
+        return 0
+
     @property
     def stop_strings(self) -> tuple[str, ...]:
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -100,7 +93,7 @@ class _Request(_Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatRequest(_Request):
+class ChatRequest(CompletionRequest):
     """The next message of a conversation."""
 
     is_chat: ClassVar = True
@@ -130,60 +123,19 @@ class ChatRequest(_Request):
             raise invalid(str(error), "messages") from None
 
 
-class TextRequest(_Request):
-    """The continuation of a document that begins with a text, or with token ids."""
-
-    is_chat: ClassVar = False
-    prompt_field: ClassVar = "prompt"
-    prompt: str | Many[str] | TokenIds | Many[TokenIds]
-    logprobs: whole(0, 20) | None = None
-    echo: OnlyFalse | None = None
-
-    @property
-    def answer_limit(self) -> int:
-        """Tokens of the longest answer."""
-        return self.max_tokens or DEFAULT_TEXT_TOKENS
-
-    @property
-    def alternatives(self) -> int | None:
-        """How many likeliest tokens to tell with each; None: no log-probabilities at all."""
-        return self.logprobs
-
-    @property
-    def _listed(self) -> Any:
-        """`prompt` as a list of texts or of lists of ids."""
-        alone = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
-        return [self.prompt] if alone else self.prompt
-
-    @property
-    def n_prompts(self) -> int:
-        return len(self._listed)
-
-    def prompts(self, tokenizer: Tokenizer) -> list[list[int]]:
-        """The token ids of each prompt. Raises ApiError 400."""
-        # Text can never make those, so ids that are given may not either.
-        first_special = len(tokenizer.tokens)
-        prompts = []
-        for given in self._listed:
-            ids = tokenizer.encode(given) if isinstance(given, str) else given
-            if any(token >= first_special for token in ids):
-                raise invalid(f"Token ids must be below {first_special}.", "prompt")
-            prompts.append([tokenizer.bos_id, *ids])
-        return prompts
-
-
-AnyRequest = ChatRequest | TextRequest
-
-
 # ---- reading
+Wanted = TypeVar("Wanted", bound=CompletionRequest)
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")  # NaN and Infinity, which Python's reader would let through
 
 
-def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
+def parse(kind: type[Wanted], body: bytes) -> Wanted:
     """Read a request of a `kind`. Raises ApiError 400 with the field that is wrong."""
     try:
-        return kind.model_validate(json.loads(body.decode("utf-8"), parse_constant=_no_constant))
+        text = body.decode(json.detect_encoding(body))  # UTF-8; Windows marks it, or writes UTF-16
+        return kind.model_validate(json.loads(text, parse_constant=_no_constant))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(step) for step in first["loc"]) or None
@@ -193,7 +145,7 @@ def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
         raise ApiError(400, "The body is not valid JSON in UTF-8.", code="invalid_json") from None
 
 
-def schemas() -> dict[str, dict]:
-    """Both requests, and what they consist of, as JSON schemas for the OpenAPI document."""
-    kinds: Any = [(ChatRequest, "validation"), (TextRequest, "validation")]
-    return models_json_schema(kinds, ref_template="#/components/schemas/{model}")[1]["$defs"]
+def schemas(*kinds: type[CompletionRequest]) -> dict[str, dict]:
+    """Requests of these kinds, and what they consist of, as JSON schemas for the OpenAPI document."""
+    read: Any = [(kind, "validation") for kind in kinds]
+    return models_json_schema(read, ref_template="#/components/schemas/{model}")[1]["$defs"]
