@@ -43,7 +43,8 @@ def reading(path: str | Path, mend: str = "") -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as e:
-        raise DataError(f"{path} holds bytes that are no UTF-8 ({e.reason}). Save it as UTF-8.") from None
+        byte = e.object[e.start]
+        raise DataError(f"{path} holds bytes that are no UTF-8 (0x{byte:02x}). Save it as UTF-8.") from None
     except MemoryError:
         raise DataError(f"there is not enough memory to read {path}. Cut it into several files.") from None
     except pa.ArrowNotImplementedError as e:
@@ -247,26 +248,12 @@ def parquet_texts(path: str | Path, mend: str = "") -> Iterator[str]:
             column = batch.column(0)
             if column.type in BINARY:
                 column = column.view(BINARY[column.type])
-            try:
+            with reading(f"{path}, rows {number + 1:,} to {number + len(column):,},"):
                 found = column.to_pylist()
-            except UnicodeDecodeError as e:
-                row = number + _first_undecodable(column)
-                raise DataError(f"row {row:,} of {path} holds bytes that are no UTF-8 ({e.reason}). "
-                                "Write it again without them.") from None
             number += len(found)
             for text in found:
                 if text:
                     yield text
-
-
-def _first_undecodable(column: pa.Array) -> int:
-    """The place, from 1, of the first value that is no UTF-8."""
-    for place, value in enumerate(column, start=1):
-        try:
-            value.as_py()
-        except UnicodeDecodeError:
-            return place
-    return len(column)
 
 
 def text_pieces(path: Path, size: int) -> Iterator[str]:
@@ -284,7 +271,7 @@ def text_pieces(path: Path, size: int) -> Iterator[str]:
 def _raw_pieces(path, size):
     piece = ""
     with reading(path), open_text(path) as file:
-        while line := file.readline(8 * size):  # all in one line is cut, too
+        while line := file.readline(4 * size):  # all in one line is cut, too
             *ended, rest = line.split(END_OF_TEXT)
             for end in ended:
                 yield piece + end

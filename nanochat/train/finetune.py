@@ -149,8 +149,8 @@ def resolve(config: Any, stage: str, origin: Origin, real_data: str) -> Plan:
     rows = ChatRows(chosen, origin.tokenizer, T, seed=config.seed)
     val_rows = ChatRows(held, origin.tokenizer, T, seed=config.seed)
     if not rows.counts.sum() or not val_rows.counts.sum():
-        raise DataError(f"there is nothing to learn or to validate by in --data={data}: no reply begins within "
-                        f"the model's {T} tokens. Give other conversations, or train with a longer context.")
+        raise DataError(f"there is nothing to learn, or to validate by, in --data={data}: no reply begins "
+                        f"within the model's {T} tokens. Give other conversations or a longer context.")
     batch_tokens = config.total_batch_size or origin.meta["identity"]["batch_tokens"]
     if batch_tokens % T:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the model's context, {T}.")
