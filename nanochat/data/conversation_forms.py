@@ -104,10 +104,10 @@ def _content(number: int, role: Any, content: Any) -> Any:
             kind = "text"
         if kind != "text" and (role != "assistant" or kind not in PARTS):
             raise DataError(f"message {number}, of the {role}, has a part of type {kind!r}, not text")
-        parts.append({"type": kind, "text": part.get("text")})
-    if role == "assistant":
-        return parts
-    return "".join(str(part["text"]) for part in parts)
+        if not isinstance(part.get("text"), str):
+            raise DataError(f"message {number}, of the {role}, has a part without a text")
+        parts.append({"type": kind, "text": part["text"]})
+    return parts if role == "assistant" else "".join(part["text"] for part in parts)
 
 
 def _append(messages: list[Message], message: Message) -> None:

@@ -9,6 +9,7 @@ takes a person's own file or folder (own_text.py).
 import functools
 import hashlib
 import itertools
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -83,7 +84,8 @@ def shards(name: str | Path, split: str) -> list[Path]:
 
     names = [row.validation] if split == "val" else _train_names(row, row.n_train)
     paths = (row.folder / name for name in names)
-    found = list(itertools.takewhile(Path.exists, paths))
+    with reading(row.folder):
+        found = list(itertools.takewhile(Path.exists, paths))
     if not found:
         raise MissingArtifact(f"{split} shard of {name}", row.folder,
                               f"python -m nanochat.dataset --dataset={name} -n {row.default_n}")
@@ -101,7 +103,7 @@ def _mend(path: str | Path) -> str:
     for row in DATASETS.values():
         if folder == row.folder.resolve() and row.repo:
             return f"Delete it and fetch it again: python -m nanochat.dataset --dataset={row.name}"
-    if (folder / RECORD).exists() or folder == DATASETS["kindergarten"].folder.resolve():
+    if os.path.exists(folder / RECORD) or folder == DATASETS["kindergarten"].folder.resolve():
         return f"Delete {folder} and run the same command again."
     return ""
 

@@ -153,19 +153,11 @@ def _by_split(folder: Path, files: list[Path]) -> Files:
 
 
 # ---- rows
-def rows(path: Path, piece_chars: int = MOST_PIECE_CHARS) -> Iterator[tuple[str, Any]]:
-    """(place, value) of each row of any file; the place, file and line, is for messages. Raises DataError."""
-    kind = kind_of(path)
-    if kind == "parquet":
-        yield from _parquet_rows(path)
-    elif kind == "txt":
-        for number, piece in enumerate(text_pieces(path, piece_chars), start=1):
-            yield f"{path}, piece {number}", {"text": piece}
-    else:
+def rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(place, value) of each row of a parquet or JSON file; the place is for messages. Raises DataError."""
+    if kind_of(path) != "parquet":
         yield from _json_rows(path)
-
-
-def _parquet_rows(path):
+        return
     number = 0
     with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         for batch in file.iter_batches(batch_size=ROW_GROUP):
@@ -283,12 +275,16 @@ def _raw_pieces(path, size):
     yield piece
 
 
-def texts(path: Path, piece_chars: int, mend: str = "") -> Iterator[str]:
+def texts(path: Path, piece_chars: int) -> Iterator[str]:
     """The documents of any file, without empty ones. Raises DataError."""
-    if kind_of(path) == "parquet":
-        yield from parquet_texts(path, mend)
+    kind = kind_of(path)
+    if kind == "parquet":
+        yield from parquet_texts(path)
         return
-    for place, value in rows(path, piece_chars):
+    if kind == "txt":
+        yield from text_pieces(path, piece_chars)
+        return
+    for place, value in rows(path):
         if isinstance(value, dict):
             if "text" not in value:
                 raise DataError(f"{place} has no key 'text' (it has {', '.join(value) or 'none'}).")

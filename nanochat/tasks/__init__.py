@@ -79,6 +79,8 @@ def factors(names: Iterable[str]) -> Iterator[tuple[str, int]]:
     Raises UsageError for another factor than a whole number.
     """
     for whole in names:
+        if not whole.strip():
+            continue
         name, star, times = whole.partition("*")
         name = name.strip()
         times = times.strip() if star else "1"

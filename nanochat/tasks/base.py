@@ -4,6 +4,8 @@ What a task is: numbered conversations, each ending in the assistant's reference
 Training takes the conversation as it stands; in evaluation all but the last message is the prompt. Tables
 come from the hub as parquet files, downloaded on first use and kept under base_dir()/tasks.
 """
+import contextlib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -147,7 +149,9 @@ class HubTask(Task):
 def local_files(repo: str, folder: str, split: str) -> list[Path]:
     """The split's files if all are on this machine, else []."""
     home = base_dir() / "tasks" / repo / folder
-    names = [path.name for path in home.glob("*.parquet")]
+    names = []
+    with reading(home), contextlib.suppress(FileNotFoundError):
+        names = os.listdir(home)
     return [home / name for name in _split_files(names, split)]
 
 

@@ -1,13 +1,13 @@
 """
 Your own conversations: a file of rows, or a folder of them, in any of the forms of conversation_forms.py.
 
-One JSON a line, a JSON list, a parquet table; text files are documents to read. Opening it names a bad row.
+One JSON a line, a JSON list or a parquet table. Opening it names a bad row.
 """
 from pathlib import Path
 
-from nanochat.common import DataError, log
-from nanochat.data.conversation_forms import to_chat
-from nanochat.data.sources import Files, find_files, rows
+from nanochat.common import DataError, UsageError, log
+from nanochat.data.conversation_forms import FORMS, to_chat
+from nanochat.data.sources import Files, find_files, kind_of, rows
 from nanochat.tasks.base import Task, TaskUnavailable
 
 
@@ -21,6 +21,8 @@ class CustomJSON(Task):
             found = find_files(path)
         except DataError as e:
             raise TaskUnavailable(str(e)) from None
+        if kind_of(found.train[0]) == "txt":
+            raise UsageError(f"{path} is text, for base_train's --dataset. Conversations are: {FORMS}")
         files = Files(found.train, [], found.val + found.unused)
         if len(files.train + files.unused) > 1:
             log.info(f"{path}: {files}")
