@@ -48,7 +48,7 @@ class Config(chat_eval.Options, ModelFlags):
 
     def names(self) -> list[str]:
         """The tasks that were asked for by name."""
-        return [name.strip() for name in self.tasks.split("|") if name.strip()]
+        return [name.strip().lower() for name in self.tasks.split("|") if name.strip()]
 
 
 # ---- which tasks

@@ -21,7 +21,7 @@ from nanochat.common import DataError
 from nanochat.data.tokenizer import Tokenizer
 
 Chat = dict[str, Any]  # {"messages": [...]}, or a document: {"text": str}
-Message = dict[str, Any]  # {"role": str, "content": str | [Part, ...]}
+Message = dict[str, Any]  # {"role": str, "content": str | [Part, ...]}, "weight": 0 if not to be learned
 Part = dict[str, str]  # {"type": "text" | "python" | "python_output", "text": str}
 
 ROLES = ("system", "user", "assistant")
@@ -147,7 +147,7 @@ def message_parts(message: Message) -> list[Part]:
 def _render_message(tokenizer: Tokenizer, message: Message) -> tuple[list[int], list[int]]:
     """(ids, mask) of one turn with its marks."""
     role = message["role"]
-    supervised = 1 if role == "assistant" else 0
+    supervised = 1 if role == "assistant" and message.get("weight", 1) else 0
     ids = [tokenizer.special(f"<|{role}_start|>")]
     mask = [0]  # the prompt ends with assistant_start: the model is never asked to produce it
     for part in message_parts(message):

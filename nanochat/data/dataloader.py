@@ -94,6 +94,7 @@ class ChatRows(PackedRows):
         dtype = token_dtype(tokenizer)
         self.bos_id = tokenizer.bos_id
         self.cut = 0
+        silent = 0  # conversations without a reply to learn
         tokens = [np.zeros(0, dtype)]  # an empty one first: their lengths add up to offsets that begin with 0
         masks = [np.zeros(0, np.uint8)]
         progress = Progress(len(conversations), "rendering conversations")
@@ -101,12 +102,16 @@ class ChatRows(PackedRows):
             ids, mask = render(tokenizer, conversation)
             if len(ids) > capacity:
                 self.cut += 1
+            silent += not any(mask[:capacity])
             tokens.append(np.array(ids[:capacity], dtype))
             masks.append(np.array(mask[:capacity], np.uint8))
             progress.update()
         progress.close()
         if self.cut:
             log.info(f"{self.cut:,} of {len(conversations):,} conversations were cut to {capacity} tokens")
+        if silent:
+            log.info(f"{silent:,} of {len(conversations):,} conversations have no reply to learn within "
+                     f"{capacity} tokens")
 
         offsets = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
         self.tokens = np.concatenate(tokens)  # (tokens of all conversations,)
