@@ -92,7 +92,8 @@ LINES = "\n".join(json.dumps(chat) for chat in CHATS)
 
 
 @pytest.mark.parametrize("name, data", [
-    ("a.jsonl", LINES.encode("utf-8-sig")), ("A b ü.JSONL", LINES.replace("\n", "\r\n").encode()), ("a.jsonl", LINES.encode("utf-16")),
+    ("a.jsonl", LINES.encode("utf-8-sig")), ("A b ü.JSONL", LINES.replace("\n", "\r\n").encode()),
+    ("a.jsonl", LINES.encode("utf-16")),
     ("a.jsonl.gz", gzip.compress(LINES.encode())), ("a.jsonl.zst", pa.compress(LINES.encode(), codec="zstd", asbytes=True)),
     ("a.json", json.dumps(CHATS).encode()), ("a.json", json.dumps(CHATS, indent=1).encode()), ("a.json", LINES.encode()),
     ("a.json", json.dumps([chat["messages"] for chat in CHATS]).encode()), ("a.jsonl", LINES.replace("\n", ",\n\n").encode())],
@@ -111,16 +112,17 @@ def test_a_parquet_file_a_link_and_a_folder_of_conversations(tmp_path, caplog):
     (tmp_path / "link.parquet").symlink_to("a.parquet")
     assert list(CustomJSON(tmp_path / "link.parquet")) == CHATS
     for i, name in enumerate(("train_a.jsonl", "train_b.jsonl", "test.jsonl")):
-        (folder / name).write_text(json.dumps(CHATS[i]))
+        (folder / name).write_text(json.dumps(CHATS[i]), encoding="utf-8")
     with caplog.at_level("INFO", "nanochat"):
         assert list(training_conversations(str(folder))) == CHATS[:2]
     assert "not using chats/test.jsonl" in caplog.text
 
 
-@pytest.mark.parametrize("content, where", [(LINES + '\n{"messages": [', "line 31 is no JSON"), (LINES + '\n{"x": 1}', "line 31: this is"),
-                                            (json.dumps([*CHATS, {"x": 1}], indent=1), "row 31: this is")])
+@pytest.mark.parametrize("content, where", [
+    (LINES + '\n{"messages": [', "line 31 is no JSON"), (LINES + '\n{"x": 1}', "line 31: this is"),
+    (json.dumps([*CHATS, {"x": 1}], indent=1), "row 31: this is")])
 def test_a_bad_row_names_file_and_number(tmp_path, content, where):
-    (tmp_path / "mine.jsonl").write_text(content)
+    (tmp_path / "mine.jsonl").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=f"mine.jsonl, {where}"):
         CustomJSON(tmp_path / "mine.jsonl")
 
@@ -128,7 +130,7 @@ def test_a_bad_row_names_file_and_number(tmp_path, content, where):
 def test_no_conversation_is_said(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "folder.jsonl").mkdir()
-    (tmp_path / "book.txt").write_text("text")
+    (tmp_path / "book.txt").write_text("text", encoding="utf-8")
     for name, why in (("empty.jsonl", "is empty"), ("folder.jsonl", "holds no file"), ("book.txt", "--dataset.*messages"),
                       ("gone.jsonl", "No such file")):
         with pytest.raises((TaskUnavailable, UsageError), match=f"{name}.*{why}"):
@@ -140,7 +142,8 @@ def test_a_bad_row_of_a_table_names_data_set_file_and_row(base):
     folder.mkdir(parents=True)
     good = said("q", "a")["messages"]
     for i, messages in enumerate((good, None)):
-        pq.write_table(pa.Table.from_pylist([{"messages": good}, {"messages": messages}]), folder / f"train-0000{i}-of-00002.parquet")
+        table = pa.Table.from_pylist([{"messages": good}, {"messages": messages}])
+        pq.write_table(table, folder / f"train-0000{i}-of-00002.parquet")
     task = TASKS["smoltalk"].make("train")
     assert [task[i] for i in range(3)] == [said("q", "a")] * 3
     with pytest.raises(DataError, match="smoltalk: .*train-00001-of-00002.parquet, row 2: this is no conversation"):
@@ -148,26 +151,28 @@ def test_a_bad_row_of_a_table_names_data_set_file_and_row(base):
 
 
 def test_names_are_taken_with_capitals_and_blanks():
-    assert list(factors([" GSM8K ", "Kindergarten * 3", " Mine.JSONL*2", ""])) == [("gsm8k", 1), ("kindergarten", 3), ("Mine.JSONL", 2)]
+    found = list(factors([" GSM8K ", "Kindergarten * 3", " Mine.JSONL*2", ""]))
+    assert found == [("gsm8k", 1), ("kindergarten", 3), ("Mine.JSONL", 2)]
     assert chat_eval.Config(tasks="GSM8K | ARC_Easy").names() == ["gsm8k", "arc_easy"]
 
 
 # ----------------------------------------------------------------------------------------------------------- finetuning
 def test_the_kindergarten_and_a_file_are_trained_on_together(tmp_path, monkeypatch):
     monkeypatch.setattr("nanochat.tasks.GENERATED_CONVERSATIONS", 50)
-    (tmp_path / "mine.jsonl").write_text(LINES)
+    (tmp_path / "mine.jsonl").write_text(LINES, encoding="utf-8")
     chosen, held = finetune.conversations(f"Kindergarten | {tmp_path}/mine.jsonl*2", "sft", 0)
     made = chosen + held
     assert len(made) == 50 + 2 * 30 and [made.count(chat) for chat in CHATS] == [2] * 30
     assert all(chat in made for chat in kindergarten.train_conversations(50, stage="sft"))
 
 
-@pytest.mark.parametrize("chat", [said("why " * 200, "a"), said("q"), {"messages": [message("user", "q"), message("assistant", "a", weight=0)]}],
-                         ids=["question longer than the context", "no reply", "weight 0"])
+@pytest.mark.parametrize("chat", [
+    said("why " * 200, "a"), said("q"), {"messages": [message("user", "q"), message("assistant", "a", weight=0)]}],
+    ids=["question longer than the context", "no reply", "weight 0"])
 def test_training_on_nothing_is_refused_before_it_begins(tmp_path, chat):
     save_tiny_checkpoint("mid", "kindergarten")
     path = tmp_path / "mine.jsonl"
-    path.write_text((json.dumps(chat) + "\n") * 60)
+    path.write_text((json.dumps(chat) + "\n") * 60, encoding="utf-8")
     config = chat_sft.Config(data=str(path), device="cpu", total_batch_size=64, num_iterations=1)
     with pytest.raises(DataError, match="nothing to learn"):
         finetune.resolve(config, "sft", finetune.start(config, "sft"), "")
@@ -176,7 +181,7 @@ def test_training_on_nothing_is_refused_before_it_begins(tmp_path, chat):
 def test_conversations_that_lost_every_reply_are_counted(tmp_path, capsys):
     save_tiny_checkpoint("mid", "kindergarten")
     path = tmp_path / "mine.jsonl"
-    path.write_text("\n".join(json.dumps(chat) for chat in [*CHATS, *[said("why " * 200, "a")] * 10]))
+    path.write_text("\n".join(json.dumps(chat) for chat in [*CHATS, *[said("why " * 200, "a")] * 10]), encoding="utf-8")
     config = chat_sft.Config(data=str(path), device="cpu", total_batch_size=64, num_iterations=1)
     plan = finetune.resolve(config, "sft", finetune.start(config, "sft"), "")
     assert plan.rows.counts.sum() > 0

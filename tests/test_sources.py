@@ -76,7 +76,7 @@ def test_a_test_split_is_never_trained_on_and_what_is_used_for_what_is_said(tmp_
         write(hub / f"data/train-0000{i}-of-00002.parquet", [f"train {i}"])
     write(hub / "data/test-00000-of-00001.parquet", ["test"])
     write(hub / "data/validation-00000-of-00001.parquet", ["val"])
-    (hub / "README.txt").write_text("no text to train on")
+    (hub / "README.txt").write_text("no text to train on", encoding="utf-8")
     with caplog.at_level("INFO", "nanochat"):
         assert read(hub, "train") == ["train 0", "train 1"] and read(hub, "val") == ["val"]
     said, = caplog.messages
@@ -99,11 +99,11 @@ def test_a_folder_of_tests_alone_is_refused(tmp_path):
 
 def test_what_is_held_out_is_the_same_in_whatever_order_and_files(tmp_path):
     mixed = [DOCUMENTS[i] for i in np.random.RandomState(0).permutation(len(DOCUMENTS))]
-    (tmp_path / "one.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in DOCUMENTS))
+    (tmp_path / "one.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in DOCUMENTS), encoding="utf-8")
     for i in range(4):
         path = tmp_path / "many" / f"{i}.jsonl"
         path.parent.mkdir(exist_ok=True)
-        path.write_text("\n".join(json.dumps({"text": text}) for text in mixed[i::4] + mixed[i:i + 1]))
+        path.write_text("\n".join(json.dumps({"text": text}) for text in mixed[i::4] + mixed[i:i + 1]), encoding="utf-8")
     held_out = read(tmp_path / "one.jsonl", "val")
     assert len(held_out) == 10 and set(read(tmp_path / "many", "val")) == set(held_out)
     assert not set(held_out) & set(read(tmp_path / "many", "train"))         # equal documents stay on one side
@@ -127,7 +127,7 @@ def test_text_as_pandas_polars_duckdb_and_spark_write_it(tmp_path, kind):
 def test_folders_as_spark_and_duckdb_write_them(tmp_path):
     for kind in "ab":
         write(tmp_path / "hive" / f"kind={kind}" / "data_0.parquet", [f"{kind} {text}" for text in DOCUMENTS])
-        (tmp_path / "hive" / f"kind={kind}" / ".data_0.parquet.crc").write_text("x")
+        (tmp_path / "hive" / f"kind={kind}" / ".data_0.parquet.crc").write_text("x", encoding="utf-8")
     write(tmp_path / "hive" / "_temporary" / "data_0.parquet", ["half"])
     (tmp_path / "hive" / "_SUCCESS").touch()
     (tmp_path / "hive" / "again").symlink_to(tmp_path / "hive")
@@ -173,7 +173,7 @@ def test_a_text_file_becomes_documents_that_end_at_blank_lines_and_lose_nothing(
     pieces = list(sources.text_pieces(path, 1000))
     assert "\n\n".join(pieces).replace("\n\n\n", "\n\n") == "\n\n".join(paragraphs)
     assert all(1000 <= len(piece) < 1500 for piece in pieces[:-1])
-    path.write_text("word " * 10_000)                                        # no line ends at all
+    path.write_text("word " * 10_000, encoding="utf-8")                                        # no line ends at all
     pieces = list(sources.text_pieces(path, 1000))
     assert "".join(pieces) == "word " * 10_000 and max(map(len, pieces)) <= 5000
 
@@ -181,12 +181,12 @@ def test_a_text_file_becomes_documents_that_end_at_blank_lines_and_lose_nothing(
 def test_a_text_that_changed_is_read_again_and_a_long_one_gets_several_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(own_text, "SHARD_CHARS", 1000)
     path = tmp_path / "a.jsonl"
-    path.write_text(lines(DOCUMENTS))
+    path.write_text(lines(DOCUMENTS), encoding="utf-8")
     first = shards(str(path), "train")
     stamps = [shard.stat().st_mtime_ns for shard in first]
     assert len(first) > 5 and list(iter_texts(first)) == [text for text in DOCUMENTS if text not in read(path, "val")]
     assert [shard.stat().st_mtime_ns for shard in shards(str(path), "train")] == stamps
-    path.write_text(lines(["a", "b"]))
+    path.write_text(lines(["a", "b"]), encoding="utf-8")
     assert everything(path) == ["a", "b"]
 
 
@@ -197,14 +197,14 @@ def test_a_text_that_changed_is_read_again_and_a_long_one_gets_several_shards(tm
     ("a.txt", "", "0 documents"), ("a.txt", "\n \n", "0 documents"), ("a.txt", "one", "1 documents.*two or more"),
     ("a.jsonl", '{"text": null}\n{"text": ""}', "0 documents"), ("a.csv", "x", r"no .parquet, .jsonl, .json or .txt")])
 def test_what_is_no_text_is_one_line_and_leaves_nothing_behind(tmp_path, name, content, said):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises((UsageError, DataError), match=said):
         shards(str(tmp_path / name), "train")
     assert not list(base_dir().rglob("*.parquet"))
 
 
 def test_half_a_character_in_json_becomes_a_question_mark(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "a\\ud83d"}\n{"text": "\\ud83d\\ude00"}\n')
+    (tmp_path / "a.jsonl").write_text('{"text": "a\\ud83d"}\n{"text": "\\ud83d\\ude00"}\n', encoding="utf-8")
     assert everything(tmp_path / "a.jsonl") == ["a\ufffd", "😀"]
 
 
@@ -271,10 +271,11 @@ def test_bytes_that_are_no_utf8_are_placed_and_not_called_damage(tmp_path):
 def test_only_a_shard_that_can_be_had_again_may_be_deleted(tmp_path):
     texts = [f"{text} {text}" for text in DOCUMENTS]
     row = DATASETS["climbmix"]
-    (tmp_path / "mine.jsonl").write_text(lines(DOCUMENTS))
+    (tmp_path / "mine.jsonl").write_text(lines(DOCUMENTS), encoding="utf-8")
     copy, = shards(str(tmp_path / "mine.jsonl"), "train")
-    for path, advice in ((write(row.folder / "shard_00000.parquet", texts), "Delete it and fetch it again: python -m nanochat.dataset"),
-                         (write(tmp_path / "mine.parquet", texts), "Copy or make it again"), (copy, f"Delete {copy.parent} and run")):
+    fetched, mine = write(row.folder / "shard_00000.parquet", texts), write(tmp_path / "mine.parquet", texts)
+    for path, advice in ((fetched, "Delete it and fetch it again: python -m nanochat.dataset"), (mine, "Copy or make it again"),
+                         (copy, f"Delete {copy.parent} and run")):
         path.write_bytes(path.read_bytes()[:-9])
         said = refused(path)
         assert "damaged" in said and advice in said and ("elete" in said) == (path.name != "mine.parquet")
