@@ -17,9 +17,9 @@ from fastapi.security import HTTPBearer
 from nanochat.infer.engine import Engine
 from nanochat.serve import metrics
 from nanochat.serve.errors import ApiError
-from nanochat.serve.middleware import add_layers, refuse
 from nanochat.serve.limits import Guard
 from nanochat.serve.metrics import Metrics
+from nanochat.serve.middleware import add_layers, refuse
 from nanochat.serve.openai_api import OpenAIApi, reply_json
 from nanochat.serve.openai_requests import ChatRequest, schemas
 from nanochat.serve.origins import KnownNames
