@@ -58,7 +58,8 @@ folder = pathlib.Path(os.environ["LLM_USER_PATH"])
 folder.mkdir()
 model = f"- model_id: mine\\n  model_name: {MODEL}\\n  api_base: {URL}\\n  api_key_name: openai\\n"
 (folder / "extra-openai-models.yaml").write_text(model)
-command = [pathlib.Path(sys.executable).with_name("llm"), "-m", "mine", "--key", os.environ["OPENAI_API_KEY"], "-o", "max_tokens", "8"]
+llm = pathlib.Path(sys.executable).with_name("llm")
+command = [llm, "-m", "mine", "--key", os.environ["OPENAI_API_KEY"], "-o", "max_tokens", "8"]
 for more in ([], ["--no-stream"]):
     done = subprocess.run([*command, *more, "hello"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -166,8 +166,9 @@ def test_what_cannot_be_scored_is_a_400_that_names_the_field(client, change, par
 def test_a_request_may_have_so_many_scored_tokens(client, monkeypatch):
     monkeypatch.setattr(text_requests, "MAX_SCORED_TOKENS", 30)
     refused = client.post("/v1/completions", json={"prompt": [[3] * 20] * 2, "echo": True, "logprobs": 1})
-    assert refused.status_code == 400 and "fewer prompts" in refused.json()["error"]["message"]
-    assert client.post("/v1/completions", json={"prompt": [[3] * 20] * 2, "echo": True}).status_code == 200
+    assert refused.status_code == 400 and "fewer at once" in refused.json()["error"]["message"]
+    for fine in ({"prompt": [[3] * 20] * 2}, {"prompt": [3] * 40, "logprobs": 1}):
+        assert client.post("/v1/completions", json={"echo": True, **fine}).status_code == 200
 
 
 def test_scoring_takes_places_and_lets_the_others_go_on(client, served, engine, monkeypatch):

@@ -182,7 +182,8 @@ def test_a_front_end_elsewhere_may_ask_and_read_what_it_is_told(public):
 
 
 def test_flags_take_what_people_write():
-    assert parse_hosts("public_host", "https://Chat.Example.com:8443/app, b.example.,[::1]") == ("chat.example.com", "b.example", "::1")
+    names = parse_hosts("public_host", "https://Chat.Example.com:8443/app, b.example.,[::1]")
+    assert names == ("chat.example.com", "b.example", "::1")
     given = "https://Front.example/, http://localhost:3000,https://a.example:443,app://obsidian.md,*,http://[::1]:80"
     assert parse_origins("allow_origin", given) == (
         "https://front.example", "http://localhost:3000", "https://a.example", "app://obsidian.md", "*", "http://[::1]")
@@ -272,7 +273,8 @@ def test_a_packed_body_is_read(client, coding, pack):
     (gzip.compress(b" " * (1 << 27)), "gzip", 413, "request_too_large"),       # 130 KB, 128 MB unpacked
     (gzip.compress(b" " * (MAX_BODY_BYTES + 1)), "gzip", 413, "request_too_large"),
     (b"{}", "gzip", 400, "invalid_encoding"), (b"", "gzip", 400, "invalid_json"), (b"{}", "br", 415, "unsupported_encoding"),
-    (gzip.compress(json.dumps(BODY).encode())[:40], "gzip", 400, "invalid_json")], ids=["bomb", "1 MB", "plain", "empty", "br", "cut"])
+    (gzip.compress(json.dumps(BODY).encode())[:40], "gzip", 400, "invalid_json")],
+    ids=["bomb", "1 MB", "plain", "empty", "br", "cut"])
 def test_a_bomb_or_what_cannot_be_unpacked_is_refused(client, body, coding, status, code):
     start = time.monotonic()
     answer = client.post("/v1/chat/completions", content=body, headers={"Content-Encoding": coding})

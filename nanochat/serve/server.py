@@ -2,7 +2,7 @@
 The web server: an OpenAI-compatible API and the chat page, over one model on one worker thread.
 
 This file is the table of what is served under which path. The event loop only moves bytes; worker.py decodes,
-openai_*.py read and write JSON, layers.py lies around each request, limits.py and origins.py guard,
+openai_*.py read and write JSON, middleware.py lies around each request, limits.py and origins.py guard,
 answers.py bridges thread and loop, static.py has the page.
 """
 import asyncio
@@ -17,9 +17,9 @@ from fastapi.security import HTTPBearer
 from nanochat.infer.engine import Engine
 from nanochat.serve import metrics
 from nanochat.serve.errors import ApiError
-from nanochat.serve.layers import add_layers, refuse
 from nanochat.serve.limits import Guard
 from nanochat.serve.metrics import Metrics
+from nanochat.serve.middleware import add_layers, refuse
 from nanochat.serve.openai_api import OpenAIApi, reply_json
 from nanochat.serve.openai_requests import ChatRequest, schemas
 from nanochat.serve.origins import KnownNames
