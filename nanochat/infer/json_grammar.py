@@ -1,0 +1,82 @@
+"""
+Replies that are JSON by construction: a JSON schema says which tokens may come next.
+
+A schema is a grammar of bytes, and a token is some bytes: those that cannot go on with what was said get no
+chance, and the model chooses among the rest (constrained decoding, arXiv 2307.09702). The end of the turn is
+allowed only where the value is whole. llguidance (an optional package) keeps the grammar; it answers in 10
+to 100 microseconds a token, and knows what it cannot hold a reply to.
+"""
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+
+from nanochat.common import UsageError
+from nanochat.data.tokenizer import Tokenizer
+
+# One line, as json.dumps writes it: a model that may write blanks between values can do so for ever. The rest
+# keeps a schema from asking for less than itself.
+LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False,
+          "coerce_one_of": False}
+
+
+def _llguidance() -> Any:
+    try:
+        import llguidance.tiktoken
+    except ImportError:
+        raise UsageError("JSON replies need the package llguidance, which is not installed here. Install it "
+                         "with: .venv/bin/pip install -c constraints.txt -e '.[json]'") from None
+    return llguidance
+
+
+@functools.lru_cache(maxsize=4)
+def _vocabulary(tokenizer: Tokenizer) -> Any:
+    """The tokens' bytes as a tree. It takes a tenth of a second for 32,768 tokens."""
+    end = tokenizer.special("<|assistant_end|>")
+    return _llguidance().tiktoken.lltokenizer_from_encoding(
+        tokenizer.encoding, n_vocab=tokenizer.vocab_size, eos_token=end
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def compile_schema(tokenizer: Tokenizer, schema: str) -> Any:
+    """The grammar of a JSON `schema` before the first token.
+
+    Raises UsageError: llguidance is not installed, the schema is wrong, or asks for what a grammar cannot
+    hold.
+    """
+    matcher = _llguidance().LLMatcher
+    try:
+        grammar = matcher(_vocabulary(tokenizer), matcher.grammar_from_json_schema(schema, overrides=LAYOUT),
+                          log_level=0)
+        problem = grammar.get_error()
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        raise UsageError(f"no reply can be held to this JSON schema: {problem.splitlines()[0]}")
+    return grammar
+
+
+class JsonGrammar:
+    """Where one reply stands in the grammar of its schema. Raises as `compile_schema`."""
+
+    def __init__(self, tokenizer: Tokenizer, schema: str) -> None:
+        self._grammar = compile_schema(tokenizer, schema).deep_copy()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it became too complex to go on. Then nothing but the end is allowed."""
+        return self._grammar.is_error()
+
+    def forbid(self, logits: torch.Tensor) -> None:
+        """Give the tokens that may not follow no chance in one row of logits (V,), in place."""
+        bits = np.frombuffer(self._grammar.compute_bitmask(), np.uint8)
+        allowed = np.zeros(len(logits), np.uint8)  # what pads a model's vocabulary is no token
+        known = np.unpackbits(bits, bitorder="little")[:len(logits)]
+        allowed[:len(known)] = known
+        logits[torch.from_numpy(allowed == 0).to(logits.device)] = -torch.inf
+
+    def accept(self, token: int) -> None:
+        """Take the token that was chosen."""
+        self._grammar.consume_token(token)
