@@ -13,6 +13,8 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from nanochat.common import UsageError
+from nanochat.infer.json_grammar import compile_schema
 from nanochat.infer.sampling import Sampling
 from nanochat.serve.answers import EventStream, RunningAnswers, unless_gone
 from nanochat.serve.errors import ApiError, invalid
@@ -23,7 +25,8 @@ from nanochat.serve.openai_requests import AnyRequest, parse
 from nanochat.serve.worker import Worker
 
 # Fields that Sampling has, too.
-SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}
+SETTINGS = {"temperature", "top_k", "top_p", "min_p", "seed",
+            "repetition_penalty", "frequency_penalty", "presence_penalty"}
 
 
 def reply_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -55,7 +58,7 @@ class OpenAIApi:
 
     def sampling(self, wanted: AnyRequest, prompts: list[list[int]]) -> Sampling:
         """How to choose the tokens. Raises ApiError 400 when prompt and answer are too long for the model's
-        context."""
+        context, and as the two methods below."""
         longest = max(len(prompt) for prompt in prompts)
         context = self.engine.max_len
         answer = wanted.answer_limit or 1
@@ -73,7 +76,27 @@ class OpenAIApi:
         settings: dict[str, Any] = {"seed": secrets.randbits(62), **self.defaults}
         settings.update(wanted.model_dump(include=SETTINGS, exclude_none=True))
         return Sampling(max_new_tokens=wanted.answer_limit or context - longest, use_tools=wanted.is_chat,
-                        stop=wanted.stop_strings, logprobs=wanted.alternatives, **settings)
+                        stop=wanted.stop_strings, logprobs=wanted.alternatives,
+                        json_schema=self._json_schema(wanted), logit_bias=self._logit_bias(wanted),
+                        **settings)
+
+    def _logit_bias(self, wanted: AnyRequest) -> tuple[tuple[int, float], ...]:
+        """Raises ApiError 400 for a token that is none."""
+        n_tokens = self.engine.tokenizer.vocab_size
+        bias = [(int(token), added) for token, added in (wanted.logit_bias or {}).items()]
+        if any(token >= n_tokens for token, _ in bias):
+            raise invalid(f"The tokens in logit_bias must be below {n_tokens}.", "logit_bias")
+        return tuple(bias)
+
+    def _json_schema(self, wanted: AnyRequest) -> str | None:
+        """Raises ApiError 400 for a schema that no answer can be held to."""
+        schema = wanted.json_schema
+        try:
+            if schema is not None:
+                compile_schema(self.engine.tokenizer, schema)
+        except UsageError as error:
+            raise invalid(f"response_format: {error}", "response_format") from None
+        return schema
 
     async def start(self, wanted: AnyRequest, count: int) -> RunningAnswers:
         """Have the worker decode the request's `count` answers. Raises ApiError 400, Busy or Stopped."""
@@ -86,7 +109,7 @@ class OpenAIApi:
         answers = RunningAnswers(self.worker, self.metrics)
         try:
             prompts = await asyncio.to_thread(wanted.prompts, self.engine.tokenizer)
-            sampling = self.sampling(wanted, prompts)
+            sampling = await asyncio.to_thread(self.sampling, wanted, prompts)  # compiles a schema
             for prompt in prompts:
                 for index in range(wanted.answers_per_prompt):
                     answers.submit(prompt, sampling, index)
