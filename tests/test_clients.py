@@ -9,6 +9,7 @@ from engines import ask as queue
 from engines import drain
 from pydantic import BaseModel
 from serving import HELLO, LEN, ask, client, engine, served, tokenizer  # noqa: F401
+from standin import Scripted
 from tiny import tiny_model
 
 from nanochat.common import DataError
@@ -247,6 +248,18 @@ def test_both_ways_of_decoding_obey_a_schema_beside_others_that_have_none(genera
     again = [queue(alone, prompt, 12, index, temperature=1.5) for index in range(3)]
     drain(alone)
     assert [sequence.ids for sequence in again] == [sequence.ids for sequence in free]
+
+
+@pytest.mark.parametrize("schema, least, most", [
+    ({"type": "integer"}, 0, 10**15), ({"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 1}, 0, 10**15),
+    ({"type": "integer", "minimum": 10**18}, 10**18, 10**60), ({"type": "string", "pattern": "^[0-9]{18,20}$"}, 0, 10**20)])
+def test_a_number_ends_and_a_text_of_digits_may_go_on(schema, least, most, tokenizer):
+    """A model that wants nothing but the digit 7."""
+    made = Engine(Scripted(tokenizer, [ord("7")] * 90), tokenizer)
+    reply, = made.generate([[tokenizer.bos_id]], max_new_tokens=80, temperature=0, json_schema=json.dumps(schema))
+    found = json.loads(tokenizer.decode(reply.ids))
+    number = found[0] if isinstance(found, list) else found
+    assert reply.finish_reason == "stop" and least <= int(number) < most and (isinstance(number, int) or len(number) >= 18)
 
 
 def test_a_grammar_that_becomes_too_complex_ends_the_reply_by_its_length(tokenizer):

@@ -20,6 +20,9 @@ from nanochat.data.tokenizer import Tokenizer
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False,
           "coerce_one_of": False}
 
+# In a row; as many as a float holds. A small model that has begun a number may never end it.
+MAX_DIGITS = 15
+
 
 def _llguidance() -> Any:
     try:
@@ -37,6 +40,12 @@ def _vocabulary(tokenizer: Tokenizer) -> Any:
     return _llguidance().tiktoken.lltokenizer_from_encoding(
         tokenizer.encoding, n_vocab=tokenizer.vocab_size, eos_token=end
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _begin_with_a_digit(tokenizer: Tokenizer) -> np.ndarray:
+    """(tokens,) bool."""
+    return np.array([token[:1].isdigit() for token in tokenizer.tokens])
 
 
 @functools.lru_cache(maxsize=32)
@@ -63,6 +72,8 @@ class JsonGrammar:
 
     def __init__(self, tokenizer: Tokenizer, schema: str) -> None:
         self._grammar = compile_schema(tokenizer, schema).deep_copy()
+        self._tokenizer = tokenizer
+        self._digits = 0  # how many the reply ends with so far
 
     @property
     def failed(self) -> bool:
@@ -72,11 +83,24 @@ class JsonGrammar:
     def forbid(self, logits: torch.Tensor) -> None:
         """Give the tokens that may not follow no chance in one row of logits (V,), in place."""
         bits = np.frombuffer(self._grammar.compute_bitmask(), np.uint8)
-        allowed = np.zeros(len(logits), np.uint8)  # what pads a model's vocabulary is no token
-        known = np.unpackbits(bits, bitorder="little")[:len(logits)]
-        allowed[:len(known)] = known
-        logits[torch.from_numpy(allowed == 0).to(logits.device)] = -torch.inf
+        allowed = np.unpackbits(bits, bitorder="little", count=self._tokenizer.vocab_size) == 1
+        if self._digits >= MAX_DIGITS:
+            self._end_number(allowed)
+        logits[len(allowed):] = -torch.inf  # what pads a model's vocabulary is no token
+        logits[:len(allowed)][torch.from_numpy(~allowed).to(logits.device)] = -torch.inf
+
+    def _end_number(self, allowed: np.ndarray) -> None:
+        """Allow no further digit where a number may end: there, unlike in a text, no quote can follow."""
+        digits = _begin_with_a_digit(self._tokenizer)
+        quote = self._tokenizer.encode('"')[0]
+        may_end = allowed.copy()
+        may_end[:len(digits)] &= ~digits
+        if may_end.any() and not allowed[quote]:
+            allowed &= may_end
 
     def accept(self, token: int) -> None:
         """Take the token that was chosen."""
         self._grammar.consume_token(token)
+        text = self._tokenizer.tokens[token]
+        at_end = len(text) - len(text.rstrip(b"0123456789"))
+        self._digits = self._digits + at_end if at_end == len(text) else at_end
