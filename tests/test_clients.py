@@ -22,6 +22,7 @@ from nanochat.serve.openai_messages import Message, conversation
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
 CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
 HEADS = {"system": "S", "user": "U", "assistant": "A"}
+KINDS = {"text": "", "python": "call ", "python_output": "got "}
 
 
 def told(*messages):
@@ -31,7 +32,7 @@ def told(*messages):
     for turn in conversation([Message.model_validate(message) for message in given]):
         content = turn["content"]
         if isinstance(content, list):
-            content = "|".join({"text": "", "python": "call ", "python_output": "got "}[part["type"]] + part["text"] for part in content)
+            content = "|".join(KINDS[part["type"]] + part["text"] for part in content)
         turns.append(HEADS[turn["role"]] + ":" + content)
     return turns
 
@@ -93,11 +94,13 @@ def test_what_cannot_change_the_answer_does_not(client, harmless):
     ({"tools": [CALL], "tool_choice": "auto"}, "tools", 'set tool_choice to "none"'),
     ({"functions": [CALL["function"]]}, "functions", "cannot call functions"),
     ({"best_of": 3}, "best_of", "not served"), ({"suffix": "end"}, "suffix", "not served"),
-    ({"modalities": ["text", "audio"]}, "modalities", "not served"), ({"guided_regex": "a"}, "guided_regex", "not served"),
+    ({"modalities": ["text", "audio"]}, "modalities", "not served"),
+    ({"guided_regex": "a"}, "guided_regex", "not served"),
     ({"logit_bias": {"999999": 1}}, "logit_bias", "must be below"),
     ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}}, "response_format", '["not"]'),
-    ({"response_format": {"type": "json_object"}, "messages": [*HELLO, {"role": "assistant", "content": "{"}]}, "messages", "the last message"),
-    ({"messages": [{"role": "user", "content": [PICTURE]}]}, "messages.0.content.0.type", "nothing but text"),
+    ({"response_format": {"type": "json_object"}, "messages": [*HELLO, {"role": "assistant", "content": "{"}]}, "messages",
+     "the last message"),
+    ({"messages": [{"role": "user", "content": [PICTURE]}]}, "messages.0.content.0.type", 'not "image_url"'),
     ({"messages": [{"role": "user"}]}, "messages.0", "has no content")])
 def test_what_would_change_the_answer_is_refused_in_words(client, change, param, words):
     response = ask(client, **change)
@@ -117,7 +120,8 @@ def test_what_would_change_the_answer_is_refused_in_words(client, change, param,
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text is missing."),
     ({"logit_bias": {"cat": 1}}, "logit_bias.cat must be a token's number"),
     ({"logit_bias": {"5": 101}}, "logit_bias.5 must be at most 100.0, not 101."),
-    ({"response_format": {"type": "regex"}}, "response_format.type must be 'text', 'json_object' or 'json_schema', not \"regex\"."),
+    ({"response_format": {"type": "regex"}},
+     "response_format.type must be 'text', 'json_object' or 'json_schema', not \"regex\"."),
     ({"stream_options": 1}, "stream_options must be an object, not 1.")])
 def test_what_is_wrong_is_a_sentence_with_the_fields_name(client, change, sentence):
     response = ask(client, **change)
@@ -217,7 +221,8 @@ def test_the_official_clients_parse_works(served):
 
 @pytest.mark.parametrize("format, allowed", [
     ({"type": "json_object"}, dict), ({"type": "json_schema", "json_schema": {"name": "x"}}, dict),
-    ({"type": "json_object", "schema": {"const": 7}}, int), (as_schema({"type": "array", "items": {"type": "boolean"}, "maxItems": 2}), list)])
+    ({"type": "json_object", "schema": {"const": 7}}, int),
+    (as_schema({"type": "array", "items": {"type": "boolean"}, "maxItems": 2}), list)])
 def test_all_forms_of_response_format(client, format, allowed):
     for seed in range(8):
         choice, = ask(client, response_format=format, temperature=1, seed=seed, max_tokens=100).json()["choices"]
@@ -252,7 +257,7 @@ def test_both_ways_of_decoding_obey_a_schema_beside_others_that_have_none(genera
 
 @pytest.mark.parametrize("schema, least, most", [
     ({"type": "integer"}, 0, 10**15), ({"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 1}, 0, 10**15),
-    ({"type": "integer", "minimum": 10**18}, 10**18, 10**60), ({"type": "string", "pattern": "^[0-9]{18,20}$"}, 0, 10**20)])
+    ({"type": "string", "pattern": "^[0-9]{18,20}$"}, 0, 10**20)])
 def test_a_number_ends_and_a_text_of_digits_may_go_on(schema, least, most, tokenizer):
     """A model that wants nothing but the digit 7."""
     made = Engine(Scripted(tokenizer, [ord("7")] * 90), tokenizer)

@@ -2,9 +2,8 @@
 Replies that are JSON by construction: a JSON schema says which tokens may come next.
 
 A schema is a grammar of bytes, and a token is some bytes: those that cannot go on with what was said get no
-chance, and the model chooses among the rest (constrained decoding, arXiv 2307.09702). The end of the turn is
-allowed only where the value is whole. llguidance (an optional package) keeps the grammar; it answers in 10
-to 100 microseconds a token, and knows what it cannot hold a reply to.
+chance (constrained decoding, arXiv 2307.09702), nor does the end before the value is whole. llguidance, an
+optional package, keeps the grammar, in 10 to 100 microseconds a token.
 """
 import functools
 from typing import Any
@@ -15,12 +14,11 @@ import torch
 from nanochat.common import UsageError
 from nanochat.data.tokenizer import Tokenizer
 
-# One line, as json.dumps writes it: a model that may write blanks between values can do so for ever. The rest
-# keeps a schema from asking for less than itself.
+# One line, as json.dumps writes it: blanks between values may go on for ever. No keyword is passed over.
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False,
           "coerce_one_of": False}
 
-# In a row; as many as a float holds. A small model that has begun a number may never end it.
+# As many as a float holds: a small model may go on for ever with them, too.
 MAX_DIGITS = 15
 
 
@@ -28,14 +26,13 @@ def _llguidance() -> Any:
     try:
         import llguidance.tiktoken
     except ImportError:
-        raise UsageError("JSON replies need the package llguidance, which is not installed here. Install it "
-                         "with: .venv/bin/pip install -c constraints.txt -e '.[json]'") from None
+        raise UsageError("JSON replies need the package llguidance: .venv/bin/pip install -c constraints.txt "
+                         "-e '.[json]'") from None
     return llguidance
 
 
 @functools.lru_cache(maxsize=4)
 def _vocabulary(tokenizer: Tokenizer) -> Any:
-    """The tokens' bytes as a tree. It takes a tenth of a second for 32,768 tokens."""
     end = tokenizer.special("<|assistant_end|>")
     return _llguidance().tiktoken.lltokenizer_from_encoding(
         tokenizer.encoding, n_vocab=tokenizer.vocab_size, eos_token=end
@@ -44,7 +41,6 @@ def _vocabulary(tokenizer: Tokenizer) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def _begin_with_a_digit(tokenizer: Tokenizer) -> np.ndarray:
-    """(tokens,) bool."""
     return np.array([token[:1].isdigit() for token in tokenizer.tokens])
 
 
@@ -52,8 +48,7 @@ def _begin_with_a_digit(tokenizer: Tokenizer) -> np.ndarray:
 def compile_schema(tokenizer: Tokenizer, schema: str) -> Any:
     """The grammar of a JSON `schema` before the first token.
 
-    Raises UsageError: llguidance is not installed, the schema is wrong, or asks for what a grammar cannot
-    hold.
+    Raises UsageError: no llguidance, or a schema that is wrong or more than a grammar.
     """
     matcher = _llguidance().LLMatcher
     try:
@@ -68,7 +63,7 @@ def compile_schema(tokenizer: Tokenizer, schema: str) -> Any:
 
 
 class JsonGrammar:
-    """Where one reply stands in the grammar of its schema. Raises as `compile_schema`."""
+    """Where one reply stands in its schema's grammar. Raises as `compile_schema`."""
 
     def __init__(self, tokenizer: Tokenizer, schema: str) -> None:
         self._grammar = compile_schema(tokenizer, schema).deep_copy()
@@ -77,7 +72,7 @@ class JsonGrammar:
 
     @property
     def failed(self) -> bool:
-        """Whether it became too complex to go on. Then nothing but the end is allowed."""
+        """Whether it became too complex: then nothing but the end is allowed."""
         return self._grammar.is_error()
 
     def forbid(self, logits: torch.Tensor) -> None:
@@ -90,7 +85,7 @@ class JsonGrammar:
         logits[:len(allowed)][torch.from_numpy(~allowed).to(logits.device)] = -torch.inf
 
     def _end_number(self, allowed: np.ndarray) -> None:
-        """Allow no further digit where a number may end: there, unlike in a text, no quote can follow."""
+        """Allow no further digit if a number may end here, where no quote can follow, unlike in a text."""
         digits = _begin_with_a_digit(self._tokenizer)
         quote = self._tokenizer.encode('"')[0]
         may_end = allowed.copy()

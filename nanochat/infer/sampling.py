@@ -30,13 +30,11 @@ class Sampling:
       unsure, few where it is sure (nucleus sampling, arXiv 1904.09751).
     - min_p: only tokens of at least min_p times the likeliest one's probability (arXiv 2407.01082).
     - repetition_penalty: makes what was said before less likely (CTRL, arXiv 1909.05858).
-    - frequency_penalty, presence_penalty: taken off a token's logit for each time that the reply has it, and
-      once if it has it at all (as OpenAI's API defines them).
-    - logit_bias: (token, what is added to its logit) pairs; -100 and 100 are never and always.
+    - frequency_penalty, presence_penalty: off a token's logit each time that the reply has it, and once.
+    - logit_bias: pairs (token, what is added to its logit).
 
-    A reply ends before any string in `stop`. With a `json_schema` (its text) it is JSON that fits, or cut off
-    by its length. `logprobs` k asks for the log-probability of each token and of the k likeliest, before all
-    else.
+    A reply ends before any string in `stop`. With a `json_schema` it is JSON that fits, or cut by its length.
+    `logprobs` k asks for the log-probability of each token and of the k likeliest, before all else.
     """
 
     max_new_tokens: int = 256
@@ -77,10 +75,8 @@ class Sampling:
 
     @property
     def changes_logits(self) -> bool:
-        """Whether more is asked than a choice among tokens as likely as the model finds them."""
-        asked = (self.repetition_penalty, self.frequency_penalty, self.presence_penalty, self.logit_bias,
-                 self.json_schema)
-        return any(asked)
+        return any((self.repetition_penalty, self.frequency_penalty, self.presence_penalty, self.logit_bias,
+                    self.json_schema))
 
 
 def penalize_repetition(logits: torch.Tensor, ids: list[int], penalty: float) -> None:

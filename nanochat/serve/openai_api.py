@@ -58,7 +58,7 @@ class OpenAIApi:
 
     def sampling(self, wanted: AnyRequest, prompts: list[list[int]]) -> Sampling:
         """How to choose the tokens. Raises ApiError 400 when prompt and answer are too long for the model's
-        context, and as the two methods below."""
+        context, for a token that is none and a schema that no answer can be held to."""
         longest = max(len(prompt) for prompt in prompts)
         context = self.engine.max_len
         answer = wanted.answer_limit or 1
@@ -81,7 +81,6 @@ class OpenAIApi:
                         **settings)
 
     def _logit_bias(self, wanted: AnyRequest) -> tuple[tuple[int, float], ...]:
-        """Raises ApiError 400 for a token that is none."""
         n_tokens = self.engine.tokenizer.vocab_size
         bias = [(int(token), added) for token, added in (wanted.logit_bias or {}).items()]
         if any(token >= n_tokens for token, _ in bias):
@@ -89,14 +88,12 @@ class OpenAIApi:
         return tuple(bias)
 
     def _json_schema(self, wanted: AnyRequest) -> str | None:
-        """Raises ApiError 400 for a schema that no answer can be held to."""
-        schema = wanted.json_schema
-        try:
-            if schema is not None:
-                compile_schema(self.engine.tokenizer, schema)
-        except UsageError as error:
-            raise invalid(f"response_format: {error}", "response_format") from None
-        return schema
+        if wanted.json_schema is not None:
+            try:
+                compile_schema(self.engine.tokenizer, wanted.json_schema)
+            except UsageError as error:
+                raise invalid(f"response_format: {error}", "response_format") from None
+        return wanted.json_schema
 
     async def start(self, wanted: AnyRequest, count: int) -> RunningAnswers:
         """Have the worker decode the request's `count` answers. Raises ApiError 400, Busy or Stopped."""

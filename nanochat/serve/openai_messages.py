@@ -1,13 +1,13 @@
 """
 OpenAI's API: the messages of a conversation, and what they are in the chat format. Knows no HTTP.
 
-Clients are freer than the format, in which one system message stands first and then user and assistant take
-turns. What has a plain meaning there is taken: `developer` is the system, neighbours of one role are one
-message, null is empty, and the result of a client's own tool is what the assistant's call has put out.
+Clients are freer than the format, in which one system message stands first, then user and assistant in turn.
+`developer` is the system, neighbours of one role are one message, null is empty, and what a client's own
+tool says is what the assistant's call has put out.
 """
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from nanochat.common import DataError
 
@@ -20,13 +20,6 @@ class Strict(BaseModel):
 class Part(Strict):
     type: Literal["text", "python", "python_output"]
     text: str
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _text_alone(cls, kind: Any) -> Any:
-        if isinstance(kind, str) and kind not in ("text", "python", "python_output"):
-            raise ValueError(f"is {kind[:100]!r}, and this model reads nothing but text")
-        return kind
 
 
 class Function(Strict):
@@ -51,8 +44,7 @@ class Message(Strict):
         return self
 
     def text(self) -> str:
-        """What it says. Raises DataError: a user's text that looks like a tool call stays text, and a call as
-        such would let users put words into the assistant's mouth."""
+        """What it says. Raises DataError for a call: a user's would be words in the assistant's mouth."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         if any(part.type != "text" for part in self.content):
@@ -60,7 +52,7 @@ class Message(Strict):
         return "".join(part.text for part in self.content)
 
     def parts(self) -> list[dict[str, str]]:
-        """As parts of the assistant's turn: its words, its calls of the client's tools, and their results."""
+        """Of the assistant's turn: its words, its calls of the client's tools, their results."""
         if self.role != "assistant":
             return [{"type": "python_output", "text": self.text()}]
         if isinstance(self.content, list):
@@ -76,8 +68,7 @@ class Message(Strict):
 def conversation(messages: list[Message]) -> list[dict[str, Any]]:
     """The messages in the chat format's order; the last is the assistant's if it is to be continued.
 
-    What the system says goes to the front, wherever it stands. Where nobody is to be answered, an empty
-    user's message is. Raises DataError.
+    What the system says goes to the front. An empty message stands where no user is. Raises DataError.
     """
     system: list[str] = []
     turns: list[dict[str, Any]] = []

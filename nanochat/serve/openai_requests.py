@@ -2,7 +2,7 @@
 OpenAI's API: what a request may say (https://platform.openai.com/docs/api-reference). Knows no HTTP.
 
 Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`. Unknown fields are ignored, as clients send new ones
-every month, unless we know that they would change the answer: see `_refuse`. pydantic checks each field by
+every month, but those which `_refuse` knows to change the answer. pydantic checks each field by
 its annotation, strictly: the text "1" is no number. What the classes below say is also what the server's
 OpenAPI document says.
 """
@@ -22,8 +22,7 @@ from nanochat.serve.sentences import complaint
 MAX_MESSAGES = 1000
 DEFAULT_TEXT_TOKENS = 16  # of a continuation whose max_tokens is not given: OpenAI's default there
 # OpenAI's for other models, and other servers': each would change the answer.
-UNSERVED = ("suffix", "audio", "web_search_options", "grammar", "guided_json", "guided_regex",
-            "guided_choice", "structured_outputs", "min_tokens", "ignore_eos", "stop_token_ids")
+UNSERVED = ("suffix", "audio", "web_search_options", "guided_json", "guided_regex", "structured_outputs")
 
 
 # ---- types of fields
@@ -92,7 +91,7 @@ class _Request(Strict):
 
     @property
     def json_schema(self) -> str | None:
-        """What the answer is to be, as a JSON schema's text; None: anything."""
+        """What the answer is to be; None: anything."""
         wanted = self.response_format
         if wanted is None or wanted.type == "text":
             return None

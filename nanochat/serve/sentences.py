@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-# pydantic's kind of error -> what is wrong. The limits are in the error's context.
+# By pydantic's kind of error, with what is in its context.
 WRONG = {
     "missing": "is missing",
     "string_type": "must be a text",
@@ -31,8 +31,7 @@ WRONG = {
 def complaint(error: ValidationError, body: Any) -> tuple[str, str | None]:
     """(a sentence, the field or None) of the first thing that is wrong in `body`, the request's JSON.
 
-    Where a field may have several types, pydantic tells what is wrong with each. The client meant the one
-    that it came furthest with.
+    Of a field's several types, each of which pydantic complains of, the client meant that which got furthest.
     """
     problems = [(_place(problem, body), problem) for problem in error.errors(include_url=False)]
     first = problems[0][0][:1]
@@ -62,6 +61,5 @@ def _place(problem, body):
 
 
 def _got(problem):
-    """The value as the client wrote it, unless it is long or was told already."""
     told = problem["type"] in ("missing", "value_error") or isinstance(problem["input"], (list, dict))
     return "" if told else f", not {json.dumps(problem['input'])[:50]}"
