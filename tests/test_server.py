@@ -150,7 +150,7 @@ def test_only_the_pages_files_are_served_and_those_as_they_were_at_the_start(tmp
     ({"messages": []}, "messages"), ({"messages": None}, "messages"), ({"messages": "hi"}, "messages"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
     ({"messages": [{"role": "user"}]}, "messages.0"),
-    ({"messages": HELLO * 2}, "messages"), ({"messages": HELLO * 1001}, "messages"),
+    ({"messages": HELLO * 1001}, "messages"),
     ({"messages": [{"role": "user", "content": [{"type": "python", "text": "1"}]}]}, "messages"),
     ({"temperature": -0.1}, "temperature"), ({"temperature": 2.1}, "temperature"), ({"top_k": -1}, "top_k"),
     ({"temperature": "1"}, "temperature"), ({"top_p": 0}, "top_p"), ({"max_tokens": 0}, "max_tokens"),

@@ -174,7 +174,7 @@ def test_tok_train_then_tok_eval(small_data, monkeypatch):
     assert result["metrics"]["chars"] == 2000 or result["metrics"]["documents"] == len(CORPUS)
     assert result["metrics"]["vocab_size"] == first.vocab_size
 
-    monkeypatch.setattr(tok_eval.tiktoken, "get_encoding", lambda name: first._encoding)
+    monkeypatch.setattr(tok_eval.tiktoken, "get_encoding", lambda name: first.encoding)
     tok_eval.main(["--max_chars=500"])
     rows = json.loads((small_data / "report/results/tok_eval.json").read_text(encoding="utf-8"))["metrics"]["rows"]
     assert [row["text"] for row in rows] == [*tok_eval.TEXTS, "kindergarten train", "kindergarten val"]

@@ -118,6 +118,15 @@ def render_prompt(tokenizer: Tokenizer, messages: list[Message], max_tokens: int
     return prompt + [tokenizer.special("<|assistant_start|>")]
 
 
+def render_continued(tokenizer: Tokenizer, messages: list[Message]) -> list[int]:
+    """As `render_prompt`, but the reply goes on where a closing assistant message ends. Raises DataError."""
+    prompt = render_prompt(tokenizer, messages)
+    if messages[-1]["role"] == "assistant":
+        begun, _ = _render_message(tokenizer, messages[-1])
+        prompt += begun[1:-1]  # without its marks: assistant_start is there already
+    return prompt
+
+
 def _newest(turns: list[list[int]], room: int) -> list[list[int]]:
     """The newest of `turns` (user, assistant, ..., user) that fit into `room` tokens, a user's first."""
     if room < 3:

@@ -97,8 +97,8 @@ class Tokenizer:
         self.bos_id = self.special("<|bos|>")
         # What was learned first is merged first, so a token's id is its rank, too.
         ranks = {token: rank for rank, token in enumerate(self.tokens)}
-        self._encoding = tiktoken.Encoding("nanochat", pat_str=pattern, mergeable_ranks=ranks,
-                                           special_tokens=self._special)
+        self.encoding = tiktoken.Encoding("nanochat", pat_str=pattern, mergeable_ranks=ranks,
+                                          special_tokens=self._special)
 
     # ---- make, save, load
     @classmethod
@@ -151,7 +151,7 @@ class Tokenizer:
         """The ids of a text, in which nothing is special."""
         ids = []
         for piece in _pieces(text):
-            ids += self._encoding.encode_ordinary(piece)
+            ids += self.encoding.encode_ordinary(piece)
         return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
@@ -160,7 +160,7 @@ class Tokenizer:
         all_pieces = []
         for pieces in pieces_of_texts:
             all_pieces += pieces
-        encoded = iter(self._encoding.encode_ordinary_batch(all_pieces))
+        encoded = iter(self.encoding.encode_ordinary_batch(all_pieces))
         ids_of_texts = []
         for pieces in pieces_of_texts:
             ids = next(encoded)

@@ -20,7 +20,7 @@ from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer import tools
 from nanochat.infer.kv_cache import Piece
 from nanochat.infer.runner import Runner
-from nanochat.infer.sampling import penalize_repetition, sample_tokens, top_logprobs
+from nanochat.infer.sampling import penalize_counts, penalize_repetition, sample_tokens, top_logprobs
 from nanochat.infer.sequence import FREE, GIVEN, IN_CODE, NO_TOOLS, Sequence
 from nanochat.model.gpt import GPT
 
@@ -244,8 +244,10 @@ class Scheduler:
     def _sample(self, sequences, logits):
         """Give every sequence its next token, from its row of logits (n, V)."""
         raw = logits  # before penalties: what logprobs are told of
-        if any(sequence.sampling.repetition_penalty for sequence in sequences):
-            logits = self._penalized(sequences, raw)
+        if any(sequence.sampling.changes_logits for sequence in sequences):
+            logits = raw.clone()
+            for row, sequence in zip(logits, sequences):
+                self._change(row, sequence)
         tokens = sample_tokens(logits, *_settings(sequences)).tolist()
         logprobs = _asked_logprobs(sequences, raw, tokens)
         for row, (sequence, token) in enumerate(zip(sequences, tokens)):
@@ -253,15 +255,22 @@ class Scheduler:
             if sequence.call is not None and not sequence.finish_reason:
                 self._calls[sequence] = self._pool.submit(tools.run_tool, sequence.call)
 
-    def _penalized(self, sequences, logits):
-        logits = logits.clone()
-        for row, sequence in zip(logits, sequences):
-            penalty = sequence.sampling.repetition_penalty
-            if penalty:
-                # Never of the tokens that end things: a chat says them in every turn.
-                seen = set(sequence.prompt + sequence.ids) - self.tokenizer.special_ids
-                penalize_repetition(row, sorted(seen), penalty)
-        return logits
+    def _change(self, row, sequence):
+        """What a sequence's own settings make of its logits, row (V,), in place."""
+        sampling = sequence.sampling
+        special = self.tokenizer.special_ids  # never penalized: a chat says those in every turn
+        if sampling.repetition_penalty:
+            seen = set(sequence.prompt + sequence.ids) - special
+            penalize_repetition(row, sorted(seen), sampling.repetition_penalty)
+        if sampling.frequency_penalty or sampling.presence_penalty:
+            said = [token for token, sampled in zip(sequence.ids, sequence.sampled)
+                    if sampled and token not in special]
+            penalize_counts(row, said, sampling.frequency_penalty or 0.0, sampling.presence_penalty or 0.0)
+        if sampling.logit_bias:
+            tokens, bias = zip(*sampling.logit_bias)
+            row[list(tokens)] += torch.tensor(bias, device=row.device)
+        if sequence.grammar:
+            sequence.grammar.forbid(row)
 
     def _take_tool_results(self):
         """Those sequences whose tools have answered. A sequence that waits for one keeps its slot and sits

@@ -4,6 +4,7 @@ text_stream.TextStream.
 """
 from nanochat.common import mix_seed
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.infer.json_grammar import JsonGrammar
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.text_stream import TextStream
 
@@ -18,8 +19,8 @@ class Sequence:
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0
     where a tool's output was put in; `logprobs[i]` is (its log-probability, [(token, that) of the likeliest])
     or None; `prompt_logprobs` are the same of the prompt if that `is_scored`, and `closing` is (the closing
-    token, its logprobs). `call` is code that waits for `resume`. `finish_reason` is None, "stop" or "length".
-    `index` tells apart the replies to one prompt.
+    token, its logprobs). `call` is code that waits for `resume`. `grammar` knows what its JSON schema still
+    allows. `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: list[int], sampling: Sampling, index: int = 0) -> None:
@@ -37,6 +38,7 @@ class Sequence:
         self.cached_tokens = 0  # of the prompt, found in the prefix cache
         self.tool_calls = 0
         self.call: str | None = None
+        self.grammar = JsonGrammar(tokenizer, sampling.json_schema) if sampling.json_schema else None
         self._code: list[int] | None = None  # tokens of a call that is being written
         self._stops = TextStream(tokenizer)  # looks for stop strings
 
@@ -79,8 +81,11 @@ class Sequence:
             return
         if token in (special("<|assistant_end|>"), self.tokenizer.bos_id):
             self.closing = (token, logprobs)
-            self.finish_reason = "stop"
+            cut = self.grammar is not None and self.grammar.failed
+            self.finish_reason = "length" if cut else "stop"
             return
+        if self.grammar:
+            self.grammar.accept(token)
         self._add([token], 1, logprobs)
         if token == special("<|python_start|>"):
             self._code = []

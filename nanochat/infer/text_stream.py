@@ -51,7 +51,9 @@ class TextStream:
         events: list[Event] = []
         if self._first_blank_is_format is None:
             # The chat format puts a blank before an answer; what goes on with a plain text keeps its own.
-            self._first_blank_is_format = sequence.prompt[-1] == self.tokenizer.special("<|assistant_start|>")
+            special = self.tokenizer.special
+            begins = (special("<|assistant_start|>"), special("<|output_end|>"))
+            self._first_blank_is_format = sequence.prompt[-1] in begins
             events += self._echo(sequence)
         start = self._taken
         self._taken = len(sequence.ids)

@@ -14,6 +14,8 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from nanochat.common import UsageError
+from nanochat.infer.json_grammar import compile_schema
 from nanochat.infer.sampling import Sampling
 from nanochat.serve.answers import EventStream, RunningAnswers, unless_gone
 from nanochat.serve.errors import ApiError, invalid
@@ -25,7 +27,8 @@ from nanochat.serve.text_requests import AnyRequest
 from nanochat.serve.worker import Worker
 
 # Fields that Sampling has, too.
-SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}
+SETTINGS = {"temperature", "top_k", "top_p", "min_p", "seed",
+            "repetition_penalty", "frequency_penalty", "presence_penalty"}
 
 
 def reply_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -57,7 +60,7 @@ class OpenAIApi:
 
     def sampling(self, wanted: AnyRequest, prompts: list[list[int]]) -> Sampling:
         """How to choose the tokens. Raises ApiError 400 when prompt and answer are too long for the model's
-        context."""
+        context, for a token that is none and a schema that no answer can be held to."""
         longest = max(len(prompt) for prompt in prompts)
         context = self.engine.max_len
         answer = wanted.answer_limit or 1
@@ -76,7 +79,24 @@ class OpenAIApi:
         settings.update(wanted.model_dump(include=SETTINGS, exclude_none=True))
         limit = context - longest if wanted.answer_limit is None else wanted.answer_limit
         return Sampling(max_new_tokens=limit, use_tools=wanted.is_chat,
-                        stop=wanted.stop_strings, logprobs=wanted.alternatives, **settings)
+                        stop=wanted.stop_strings, logprobs=wanted.alternatives,
+                        json_schema=self._json_schema(wanted), logit_bias=self._logit_bias(wanted),
+                        **settings)
+
+    def _logit_bias(self, wanted: AnyRequest) -> tuple[tuple[int, float], ...]:
+        n_tokens = self.engine.tokenizer.vocab_size
+        bias = [(int(token), added) for token, added in (wanted.logit_bias or {}).items()]
+        if any(token >= n_tokens for token, _ in bias):
+            raise invalid(f"The tokens in logit_bias must be below {n_tokens}.", "logit_bias")
+        return tuple(bias)
+
+    def _json_schema(self, wanted: AnyRequest) -> str | None:
+        if wanted.json_schema is not None:
+            try:
+                compile_schema(self.engine.tokenizer, wanted.json_schema)
+            except UsageError as error:
+                raise invalid(f"response_format: {error}", "response_format") from None
+        return wanted.json_schema
 
     async def start(self, wanted: AnyRequest, count: int) -> RunningAnswers:
         """Have the worker decode the request's `count` answers. Raises ApiError 400, Busy or Stopped."""
@@ -89,7 +109,7 @@ class OpenAIApi:
         answers = RunningAnswers(self.worker, self.metrics)
         try:
             prompts = await asyncio.to_thread(wanted.prompts, self.engine.tokenizer)
-            sampling = self.sampling(wanted, prompts)
+            sampling = await asyncio.to_thread(self.sampling, wanted, prompts)  # compiles a schema
             for number, prompt in enumerate(prompts):
                 told = replace(sampling, echo=wanted.echoed(number, prompt))
                 for index in range(wanted.answers_per_prompt):
