@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nanochat import runtime
 from nanochat.cli import at_least, option, parse
-from nanochat.common import DataError, Progress, atomic_dir, base_dir, log, run, save_result, setup_logging
+from nanochat.common import DataError, atomic_dir, base_dir, log, run, save_result, setup_logging
 from nanochat.data.chat_format import message_parts
 from nanochat.data.datasets import DATASETS, iter_texts, shards
 from nanochat.eval.bundle import gpt2, load_bundle, read_examples
@@ -30,6 +30,7 @@ from nanochat.eval.records import save_items
 from nanochat.eval.statistics import mean_centered
 from nanochat.runtime import Runtime
 from nanochat.tasks import TASKS, in_group, training_conversations
+from nanochat.terminal import Progress
 from nanochat.train.checkpoint import ModelFlags, find, load_model
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"

@@ -13,18 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nanochat.cli import at_least, option, parse
-from nanochat.common import (
-    DataError,
-    MissingArtifact,
-    Progress,
-    UsageError,
-    log,
-    run,
-    save_result,
-    setup_logging,
-)
+from nanochat.common import DataError, MissingArtifact, UsageError, log, run, save_result, setup_logging
 from nanochat.data.datasets import iter_texts, shards
 from nanochat.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat.terminal import Progress
 from nanochat.train import checkpoint
 
 

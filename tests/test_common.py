@@ -15,7 +15,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat import common
+from nanochat import common, terminal
 
 ENTRY = """
 import errno
@@ -246,7 +246,7 @@ def test_mix_seed_is_the_same_in_every_process(python):
     ("raise OSError(errno.EDQUOT, 'Disk quota exceeded', 'big.bin')", 1,
      "error: no space left on the device that holds big.bin. Free some, then run this again."),
     ("raise PermissionError(errno.EACCES, 'Permission denied', 'theirs.lock')", 1,
-     "error: theirs.lock: Permission denied. Mend that, then run this again.")])
+     "error: cannot use theirs.lock: Permission denied.")])
 def test_a_users_mistake_is_one_line_and_an_exit_code(python, body, code, text):
     done = script(python, body)
     assert (done.returncode, done.stderr.strip()) == (code, text)
@@ -293,7 +293,7 @@ def test_progress_speaks_now_and_then_when_there_is_no_terminal(monkeypatch, cap
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     common.setup_logging()
-    progress = common.Progress(100, "steps", every_s=10.0)
+    progress = terminal.Progress(100, "steps", every_s=10.0)
     for _ in range(100):
         clock[0] += 0.5
         progress.update(1, loss="1.0")
@@ -320,9 +320,9 @@ def on_a_terminal(code):
 
 def test_on_a_terminal_a_bar_is_drawn_now_and_then_and_lines_pass_above_it():
     text = on_a_terminal("""
-        from nanochat import common
+        from nanochat import common, terminal
         common.setup_logging()
-        progress = common.Progress(2000, "steps", done=1000)
+        progress = terminal.Progress(2000, "steps", done=1000)
         for i in range(1000):
             progress.update(1, loss="2.50")
             if i == 500:
@@ -339,10 +339,10 @@ def test_on_a_terminal_a_bar_is_drawn_now_and_then_and_lines_pass_above_it():
 
 def test_a_bar_that_an_exception_ends_gives_the_cursor_back():
     text = on_a_terminal("""
-        from nanochat import common
+        from nanochat import common, terminal
         def main():
             common.setup_logging()
-            common.Progress(2000, "steps").update(7)
+            terminal.Progress(2000, "steps").update(7)
             raise common.DataError("x.parquet is cut off")
         common.run(main)
     """)

@@ -31,7 +31,7 @@ def test_conversations_for_validation_without_an_answer_in_reach_are_refused(tmp
     config = chat_sft.Config(source="base", device="cpu", data=str(tmp_path / "mine.jsonl"), total_batch_size=256)
     long = [{"role": "user", "content": "why " * 300}, {"role": "assistant", "content": "So."}]
     (tmp_path / "mine.jsonl").write_text((json.dumps({"messages": long}) + "\n") * 30, encoding="utf-8")
-    with pytest.raises(DataError, match="held out for validation"):
+    with pytest.raises(DataError, match="nothing to learn, or to validate by"):
         finetune.resolve(config, "sft", finetune.start(config, "sft"), "")
 
 

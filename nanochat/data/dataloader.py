@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nanochat.common import Progress, UsageError, log
+from nanochat.common import UsageError, log
 from nanochat.data.chat_format import render
 from nanochat.data.packing import Plan, pack, shuffled
 from nanochat.data.token_shards import TokenShard, prepare_tokens, token_dtype  # noqa: F401 (for callers)
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.terminal import Progress
 
 FORMAT = 1  # of packing
 

@@ -19,18 +19,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanochat.common import (
-    MissingArtifact,
-    Progress,
-    UsageError,
-    atomic_file,
-    base_dir,
-    log,
-    mix_seed,
-)
+from nanochat.common import MissingArtifact, UsageError, atomic_file, base_dir, log, mix_seed
 from nanochat.data import hub
 from nanochat.data.own_text import RECORD, own_shards
 from nanochat.data.sources import ROW_GROUP, open_parquet, parquet_texts, reading
+from nanochat.terminal import Progress
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nanochat.common import DataError, Progress, atomic_file, base_dir, log, read_json, run, write_json
+from nanochat.common import DataError, atomic_file, base_dir, log, read_json, run, write_json
 from nanochat.data.datasets import count_documents, iter_texts
 from nanochat.data.sources import reading
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.terminal import Progress
 
 FORMAT = 2
 BATCH = 1024  # documents tokenized at once: lists of ids take much memory

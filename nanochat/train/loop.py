@@ -24,19 +24,12 @@ from functools import partial
 import torch
 
 from nanochat import runtime, scaling
-from nanochat.common import (
-    Interrupted,
-    NanochatError,
-    Progress,
-    append_jsonl,
-    log,
-    run_lock,
-    save_result,
-)
+from nanochat.common import Interrupted, NanochatError, append_jsonl, log, run_lock, save_result
 from nanochat.data.dataloader import Batch
 from nanochat.model.gpt import GPT
 from nanochat.model.optim import Group, LossScale, MuonAdamW
 from nanochat.runtime import Runtime
+from nanochat.terminal import Progress
 from nanochat.train import checkpoint
 from nanochat.train.recipe import RunFlags, Stage
 from nanochat.train.resume import TrainState, resume, save, save_validation, trim_log
