@@ -7,15 +7,26 @@
 #   bash speedrun.sh --fresh          start over: forget finished stages and delete this tier's checkpoints
 #
 # Run again, it goes on where it stopped. Everything is kept under $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat.
-set -euo pipefail
-here=$PWD
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started as: sh speedrun.sh
+set -euo pipefail +Cf  # the last two and what is unset may come with the environment
+unset CDPATH PYTHONPATH PYTHONHOME
+{ true 3>&1; } 2>/dev/null || exec >/dev/null  # closed
+fail() { echo "error: $1" >&2; exit 2; }
+
+here=$(pwd -P) script=${BASH_SOURCE[0]}
+export HOME="${HOME-$(echo ~)}"
 export NANOCHAT_BASE_DIR="${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}"
 case $NANOCHAT_BASE_DIR in
-    '~'/*) NANOCHAT_BASE_DIR=$HOME/${NANOCHAT_BASE_DIR#*/} ;;
+    '~' | '~'/*) NANOCHAT_BASE_DIR=$HOME${NANOCHAT_BASE_DIR#'~'} ;;
+    '~'*) fail "NANOCHAT_BASE_DIR is $NANOCHAT_BASE_DIR, whose home is not known here. Write it out" ;;
     /*) ;;
-    *) NANOCHAT_BASE_DIR=$PWD/$NANOCHAT_BASE_DIR ;;
+    *) NANOCHAT_BASE_DIR=$here/$NANOCHAT_BASE_DIR ;;
 esac
-cd "$(dirname "${BASH_SOURCE[0]}")"
+while [ -L "$script" ]; do  # in ~/bin, say; macOS has no readlink -f
+    cd "$(dirname "$script")"
+    script=$(readlink "$(basename "$script")")
+done
+cd -P "$(dirname "$script")"
 source dev/venv.sh
 source dev/stages.sh
 
@@ -65,12 +76,12 @@ gpu_tier() {
     stage report_generate  python -m nanochat.report generate
 }
 
-fail() { echo "error: $1" >&2; exit 2; }
-
 tier='' fresh=''
 for argument in "$@"; do
     case $argument in
-        kindergarten|d20|d26|d32) tier=$argument ;;
+        kindergarten|d20|d26|d32)
+            [ -z "$tier" ] || fail "one tier at a time, and a folder for each (NANOCHAT_BASE_DIR): got $tier and $argument"
+            tier=$argument ;;
         --fresh) fresh=yes ;;
         -h|--help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' speedrun.sh; exit ;;
         *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32] [--fresh]" ;;
@@ -78,6 +89,8 @@ for argument in "$@"; do
 done
 [ -n "$tier" ] || { has_gpu && tier=d20 || tier=kindergarten; }
 [ "$tier" = kindergarten ] || has_gpu || fail "$tier wants an NVIDIA GPU. Without one: bash speedrun.sh kindergarten"
+mkdir -p "$NANOCHAT_BASE_DIR" 2>/dev/null && [ -w "$NANOCHAT_BASE_DIR" ] ||
+    fail "cannot write to $NANOCHAT_BASE_DIR. Name a folder of yours: NANOCHAT_BASE_DIR=FOLDER bash speedrun.sh"
 
 venv
 export PATH="$PWD/.venv/bin:$PATH"

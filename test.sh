@@ -3,8 +3,15 @@
 #   bash test.sh                        lint, types, then every test, on as many processes as cores, 4 at most
 #   bash test.sh --slow                 the same, with the tests that take minutes
 #   bash test.sh tests/test_gpt.py -x   just these tests, in one process
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started as: sh test.sh
+set -euo pipefail +Cf
+unset CDPATH PYTHONPATH PYTHONHOME
+script=${BASH_SOURCE[0]}
+while [ -L "$script" ]; do  # in ~/bin, say; macOS has no readlink -f
+    cd "$(dirname "$script")"
+    script=$(readlink "$(basename "$script")")
+done
+cd -P "$(dirname "$script")"
 source dev/venv.sh
 
 venv test

@@ -1,7 +1,10 @@
 # Sourced by speedrun.sh: runs the stages of a tier, each once, and remembers which are done.
 #
 # A finished stage leaves .done/<tier>/<number>-<name> in the base directory, holding its command. It is skipped while its
-# command stays the same and no stage before it has run anew. Wants $tier, $fresh and $here (where the user stands).
+# command stays the same and no stage before it has run anew. While it runs, the same lies in <number>-<name>.begun, so that
+# one which was stopped goes on. Where its command or a stage before it is no longer the same, that becomes .stale: what the
+# stage made may then be replaced, if the script finds that it is of another run. Wants $tier, $fresh and $here (where the
+# user stands).
 
 done_dir='' stage_name='' stage_number=0 anew='' background_name='' background_pid='' finished=''
 
@@ -9,7 +12,7 @@ begin() {
     local other depth
     done_dir=$NANOCHAT_BASE_DIR/.done/$tier
     for other in kindergarten d20 d26 d32; do      # one tier a folder: they would replace each other's tokenizer
-        if [ "$other" != "$tier" ] && compgen -G "$NANOCHAT_BASE_DIR/.done/$other/*-tok_train" >/dev/null; then
+        if [ "$other" != "$tier" ] && compgen -G "$NANOCHAT_BASE_DIR/.done/$other/*-tok_train*" >/dev/null; then
             echo "error: $NANOCHAT_BASE_DIR holds the $other run, whose tokenizer this one would replace. Give this one a" \
                  "folder of its own: NANOCHAT_BASE_DIR=FOLDER $(again)" >&2
             exit 1
@@ -29,7 +32,7 @@ begin() {
 
 # stage NAME COMMAND...: run the command unless that is done already.
 stage() {
-    local stamp start=$SECONDS
+    local stamp stale start=$SECONDS replace=()
     stage_name=$1 stage_number=$((stage_number + 1))
     shift
     stamp=$done_dir/$(printf '%02d-%s' "$stage_number" "$stage_name")
@@ -38,24 +41,44 @@ stage() {
         return
     fi
     anew=yes
-    forget_from "$stage_number"
+    forget_from "$stage_number" "$*"
     [ "$background_name" != "$stage_name" ] || stop_background
     printf '\n=== %s: %s\n' "$stage_name" "$*"
-    "$@"
+    for stale in "$done_dir"/[0-9]*-"$stage_name".stale; do
+        [ -f "$stale" ] && replace=($(replacing "$*")) || continue
+        [ ${#replace[@]} -eq 0 ] || echo "this or a stage before it has changed: starts over, unless nothing differs for it," \
+            "and replaces what was made by: $(cat "$stale")"
+    done
+    echo "$*" >"$stamp.begun"
+    "$@" ${replace[@]+"${replace[@]}"}
     echo "$*" >"$stamp.tmp"
+    rm -f "$done_dir"/[0-9]*-"$stage_name".{begun,stale}
     mv "$stamp.tmp" "$stamp"
     printf -- '--- %s took %s, %s since the start\n' "$stage_name" "$(clock $((SECONDS - start)))" "$(clock $SECONDS)"
 }
 
-# A stage that runs anew makes those after it out of date: in this run and, should it be interrupted, in the next.
+# A stage that runs anew makes those after it out of date: in this run and, should it be interrupted, in the next. Its own
+# beginning is kept if it was by the same command.
 forget_from() {
     local stamp number
     for stamp in "$done_dir"/[0-9]*; do
         [ -f "$stamp" ] || continue
         number=${stamp##*/}
-        number=${number%%-*}
-        [ "$((10#$number))" -lt "$1" ] || rm -f "$stamp"
+        number=$((10#${number%%-*}))
+        case $stamp in
+            *.stale) continue ;;
+            *.begun) [ "$number" -ne "$1" ] || [ "$(cat "$stamp")" != "$2" ] || continue ;;
+        esac
+        [ "$number" -lt "$1" ] || mv "$stamp" "${stamp%.begun}.stale"
     done
+}
+
+# The flag by which a command replaces what another run has left; none where it leaves nothing to go on with.
+replacing() {
+    case "$1 " in
+        *' scripts.tok_train '*) echo --fresh ;;
+        *' scripts.base_train '* | *' scripts.mid_train '* | *' scripts.chat_sft '* | *' scripts.chat_rl '*) echo --replace ;;
+    esac
 }
 
 # background NAME COMMAND...: start early what the later stage NAME will go on with, where its progress can be seen.
@@ -92,7 +115,9 @@ end() {
     finished=yes
     local python="$(from_here .venv/bin/python)"
     [ "$NANOCHAT_BASE_DIR" = "$HOME/.cache/nanochat" ] || python="NANOCHAT_BASE_DIR=$(printf '%q' "$NANOCHAT_BASE_DIR") $python"
-    printf '\nreport card: %s (%s in all)\n' "$(from_here report.md)" "$(clock $SECONDS)"
+    local card=$NANOCHAT_BASE_DIR/report/report.md
+    [ ! -w . ] || card=$(from_here report.md)
+    printf '\nreport card: %s (%s in all)\n' "$card" "$(clock $SECONDS)"
     printf 'chat here:   %s -m scripts.chat_cli\n' "$python"
     printf 'in a page:   %s -m scripts.chat_web\n' "$python"
 }

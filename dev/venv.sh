@@ -4,16 +4,22 @@
 
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 
-has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | grep -q GPU; }
+# Not grep -q, which goes before nvidia-smi has said all: by pipefail a failure.
+has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | grep GPU >/dev/null; }
 
 find_python() {
-    local p
-    for p in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
-        "$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo "$p"; return; }
+    local p bare='' names=(python3 python3.13 python3.12 python3.11 python3.10 python)
+    [ -z "${PYTHON:-}" ] || names=("$PYTHON")
+    for p in "${names[@]}"; do
+        "$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || continue
+        "$p" -c 'import ensurepip, venv' 2>/dev/null && { echo "$p"; return; }
+        bare=${bare:-$p}
     done
-    echo "error: Python 3.10 or newer is needed. Install one, or name it: PYTHON=/path/to/python3 bash $0" >&2
-    return 1
+    [ -z "$bare" ] || no_venv "$bare cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"
+    no_venv "Python 3.10 or newer is needed. Install one, or name it: PYTHON=/path/to/python3 bash $0"
 }
+
+no_venv() { echo "error: $1" >&2; exit 1; }
 
 # On Linux PyPI's torch brings gigabytes of CUDA. Without a GPU take PyTorch's CPU build, when its index answers.
 cpu_index() {
@@ -23,25 +29,27 @@ cpu_index() {
 }
 
 venv() {
-    local extra=${1:-} python want index
+    local extra=${1:-} python want index place
     local stamp=".venv/.installed${extra:+-$extra}"
     want=$(cat pyproject.toml constraints.txt | cksum)
-    [ "$(cat .venv/.place 2>/dev/null)" = "$PWD" ] || rm -f .venv/.installed* .venv/bin/python   # its scripts name their folder
-    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && .venv/bin/python -c '' 2>/dev/null && return
+    place=$(cat .venv/.place 2>/dev/null || true)
+    [ "$place" = "$PWD" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && .venv/bin/python -c '' 2>/dev/null && return
 
+    [ -w . ] || no_venv "cannot write to $PWD, where .venv belongs. Copy it to a folder of yours"
+    if [ "$place" != "$PWD" ]; then  # its scripts name the folder that they were made in
+        [ ! -L .venv ] || [ ! -e .venv/bin ] || no_venv ".venv is a link to another folder's. Remove it, to get one here"
+        rm -f .venv/.installed* .venv/bin/python
+    fi
     if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
         python=$(find_python)
         echo "making .venv with $("$python" --version)"
-        "$python" -m venv --clear .venv || {
-            echo "error: $python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2
-            return 1
-        }
+        "$python" -m venv --clear .venv || no_venv "$python could not make .venv, see above"
         echo "$PWD" >.venv/.place
     fi
     echo "installing into .venv (about 250 MB without a GPU, some GB with one)"
     index=$(cpu_index)
-    local install=(.venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt)
-    "${install[@]}" ${index:+"$index"} torch
-    "${install[@]}" -qq -e ".${extra:+[$extra]}"
+    local install=(env PIP_USER=0 .venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt)
+    "${install[@]}" ${index:+"$index"} torch && "${install[@]}" -qq -e ".${extra:+[$extra]}" ||
+        no_venv "not all packages could be installed, see above (the network? a full disk?). Then run this again"
     echo "$want" >"$stamp"
 }

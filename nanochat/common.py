@@ -7,9 +7,7 @@ process that is killed at any moment leaves either the old content or the new, n
 mistake ends as one line that says what to do, without a traceback: raise NanochatError or one of its kinds,
 and let `run` print it.
 """
-import atexit
 import contextlib
-import errno
 import functools
 import hashlib
 import json
@@ -17,6 +15,7 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +24,8 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
+
+from nanochat import terminal
 
 log = logging.getLogger("nanochat")
 
@@ -49,6 +50,14 @@ class DataError(NanochatError):
     """A file that does not hold what it promises."""
 
 
+class Unreadable(NanochatError):
+    """A file that one may not read, or that the disk does not give: nothing is known of what it holds."""
+
+    def __init__(self, path: str | Path, error: OSError) -> None:
+        super().__init__(f"cannot read {path}: {error.strerror or error}. Nothing was changed; mend that, "
+                         "then run the same command.")
+
+
 class MissingArtifact(NanochatError):
     """Something that an earlier stage makes is not there."""
 
@@ -67,13 +76,17 @@ class Interrupted(NanochatError):
 
 
 # ---- file system
+def _chosen_dir() -> str:
+    return os.path.expanduser(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat")
+
+
 def base_dir() -> Path:
     """The folder that keeps all that runs make: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat. The only place
     that asks."""
-    chosen = os.environ.get("NANOCHAT_BASE_DIR")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path.home() / ".cache" / "nanochat"
+    path = _chosen_dir()
+    if path.startswith("~"):  # still: /etc/passwd does not know that user, as in a container
+        raise UsageError(f"{path}: no such home is known. Name a folder: NANOCHAT_BASE_DIR=/path/to/folder")
+    return Path(path)
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -99,9 +112,12 @@ def _temporary(path: Path, ending: str = "tmp") -> Path:
 
 
 def atomic_write(path: str | Path, data: str | bytes) -> None:
-    """Write `data` (a str as UTF-8) so that `path` holds all of it or what it held before."""
+    """Write `data` (a str as UTF-8) so that `path` holds all of it or what it held before.
+
+    A file's name may hold bytes that are no UTF-8; they become \\udc.., which JSON reads back.
+    """
     with atomic_file(path) as temporary:
-        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        temporary.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 @contextlib.contextmanager
@@ -132,7 +148,10 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
 
     try:
         yield temporary
+        by_umask = temporary.stat().st_mode & 0o666  # safetensors would keep its files from everybody else
         for file in temporary.rglob("*"):
+            if file.is_file():
+                file.chmod(by_umask)
             _flush_to_disk(file)
         _flush_to_disk(temporary)
 
@@ -157,20 +176,33 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file. Raises DataError where it is missing or damaged."""
+    """The value in a JSON file. Raises DataError where it is damaged, Unreadable where that is not known."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise Unreadable(path, error) from None
+    except ValueError as error:
         raise DataError(
             f"cannot read {path}: {error}. Delete it and run the stage that makes it again."
         ) from None
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file or folder is there. Raises Unreadable where one may not look: that is not a no."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise Unreadable(path, error) from None
+    return True
 
 
 def append_jsonl(path: str | Path, record: dict[str, Any]) -> None:
     """Add `record` as one line to a log that grows: not atomic, so its readers allow for a cut last line."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -278,94 +310,34 @@ def setup_logging(rank: int = 0) -> None:
     log.propagate = False
 
 
-class Progress:
-    """How far a long job came: a bar on a terminal, elsewhere (a file, a pipe) a plain line every `every_s`
-    seconds."""
-
-    REDRAW_S = 0.1  # a bar drawn at every step would cost more than a small model's step
-
-    def __init__(self, total: int, what: str, every_s: float = 10.0, done: int = 0) -> None:
-        """`total` and `done` count anything; `done` was done in earlier sittings and is left out of the
-        speed."""
-        self.total = total
-        self.what = what
-        self.done = done
-        self.done_before = done
-        self.start = time.monotonic()
-        self.shown = self.start  # when last
-        self.bar = None
-        self.every_s = every_s
-        if sys.stdout.isatty() and log.isEnabledFor(logging.INFO):
-            self.every_s = self.REDRAW_S
-            self.bar = _terminal_bar()
-            self.task = self.bar.add_task(what, total=total, completed=done, fields="")
-            self.bar.start()
-            atexit.register(self.bar.stop)  # gives the cursor back, also after an exception
-
-    def update(self, count: int = 1, **fields: Any) -> None:
-        """`count` more are done. `fields`, such as loss="2.31", are shown behind."""
-        self.done += count
-        now = time.monotonic()
-        finished = self.bar is not None and self.done >= self.total
-        if now - self.shown < self.every_s and not finished:
-            return
-        self.shown = now
-        text = "".join(f" | {name} {value}" for name, value in fields.items())
-        if self.bar is not None:
-            self.bar.update(self.task, completed=self.done, fields=text)
-            self.bar.refresh()
-        else:
-            log.info(self._line(now) + text)
-
-    def _line(self, now: float) -> str:
-        rate = (self.done - self.done_before) / max(now - self.start, 1e-9)
-        left_s = (self.total - self.done) / rate if rate else 0
-        share = self.done / max(self.total, 1)
-        return f"{self.what} {self.done:,}/{self.total:,} ({share:.0%}) | {left_s:.0f}s left"
-
-    def close(self) -> float:
-        """Wipe the bar; returns the seconds it took."""
-        if self.bar is not None:
-            self.bar.stop()
-            atexit.unregister(self.bar.stop)
-        return time.monotonic() - self.start
-
-
-def _terminal_bar():
-    """A bar that draws itself only when asked (no thread of its own that would take time from training)."""
-    import rich.progress as rich  # here, as it takes 0.1 s, and only people at a terminal need it
-
-    text = "{task.description} {task.completed:,.0f}/{task.total:,.0f} ({task.percentage:.0f}%)"
-    return rich.Progress(
-        rich.TextColumn(text, markup=False),
-        rich.BarColumn(),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.fields[fields]}", markup=False),
-        transient=True,
-        auto_refresh=False,
-    )
-
-
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit: a user's mistake becomes one line on stderr and an exit code."""
     warnings.simplefilter("ignore", SyntaxWarning)  # of what a model wrote: 1or 2
+    terminal.mend_streams()
+    text = ""
     try:
-        sys.exit(main() or 0)
+        terminal.on_ctrl_c(signal.default_int_handler)  # modules are loaded (nanochat/__init__.py)
+        code = main() or 0
+        sys.stdout.flush()
     except NanochatError as error:
         code = error.exit_code
         text = str(error)
     except KeyboardInterrupt:
         code = 130
         text = "interrupted; run the same command again to go on"
-    # The reader, such as head, has seen enough: not even Python's last flush may complain.
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        code = 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
         code = 1
-        full = error.filename or base_dir()
-        text = f"no space left on the device that holds {full}. Free some, then run this again."
-    print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)
+        text = terminal.in_one_line(error, _chosen_dir()) or ""
+        if not text:
+            raise
+    terminal.on_ctrl_c(lambda number, frame: os._exit(130))  # a second one: what is left is to end
+    with contextlib.suppress(OSError):  # the terminal may be what is gone
+        if text:
+            print(f"{'stopped' if code == 130 else 'error'}: {text}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python's own last flush would complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

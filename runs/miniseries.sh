@@ -6,12 +6,14 @@
 # Then flags of base_train. TRAIN starts it (default: python -m), OUT keeps the results (default: runs/series); a result
 # that is there is not made again.
 set -euo pipefail
+export PATH=$PWD/.venv/bin:$PATH
 depths=$1 out=${OUT:-runs/series}
 shift
 mkdir -p "$out"
+base=$(python -c 'from nanochat.common import base_dir; print(base_dir())')
 for depth in $depths; do
     [ -f "$out/d$depth.json" ] && continue
     ${TRAIN:-python -m} scripts.base_train ${TRAIN:+--} --depth="$depth" --tag="series_d$depth" --fresh "$@"
-    cp "${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}/report/results/base_train.json" "$out/d$depth.json"
+    cp "$base/report/results/base_train.json" "$out/d$depth.json"
 done
 python benchmarks/curves.py series "$out"

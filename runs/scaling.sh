@@ -4,6 +4,7 @@
 #
 #   bash runs/scaling.sh "1e18 3e18 6e18" "8 10 12 14 16" --dataset=climbmix
 set -euo pipefail
+export PATH=$PWD/.venv/bin:$PATH
 budgets=$1 depths=$2 out=${OUT:-runs/scaling}
 shift 2
 for budget in $budgets; do

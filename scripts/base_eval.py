@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nanochat import runtime
 from nanochat.cli import at_least, option, parse
-from nanochat.common import DataError, Progress, atomic_dir, base_dir, log, run, save_result, setup_logging
+from nanochat.common import DataError, atomic_dir, base_dir, log, run, save_result, setup_logging
 from nanochat.data.chat_format import message_parts
 from nanochat.data.datasets import DATASETS, iter_texts, shards
 from nanochat.eval.bundle import gpt2, load_bundle, read_examples
@@ -30,6 +30,7 @@ from nanochat.eval.records import save_items
 from nanochat.eval.statistics import mean_centered
 from nanochat.runtime import Runtime
 from nanochat.tasks import TASKS, in_group, training_conversations
+from nanochat.terminal import Progress
 from nanochat.train.checkpoint import ModelFlags, find, load_model
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
@@ -84,12 +85,12 @@ def evaluate(config: Config, rt: Runtime) -> tuple[dict, list[str]]:
             task, model, tokenizer, rt, max_items=config.max_per_task, batch_tokens=config.batch_tokens,
             progress=progress, control=config.control)
         results[task.label] = found
-        if rt.rank == 0:
-            save_items("control" if config.control else "core", task.label, records, config.tag)
         low, high = found["ci95"]
         log.info(f"{task.label:<34} {found['accuracy']:6.1%} ({low:.1%} to {high:.1%}) of {found['n']:,} | "
                  f"chance {task.chance:.1%} | centred {found['centered']:+.4f} | "
                  f"GPT-2 {peers.get(task.label, '')}")
+        if rt.rank == 0:  # after it is shown: this may fail
+            save_items("control" if config.control else "core", task.label, records, config.tag)
     progress.close()
     core, interval = mean_centered(results.values())
     log.info(f"CORE {core:.4f} ({interval[0]:.4f} to {interval[1]:.4f}) | GPT-2 {peers['CORE']}")
@@ -181,10 +182,10 @@ def main(argv: list[str] | None = None) -> None:
         if config.overlap:
             metrics["overlap"], note = count_overlap(config.overlap)
             notes.append(note)
+        log.info("\n".join(notes))
         name = "base_eval_control" if config.control else "base_eval"
         save_result(name, metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
-        log.info("\n".join(notes))
     runtime.close(rt)
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from nanochat import runtime, scaling
 from nanochat.cli import at_least, option, parse
-from nanochat.common import UsageError, log, mix_seed, run, setup_logging
+from nanochat.common import DataError, UsageError, log, mix_seed, run, setup_logging
 from nanochat.data.dataloader import StepBatches, TextRows, prepare_tokens
 from nanochat.data.datasets import shards
 from nanochat.data.tokenizer import Tokenizer
@@ -118,8 +118,11 @@ def load_rows(config: Config, plan: Plan, tokenizer: Tokenizer, rt: Runtime) -> 
     with runtime.rank_zero_first(rt):
         train_shards = prepare_tokens(tokenizer, shards(config.dataset, "train"), name)
         rows = TextRows(train_shards, config.sequence_len)
-        val_shards = prepare_tokens(tokenizer, shards(config.dataset, "val"), name)
-        val_rows = TextRows(val_shards, config.sequence_len)
+        val_paths = shards(config.dataset, "val")
+        val_rows = TextRows(prepare_tokens(tokenizer, val_paths, name), config.sequence_len)
+        if not len(val_rows):  # now, not after the last step
+            raise DataError(f"{val_paths[-1]}, the text for validation, is empty. Put some text there: in a "
+                            "folder it is the last file by name.")
     wanted = plan.steps * plan.rows_per_step
     if wanted > len(rows):
         log.info(f"the training shards on this machine hold {len(rows):,} rows: they will be read "
@@ -154,12 +157,12 @@ def make_stage(config: Config, plan: Plan, model: GPT, tokenizer: Tokenizer, rt:
 
     origin = {"tokenizer": tokenizer.hash, "model": asdict(plan.model)}
     return config.make_stage(
-        STAGES["base"], config.tag or f"d{config.depth}", plan.steps, plan.warmdown_frac, plan.final_lr,
-        batches=batches,
-        identity={"dataset": config.dataset, "rows": rows.hash, **origin, "steps": plan.steps,
-                  "batch_tokens": plan.batch_tokens, "fp8": config.fp8},
-        meta={**origin, "dataset": config.dataset, "config": asdict(config)},
-        evaluate=evaluate, eval_every=config.eval_every, compile=config.compile)
+        STAGES["base"], config.tag or f"d{config.depth}", plan.steps, plan.warmdown_frac,
+        identity={**origin, "rows": rows.hash, "batch_tokens": plan.batch_tokens, "lr_factor": plan.lr_factor,
+                  "weight_decay": plan.weight_decay, "warmdown_frac": plan.warmdown_frac,
+                  "final_lr": plan.final_lr},
+        meta={**origin, "dataset": config.dataset}, final_lr=plan.final_lr, tokenizer=tokenizer,
+        batches=batches, evaluate=evaluate, eval_every=config.eval_every, compile=config.compile)
 
 
 def main(argv: list[str] | None = None) -> None:

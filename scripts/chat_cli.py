@@ -10,7 +10,9 @@ brackets.
 """
 import contextlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nanochat import runtime
@@ -28,12 +30,12 @@ HELP = """/clear             forget the conversation
 /topk N            sample among the N likeliest tokens only (0: all)
 /help              this list
 /quit              leave (or Ctrl-D); Ctrl-C stops an answer
-A line that ends in \\ goes on in the next one."""
+A line that ends in \\ goes on in the next one; what is pasted is one message, whatever its lines."""
 
 
 @dataclass
 class Config(checkpoint.ModelFlags):
-    prompt: str = option("", "ask this, print the answer and exit", short="p")
+    prompt: str | None = option(None, "ask this (-: what stdin holds), print the answer and exit", short="p")
     source: str = checkpoint.source_flag()
     temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety",
                                 short="t")
@@ -43,6 +45,8 @@ class Config(checkpoint.ModelFlags):
 
     def __post_init__(self) -> None:
         at_least(self, max_tokens=1)
+        if self.temperature > 2:  # beyond, words follow each other at random
+            raise UsageError(f"temperature must be at most 2, got {self.temperature}.")
         Sampling(temperature=self.temperature, top_k=self.top_k)  # raises UsageError
 
 
@@ -59,6 +63,16 @@ def note(text: str, end: str = "\n") -> None:
     """
     dim = sys.stdout.isatty() and "NO_COLOR" not in os.environ  # https://no-color.org
     print(f"\033[2m{text}\033[0m" if dim else text, end=end, flush=True)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C: a second one must not leave undone half of what the first asked for."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Chat:
@@ -100,18 +114,21 @@ class Chat:
                                     temperature=config.temperature, top_k=config.top_k,
                                     seed=mix_seed(config.seed, self.turn), use_tools=not self.base)
         events: list[Event] = []
+        self.stopped = False
         try:
-            with contextlib.closing(stream):
-                for event in stream:
-                    self._show(event, events)
-                    events.append(event)
+            for event in stream:
+                self._show(event, events)
+                events.append(event)
         except KeyboardInterrupt:
             self.stopped = True
-            note(" (stopped)", end="")
-        print()
-        if not self.base:
-            parts = [message_part(event) for event in join_texts(events) if event.kind != "end"]
-            self.messages.append({"role": "assistant", "content": parts})
+        with undisturbed():
+            stream.close()
+            if self.stopped:
+                note(" (stopped)", end="")
+            print()
+            if not self.base:
+                parts = [message_part(event) for event in join_texts(events) if event.kind != "end"]
+                self.messages.append({"role": "assistant", "content": parts})
 
     def _show(self, event: Event, before: list[Event]) -> None:
         """Print one event of an answer; `before` are those that came earlier."""
@@ -153,10 +170,10 @@ class Chat:
 
     def loop(self) -> None:
         """Read lines and answer them until the user leaves."""
-        with contextlib.suppress(AttributeError):  # a stand-in for a terminal may have no encoding
-            sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  (line editing and history)
+            import readline  # line editing and history
+            # The terminal says where a pasted text ends: its lines become one message.
+            readline.parse_and_bind("set enable-bracketed-paste on")
         while True:
             # Messages come in pairs. One without its partner is a question whose answer failed or was never
             # begun.
@@ -170,7 +187,8 @@ class Chat:
                 elif line:
                     self.answer(line)
             except EOFError:
-                print()
+                if sys.stdin.isatty():
+                    print()
                 return
             except KeyboardInterrupt:
                 note("\n(Ctrl-D or /quit leaves)")
@@ -180,23 +198,28 @@ class Chat:
 
 def read_lines() -> str:
     """What the user types: a line, and the next as long as one ends in a backslash."""
-    text = input("\n> ")
+    asks = sys.stdin.isatty()  # a file or a pipe is not asked
+    text = input("\n> " if asks else "")
     while text.endswith("\\"):
-        text = text[:-1] + "\n" + input(". ")
+        text = text[:-1] + "\n" + input(". " if asks else "")
     return text.strip()
 
 
 def main(argv: list[str] | None = None) -> int | None:
     config = parse(Config, argv, __doc__)
+    prompt = sys.stdin.read().rstrip("\n") if config.prompt == "-" else config.prompt
+    if prompt is not None and not prompt.strip():
+        raise UsageError("--prompt is empty: there is nothing to answer.")
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
     source = config.source or checkpoint.newest_chat_stage()
-    model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag, config.step)
+    with contextlib.redirect_stdout(sys.stderr if config.prompt else sys.stdout):  # where an answer is all
+        model, tokenizer, _ = checkpoint.load_model(source, rt, config.tag, config.step)
     chat = Chat(Engine(model, tokenizer), config, base=source == "base")
-    if config.prompt:
-        chat.answer(config.prompt)
+    if prompt:
+        chat.answer(prompt)
         return 130 if chat.stopped else None  # as a shell expects of a program that Ctrl-C ended
-    log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. Try /help.")
+    log.info("Try /help.")
     chat.loop()
     return None
 

@@ -48,7 +48,7 @@ class Config(chat_eval.Options, ModelFlags):
 
     def names(self) -> list[str]:
         """The tasks that were asked for by name."""
-        return [name.strip() for name in self.tasks.split("|") if name.strip()]
+        return [name.strip().lower() for name in self.tasks.split("|") if name.strip()]
 
 
 # ---- which tasks
@@ -176,16 +176,17 @@ def evaluate(config: Config, rt: Runtime) -> None:
         scores.append(score)
         notes += task_notes(config, score, graded)
         if rt.rank == 0:
+            log.info(f"{name}: {score.score:.1%} of {score.n:,}")  # before it is saved, which may fail
             records.save_items(config.stage, name, graded, config.tag)
     if rt.rank == 0:
         metrics = metrics_of(scores)
-        save_result(f"chat_eval_{config.stage}", metrics=metrics, config=asdict(config), device=str(rt),
-                    wall_s=time.monotonic() - start, notes=notes)
         log.info("\n".join([table(scores), *notes]))
         chatcore = metrics["chatcore"]
         told = "not measured" if chatcore is None else f"{chatcore:.4f}"
         log.info(f"ChatCORE {told} over {len(metrics['chatcore_tasks'])} core tasks | "
                  f"graded questions in {base_dir() / 'report' / 'items'}")
+        save_result(f"chat_eval_{config.stage}", metrics=metrics, config=asdict(config), device=str(rt),
+                    wall_s=time.monotonic() - start, notes=notes)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,7 +9,7 @@ of InstructGPT, arXiv 2203.02155). The algorithm is in nanochat/train/rollout.py
 """
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -79,16 +79,18 @@ def resolve(config: Config, origin: finetune.Origin) -> Plan:
     return Plan(names, tasks, steps)
 
 
-def anchor_batches(config: Config, plan: Plan, origin: finetune.Origin) -> Callable[[int], list[Batch]]:
-    """step -> micro-batches of what the source was finetuned on."""
+def anchor_batches(config: Config, plan: Plan,
+                   origin: finetune.Origin) -> tuple[Callable[[int], list[Batch]], str]:
+    """(step -> micro-batches of what the source was finetuned on, the hash of these rows)."""
     if not config.anchor_rows:
-        return lambda step: []
+        return lambda step: [], ""
     stage = "mid" if config.source == "mid" else "sft"
     wanted = 8 * plan.steps * config.anchor_rows  # about 8 conversations fill a row
     chosen, _ = finetune.conversations(origin.meta["data"], stage, wanted, mix_seed("anchor", config.seed))
     rows = ChatRows(chosen, origin.tokenizer, origin.model.config.sequence_len, seed=config.seed)
     rt = origin.rt
-    return StepBatches(rows, config.anchor_rows, config.device_batch_size, rt.rank, rt.world_size).load
+    batches = StepBatches(rows, config.anchor_rows, config.device_batch_size, rt.rank, rt.world_size)
+    return batches.load, rows.hash
 
 
 def rollout_batches(config: Config, plan: Plan, origin: finetune.Origin, anchor: Callable[[int], list[Batch]],
@@ -119,7 +121,7 @@ def rollout_batches(config: Config, plan: Plan, origin: finetune.Origin, anchor:
 
 def make_stage(config: Config, plan: Plan, origin: finetune.Origin) -> loop.Stage:
     """The Stage: no validation, since the reward of every step's fresh questions is one."""
-    anchor = anchor_batches(config, plan, origin)
+    anchor, rows_hash = anchor_batches(config, plan, origin)
     extra = {}
 
     def batches(start_step):
@@ -127,13 +129,9 @@ def make_stage(config: Config, plan: Plan, origin: finetune.Origin) -> loop.Stag
 
     return config.make_stage(
         STAGES["rl"], origin.tag, plan.steps, warmdown_frac=1.0,
-        batches=batches,
-        identity={"tasks": plan.names, "steps": plan.steps, "questions": config.questions,
-                  "samples": config.samples, "anchor_rows": config.anchor_rows, **origin.identity(),
-                  "source": origin.meta["files"]["model.safetensors"]},
-        meta={**origin.identity(), "dataset": origin.meta["dataset"], "data": origin.meta["data"],
-              "tasks": plan.names, "config": asdict(config)},
-        extra=extra)
+        identity={**origin.identity(), "tasks": plan.names, "rows": rows_hash},
+        meta={**origin.about(), "data": origin.meta["data"], "tasks": plan.names}, tokenizer=origin.tokenizer,
+        batches=batches, extra=extra)
 
 
 def rewards(log_path: Path) -> dict[str, float]:
@@ -150,8 +148,8 @@ def main(argv: list[str] | None = None) -> None:
     origin = finetune.start(config, "rl")
     plan = resolve(config, origin)
     log.info(
-        f"{row.title.lower()} of {config.source}/{origin.tag} on {origin.rt}: {plan.names}, {plan.steps:,} "
-        f"steps of {config.questions} questions, {config.samples} answers each"
+        f"{row.title.lower()} of {config.source}/{origin.folder.parent.name} on {origin.rt}: {plan.names}, "
+        f"{plan.steps:,} steps of {config.questions} questions, {config.samples} answers each"
     )
     if config.dry_run:
         return

@@ -3,6 +3,7 @@ Serve the chat page and an OpenAI-compatible API.
 
     python -m scripts.chat_web                                    http://localhost:8000
     python -m scripts.chat_web --host=0.0.0.0 --api_key=SECRET    for others too, who then need the key
+    python -m scripts.chat_web --public_host=chat.example.com --api_key=SECRET    behind a proxy or a tunnel
 
 By default only this machine can reach it, and needs no key. Who opens it to a network has to say how
 strangers are kept out, since every answer costs the machine's time.
@@ -17,6 +18,7 @@ from nanochat.cli import option, parse
 from nanochat.common import UsageError, log, run, setup_logging
 from nanochat.infer.engine import Engine
 from nanochat.serve import limits
+from nanochat.serve.origins import parse_hosts, parse_origins
 from nanochat.serve.server import create_app
 from nanochat.train import checkpoint
 
@@ -31,6 +33,11 @@ class Config(checkpoint.ModelFlags):
     port: int = option(8000, "port to listen on; 0 takes a free one")
     api_key: str = option("", "what requests must send as 'Authorization: Bearer <key>'")
     no_auth: bool = option(False, "let everybody in who can reach --host")
+    public_host: str = option("", "names that a proxy, a tunnel or a container has for this server, such as "
+                                  "chat.example.com; with commas between")
+    allow_origin: str = option("", "sites whose pages may use it too, as https://front.example; * is any")
+    trusted_proxy: str = option("", "address of the proxy that tells in X-Forwarded-For who asks; without it "
+                                    "all that a proxy brings are one client for --rate")
     slots: int = option(8, "answers decoded together; each holds a context's KV cache")
     queue: int = option(32, "requests that may wait; more get 429")
     rate: int | None = option(None, "requests a minute that one client may make, 0 for any number; by "
@@ -42,14 +49,30 @@ class Config(checkpoint.ModelFlags):
     int8: bool = option(False, "weights in 8 bits, and what they multiply: faster, a little less exact (CPU)")
 
     def __post_init__(self) -> None:
-        if not self.local and not self.api_key and not self.no_auth:
-            raise UsageError(f"--host={self.host} lets others use this server. Give it an --api_key, or say "
+        self.public_hosts = parse_hosts("public_host", self.public_host)
+        self.origins = parse_origins("allow_origin", self.allow_origin)
+        if self.opened_by and not self.api_key and not self.no_auth:
+            raise UsageError(f"{self.opened_by} lets others use this server. Give it an --api_key, or say "
                              "--no_auth.")
         if self.rate is None:
-            self.rate = 0 if self.local else 60
+            self.rate = 60 if self.opened_by else 0
+        try:
+            ipaddress.ip_network(self.trusted_proxy or "127.0.0.1")
+        except ValueError:
+            raise UsageError(f"--trusted_proxy must be an address such as 127.0.0.1 or 172.16.0.0/12, got "
+                             f"{self.trusted_proxy!r}.") from None
         for name, (low, high) in RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise UsageError(f"--{name} must be from {low} to {high}, got {getattr(self, name)}.")
+
+    @property
+    def opened_by(self) -> str:
+        """The flag that lets in others than the user of this machine; "" if none does."""
+        if not self.local:
+            return f"--host={self.host}"
+        if self.public_hosts:
+            return f"--public_host={self.public_host}"
+        return "--allow_origin=*" if "*" in self.origins else ""
 
     @property
     def local(self) -> bool:
@@ -82,20 +105,23 @@ def main(argv: list[str] | None = None) -> None:
         if (config.deterministic or config.int8) and rt.device.type != "cpu":
             raise UsageError("--deterministic and --int8 are for a CPU: --device=cpu.")
         source = config.source or checkpoint.newest_chat_stage()
-        model, tokenizer, meta = checkpoint.load_model(source, rt, config.tag, config.step)
+        model, tokenizer, _ = checkpoint.load_model(source, rt, config.tag, config.step)
         engine = Engine(model, tokenizer, deterministic=config.deterministic, int8=config.int8)
-        # The names that a browser may know this server by (see Guard.check_origin). Of a public one we cannot
-        # know them.
-        hosts = ("127.0.0.1", "localhost", "::1", config.host) if config.local else ()
+        # The names that a browser may know this server by (see origins.py). Of one that listens to a network
+        # we cannot know them.
+        hosts = ("localhost",) if config.local else ()
         app = create_app(engine, model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,
+                         public_hosts=config.public_hosts, allow_origins=config.origins,
                          slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
                          top_k=config.top_k, rate=config.rate or 0)
         shown = "localhost" if config.local else socket.getfqdn()
-        log.info(f"{source} model, {model.num_params():,} parameters, step {meta['step']}, on {rt}. "
-                 "Stop with Ctrl-C.")
+        log.info("Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")
+        if config.public_hosts and config.rate and not config.trusted_proxy:
+            log.info(f"All that comes through a proxy shares {config.rate} requests a minute (--rate) unless "
+                     "--trusted_proxy gives its address, and it sends X-Forwarded-For.")
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on at its end
-            limits.server(app).run(sockets=[sock])
+            limits.server(app, config.trusted_proxy).run(sockets=[sock])
 
 
 if __name__ == "__main__":

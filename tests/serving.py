@@ -44,10 +44,10 @@ def make_engine(tokenizer):
 
 
 @contextmanager
-def serving(engine, model_id="tiny", **settings):
+def serving(engine, model_id="tiny", trusted_proxy="", **settings):
     """The base URL of a server on a free port of 127.0.0.1, and its application."""
     app = create_app(engine, model_id=model_id, **settings)
-    server = limits.server(app)
+    server = limits.server(app, trusted_proxy)
     server.config.timeout_graceful_shutdown, app.state.server = 1, server
     with socket.create_server(("127.0.0.1", 0)) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})

@@ -1,13 +1,20 @@
 """The doors to a conversation: scripts/chat_cli.py and the refusals of scripts/chat_web.py."""
+import contextlib
 import io
+import os
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
 from standin import ByHeart, pieces
 
 from nanochat.common import UsageError
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.terminal import mend_streams
 from nanochat.train import checkpoint
 from scripts import chat_cli, chat_web
 
@@ -33,6 +40,41 @@ def talk(monkeypatch, capsys, lines, argv=()):
     monkeypatch.setattr("builtins.input", read)
     assert chat_cli.main([*argv]) is None
     return capsys.readouterr().out
+
+
+def test_a_question_of_several_lines_can_come_from_a_file(model, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is\n47 * 12?\n"))
+    assert chat_cli.main(["-p", "-"]) is None
+    assert capsys.readouterr().out == "[47*12 = 564] It is 564.\n" and "What is\n47 * 12?" in model.asked[0]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    with pytest.raises(UsageError, match="prompt"):
+        chat_cli.main(["-p", "-"])
+
+
+def test_what_is_pasted_into_a_terminal_is_one_message():
+    readline = pytest.importorskip("readline")
+    pty = pytest.importorskip("pty")
+    if "libedit" in (readline.__doc__ or ""):
+        pytest.skip("this Python's line editor is libedit, which knows nothing of pastes")
+    code = """if True:
+        from scripts import chat_cli
+        from types import SimpleNamespace
+        chat = chat_cli.Chat(SimpleNamespace(max_len=100), chat_cli.Config())
+        chat.answer = lambda text: print("ASKED", repr(text), flush=True)
+        chat.loop()"""
+    master, slave = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=slave, stdout=slave, cwd=ROOT,
+                               env={**os.environ, "TERM": "xterm"})
+    os.close(slave)
+    received = b""
+    while b"> " not in received:
+        received += os.read(master, 1024)
+    os.write(master, b"\x1b[200~one\ntwo\x1b[201~\rthree\r\x04")
+    with contextlib.suppress(OSError):              # EIO: the program has ended
+        while block := os.read(master, 1024):
+            received += block
+    os.close(master)
+    assert process.wait() == 0 and b"ASKED 'one\\ntwo'" in received and b"ASKED 'three'" in received
 
 
 def test_one_question_prints_the_call_and_the_answer(model, capsys):
@@ -62,8 +104,11 @@ def test_a_backslash_continues_a_line(model, monkeypatch, capsys):
 
 def test_bytes_that_are_no_text_do_not_end_the_conversation(model, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n\xff caf\xe9\nthree\n"), "utf-8"))
+    mend_streams()                                              # as common.run does
     assert chat_cli.main([]) is None
-    assert capsys.readouterr().out.count("It is 564.") == 3 and "\ufffd caf\ufffd" in model.asked[1]
+    out = capsys.readouterr().out
+    assert out.count("It is 564.") == 3 and "\ufffd caf\ufffd" in model.asked[1]
+    assert ">" not in out, "a pipe is not asked"
 
 
 def test_commands(model, monkeypatch, capsys):
@@ -78,6 +123,21 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(model, monkeypatch, capsys)
     out = talk(monkeypatch, capsys, ["one", KeyboardInterrupt(), "two"])
     assert "(stopped)" in out and "Ctrl-D" in out and out.count("[47*12 = 564]") == 2 and out.count("It is 564.") == 1
     assert "It is" in model.asked[1]
+
+
+def test_a_second_ctrl_c_lets_the_first_finish(model, monkeypatch, capsys):
+    real, finished = chat_cli.Engine.stream, []
+
+    def stream(engine, prompt, **how):
+        try:
+            yield from real(engine, prompt, **how)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            finished.append(True)
+    monkeypatch.setattr(chat_cli.Engine, "stream", stream)
+    monkeypatch.setattr(chat_cli.Chat, "_show", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    out = talk(monkeypatch, capsys, ["one"])
+    assert finished and "(stopped)" in out and "Ctrl-D" not in out
 
 
 @pytest.mark.parametrize("where", ["render_prompt", "join_texts"])
@@ -111,7 +171,8 @@ def test_a_text_too_long_for_the_base_model_goes_on_from_its_end_with_a_note(mod
         assert len(prompts[-1]) == 90 if cut else model.tokenizer.decode(prompts[-1]) == text
 
 
-@pytest.mark.parametrize("argv", [["--temperature=-1"], ["--top_k=-3"], ["--max_tokens=0"], ["-i", "nobody"]])
+@pytest.mark.parametrize("argv", [["--temperature=-1"], ["--temperature=9"], ["--prompt="], ["--prompt= "], ["--top_k=-3"],
+                                  ["--max_tokens=0"], ["-i", "nobody"]])
 def test_wrong_flags_are_refused_by_name(argv):
     with pytest.raises(UsageError, match=argv[0].strip("-").split("=")[0]):
         chat_cli.main(argv)

@@ -181,6 +181,17 @@ def test_a_task_without_data_is_skipped_aloud_and_the_others_run(home):
     assert spelling["n"] == 3 and len(spelling["ci95"]) == 2 and spelling["chance"] == 0.0
 
 
+@pytest.mark.parametrize("where, shown", [("records.save_items", "simplespelling: "), ("save_result", "95 % interval")])
+def test_what_was_measured_is_shown_although_it_cannot_be_saved(home, monkeypatch, capsys, where, shown):
+    def refuse(*_, **__):
+        raise PermissionError("no")
+    monkeypatch.setattr(f"scripts.chat_eval.{where}", refuse)
+    save_tiny_checkpoint("sft", "climbmix", sequence_len=128)
+    with pytest.raises(PermissionError):
+        script.main(["-i", "sft", "-a", "simplespelling", "--max-problems=3", "--device=cpu"])
+    assert shown in capsys.readouterr().out
+
+
 def test_an_unreachable_hub_is_asked_once_not_for_every_task(home, monkeypatch):
     save_tiny_checkpoint("mid", "climbmix", sequence_len=128)
     asked = []

@@ -122,7 +122,7 @@ def test_content_never_becomes_a_special_token(tokenizer, text):
     ("a<|reserved_0|>b", [("text", "ab")]),
 ])
 def test_malformed_replies_parse(tokenizer, reply, parts):
-    ids = tokenizer._encoding.encode(reply, allowed_special="all")
+    ids = tokenizer.encoding.encode(reply, allowed_special="all")
     assert parse_reply(tokenizer, ids) == [{"type": kind, "text": text} for kind, text in parts]
 
 

@@ -15,7 +15,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat import common
+from nanochat import common, terminal
 
 ENTRY = """
 import errno
@@ -93,13 +93,23 @@ def test_json_refuses_what_is_no_json(tmp_path, bad):
     assert not (tmp_path / "a.json").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"a": 1', b"\xff\xfe"])
-def test_unreadable_json_names_the_file(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
+def test_damaged_json_names_the_file(tmp_path, content):
     path = tmp_path / "broken.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(common.DataError, match="broken.json"):
+    path.write_bytes(content)
+    with pytest.raises(common.DataError, match="broken.json.*Delete it"):
         common.read_json(path)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error"),
+                                   FileNotFoundError(2, "No such file or directory")])
+def test_json_that_cannot_be_read_is_not_called_damaged(tmp_path, error, monkeypatch):
+    def refuse(*args, **how):
+        raise error
+    monkeypatch.setattr(common.Path, "read_text", refuse)
+    with pytest.raises(common.Unreadable, match=f"a.json: {error.strerror}") as caught:
+        common.read_json(tmp_path / "a.json")
+    assert "Delete" not in str(caught.value) and not isinstance(caught.value, common.DataError)
 
 
 def test_json_round_trip_keeps_text_readable(tmp_path):
@@ -109,6 +119,13 @@ def test_json_round_trip_keeps_text_readable(tmp_path):
     common.append_jsonl(tmp_path / "a.jsonl", {"n": 1})
     common.append_jsonl(tmp_path / "a.jsonl", {"n": 2})
     assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()] == [{"n": 1}, {"n": 2}]
+
+
+def test_a_name_that_is_no_utf8_can_be_written_and_read_back(tmp_path):
+    named = {"folder": os.fsdecode(b"caf\xe9")}
+    common.write_json(tmp_path / "a.json", named)
+    common.append_jsonl(tmp_path / "a.jsonl", named)
+    assert common.read_json(tmp_path / "a.json") == common.read_json(tmp_path / "a.jsonl") == named
 
 
 def test_base_dir_follows_the_environment(monkeypatch, tmp_path):
@@ -227,7 +244,9 @@ def test_mix_seed_is_the_same_in_every_process(python):
     ("raise OSError(errno.ENOSPC, 'No space left on device', 'big.bin')", 1,
      "error: no space left on the device that holds big.bin. Free some, then run this again."),
     ("raise OSError(errno.EDQUOT, 'Disk quota exceeded', 'big.bin')", 1,
-     "error: no space left on the device that holds big.bin. Free some, then run this again.")])
+     "error: no space left on the device that holds big.bin. Free some, then run this again."),
+    ("raise PermissionError(errno.EACCES, 'Permission denied', 'theirs.lock')", 1,
+     "error: cannot use theirs.lock: Permission denied.")])
 def test_a_users_mistake_is_one_line_and_an_exit_code(python, body, code, text):
     done = script(python, body)
     assert (done.returncode, done.stderr.strip()) == (code, text)
@@ -274,7 +293,7 @@ def test_progress_speaks_now_and_then_when_there_is_no_terminal(monkeypatch, cap
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     common.setup_logging()
-    progress = common.Progress(100, "steps", every_s=10.0)
+    progress = terminal.Progress(100, "steps", every_s=10.0)
     for _ in range(100):
         clock[0] += 0.5
         progress.update(1, loss="1.0")
@@ -301,9 +320,9 @@ def on_a_terminal(code):
 
 def test_on_a_terminal_a_bar_is_drawn_now_and_then_and_lines_pass_above_it():
     text = on_a_terminal("""
-        from nanochat import common
+        from nanochat import common, terminal
         common.setup_logging()
-        progress = common.Progress(2000, "steps", done=1000)
+        progress = terminal.Progress(2000, "steps", done=1000)
         for i in range(1000):
             progress.update(1, loss="2.50")
             if i == 500:
@@ -320,10 +339,10 @@ def test_on_a_terminal_a_bar_is_drawn_now_and_then_and_lines_pass_above_it():
 
 def test_a_bar_that_an_exception_ends_gives_the_cursor_back():
     text = on_a_terminal("""
-        from nanochat import common
+        from nanochat import common, terminal
         def main():
             common.setup_logging()
-            common.Progress(2000, "steps").update(7)
+            terminal.Progress(2000, "steps").update(7)
             raise common.DataError("x.parquet is cut off")
         common.run(main)
     """)

@@ -1,8 +1,10 @@
 """What midtraining, finetuning and reinforcement learning start from: python -m pytest tests/test_finetune.py"""
+import json
+
 import pytest
 from tiny import save_tiny_checkpoint
 
-from nanochat.common import UsageError
+from nanochat.common import DataError, UsageError
 from nanochat.train import checkpoint, finetune
 from scripts import chat_sft, mid_train
 
@@ -22,6 +24,15 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_model_and_masters():
     origin = finetune.start(mid_train.Config(device="cpu"), "mid")
     assert origin.folder == folder / "000005"
     finetune.optimizer_from(origin, 1.0)
+
+
+def test_conversations_for_validation_without_an_answer_in_reach_are_refused(tmp_path):
+    save_tiny_checkpoint("base", "kindergarten")
+    config = chat_sft.Config(source="base", device="cpu", data=str(tmp_path / "mine.jsonl"), total_batch_size=256)
+    long = [{"role": "user", "content": "why " * 300}, {"role": "assistant", "content": "So."}]
+    (tmp_path / "mine.jsonl").write_text((json.dumps({"messages": long}) + "\n") * 30, encoding="utf-8")
+    with pytest.raises(DataError, match="nothing to learn, or to validate by"):
+        finetune.resolve(config, "sft", finetune.start(config, "sft"), "")
 
 
 @pytest.mark.parametrize("flags", [{}, {"tag": "more"}, {"source_tag": "tiny"}, {"source_tag": "tiny", "tag": "tiny"}])

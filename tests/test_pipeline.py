@@ -84,8 +84,9 @@ def test_other_settings_are_refused_and_nothing_is_lost(trained):
 
 def test_command_line_chat_answers_and_shows_no_special_token(trained, capsys):
     script("chat_cli")(["-p", "What is 47 * 12?", "--device=cpu"])
-    out = capsys.readouterr().out
-    assert out.endswith("\n") and "<|" not in out
+    said = capsys.readouterr()
+    assert said.out.endswith("\n") and "<|" not in said.out and "model d2" not in said.out
+    assert "rl model d2, step 2: " in said.err
 
 
 def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_step(trained):
@@ -106,15 +107,9 @@ def test_rl_trains_beside_the_answers_on_conversations_that_differ_from_step_to_
     assert result("chat_rl")["metrics"]["final_loss"] > 0
 
 
-@pytest.mark.parametrize("name, stage, flags", [
-    ("base_train", "base", ["--dataset=kindergarten", "--depth=2", "--sequence_len=128", "--total_batch_size=1024",
-                            "--eval_tokens=1024"]),
-    ("mid_train", "mid", ["--conversations=100"]), ("chat_sft", "sft", ["--conversations=100"]),
-    ("chat_rl", "rl", ["--questions=2", "--samples=3", "--max_new_tokens=8", "--anchor_rows=4"])])
-def test_interrupted_and_resumed_equals_uninterrupted_bitwise(trained, name, stage, flags):
+def interrupted_in_its_first_step(main, argv):
+    """Run a training script until Ctrl-C in its first step has it save and stop."""
     from nanochat.train import loop
-    flags = ["--num_iterations=3", *flags, *TINY] + ["--source_tag=d2"] * (stage != "base")
-    script(name)(["--tag=straight", *flags])
     real, calls = loop.train_step, []
 
     def stop_in_the_first(*args):
@@ -125,7 +120,18 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(trained, name, sta
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", stop_in_the_first)
         with pytest.raises(Interrupted):
-            script(name)(["--tag=broken", *flags])
+            main(argv)
+
+
+@pytest.mark.parametrize("name, stage, flags", [
+    ("base_train", "base", ["--dataset=kindergarten", "--depth=2", "--sequence_len=128", "--total_batch_size=1024",
+                            "--eval_tokens=1024"]),
+    ("mid_train", "mid", ["--conversations=100"]), ("chat_sft", "sft", ["--conversations=100"]),
+    ("chat_rl", "rl", ["--questions=2", "--samples=3", "--max_new_tokens=8", "--anchor_rows=4"])])
+def test_interrupted_and_resumed_equals_uninterrupted_bitwise(trained, name, stage, flags):
+    flags = ["--num_iterations=3", *flags, *TINY] + ["--source_tag=d2"] * (stage != "base")
+    script(name)(["--tag=straight", *flags])
+    interrupted_in_its_first_step(script(name), ["--tag=broken", *flags])
     script(name)(["--tag=broken", *flags])
     straight, broken = (base_dir() / f"{stage}_checkpoints" / tag / "000003" for tag in ("straight", "broken"))
     for file in ("model.safetensors", "optim.safetensors"):

@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT
 from test_train import make, weights
 
-from nanochat.common import NanochatError
+from nanochat.common import DataError, NanochatError
 from nanochat.train import checkpoint, loop
 
 
@@ -236,6 +238,43 @@ def test_a_run_resumed_after_a_skip_equals_the_uninterrupted_one(tmp_path):
     _, again = loop.run(*resumed)
     assert (again.skipped, again.loss) == (state.skipped, state.loss) and again.step == 12
     assert all(torch.equal(p, weights(resumed[1])[name]) for name, p in weights(straight[1]).items())
+
+
+def test_a_validation_that_fails_costs_no_step_and_is_made_up_for(tmp_path, monkeypatch):
+    def fails():
+        raise OSError(5, "Input/output error")
+    stage, *rest = make(tmp_path, steps=3)
+    stage.evaluate, stage.eval_every = fails, 2
+    with pytest.raises(OSError, match="Input/output"):
+        loop.run(stage, *rest)
+    assert checkpoint.steps_in(stage.folder) == [2]                    # no validation stands before its checkpoint
+    stage, *rest = make(tmp_path, steps=3)
+    stage.evaluate = fails
+    with pytest.raises(OSError, match="Input/output"):
+        loop.run(stage, *rest)
+    assert checkpoint.steps_in(stage.folder) == [2, 3]
+    monkeypatch.setattr(loop, "train_step", fails)                     # nothing is left to train
+    stage, *rest = make(tmp_path, steps=3)
+    stage.evaluate = lambda: {"val_loss": 2.5}
+    _, state = loop.run(stage, *rest)
+    assert state.val == {"val_loss": 2.5} and checkpoint.best_step(stage.folder) == 3
+    lines = [json.loads(line) for line in stage.log_path.read_text(encoding="utf-8").splitlines()]
+    assert lines[-1] == {"step": 3, "val_loss": 2.5} and len(lines) == 4
+    stage.evaluate = fails
+    assert loop.run(stage, *rest)[1].val == {"val_loss": 2.5}          # and it is not made twice
+
+
+def test_a_validation_file_without_text_is_refused_before_the_first_step(tmp_path, base):
+    from tiny import TEXT, tiny_tokenizer
+
+    from scripts import base_train
+    tiny_tokenizer().save()
+    for name, texts in (("a.parquet", TEXT * 60), ("b.parquet", [])):
+        pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), tmp_path / name)
+    with pytest.raises(DataError, match="b.parquet"):
+        base_train.main([f"--dataset={tmp_path}", "--depth=1", "--sequence_len=64", "--total_batch_size=256", "--num_iterations=2",
+                         "--device=cpu"])
+    assert not (base / "base_checkpoints").exists()
 
 
 def test_a_validation_that_is_not_finite_is_one_line(tmp_path):

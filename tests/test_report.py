@@ -17,7 +17,7 @@ from nanochat import common, kindergarten, report
 from nanochat.cli import parse
 from nanochat.common import DataError, MissingArtifact, UsageError
 from nanochat.eval import statistics
-from nanochat.report import inventory, markdown, plots, results, sections
+from nanochat.report import card, inventory, markdown, plots, results, sections
 from nanochat.tasks import PREFIX
 
 MODEL = {"n_layer": 4, "n_embd": 256, "n_head": 2, "n_kv_head": 1, "sequence_len": 256, "vocab_size": 2048}
@@ -259,6 +259,16 @@ def test_out_can_be_another_folder_or_none(full_run, base, tmp_path):
     assert not (full_run / "report.md").exists()
     report.main(["generate", f"--out={tmp_path / 'there'}"])
     assert (tmp_path / "there" / "report.md").exists() and (tmp_path / "there" / sections.PICTURES).is_dir()
+
+
+def test_a_folder_that_takes_no_copy_is_no_failure_unless_it_was_asked_for(full_run, base, monkeypatch, capsys):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+    monkeypatch.setattr(card, "_copy", refuse)
+    report.main(["generate"])
+    assert (base / "report" / "report.md").exists() and "no copy in this folder: Permission denied" in capsys.readouterr().out
+    with pytest.raises(PermissionError):
+        report.main(["generate", "--out=there"])
 
 
 # ---------------------------------------------------------------------------------------------------------------- logs

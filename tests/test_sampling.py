@@ -82,7 +82,7 @@ def test_equally_likely_tokens_stay_or_go_together():
 
 
 @pytest.mark.parametrize("wrong", [dict(temperature=-1.0), dict(temperature=math.nan), dict(top_k=-1), dict(top_p=0.0),
-                                   dict(top_p=1.5), dict(max_new_tokens=0), dict(min_p=1.5), dict(logprobs=-1),
+                                   dict(top_p=1.5), dict(max_new_tokens=-1), dict(min_p=1.5), dict(logprobs=-1),
                                    dict(repetition_penalty=0.0), dict(stop="end"), dict(stop=("",))])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):

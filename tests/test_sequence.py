@@ -105,7 +105,7 @@ def test_text_stream_reports_an_unfinished_tool_call(tokenizer):
     assert events[-1].finish_reason == "length"
 
 
-@pytest.mark.parametrize("last, expected", [("<|assistant_start|>", "cat"), (None, " cat")])
+@pytest.mark.parametrize("last, expected", [("<|assistant_start|>", "cat"), ("<|output_end|>", "cat"), (None, " cat")])
 def test_the_first_blank_is_the_formats_only_at_the_beginning_of_a_reply(tokenizer, last, expected):
     prompt = [*tokenizer.encode("the"), *([tokenizer.special(last)] if last else [])]
     sequence = Sequence(tokenizer, prompt, Sampling())

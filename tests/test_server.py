@@ -111,7 +111,7 @@ def test_the_page_loads_only_its_own_files_and_runs_nothing_inline(client):
     assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
     assert page.headers["x-content-type-options"] == "nosniff" and page.headers["cache-control"] == "no-cache"
     assert page.headers["content-type"].startswith("text/html")
-    wanted = re.findall(r'(?:src|href)="(/[^"]*)"', page.text)
+    wanted = ["/" + name for name in re.findall(r'(?:src|href)="(page/[^"]*)"', page.text)]
     assert wanted and "<style" not in page.text
     assert page.text.count("<script") == len(re.findall("<script[^>]* src=", page.text))
     texts = [page.text]
@@ -150,7 +150,7 @@ def test_only_the_pages_files_are_served_and_those_as_they_were_at_the_start(tmp
     ({"messages": []}, "messages"), ({"messages": None}, "messages"), ({"messages": "hi"}, "messages"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
     ({"messages": [{"role": "user"}]}, "messages.0"),
-    ({"messages": HELLO * 2}, "messages"), ({"messages": HELLO * 1001}, "messages"),
+    ({"messages": HELLO * 1001}, "messages"),
     ({"messages": [{"role": "user", "content": [{"type": "python", "text": "1"}]}]}, "messages"),
     ({"temperature": -0.1}, "temperature"), ({"temperature": 2.1}, "temperature"), ({"top_k": -1}, "top_k"),
     ({"temperature": "1"}, "temperature"), ({"top_p": 0}, "top_p"), ({"max_tokens": 0}, "max_tokens"),

@@ -2,10 +2,12 @@
 speedrun.sh's bookkeeping: a finished stage is not repeated, an interrupted one is, and whatever comes after a stage that
 ran anew runs anew too. The stages here are echoes and small shell commands.
 """
+import importlib
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from conftest import ROOT
@@ -70,6 +72,69 @@ def test_fresh_starts_over_and_deletes_only_this_tiers_checkpoints(tier, base):
     assert ran(done) == ["one", "two", "three"] and "deleting" in done.stdout
     for folder in folders:
         assert [p.name for p in folder.iterdir()] == ["mine"]
+
+
+TRAINING = """
+stage tok_train python -m scripts.tok_train
+stage base_train python -m scripts.base_train --depth=4
+stage mid_train torchrun -m scripts.mid_train -- --lr_scale=1
+stage chat_eval python -m scripts.chat_eval -i mid
+stage chat_sft python -m scripts.chat_sft
+end
+"""
+
+
+@pytest.fixture
+def training(tier, tmp_path):
+    """Run TRAINING, changed as told, with programs that only say what they were given; {script: how it was started}."""
+    for name in ("python", "torchrun"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "ran $@"\n[ "$2" != "$FAILS" ]\n', encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+
+    def run(*change, fails=""):
+        done = tier(TRAINING.replace(*change) if change else TRAINING, FAILS=f"scripts.{fails}",
+                    PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        lines = [line.split() for line in done.stdout.splitlines() if line.startswith("ran ")]
+        return {line[2].removeprefix("scripts."): line[3:] for line in lines}
+    return run
+
+
+def test_the_first_run_replaces_nothing(training):
+    assert training() == {"tok_train": [], "base_train": ["--depth=4"], "mid_train": ["--", "--lr_scale=1"],
+                          "chat_eval": ["-i", "mid"], "chat_sft": []}
+
+
+def test_a_stage_whose_command_changed_may_replace_its_old_run_and_so_may_those_after_it(training):
+    training()
+    assert training("lr_scale=1", "lr_scale=2") == {"mid_train": ["--", "--lr_scale=2", "--replace"], "chat_eval": ["-i", "mid"],
+                                                    "chat_sft": ["--replace"]}
+    assert training("-m scripts.tok_train", "-m scripts.tok_train --vocab_size=9")["tok_train"] == ["--vocab_size=9", "--fresh"]
+
+
+def test_a_stage_that_was_stopped_goes_on_by_the_same_command_and_not_by_another(training):
+    assert training(fails="mid_train")["mid_train"] == ["--", "--lr_scale=1"]
+    assert training(fails="mid_train") == {"mid_train": ["--", "--lr_scale=1"]}
+    assert training("lr_scale=1", "lr_scale=2")["mid_train"] == ["--", "--lr_scale=2", "--replace"]
+
+
+def test_what_comes_after_a_changed_stage_may_still_replace_when_that_one_was_stopped(training):
+    training()
+    training("lr_scale=1", "lr_scale=2", fails="mid_train")
+    assert training("lr_scale=1", "lr_scale=2")["chat_sft"] == ["--replace"]
+    assert training("lr_scale=1", "lr_scale=2") == {}
+
+
+def test_a_stage_put_in_between_does_not_hide_that_the_later_ones_have_run(training):
+    training()
+    assert training("stage mid_train", "stage new echo\nstage mid_train")["chat_sft"] == ["--replace"]
+
+
+def test_every_script_that_can_replace_is_told_to(tier):
+    for path in sorted((ROOT / "scripts").glob("[a-z]*.py")):
+        config = importlib.import_module(f"scripts.{path.stem}").Config
+        flags = {field.name for field in fields(config)}
+        wanted = next((f"--{name}" for name in ("replace", "fresh") if name in flags), "")
+        assert tier(f"replacing 'python -m scripts.{path.stem} --x'").stdout.splitlines()[1:] == [wanted] * bool(wanted)
 
 
 def test_two_tiers_do_not_share_a_base_directory(tier):

@@ -17,9 +17,9 @@ from nanochat.cli import build_parser
 from nanochat.report.inventory import CODE, code_files, code_size
 
 # The rooms, from the ground up: each imports only from those before it. Within a folder anything goes but circles.
-ROOMS = ["common", "cli", "scaling", "runtime", "model", "kindergarten", "data", "infer", "tasks", "eval", "train", "report",
-         "serve", "dataset", "scripts"]
-NO_TORCH = ["common", "cli", "scaling", "kindergarten", "report", "report.inventory"]
+ROOMS = ["terminal", "common", "cli", "scaling", "runtime", "model", "kindergarten", "data", "infer", "tasks", "eval", "train",
+         "report", "serve", "dataset", "scripts"]
+NO_TORCH = ["terminal", "common", "cli", "scaling", "kindergarten", "report", "report.inventory"]
 SCRIPTS = ["tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval",
            "chat_cli", "chat_web", "plan", "export"]
 DOORS = [f"scripts.{name}" for name in SCRIPTS] + ["nanochat.dataset", "nanochat.report"]
@@ -85,10 +85,10 @@ def test_no_script_is_imported():
 
 def test_the_ground_and_the_kindergarten_stand_on_the_standard_library():
     allowed = {*sys.stdlib_module_names, "nanochat"}
-    exceptions = {("common", "filelock"), ("common", "rich")}
+    exceptions = {("common", "filelock"), ("terminal", "rich")}
     wrong = []
     for path in MODULES:
-        if room(path) in ("common", "cli", "kindergarten"):
+        if room(path) in ("terminal", "common", "cli", "kindergarten"):
             for _, node, top in imports(path):
                 if top not in allowed and (room(path), top) not in exceptions:
                     wrong.append(f"{where(path, node)}: {top}")
@@ -159,7 +159,7 @@ def test_all_that_a_reader_must_read_fits_into_a_language_model():
 
 def test_what_a_reader_must_read_does_not_grow_further():
     total, biggest = must_be_read()
-    assert total <= 770_000, f"{total:,} characters; the biggest: {biggest}"
+    assert total <= 846_000, f"{total:,} characters; the biggest: {biggest}"
 
 
 # -------------------------------------------------------------------------------------------------------------- habits

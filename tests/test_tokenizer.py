@@ -174,7 +174,7 @@ def test_tok_train_then_tok_eval(small_data, monkeypatch):
     assert result["metrics"]["chars"] == 2000 or result["metrics"]["documents"] == len(CORPUS)
     assert result["metrics"]["vocab_size"] == first.vocab_size
 
-    monkeypatch.setattr(tok_eval.tiktoken, "get_encoding", lambda name: first._encoding)
+    monkeypatch.setattr(tok_eval.tiktoken, "get_encoding", lambda name: first.encoding)
     tok_eval.main(["--max_chars=500"])
     rows = json.loads((small_data / "report/results/tok_eval.json").read_text(encoding="utf-8"))["metrics"]["rows"]
     assert [row["text"] for row in rows] == [*tok_eval.TEXTS, "kindergarten train", "kindergarten val"]
@@ -210,3 +210,21 @@ def test_no_text_is_an_error_naming_the_data_set(small_data, monkeypatch):
     with pytest.raises(DataError, match="kindergarten holds no text"):
         tok_train.main(["--vocab_size=300"])
     assert not (small_data / "tokenizer").exists()
+
+
+def test_a_tokenizer_is_not_replaced_under_its_models(small_data):
+    from tiny import save_tiny_checkpoint
+    file = small_data / "tokenizer" / "tokenizer.json"
+    tok_train.main(["--vocab_size=400"])
+    whole = file.read_bytes()
+    save_tiny_checkpoint("base", "kindergarten", tokenizer=Tokenizer.load())
+    for there in (True, False):                                        # missing, it is not made anew as another either
+        with pytest.raises(UsageError, match="base/tiny.*--fresh"):
+            tok_train.main(["--vocab_size=300"])
+        assert file.exists() is there and (not there or file.read_bytes() == whole)
+        tok_train.main(["--vocab_size=400"])                           # the same is no other
+        assert file.read_bytes() == whole
+        file.unlink()
+    tok_train.main(["--vocab_size=300", "--fresh"])
+    assert Tokenizer.load().vocab_size == 300
+    tok_train.main(["--vocab_size=300"])                               # replaces nothing

@@ -21,7 +21,7 @@ from nanochat.common import DataError
 from nanochat.data.tokenizer import Tokenizer
 
 Chat = dict[str, Any]  # {"messages": [...]}, or a document: {"text": str}
-Message = dict[str, Any]  # {"role": str, "content": str | [Part, ...]}
+Message = dict[str, Any]  # {"role": str, "content": str | [Part, ...]}, "weight": 0 if not to be learned
 Part = dict[str, str]  # {"type": "text" | "python" | "python_output", "text": str}
 
 ROLES = ("system", "user", "assistant")
@@ -118,6 +118,15 @@ def render_prompt(tokenizer: Tokenizer, messages: list[Message], max_tokens: int
     return prompt + [tokenizer.special("<|assistant_start|>")]
 
 
+def render_continued(tokenizer: Tokenizer, messages: list[Message]) -> list[int]:
+    """As `render_prompt`, but the reply goes on where a closing assistant message ends. Raises DataError."""
+    prompt = render_prompt(tokenizer, messages)
+    if messages[-1]["role"] == "assistant":
+        begun, _ = _render_message(tokenizer, messages[-1])
+        prompt += begun[1:-1]  # without its marks: assistant_start is there already
+    return prompt
+
+
 def _newest(turns: list[list[int]], room: int) -> list[list[int]]:
     """The newest of `turns` (user, assistant, ..., user) that fit into `room` tokens, a user's first."""
     if room < 3:
@@ -147,7 +156,7 @@ def message_parts(message: Message) -> list[Part]:
 def _render_message(tokenizer: Tokenizer, message: Message) -> tuple[list[int], list[int]]:
     """(ids, mask) of one turn with its marks."""
     role = message["role"]
-    supervised = 1 if role == "assistant" else 0
+    supervised = 1 if role == "assistant" and message.get("weight", 1) else 0
     ids = [tokenizer.special(f"<|{role}_start|>")]
     mask = [0]  # the prompt ends with assistant_start: the model is never asked to produce it
     for part in message_parts(message):

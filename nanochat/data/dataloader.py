@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nanochat.common import Progress, UsageError, log
+from nanochat.common import UsageError, log
 from nanochat.data.chat_format import render
 from nanochat.data.packing import Plan, pack, shuffled
 from nanochat.data.token_shards import TokenShard, prepare_tokens, token_dtype  # noqa: F401 (for callers)
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.terminal import Progress
 
 FORMAT = 1  # of packing
 
@@ -94,6 +95,7 @@ class ChatRows(PackedRows):
         dtype = token_dtype(tokenizer)
         self.bos_id = tokenizer.bos_id
         self.cut = 0
+        silent = 0  # conversations without a reply to learn
         tokens = [np.zeros(0, dtype)]  # an empty one first: their lengths add up to offsets that begin with 0
         masks = [np.zeros(0, np.uint8)]
         progress = Progress(len(conversations), "rendering conversations")
@@ -101,12 +103,16 @@ class ChatRows(PackedRows):
             ids, mask = render(tokenizer, conversation)
             if len(ids) > capacity:
                 self.cut += 1
+            silent += not any(mask[:capacity])
             tokens.append(np.array(ids[:capacity], dtype))
             masks.append(np.array(mask[:capacity], np.uint8))
             progress.update()
         progress.close()
         if self.cut:
             log.info(f"{self.cut:,} of {len(conversations):,} conversations were cut to {capacity} tokens")
+        if silent:
+            log.info(f"{silent:,} of {len(conversations):,} conversations have no reply to learn within "
+                     f"{capacity} tokens")
 
         offsets = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
         self.tokens = np.concatenate(tokens)  # (tokens of all conversations,)

@@ -4,11 +4,12 @@ Pretraining text: which data sets there are, how their shards arrive and how the
 A shard is a parquet file with a column `text`, about 100 MB of a big data set, so that a run can fetch as
 many as its budget needs. The validation shard is fixed by name: "the last file on disk" would be another text
 for everybody who has fetched another number of shards, and losses could not be compared. Every script also
-takes a folder of such files; the last is then for validation.
+takes a person's own file or folder (own_text.py).
 """
 import functools
 import hashlib
 import itertools
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,17 +19,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanochat.common import (
-    DataError,
-    MissingArtifact,
-    Progress,
-    UsageError,
-    atomic_file,
-    base_dir,
-    log,
-    mix_seed,
-)
+from nanochat.common import MissingArtifact, UsageError, atomic_file, base_dir, log, mix_seed
 from nanochat.data import hub
+from nanochat.data.own_text import RECORD, own_shards
+from nanochat.data.sources import ROW_GROUP, open_parquet, parquet_texts, reading
+from nanochat.terminal import Progress
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,6 @@ DATASETS = {row.name: row for row in [
 ]}
 KINDERGARTEN_SHARD = 4000  # documents
 KINDERGARTEN_VAL = 800
-ROW_GROUP = 1024  # documents read at once
 
 
 # ---- which shards
@@ -69,7 +63,12 @@ def shards(name: str | Path, split: str) -> list[Path]:
     """
     assert split in ("train", "val"), split
     if name not in DATASETS:
-        return _folder_shards(name, split)
+        with reading(name):
+            there = Path(name).expanduser().exists()
+        if not there:
+            known = ", ".join(DATASETS)
+            raise UsageError(f"--dataset={name} is neither a file nor a folder, nor one of {known}.")
+        return own_shards(name, split)
     row = DATASETS[name]
     if not row.repo:
         if not (row.folder / row.validation).exists():
@@ -78,7 +77,8 @@ def shards(name: str | Path, split: str) -> list[Path]:
 
     names = [row.validation] if split == "val" else _train_names(row, row.n_train)
     paths = (row.folder / name for name in names)
-    found = list(itertools.takewhile(Path.exists, paths))
+    with reading(row.folder):
+        found = list(itertools.takewhile(Path.exists, paths))
     if not found:
         raise MissingArtifact(f"{split} shard of {name}", row.folder,
                               f"python -m nanochat.dataset --dataset={name} -n {row.default_n}")
@@ -89,57 +89,28 @@ def _train_names(row: Dataset, n_shards: int) -> list[str]:
     return [row.pattern.format(i) for i in range(n_shards)]
 
 
-def _folder_shards(folder: str | Path, split: str) -> list[Path]:
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        known = ", ".join(DATASETS)
-        raise UsageError(f"--dataset={folder} is neither a folder of parquet files nor one of {known}.")
-    paths = sorted(path.glob("[!.]*.parquet"))  # a dot begins half a download, and a Mac's notes about a file
-    if len(paths) < 2:
-        raise UsageError(f"--dataset={folder} holds {len(paths)} parquet files; "
-                         f"it wants two or more, the last one is for validation.")
-    return paths[-1:] if split == "val" else paths[:-1]
-
-
 # ---- read
-def _open(path: str | Path) -> pq.ParquetFile:
-    """A parquet file with a column of text. Raises DataError."""
-    try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        kind = file.schema_arrow.field("text").type
-    except KeyError:
-        columns = ", ".join(file.schema_arrow.names)
-        raise DataError(f"{path} has no column 'text' (it has {columns}).") from None
-    except (OSError, pa.ArrowException) as e:
-        raise _damaged(path, e) from None
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"the column 'text' of {path} holds {kind}, not strings.")
-    return file
-
-
-def _damaged(path: str | Path, error: Exception) -> DataError:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-    return DataError(f"cannot read {path}, it is damaged or truncated ({said}). "
-                     f"Delete it and fetch it again.")
+def _mend(path: str | Path) -> str:
+    """What helps against a damaged shard: only what can be had again may be deleted."""
+    folder = Path(path).resolve().parent
+    for row in DATASETS.values():
+        if folder == row.folder.resolve() and row.repo:
+            return f"Delete it and fetch it again: python -m nanochat.dataset --dataset={row.name}"
+    if os.path.exists(folder / RECORD) or folder == DATASETS["kindergarten"].folder.resolve():
+        return f"Delete {folder} and run the same command again."
+    return ""
 
 
 def count_documents(path: str | Path) -> int:
     """From the file's footer, without reading the text; counts empty documents, too."""
-    with _open(path) as file:
+    with open_parquet(path, _mend(path)) as file:
         return file.metadata.num_rows
 
 
 def iter_texts(paths: Iterable[str | Path]) -> Iterator[str]:
     """The documents of these shards in order, without empty ones. Raises DataError."""
     for path in paths:
-        with _open(path) as file:
-            try:
-                for batch in file.iter_batches(batch_size=ROW_GROUP, columns=["text"]):
-                    for text in batch.column(0).to_pylist():
-                        if text:
-                            yield text
-            except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
-                raise _damaged(path, e) from None
+        yield from parquet_texts(path, _mend(path))
 
 
 # ---- generate
@@ -177,7 +148,7 @@ def _kindergarten_version() -> str:
 
 @functools.cache
 def _warn_if_stale(path: Path) -> None:
-    with _open(path) as file:
+    with open_parquet(path, _mend(path)) as file:
         metadata = file.schema_arrow.metadata or {}
     if metadata.get(b"made_by") != _kindergarten_version().encode():
         log.warning(f"{path.parent} was generated by another version of the code; "

@@ -6,6 +6,7 @@ know how many rows there are. Three files a shard: the ids (uint16, or uint32: h
 text), the offsets of documents, and a manifest of sources, lengths and hashes; they are used only if all that
 still holds. Run as a module it tokenizes one shard: how prepare_tokens starts a worker, without torch.
 """
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -20,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nanochat.common import DataError, Progress, atomic_file, base_dir, log, read_json, run, write_json
+from nanochat.common import DataError, atomic_file, base_dir, log, read_json, run, write_json
 from nanochat.data.datasets import count_documents, iter_texts
+from nanochat.data.sources import reading
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.terminal import Progress
 
 FORMAT = 2
 BATCH = 1024  # documents tokenized at once: lists of ids take much memory
@@ -52,14 +55,18 @@ class TokenShard:
 
 def _load_npy(path: str, sha256: str, dtypes: tuple[str, ...]) -> np.ndarray:
     """Mapped and checked against its digest. Raises DataError."""
+    mend = "Delete it and run the same command again."
     try:
-        array = np.load(path, mmap_mode="r")
+        with reading(path, mend):
+            array = np.load(path, mmap_mode="r")
         if array.dtype.str in dtypes and hashlib.sha256(array).hexdigest() == sha256:
             return array
         what = "its values do not match its digest"
+    except DataError:
+        raise
     except Exception as e:  # a bad header raises nearly anything
         what = (str(e) or type(e).__name__).splitlines()[0]
-    raise DataError(f"{path} is damaged ({what}). Delete it and run the same command again.")
+    raise DataError(f"{path} is damaged ({what}). {mend}")
 
 
 # ---- make one
@@ -73,17 +80,20 @@ def tokenize_shard(tokenizer: Tokenizer, parquet: str | Path, out_dir: str | Pat
     """Write the token shard of a parquet file. The manifest comes last: without it the rest is nothing."""
     parquet = Path(parquet)
     target = Path(out_dir) / parquet.stem
-    source = _stamp(parquet)  # before reading: a file that changes meanwhile does not match
+    with reading(parquet):
+        source = _stamp(parquet)  # before reading: a file that changes meanwhile does not match
     dtype = token_dtype(tokenizer)
     texts = iter_texts([parquet])
-    documents = []
+    token_bytes = bytearray()
+    lengths = [0]
     while batch := list(itertools.islice(texts, BATCH)):
         for ids in tokenizer.encode_batch(batch):
-            documents.append(np.array([tokenizer.bos_id, *ids], dtype))
+            token_bytes += np.array([tokenizer.bos_id, *ids], dtype).tobytes()
+            lengths.append(len(ids) + 1)
         if progress:
             progress.update(len(batch))
-    tokens = np.concatenate([np.zeros(0, dtype), *documents])
-    offsets = np.cumsum([0, *(len(ids) for ids in documents)], dtype=np.int64)
+    tokens = np.frombuffer(token_bytes, dtype)
+    offsets = np.cumsum(lengths, dtype=np.int64)
 
     sizes = {}
     for ending, array in (("tokens.npy", tokens), ("offsets.npy", offsets)):
@@ -94,7 +104,7 @@ def tokenize_shard(tokenizer: Tokenizer, parquet: str | Path, out_dir: str | Pat
             sizes[ending] = file.tell()
     write_json(f"{target}.json", {
         "format": FORMAT, "tokenizer": tokenizer.hash, "source": source, "bytes": sizes,
-        "bos_id": tokenizer.bos_id, "documents": len(documents), "tokens": len(tokens),
+        "bos_id": tokenizer.bos_id, "documents": len(lengths) - 1, "tokens": len(tokens),
         "sha256": hashlib.sha256(tokens).hexdigest(), "offsets_sha256": hashlib.sha256(offsets).hexdigest()})
 
 
@@ -108,6 +118,9 @@ def _stamp(path: Path) -> dict[str, int]:
 def _load_shard(tokenizer: Tokenizer, parquet: Path, out_dir: Path) -> TokenShard | None:
     """The TokenShard of a parquet file, or None when it has to be made."""
     target = out_dir / parquet.stem
+    for ending in ("json", "offsets.npy", "tokens.npy"):  # what may not be read is no damage to be mended
+        with reading(f"{target}.{ending}"), contextlib.suppress(FileNotFoundError):
+            open(f"{target}.{ending}", "rb").close()
     if not Path(f"{target}.json").exists():
         return None
     try:
@@ -159,6 +172,8 @@ def prepare_tokens(tokenizer: Tokenizer, shard_paths: Iterable[str | Path], name
         if shard is None:
             raise DataError(f"{path} changed while it was being tokenized. Run the same command again.")
         shards.append(shard)
+    if not any(shard.documents for shard in shards):
+        raise DataError(f"{name} holds no text: all of {paths[0]} is empty or null. Give another --dataset.")
     return shards
 
 

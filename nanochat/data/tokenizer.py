@@ -22,7 +22,15 @@ import numpy as np
 import rustbpe
 import tiktoken
 
-from nanochat.common import DataError, MissingArtifact, UsageError, atomic_write, base_dir, read_json
+from nanochat.common import (
+    DataError,
+    MissingArtifact,
+    UsageError,
+    atomic_write,
+    base_dir,
+    is_there,
+    read_json,
+)
 
 FORMAT = "nanochat-tokenizer-1"
 
@@ -89,8 +97,8 @@ class Tokenizer:
         self.bos_id = self.special("<|bos|>")
         # What was learned first is merged first, so a token's id is its rank, too.
         ranks = {token: rank for rank, token in enumerate(self.tokens)}
-        self._encoding = tiktoken.Encoding("nanochat", pat_str=pattern, mergeable_ranks=ranks,
-                                           special_tokens=self._special)
+        self.encoding = tiktoken.Encoding("nanochat", pat_str=pattern, mergeable_ranks=ranks,
+                                          special_tokens=self._special)
 
     # ---- make, save, load
     @classmethod
@@ -115,15 +123,16 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> "Tokenizer":
-        """Raises MissingArtifact, and DataError for a file that does not match its own hash."""
+        """Raises MissingArtifact, Unreadable, and DataError for a file that does not match its own hash."""
         path = _path(folder)
-        if not path.is_file():
+        if not is_there(path):
             raise MissingArtifact("tokenizer", path, "python -m scripts.tok_train")
         content = read_json(path)
         is_whole = isinstance(content, dict) and content.pop("hash", "") == _digest(content)
         if not is_whole or content["format"] != FORMAT:
             raise DataError(f"{path} is damaged: it does not match its own hash, or is no {FORMAT}. "
-                            "Make it again with: python -m scripts.tok_train")
+                            "Each checkpoint holds a copy of its own: put that there, or make it again with: "
+                            "python -m scripts.tok_train")
         tokens = [base64.b64decode(token) for token in content["tokens"]]
         return cls(tokens, content["special"], content["pattern"])
 
@@ -142,7 +151,7 @@ class Tokenizer:
         """The ids of a text, in which nothing is special."""
         ids = []
         for piece in _pieces(text):
-            ids += self._encoding.encode_ordinary(piece)
+            ids += self.encoding.encode_ordinary(piece)
         return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
@@ -151,7 +160,7 @@ class Tokenizer:
         all_pieces = []
         for pieces in pieces_of_texts:
             all_pieces += pieces
-        encoded = iter(self._encoding.encode_ordinary_batch(all_pieces))
+        encoded = iter(self.encoding.encode_ordinary_batch(all_pieces))
         ids_of_texts = []
         for pieces in pieces_of_texts:
             ids = next(encoded)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from nanochat.cli import option
-from nanochat.common import Progress, mix_seed
+from nanochat.common import mix_seed
 from nanochat.data.chat_format import encode_text, parse_reply, render_prompt
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.records import share_out
@@ -27,6 +27,7 @@ from nanochat.infer.sequence import Sequence
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.tasks.base import Task
+from nanochat.terminal import Progress
 
 
 @dataclass(frozen=True)

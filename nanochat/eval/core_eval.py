@@ -10,7 +10,7 @@ Nobody has to answer in words. Of multiple choice and schema tasks the option of
 log-likelihood a token is the answer; a language-modelling task is right when greedy decoding would give the
 answer exactly.
 """
-from nanochat.common import Progress, mix_seed
+from nanochat.common import mix_seed
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bundle import CoreTask, read_examples
 from nanochat.eval.prompts import Item, options, posed, render_item
@@ -19,6 +19,7 @@ from nanochat.eval.scoring import SpanScore, score_items
 from nanochat.eval.statistics import centered, subset, wilson
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
+from nanochat.terminal import Progress
 
 GROUP = 512  # items that are rendered, sorted into batches and scored together
 

@@ -99,14 +99,26 @@ class Runner:
         return torch.stack([last[piece.slot] for piece in pieces])
 
     def _forward(self, pieces):
+        lengths = torch.tensor([len(piece.tokens) for piece in pieces])
+        return self._states(pieces)[lengths.cumsum(0) - 1]
+
+    def _states(self, pieces):
+        """The hidden states of all tokens of all pieces, (N, C)."""
         ids = []
-        ends = []
         for piece in pieces:
             ids += piece.tokens
-            ends.append(len(ids) - 1)
         positions, attend = self.cache.attend_pieces(pieces)
         idx = torch.tensor([ids], device=self.model.device)  # (1, N)
-        return self.model.hidden(idx, positions, attend)[0, ends]
+        return self.model.hidden(idx, positions, attend)[0]
+
+    def all_states(self, piece: Piece) -> Tensor:
+        """Reads a piece as `forward` does: the hidden states of all its tokens, (len(piece.tokens), C)."""
+        if not self.compiled:
+            return self._states([piece])
+        alone = []  # each token as a piece, whose last state it is
+        for position, token in enumerate(piece.tokens, piece.start):
+            alone.append(Piece(piece.slot, position, [token]))
+        return self.compiled.forward(alone)
 
     def _decode_all(self, ids, positions, seen):
         """One token for every slot, ids and positions (slots,): its hidden states (slots, C)."""

@@ -30,9 +30,13 @@ class Sampling:
       unsure, few where it is sure (nucleus sampling, arXiv 1904.09751).
     - min_p: only tokens of at least min_p times the likeliest one's probability (arXiv 2407.01082).
     - repetition_penalty: makes what was said before less likely (CTRL, arXiv 1909.05858).
+    - frequency_penalty, presence_penalty: off a token's logit each time that the reply has it, and once.
+    - logit_bias: pairs (token, what is added to its logit).
 
-    A reply ends before any string in `stop`. `logprobs` k asks for the log-probability of each token and of
-    the k likeliest, before all else.
+    A reply ends before any string in `stop`. With a `json_schema` it is JSON that fits, or cut by its length.
+    `logprobs` k asks for the log-probability of each token and of the k likeliest, before all else. `echo` n
+    tells the prompt's last n tokens again before the reply, with theirs: how likely a model finds a given
+    text.
     """
 
     max_new_tokens: int = 256
@@ -43,19 +47,26 @@ class Sampling:
     use_tools: bool = True
     min_p: float | None = None
     repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    json_schema: str | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    echo: int = 0
 
     def __post_init__(self) -> None:
         above_zero = math.ulp(0.0)
         largest = sys.float_info.max
         limits = (
-            ("max_new_tokens", "at least 1", 1, largest),
+            ("max_new_tokens", "0 or more", 0, largest),
             ("temperature", "0 or more", 0, largest),
             ("top_k", "0 (off) or more", 0, largest),
             ("top_p", "above 0 and at most 1", above_zero, 1),
             ("min_p", "0 (off) to 1", 0, 1),
             ("repetition_penalty", "above 0", above_zero, largest),
+            ("frequency_penalty", "from -2 to 2", -2, 2),
+            ("presence_penalty", "from -2 to 2", -2, 2),
             ("logprobs", "0 or more", 0, largest),
         )
         for name, wanted, least, most in limits:
@@ -64,6 +75,11 @@ class Sampling:
                 raise UsageError(f"{name} must be {wanted}, got {value}.")
         if not isinstance(self.stop, tuple) or not all(self.stop):
             raise UsageError(f"stop must be a tuple of strings that are not empty, got {self.stop}.")
+
+    @property
+    def changes_logits(self) -> bool:
+        return any((self.repetition_penalty, self.frequency_penalty, self.presence_penalty, self.logit_bias,
+                    self.json_schema))
 
 
 def penalize_repetition(logits: torch.Tensor, ids: list[int], penalty: float) -> None:
@@ -76,6 +92,13 @@ def penalize_repetition(logits: torch.Tensor, ids: list[int], penalty: float) ->
     changed = torch.where(seen > 0, seen / penalty, seen * penalty).clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
     forbidden = seen == -math.inf
     logits[index] = torch.where(forbidden, seen, changed).float().to(logits.device)
+
+
+def penalize_counts(logits: torch.Tensor, ids: list[int], frequency: float, presence: float) -> None:
+    """Make the tokens that a reply of `ids` has less likely in one row of logits (V,), in place."""
+    said = torch.tensor(ids, dtype=torch.int64, device=logits.device)
+    tokens, counts = said.unique(return_counts=True)
+    logits[tokens] -= frequency * counts + presence
 
 
 def top_logprobs(logits: torch.Tensor, tokens: list[int],

@@ -20,24 +20,25 @@ from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer import tools
 from nanochat.infer.kv_cache import Piece
 from nanochat.infer.runner import Runner
-from nanochat.infer.sampling import penalize_repetition, sample_tokens, top_logprobs
-from nanochat.infer.sequence import FREE, IN_CODE, NO_TOOLS, Sequence
+from nanochat.infer.sampling import penalize_counts, penalize_repetition, sample_tokens, top_logprobs
+from nanochat.infer.sequence import FREE, GIVEN, IN_CODE, NO_TOOLS, Sequence
 from nanochat.model.gpt import GPT
 
 PREFILL_TOKENS = 16384  # prompt tokens of one step while nobody decodes: bounds its memory
 TOOL_WAIT_S = 0.02  # of a step when all that is left to do is tools
+SCORED_TOGETHER = 256  # tokens of a prompt: each has a row of logits as long as the vocabulary
 WORTH_WAITING = 64  # tokens of a prefix that another reply is reading just now
 
 
 def format_bias(tokenizer: Tokenizer, vocab_size: int) -> torch.Tensor:
-    """(3, vocab_size) float32, a row for each state of a Sequence: -inf where a token would break the format.
+    """(4, vocab_size) float32, a row for each state of a Sequence: -inf where a token would break the format.
 
     Added to the logits before sampling it gives those tokens no chance, so that whatever a model has learned,
     a reply is text, calls that are opened and closed, and an end.
     """
     ends = {tokenizer.special("<|assistant_end|>"), tokenizer.bos_id}
     may_follow = {FREE: "<|python_start|>", IN_CODE: "<|python_end|>", NO_TOOLS: None}
-    bias = torch.zeros(len(may_follow), vocab_size)
+    bias = torch.zeros(len(may_follow) + 1, vocab_size)  # GIVEN has no rules
     bias[:, tokenizer.vocab_size:] = -math.inf  # padding of the vocabulary
     for state, name in may_follow.items():
         allowed = set(ends)
@@ -135,9 +136,10 @@ class Scheduler:
         logits are wanted.
         """
         prompt = sequence.prompt
-        source, n = self._best_known(prompt)
+        known = [] if sequence.is_scored else prompt[:-1]  # to score a token is to read it
+        source, n = self._best_known(known)
         for slot in self.running:
-            if common_prefix(slot.sequence.prompt, prompt[:-1]) >= n + WORTH_WAITING:
+            if common_prefix(slot.sequence.prompt, known) >= n + WORTH_WAITING:
                 return False
         target = source
         in_use = source.sequence is not None
@@ -152,13 +154,12 @@ class Scheduler:
         self.running.append(target)
         return True
 
-    def _best_known(self, prompt):
-        """(slot, n): the slot whose first n tokens are the prompt's, n being most; a free one if they are
-        equal."""
+    def _best_known(self, tokens):
+        """(slot, n): the slot whose first n tokens are these, n being most; a free one if they are equal."""
         best = self.free[0]
         most = -1
         for slot in self.free + self.running:
-            n = common_prefix(slot.tokens, prompt[:-1])
+            n = common_prefix(slot.tokens, tokens)
             if n > most:
                 best = slot
                 most = n
@@ -197,7 +198,7 @@ class Scheduler:
 
     def _compute(self, work):
         """Read the pieces; those replies whose last token was read get a next one. Returns these."""
-        hidden = self.runner.forward([piece for _, piece in work])  # (len(work), C)
+        hidden = self._read(work)  # (len(work), C)
         rows = []
         chosen = []
         for row, (slot, piece) in enumerate(work):
@@ -212,11 +213,41 @@ class Scheduler:
         self._sample(chosen, self.runner.logits(hidden, [sequence.state for sequence in chosen]))
         return chosen
 
+    def _read(self, work):
+        """The last hidden state of each piece: (len(work), C). Of prompts that are scored the others are
+        looked at, too."""
+        last = {}  # by slot
+        others = []
+        for slot, piece in work:
+            if slot.sequence.is_scored and piece.start < len(slot.sequence.prompt):
+                last[piece.slot] = self._score(slot.sequence, piece)
+            else:
+                others.append(piece)
+        hidden = self.runner.forward(others) if others else []
+        if not last:
+            return hidden
+        last.update(zip([piece.slot for piece in others], hidden))
+        return torch.stack([last[piece.slot] for _, piece in work])
+
+    def _score(self, sequence, piece):
+        """Note how likely the model finds the tokens that follow those of a piece; its last hidden state
+        (C,)."""
+        states = self.runner.all_states(piece)  # (T, C)
+        next_tokens = sequence.prompt[piece.start + 1: piece.start + len(piece.tokens) + 1]
+        for first in range(0, len(next_tokens), SCORED_TOGETHER):
+            tokens = next_tokens[first:first + SCORED_TOGETHER]
+            logits = self.runner.logits(states[first:first + len(tokens)], [GIVEN] * len(tokens))
+            counts = [sequence.sampling.logprobs] * len(tokens)
+            sequence.prompt_logprobs += top_logprobs(logits, tokens, counts)
+        return states[-1]
+
     def _sample(self, sequences, logits):
         """Give every sequence its next token, from its row of logits (n, V)."""
         raw = logits  # before penalties: what logprobs are told of
-        if any(sequence.sampling.repetition_penalty for sequence in sequences):
-            logits = self._penalized(sequences, raw)
+        if any(sequence.sampling.changes_logits for sequence in sequences):
+            logits = raw.clone()
+            for row, sequence in zip(logits, sequences):
+                self._change(row, sequence)
         tokens = sample_tokens(logits, *_settings(sequences)).tolist()
         logprobs = _asked_logprobs(sequences, raw, tokens)
         for row, (sequence, token) in enumerate(zip(sequences, tokens)):
@@ -224,15 +255,22 @@ class Scheduler:
             if sequence.call is not None and not sequence.finish_reason:
                 self._calls[sequence] = self._pool.submit(tools.run_tool, sequence.call)
 
-    def _penalized(self, sequences, logits):
-        logits = logits.clone()
-        for row, sequence in zip(logits, sequences):
-            penalty = sequence.sampling.repetition_penalty
-            if penalty:
-                # Never of the tokens that end things: a chat says them in every turn.
-                seen = set(sequence.prompt + sequence.ids) - self.tokenizer.special_ids
-                penalize_repetition(row, sorted(seen), penalty)
-        return logits
+    def _change(self, row, sequence):
+        """What a sequence's own settings make of its logits, row (V,), in place."""
+        sampling = sequence.sampling
+        special = self.tokenizer.special_ids  # never penalized: a chat says those in every turn
+        if sampling.repetition_penalty:
+            seen = set(sequence.prompt + sequence.ids) - special
+            penalize_repetition(row, sorted(seen), sampling.repetition_penalty)
+        if sampling.frequency_penalty or sampling.presence_penalty:
+            said = [token for token, sampled in zip(sequence.ids, sequence.sampled)
+                    if sampled and token not in special]
+            penalize_counts(row, said, sampling.frequency_penalty or 0.0, sampling.presence_penalty or 0.0)
+        if sampling.logit_bias:
+            tokens, bias = zip(*sampling.logit_bias)
+            row[list(tokens)] += torch.tensor(bias, device=row.device)
+        if sequence.grammar:
+            sequence.grammar.forbid(row)
 
     def _take_tool_results(self):
         """Those sequences whose tools have answered. A sequence that waits for one keeps its slot and sits

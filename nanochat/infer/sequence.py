@@ -4,11 +4,13 @@ text_stream.TextStream.
 """
 from nanochat.common import mix_seed
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.infer.json_grammar import JsonGrammar
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.text_stream import TextStream
 
 MAX_TOOL_CALLS = 8  # of one reply; beyond, python_start can no longer be sampled
 FREE, IN_CODE, NO_TOOLS = range(3)  # what a sequence may sample next: rows of scheduler.format_bias
+GIVEN = 3  # a row more: of a text that was not sampled, all is possible
 
 
 class Sequence:
@@ -16,8 +18,9 @@ class Sequence:
 
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0
     where a tool's output was put in; `logprobs[i]` is (its log-probability, [(token, that) of the likeliest])
-    or None. `call` is code that waits for `resume`. `finish_reason` is None, "stop" or "length". `index`
-    tells apart the replies to one prompt.
+    or None; `prompt_logprobs` are the same of the prompt if that `is_scored`, and `closing` is (the closing
+    token, its logprobs). `call` is code that waits for `resume`. `grammar` knows what its JSON schema still
+    allows. `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: list[int], sampling: Sampling, index: int = 0) -> None:
@@ -28,16 +31,24 @@ class Sequence:
         self.ids: list[int] = []
         self.sampled: list[int] = []
         self.logprobs: list[tuple | None] = []
+        self.prompt_logprobs: list[tuple | None] = [None]  # nothing foretells the first
+        self.closing: tuple | None = None
         self.finish_reason: str | None = None
         self.room = sampling.max_new_tokens  # lowered to what the cache can hold by Scheduler.add
         self.cached_tokens = 0  # of the prompt, found in the prefix cache
         self.tool_calls = 0
         self.call: str | None = None
+        self.grammar = JsonGrammar(tokenizer, sampling.json_schema) if sampling.json_schema else None
         self._code: list[int] | None = None  # tokens of a call that is being written
         self._stops = TextStream(tokenizer)  # looks for stop strings
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.ids)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the log-probabilities of the prompt's tokens are wanted."""
+        return self.sampling.echo > 0 and self.sampling.logprobs is not None
 
     @property
     def state(self) -> int:
@@ -65,9 +76,16 @@ class Sequence:
     def accept(self, token: int, logprobs: tuple | None = None) -> None:
         """Take the token that was sampled."""
         special = self.tokenizer.special
-        if token in (special("<|assistant_end|>"), self.tokenizer.bos_id):
-            self.finish_reason = "stop"
+        if not self.room:  # the prompt was to be read, and nothing said
+            self.finish_reason = "length"
             return
+        if token in (special("<|assistant_end|>"), self.tokenizer.bos_id):
+            self.closing = (token, logprobs)
+            cut = self.grammar is not None and self.grammar.failed
+            self.finish_reason = "length" if cut else "stop"
+            return
+        if self.grammar:
+            self.grammar.accept(token)
         self._add([token], 1, logprobs)
         if token == special("<|python_start|>"):
             self._code = []

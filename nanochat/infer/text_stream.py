@@ -20,7 +20,7 @@ class Event:
     """What a reader sees: "text" in pieces, "python" and "python_output" whole, at last "end" with `usage`.
 
     When asked for, a "text" has for each token `logprobs` {"token", "bytes", "logprob", "top": [the same but
-    "top"]}.
+    "top"]}, where a text's first token has None for both numbers.
     """
 
     kind: str
@@ -48,12 +48,15 @@ class TextStream:
 
     def take(self, sequence: "Sequence") -> list[Event]:
         """The Events of what `sequence` gained since the last call."""
+        events: list[Event] = []
         if self._first_blank_is_format is None:
             # The chat format puts a blank before an answer; what goes on with a plain text keeps its own.
-            self._first_blank_is_format = sequence.prompt[-1] == self.tokenizer.special("<|assistant_start|>")
+            special = self.tokenizer.special
+            begins = (special("<|assistant_start|>"), special("<|output_end|>"))
+            self._first_blank_is_format = sequence.prompt[-1] in begins
+            events += self._echo(sequence)
         start = self._taken
         self._taken = len(sequence.ids)
-        events = []
         for token, logprobs in zip(sequence.ids[start:], sequence.logprobs[start:]):
             if token in self._enters:
                 events += self._close()
@@ -66,10 +69,27 @@ class TextStream:
             events += self._read(text, sequence.sampling.stop)
         if sequence.finish_reason:
             events += self._close()
+            if sequence.is_scored and sequence.closing:
+                # Who counts the tokens told, to find the prompt's among them, counts this one, too.
+                token, logprobs = sequence.closing
+                events.append(Event("text", logprobs=[self._scored_entry(token, *logprobs)]))
             usage = {"prompt_tokens": len(sequence.prompt), "completion_tokens": len(sequence.ids),
                      "cached_tokens": sequence.cached_tokens}
             events.append(Event("end", finish_reason=sequence.finish_reason, usage=usage))
         return events
+
+    def _echo(self, sequence):
+        """The prompt's last tokens, where they are to be told again."""
+        n = sequence.sampling.echo
+        if not n:
+            return []
+        tokens = sequence.prompt[-n:]
+        scored = []
+        if sequence.is_scored:
+            scored.append({**self._entry(tokens[0], None), "top": None})  # as if nothing stood before it
+            for token, logprobs in zip(tokens[1:], sequence.prompt_logprobs[-n:][1:]):
+                scored.append(self._scored_entry(token, *logprobs))
+        return [Event("text", self.tokenizer.decode(tokens), logprobs=scored)]
 
     def _scored_entry(self, token, logprob, likeliest):
         entry = self._entry(token, logprob)

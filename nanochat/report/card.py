@@ -6,6 +6,7 @@ The report card: report/results/*.json and logs/*.jsonl in, report.md with curve
 
 Errors are 95 % intervals (eval/statistics.py): Wilson's for one score, Newcombe's for the difference of two.
 """
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -32,7 +33,8 @@ def reset() -> None:
     """Forget earlier results, and start the clock."""
     folder = base_dir() / "report"
     for name in ("results", PICTURES):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder / name)
     (folder / "report.md").unlink(missing_ok=True)
     write_json(folder / "start.json", {"start": time.time(), "commit": git_commit()})
     log.info(f"report: earlier results removed, the clock is running ({folder})")
@@ -47,10 +49,15 @@ def generate(out: str) -> None:
     atomic_write(path, render(results, pictures))
     log.info(f"report: {path}")
     if out and Path(out).resolve() != folder.resolve():
-        for picture in pictures.values():
-            _copy(f"{PICTURES}/{picture}", folder, Path(out))
-        _copy("report.md", folder, Path(out))
-        log.info(f"  copy: {Path(out) / 'report.md'}")
+        try:
+            for picture in pictures.values():
+                _copy(f"{PICTURES}/{picture}", folder, Path(out))
+            _copy("report.md", folder, Path(out))
+            log.info(f"  copy: {Path(out) / 'report.md'}")
+        except OSError as error:
+            if out != ".":  # asked for by name
+                raise
+            log.info(f"  no copy in this folder: {error.strerror}")
 
 
 def _copy(name, source, target):

@@ -23,7 +23,7 @@ def load_log(path: Path) -> list[dict]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            records[record["step"]] = record
+            records.setdefault(record["step"], {}).update(record)  # a validation has a line of its own
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
                 raise DataError(f"{path}, line {number}: not a record of a training step.") from None

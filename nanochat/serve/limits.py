@@ -9,8 +9,8 @@ import asyncio
 import hmac
 import ipaddress
 import math
-import re
 import time
+import zlib
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -27,20 +27,18 @@ DRAIN_S = 30  # for running answers at the end
 
 # ---- how much
 async def read_body(request: Request) -> bytes:
-    """Raises ApiError 413 when it is too large, whatever Content-Length says, or 408 when it takes too
-    long."""
+    """Raises ApiError 413 when it is too large, whatever Content-Length says, 408 when it takes too long, or
+    400 or 415 when it is packed in a way that is not understood."""
     async def read() -> bytes:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise ApiError(
-                    413, f"The request is larger than {MAX_BODY_BYTES} bytes.", code="request_too_large"
-                )
+            _check_size(body)
         return bytes(body)
 
     try:
-        return await asyncio.wait_for(read(), RECEIVE_S)
+        body = await asyncio.wait_for(read(), RECEIVE_S)
+        return _unpacked(body, request.headers.get("content-encoding", "identity").strip().lower())
     except asyncio.TimeoutError:
         raise ApiError(
             408,
@@ -48,6 +46,29 @@ async def read_body(request: Request) -> bytes:
             code="request_timeout",
             headers={"Connection": "close"},
         ) from None
+
+
+def _check_size(body):
+    if len(body) > MAX_BODY_BYTES:
+        message = f"The request is larger than {MAX_BODY_BYTES} bytes."
+        raise ApiError(413, message, code="request_too_large")
+
+
+def _unpacked(body, coding):
+    """A kilobyte can be a megabyte of blanks, packed: no more is unpacked than may be."""
+    if coding == "identity":
+        return body
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        message = f"Content-Encoding {coding[:50]!r} is not understood here: send gzip, deflate or none."
+        raise ApiError(415, message, code="unsupported_encoding")
+    unpacker = zlib.decompressobj(wbits=47)  # tells gzip's format and deflate's apart by itself
+    try:
+        body = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error:
+        raise ApiError(400, f"The body is not {coding}, as Content-Encoding says.",
+                       code="invalid_encoding") from None
+    _check_size(body)
+    return body
 
 
 # ---- how often
@@ -90,33 +111,11 @@ def client_of(request: Request) -> str:
 
 # ---- who
 class Guard:
-    """Who may ask. Both checks are FastAPI dependencies: they run before a request's body is read."""
+    """Who may ask. The check is a FastAPI dependency: it runs before a request's body is read."""
 
-    def __init__(self, api_key: str | None, hosts: tuple[str, ...], rate: int):
+    def __init__(self, api_key: str | None, rate: int):
         self.api_key = api_key
-        self.hosts = hosts
         self.rate_limit = RateLimit(rate) if rate else None
-
-    async def check_origin(self, request: Request) -> None:
-        """Keep other web sites out, who could make a visitor's browser ask this server. Raises ApiError 403.
-
-        A server on localhost is safe from other machines but not from the pages that its user visits.
-        Browsers send along which site a script came from (Origin), which must be ours. DNS rebinding gets
-        around that: a site lets its own name point to 127.0.0.1 after its page is loaded, so that the browser
-        takes this server for that site's. Then the name it asks for (Host) is that site's, too, and not one
-        of `hosts`.
-        """
-        host = request.headers.get("host", "")
-        name = re.sub(r":\d*$", "", host).strip("[]").lower()  # no port, no brackets of IPv6
-        if self.hosts and name not in self.hosts:
-            raise ApiError(
-                403, "This server is not known by that name.", "permission_error", code="wrong_host"
-            )
-        origin = request.headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
-            raise ApiError(
-                403, "Another site may not use this server.", "permission_error", code="wrong_origin"
-            )
 
     async def check_client(self, request: Request) -> None:
         """Raises ApiError 429 when it asks too often, 401 without the key. In this order: guessing keys is
@@ -127,7 +126,10 @@ class Guard:
                 raise ApiError(429, f"Too many requests. Try again in {wait_s} seconds.", "rate_limit_error",
                                code="rate_limit_exceeded", headers={"Retry-After": str(wait_s)})
         if self.api_key:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+            given = request.headers.get("authorization", "")
+            scheme, _, key = given.partition(" ")
+            if scheme.lower() == "bearer":
+                given = key.strip()
             # == stops at the first byte that differs, so the time of a refusal tells how many were right, and
             # a key can be guessed byte by byte. This comparison always takes the same time.
             if not hmac.compare_digest(given.encode("latin-1"), self.api_key.encode()):
@@ -182,9 +184,14 @@ class BoundedConnection(H11Protocol):
         super().connection_lost(exc)
 
 
-def server(app: FastAPI) -> uvicorn.Server:
+def server(app: FastAPI, trusted_proxy: str = "") -> uvicorn.Server:
     """uvicorn around the application, bounded; it stops on SIGTERM after at most DRAIN_S for answers on their
-    way."""
+    way.
+
+    What comes from the address (or network) `trusted_proxy` is of the client that its X-Forwarded-For names.
+    From anybody else that header is a client's own invention: as many clients as it likes, for its rate.
+    """
     config = uvicorn.Config(app, http=BoundedConnection, ws="none", log_level="warning", access_log=False,
-                            server_header=False, timeout_graceful_shutdown=DRAIN_S)
+                            server_header=False, timeout_graceful_shutdown=DRAIN_S,
+                            proxy_headers=bool(trusted_proxy), forwarded_allow_ips=trusted_proxy)
     return uvicorn.Server(config)

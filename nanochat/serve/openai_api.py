@@ -9,21 +9,26 @@ import asyncio
 import json
 import secrets
 import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request, Response
 
+from nanochat.common import UsageError
+from nanochat.infer.json_grammar import compile_schema
 from nanochat.infer.sampling import Sampling
 from nanochat.serve.answers import EventStream, RunningAnswers, unless_gone
 from nanochat.serve.errors import ApiError, invalid
 from nanochat.serve.limits import read_body
 from nanochat.serve.metrics import Metrics
 from nanochat.serve.openai_replies import ReplyWriter
-from nanochat.serve.openai_requests import AnyRequest, parse
+from nanochat.serve.openai_requests import parse
+from nanochat.serve.text_requests import AnyRequest
 from nanochat.serve.worker import Worker
 
 # Fields that Sampling has, too.
-SETTINGS = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"}
+SETTINGS = {"temperature", "top_k", "top_p", "min_p", "seed",
+            "repetition_penalty", "frequency_penalty", "presence_penalty"}
 
 
 def reply_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -55,7 +60,7 @@ class OpenAIApi:
 
     def sampling(self, wanted: AnyRequest, prompts: list[list[int]]) -> Sampling:
         """How to choose the tokens. Raises ApiError 400 when prompt and answer are too long for the model's
-        context."""
+        context, for a token that is none and a schema that no answer can be held to."""
         longest = max(len(prompt) for prompt in prompts)
         context = self.engine.max_len
         answer = wanted.answer_limit or 1
@@ -72,8 +77,26 @@ class OpenAIApi:
         # A fresh seed, so that asking again brings variety.
         settings: dict[str, Any] = {"seed": secrets.randbits(62), **self.defaults}
         settings.update(wanted.model_dump(include=SETTINGS, exclude_none=True))
-        return Sampling(max_new_tokens=wanted.answer_limit or context - longest, use_tools=wanted.is_chat,
-                        stop=wanted.stop_strings, logprobs=wanted.alternatives, **settings)
+        limit = context - longest if wanted.answer_limit is None else wanted.answer_limit
+        return Sampling(max_new_tokens=limit, use_tools=wanted.is_chat,
+                        stop=wanted.stop_strings, logprobs=wanted.alternatives,
+                        json_schema=self._json_schema(wanted), logit_bias=self._logit_bias(wanted),
+                        **settings)
+
+    def _logit_bias(self, wanted: AnyRequest) -> tuple[tuple[int, float], ...]:
+        n_tokens = self.engine.tokenizer.vocab_size
+        bias = [(int(token), added) for token, added in (wanted.logit_bias or {}).items()]
+        if any(token >= n_tokens for token, _ in bias):
+            raise invalid(f"The tokens in logit_bias must be below {n_tokens}.", "logit_bias")
+        return tuple(bias)
+
+    def _json_schema(self, wanted: AnyRequest) -> str | None:
+        if wanted.json_schema is not None:
+            try:
+                compile_schema(self.engine.tokenizer, wanted.json_schema)
+            except UsageError as error:
+                raise invalid(f"response_format: {error}", "response_format") from None
+        return wanted.json_schema
 
     async def start(self, wanted: AnyRequest, count: int) -> RunningAnswers:
         """Have the worker decode the request's `count` answers. Raises ApiError 400, Busy or Stopped."""
@@ -86,10 +109,11 @@ class OpenAIApi:
         answers = RunningAnswers(self.worker, self.metrics)
         try:
             prompts = await asyncio.to_thread(wanted.prompts, self.engine.tokenizer)
-            sampling = self.sampling(wanted, prompts)
-            for prompt in prompts:
+            sampling = await asyncio.to_thread(self.sampling, wanted, prompts)  # compiles a schema
+            for number, prompt in enumerate(prompts):
+                told = replace(sampling, echo=wanted.echoed(number, prompt))
                 for index in range(wanted.answers_per_prompt):
-                    answers.submit(prompt, sampling, index)
+                    answers.submit(prompt, told, index)
         finally:
             self._reserved -= count
         return answers

@@ -15,7 +15,7 @@ from typing import Any
 from nanochat.infer.text_stream import Event
 from nanochat.serve.errors import server_error
 from nanochat.serve.message_parts import join_texts, message_part
-from nanochat.serve.openai_requests import AnyRequest
+from nanochat.serve.text_requests import AnyRequest
 
 Arrivals = AsyncIterator[tuple[int, list[Event]]]  # (index of an answer, its new events)
 
@@ -135,8 +135,11 @@ class ReplyWriter:
         lengths = [len(token["token"]) for token in tokens]
         offsets = list(accumulate(lengths, initial=self._written[index]))
         self._written[index] = offsets.pop()  # where the next token will begin
-        top_logprobs = []
+        top_logprobs: list[dict | None] = []
         for token in tokens:
+            if token["top"] is None:  # of the first of all: nothing foretells it
+                top_logprobs.append(None)
+                continue
             # From the least likely on: of two tokens with the same text (halves of characters) the likelier
             # one stays.
             top_logprobs.append({other["token"]: other["logprob"] for other in reversed(token["top"])})

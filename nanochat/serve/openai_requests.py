@@ -2,27 +2,26 @@
 OpenAI's API: what a request may say (https://platform.openai.com/docs/api-reference). Knows no HTTP.
 
 Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`. Unknown fields are ignored, as clients send new ones
-every month; `tools` and `echo` are refused when they would change the answer. pydantic checks each field by
+every month, but those which `_refuse` knows to change the answer. pydantic checks each field by
 its annotation, strictly: the text "1" is no number. What the classes below say is also what the server's
 OpenAPI document says.
 """
 import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from nanochat.common import DataError
-from nanochat.data.chat_format import render_prompt
+from nanochat.data.chat_format import render_continued
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.serve.errors import ApiError, invalid
+from nanochat.serve.openai_messages import Message, Strict, conversation
+from nanochat.serve.sentences import complaint
 
 MAX_MESSAGES = 1000
-DEFAULT_TEXT_TOKENS = 16  # of a continuation whose max_tokens is not given: OpenAI's default there
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+# OpenAI's for other models, and other servers': each would change the answer.
+UNSERVED = ("suffix", "audio", "web_search_options", "guided_json", "guided_regex", "structured_outputs")
 
 
 # ---- types of fields
@@ -36,48 +35,35 @@ def whole(low: int, high: int | None = None) -> Any:
     return Annotated[int, Field(ge=low, le=high), BeforeValidator(_whole_float_as_int)]
 
 
-def _only_booleans(value: Any) -> Any:
-    """0 equals False in Python, in JSON it does not; "" equals no boolean."""
-    return value if isinstance(value, bool) else ""
-
-
-OnlyFalse = Annotated[Literal[False], BeforeValidator(_only_booleans)]
-TokenIds = Annotated[list[whole(0)], Field(min_length=1)]
-Many = Annotated[list[TypeVar("T")], Field(min_length=1, max_length=128)]
-
-
-# ---- messages (comments, not docstrings: those would be told to clients in the OpenAPI document)
-class Part(_Strict):
-    type: Literal["text", "python", "python_output"]
-    text: str
-
-
-class Message(_Strict):
-    role: Literal["system", "user", "assistant"]
-    content: str | list[Part]
-
-    # As the chat format wants it. A user's text that looks like a tool call stays text; a tool call as such
-    # would let users put words into the assistant's mouth.
-    def plain(self) -> dict:
-        if isinstance(self.content, str) or self.role == "assistant":
-            return self.model_dump()
-        if any(part.type != "text" for part in self.content):
-            raise DataError(f"only the assistant can use tools, not the {self.role}")
-        return {"role": self.role, "content": "".join(part.text for part in self.content)}
+TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]  # JSON's objects have no numbers for keys
+LogitBias = Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)]
 
 
 # ---- requests
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     include_usage: bool = False
 
 
-class _Request(_Strict):
+class JsonSchema(Strict):
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class ResponseFormat(JsonSchema):  # the schema may stand in it directly, as llama.cpp has it
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class CompletionRequest(Strict):
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: whole(0, 1 << 20) | None = None
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: LogitBias | None = None
+    response_format: ResponseFormat | None = None
     max_tokens: whole(1) | None = None
     seed: whole(-(1 << 63), (1 << 63) - 1) | None = None
     n: whole(1, 128) | None = None
@@ -89,10 +75,23 @@ class _Request(_Strict):
     def answers_per_prompt(self) -> int:
         return self.n or 1
 
+    def echoed(self, number: int, prompt: list[int]) -> int:
+        """How many last tokens of prompt `number` are told again before its answers: none."""
+        return 0
+
     @property
     def stop_strings(self) -> tuple[str, ...]:
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
+
+    @property
+    def json_schema(self) -> str | None:
+        """What the answer is to be; None: anything."""
+        wanted = self.response_format
+        if wanted is None or wanted.type == "text":
+            return None
+        schema = (wanted.json_schema or wanted).schema_
+        return json.dumps({"type": "object"} if schema is None else schema)
 
     @property
     def wants_usage(self) -> bool:
@@ -100,7 +99,7 @@ class _Request(_Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatRequest(_Request):
+class ChatRequest(CompletionRequest):
     """The next message of a conversation."""
 
     is_chat: ClassVar = True
@@ -110,7 +109,6 @@ class ChatRequest(_Request):
     max_completion_tokens: whole(1) | None = None
     logprobs: bool | None = None
     top_logprobs: whole(0, 20) | None = None
-    tools: Annotated[list, Field(max_length=0)] | None = None
 
     @property
     def answer_limit(self) -> int | None:
@@ -124,76 +122,55 @@ class ChatRequest(_Request):
 
     def prompts(self, tokenizer: Tokenizer) -> list[list[int]]:
         """The token ids of each prompt. Raises ApiError 400."""
+        if self.json_schema and self.messages[-1].role == "assistant":
+            raise invalid("With a response_format the last message cannot be the assistant's.", "messages")
         try:
-            return [render_prompt(tokenizer, [message.plain() for message in self.messages])]
+            return [render_continued(tokenizer, conversation(self.messages))]
         except DataError as error:
-            raise invalid(str(error), "messages") from None
-
-
-class TextRequest(_Request):
-    """The continuation of a document that begins with a text, or with token ids."""
-
-    is_chat: ClassVar = False
-    prompt_field: ClassVar = "prompt"
-    prompt: str | Many[str] | TokenIds | Many[TokenIds]
-    logprobs: whole(0, 20) | None = None
-    echo: OnlyFalse | None = None
-
-    @property
-    def answer_limit(self) -> int:
-        """Tokens of the longest answer."""
-        return self.max_tokens or DEFAULT_TEXT_TOKENS
-
-    @property
-    def alternatives(self) -> int | None:
-        """How many likeliest tokens to tell with each; None: no log-probabilities at all."""
-        return self.logprobs
-
-    @property
-    def _listed(self) -> Any:
-        """`prompt` as a list of texts or of lists of ids."""
-        alone = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
-        return [self.prompt] if alone else self.prompt
-
-    @property
-    def n_prompts(self) -> int:
-        return len(self._listed)
-
-    def prompts(self, tokenizer: Tokenizer) -> list[list[int]]:
-        """The token ids of each prompt. Raises ApiError 400."""
-        # Text can never make those, so ids that are given may not either.
-        first_special = len(tokenizer.tokens)
-        prompts = []
-        for given in self._listed:
-            ids = tokenizer.encode(given) if isinstance(given, str) else given
-            if any(token >= first_special for token in ids):
-                raise invalid(f"Token ids must be below {first_special}.", "prompt")
-            prompts.append([tokenizer.bos_id, *ids])
-        return prompts
-
-
-AnyRequest = ChatRequest | TextRequest
+            raise invalid(f"{error}.", "messages") from None
 
 
 # ---- reading
+Wanted = TypeVar("Wanted", bound=CompletionRequest)
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")  # NaN and Infinity, which Python's reader would let through
 
 
-def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
+def _refuse(body: dict) -> None:
+    """Raise ApiError 400 for what would change the answer and cannot be had here."""
+    for name, choice in (("tools", "tool_choice"), ("functions", "function_call")):
+        if body.get(name) and body.get(choice) != "none":
+            raise invalid(f"This model cannot call {name} of the client. Leave {name} away, or set {choice} "
+                          'to "none".', name)
+    changed = [name for name in UNSERVED if body.get(name)]
+    if body.get("best_of") not in (None, body.get("n") or 1):
+        changed.append("best_of")
+    if body.get("modalities") not in (None, ["text"]):
+        changed.append("modalities")
+    if changed:
+        name = changed[0]
+        raise invalid(f"{name} is not served here, and would change the answer. Leave it away.", name)
+
+
+def parse(kind: type[Wanted], body: bytes) -> Wanted:
     """Read a request of a `kind`. Raises ApiError 400 with the field that is wrong."""
     try:
-        return kind.model_validate(json.loads(body.decode("utf-8"), parse_constant=_no_constant))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(step) for step in first["loc"]) or None
-        raise invalid(f"{field or 'the body'}: {first['msg']}", field) from None
+        text = body.decode(json.detect_encoding(body))  # UTF-8; Windows marks it, or writes UTF-16
+        given = json.loads(text, parse_constant=_no_constant)
     # No JSON, too long an integer, or [[[[... as deep as the body is long.
     except (ValueError, RecursionError):
         raise ApiError(400, "The body is not valid JSON in UTF-8.", code="invalid_json") from None
+    if isinstance(given, dict):
+        _refuse(given)
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise invalid(*complaint(error, given)) from None
 
 
-def schemas() -> dict[str, dict]:
-    """Both requests, and what they consist of, as JSON schemas for the OpenAPI document."""
-    kinds: Any = [(ChatRequest, "validation"), (TextRequest, "validation")]
-    return models_json_schema(kinds, ref_template="#/components/schemas/{model}")[1]["$defs"]
+def schemas(*kinds: type[CompletionRequest]) -> dict[str, dict]:
+    """Requests of these kinds, and what they consist of, as JSON schemas for the OpenAPI document."""
+    read: Any = [(kind, "validation") for kind in kinds]
+    return models_json_schema(read, ref_template="#/components/schemas/{model}")[1]["$defs"]

@@ -2,76 +2,32 @@
 The web server: an OpenAI-compatible API and the chat page, over one model on one worker thread.
 
 This file is the table of what is served under which path. The event loop only moves bytes; worker.py decodes,
-openai_*.py read and write JSON, limits.py guards, answers.py bridges thread and loop, static.py
-has the page.
+openai_*.py read and write JSON, middleware.py lies around each request, limits.py and origins.py guard,
+answers.py bridges thread and loop, static.py has the page.
 """
 import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nanochat.common import log
 from nanochat.infer.engine import Engine
 from nanochat.serve import metrics
-from nanochat.serve.errors import ApiError, api_error, server_error
+from nanochat.serve.errors import ApiError
 from nanochat.serve.limits import Guard
 from nanochat.serve.metrics import Metrics
+from nanochat.serve.middleware import add_layers, refuse
 from nanochat.serve.openai_api import OpenAIApi, reply_json
-from nanochat.serve.openai_requests import ChatRequest, TextRequest, schemas
+from nanochat.serve.openai_requests import ChatRequest, schemas
+from nanochat.serve.origins import KnownNames
 from nanochat.serve.static import add_page
+from nanochat.serve.text_requests import TextRequest
 from nanochat.serve.worker import Busy, Stopped, Worker
 
 
-# ---- around every request
-async def refuse(request: Request | None, error: Exception) -> Response:
-    """The response to an error that has a status."""
-    refusal = api_error(error)
-    return reply_json(refusal.body, refusal.status, refusal.headers)
-
-
-class CountAndCatch:
-    """The outermost layer of the application: counts responses, and turns what nobody foresaw into a 500.
-
-    It is plain ASGI: an application is a coroutine that gets a request's `scope`, and `receive` and `send`
-    for messages.
-    """
-
-    def __init__(self, app: ASGIApp, metrics: Metrics):
-        self.app = app
-        self.metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def counting_send(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                # The route's pattern, never the path as asked: who asks for /1, /2, /3... would fill the
-                # memory.
-                path = getattr(scope.get("route"), "path", "other")
-                self.metrics.requests.labels(path, message["status"]).inc()
-            await send(message)
-
-        try:
-            await self.app(scope, receive, counting_send)
-        except ClientDisconnect:
-            pass  # while its request was read: nobody is left to be answered
-        except Exception:
-            log.exception("the server failed to answer")
-            if started:
-                raise
-            response = await refuse(None, server_error("Something went wrong inside the server."))
-            await response(scope, receive, counting_send)
-
-
-# ---- what is served
 def add_state(app: FastAPI, worker: Worker, counted: Metrics, keyed: list) -> None:
     """What a monitor or a load balancer asks: is it alive (/health), may it be sent more (/ready), how does
     it do."""
@@ -101,8 +57,7 @@ def add_openai(app: FastAPI, api: OpenAIApi, keyed: list) -> None:
         api.check_model(name)
         return api.model
 
-    for path, kind in (("/chat/completions", ChatRequest), ("/v1/chat/completions", ChatRequest),
-                       ("/v1/completions", TextRequest)):
+    for path, kind in (("/v1/chat/completions", ChatRequest), ("/v1/completions", TextRequest)):
         # FastAPI does not read the body itself (we bound its bytes and seconds first), so it has to be told
         # of it.
         schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
@@ -115,21 +70,21 @@ def add_openai(app: FastAPI, api: OpenAIApi, keyed: list) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     async def described():
         document = app.openapi()
-        document.setdefault("components", {})["schemas"] = schemas()
+        document.setdefault("components", {})["schemas"] = schemas(ChatRequest, TextRequest)
         return document
 
 
 def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hosts: tuple[str, ...] = (),
-               slots: int = 8, max_waiting: int = 32, temperature: float = 0.0, top_k: int = 50,
-               rate: int = 0) -> FastAPI:
+               public_hosts: tuple[str, ...] = (), allow_origins: tuple[str, ...] = (), slots: int = 8,
+               max_waiting: int = 32, temperature: float = 0.0, top_k: int = 50, rate: int = 0) -> FastAPI:
     """The ASGI application, which starts and stops a Worker.
 
-    `hosts` are its names (empty: any); `temperature` and `top_k` are for requests that name none; `rate` is
-    how many requests a client may make in a minute (0: any).
+    `hosts`, `public_hosts` and `allow_origins`: see origins.KnownNames. `temperature` and `top_k` are for
+    requests that name none; `rate` is how many requests a client may make in a minute (0: any).
     """
     worker = Worker(engine, slots, max_waiting)
     counted = Metrics(worker)
-    guard = Guard(api_key, hosts, rate)
+    guard = Guard(api_key, rate)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -140,10 +95,10 @@ def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hos
 
     error = {"content": {"application/json": {}}}
     app = FastAPI(title="nanochat", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
-                  dependencies=[Depends(guard.check_origin)], responses={"4XX": error, "5XX": error},
+                  redirect_slashes=False, responses={"4XX": error, "5XX": error},
                   exception_handlers=dict.fromkeys((ApiError, Busy, Stopped, 404, 405), refuse))
     app.state.worker = worker
-    app.add_middleware(CountAndCatch, metrics=counted)
+    add_layers(app, KnownNames(hosts, public_hosts, allow_origins), counted)
 
     keyed = [Depends(guard.check_client)]
     if api_key:

@@ -53,6 +53,10 @@ def add_page(app: FastAPI, folder: Path = FOLDER) -> None:
     async def chat_page() -> HTMLResponse:
         return HTMLResponse(files.index, headers=PAGE_HEADERS)
 
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def no_icon() -> Response:
+        return Response(status_code=204)  # browsers ask for one beside whatever they show
+
     @app.get("/page/{name}", include_in_schema=False)
     async def page_file(name: str) -> Response:
         if name not in files.others:

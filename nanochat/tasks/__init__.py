@@ -5,12 +5,14 @@ The table of tasks. A new task is one file here and one row below.
 
 Nothing is loaded, and nothing fetched, before a row's make().
 """
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from nanochat import kindergarten as world
 from nanochat.common import UsageError
+from nanochat.data.sources import kind_of
 from nanochat.tasks.arc import ARCChallenge, ARCEasy
 from nanochat.tasks.base import Task, TaskUnavailable, local_files  # noqa: F401
 from nanochat.tasks.customjson import CustomJSON
@@ -59,6 +61,8 @@ for _name, _skill in world.SKILLS.items():
     TASKS[PREFIX + _name] = Row(_make, "generative", _skill.chance, None, "kindergarten", _skill.title)
 TASKS["strangers"] = Row(Strangers, "generative", 0.0, None, "strangers", "Strangers")
 TASKS["strangers_open"] = Row(partial(Strangers, "open"), "generative", 0.0, None, "training", "Strangers, open half")
+GENERATED = "kindergarten"  # stands for the conversations of all its skills
+GENERATED_CONVERSATIONS = 20000
 
 
 def in_group(group: str) -> list[str]:
@@ -74,30 +78,36 @@ def lookup(name: str) -> Row:
 
 
 def factors(names: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """(name, times) of each: "gsm8k*2" means twice. Raises UsageError for another factor than a whole
-    number."""
+    """(name, times) of each: "gsm8k * 2" means twice. A task's name is written small, whatever was given.
+
+    Raises UsageError for another factor than a whole number.
+    """
     for whole in names:
-        name, star, times = whole.partition("*")
-        if not star:
-            yield name, 1
+        if not whole.strip():
             continue
+        name, star, times = whole.partition("*")
+        name = name.strip()
+        times = times.strip() if star else "1"
         if not times.isdecimal() or int(times) == 0:
             raise UsageError(f"{whole}: the factor behind '*' must be a whole number of at least 1.")
+        if name.lower() in TASKS or name.lower() == GENERATED:
+            name = name.lower()
         yield name, int(times)
 
 
-def training_conversations(*names: str) -> Sequence[dict]:
-    """The training conversations of tasks and .jsonl files, one after another, each read only when it is
-    indexed.
+def training_conversations(*names: str, stage: str = "sft", seed: int = 0) -> Sequence[dict]:
+    """The training conversations of tasks and files, one after another, each read only when it is indexed.
 
-    Raises UsageError for a task that must not be trained on: a test whose answers the model has learned by
-    heart measures nothing.
+    `stage` and `seed` are for the kindergarten's, which are generated. Raises UsageError for a task that must
+    not be trained on: a test whose answers the model has learned by heart measures nothing.
     """
     from torch.utils.data import ConcatDataset  # here, since the report reads TASKS without torch
     parts = []
     for name, times in factors(names):
-        task: Task
-        if name.endswith(".jsonl"):
+        task: Sequence[dict] | Task
+        if name == GENERATED:
+            task = list(world.train_conversations(GENERATED_CONVERSATIONS, seed=seed, stage=stage))
+        elif name not in TASKS and (kind_of(name) or os.path.exists(os.path.expanduser(name))):
             task = CustomJSON(name)
         elif lookup(name).group in ("kindergarten", "strangers") or name in ("humaneval", "strangers_open"):
             raise UsageError(f"{name} is for evaluation only and cannot be trained on.")

@@ -4,6 +4,8 @@ What a task is: numbered conversations, each ending in the assistant's reference
 Training takes the conversation as it stands; in evaluation all but the last message is the prompt. Tables
 come from the hub as parquet files, downloaded on first use and kept under base_dir()/tasks.
 """
+import contextlib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +16,8 @@ import pyarrow.parquet as pq
 
 from nanochat.common import DataError, NanochatError, base_dir
 from nanochat.data import hub
-from nanochat.data.chat_format import message_parts, reply_text
+from nanochat.data.chat_format import message_parts, reply_text, validate
+from nanochat.data.sources import reading
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -88,18 +91,35 @@ class HubTable:
     """Rows of one split, the files <folder>/<split>-00000-of-00004.parquet ... Raises TaskUnavailable."""
 
     def __init__(self, repo: str, folder: str, split: str, columns: list[str] | None = None) -> None:
-        paths = local_files(repo, folder, split) or _download(repo, folder, split)
+        self.files = local_files(repo, folder, split) or _download(repo, folder, split)
         try:
-            self.table = pyarrow.concat_tables([pq.read_table(path, columns=columns) for path in paths])
-        except (pyarrow.ArrowException, OSError) as e:
-            names = ", ".join(str(path) for path in paths)
-            raise TaskUnavailable(f"cannot read {names}: {e}. Delete it to fetch it again.") from None
+            self.tables = [_read_table(path, columns) for path in self.files]
+        except DataError as e:
+            raise TaskUnavailable(str(e)) from None
+        self.table = pyarrow.concat_tables(self.tables)
 
     def __len__(self) -> int:
         return self.table.num_rows
 
     def __getitem__(self, number: int) -> dict:
         return self.table.slice(number, 1).to_pylist()[0]
+
+    def place(self, number: int) -> str:
+        """The file and row that a number means, for messages."""
+        for file, table in zip(self.files, self.tables):
+            if number < table.num_rows:
+                return f"{file}, row {number + 1}"
+            number -= table.num_rows
+        raise IndexError(number)
+
+
+def _read_table(path: Path, columns: list[str] | None) -> pyarrow.Table:
+    with reading(path, mend="Delete it to fetch it again."):
+        has = pq.read_schema(path).names
+        missing = [name for name in columns or [] if name not in has]
+        if missing:
+            raise DataError(f"{path} has no column {', '.join(missing)} (it has {', '.join(has)}).")
+        return pq.read_table(path, columns=columns)
 
 
 class HubTask(Task):
@@ -114,7 +134,12 @@ class HubTask(Task):
         self.n = len(self.table)
 
     def conversation(self, number: int) -> dict:
-        return self.read(self.table[number])
+        try:
+            chat = self.read(self.table[number])
+            validate(chat)
+        except (DataError, ValueError, TypeError, LookupError, AttributeError) as e:  # of a row with a hole
+            raise DataError(f"{self.name}: {self.table.place(number)}: {e}") from None
+        return chat
 
     def read(self, row: dict) -> dict:
         """The conversation of a row."""
@@ -124,7 +149,9 @@ class HubTask(Task):
 def local_files(repo: str, folder: str, split: str) -> list[Path]:
     """The split's files if all are on this machine, else []."""
     home = base_dir() / "tasks" / repo / folder
-    names = [path.name for path in home.glob("*.parquet")]
+    names = []
+    with reading(home), contextlib.suppress(FileNotFoundError):
+        names = os.listdir(home)
     return [home / name for name in _split_files(names, split)]
 
 

@@ -1,14 +1,13 @@
 """
-Your own conversations, a file with one JSON a line.
+Your own conversations: a file of rows, or a folder of them, in any of the forms of conversation_forms.py.
 
-{"messages": [...]}, or simply the list of messages, or {"text": "..."}, a document. Opening it names a bad
-line.
+One JSON a line, a JSON list or a parquet table. Opening it names a bad row.
 """
-import json
 from pathlib import Path
 
-from nanochat.common import DataError
-from nanochat.data.chat_format import validate
+from nanochat.common import DataError, UsageError, log
+from nanochat.data.conversation_forms import FORMS, to_chat
+from nanochat.data.sources import Files, find_files, kind_of, rows
 from nanochat.tasks.base import Task, TaskUnavailable
 
 
@@ -16,28 +15,27 @@ class CustomJSON(Task):
     kind = "conversations"
 
     def __init__(self, path: str | Path) -> None:
-        """Read and check all of it. Raises TaskUnavailable for a file that cannot be read, DataError for a
-        line."""
-        self.path = Path(path)
-        self.name = self.path.stem
+        """Read and check all of it. Raises DataError, which names file and row, and UsageError."""
+        self.name = Path(path).stem
         try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise TaskUnavailable(f"cannot read {path}: {e}.") from None
+            found = find_files(path)
+        except DataError as e:
+            raise TaskUnavailable(str(e)) from None
+        if kind_of(found.train[0]) == "txt":
+            raise UsageError(f"{path} is text, for base_train's --dataset. Conversations are: {FORMS}")
+        files = Files(found.train, [], found.val + found.unused)
+        if len(files.train + files.unused) > 1:
+            log.info(f"{path}: {files}")
         self.conversations = []
-        for number, line in enumerate(text.split("\n"), start=1):  # splitlines() parts at U+2028 too
-            if line.strip():
-                self.conversations.append(self._parse(number, line))
+        for file in files.train:
+            for place, value in rows(file):
+                try:
+                    self.conversations.append(to_chat(value))
+                except DataError as e:
+                    raise DataError(f"{place}: {e}") from None
         self.n = len(self.conversations)
-
-    def _parse(self, number, line):
-        try:
-            value = json.loads(line)
-            chat = {"messages": value} if isinstance(value, list) else value
-            validate(chat)
-        except (ValueError, DataError) as e:
-            raise DataError(f"{self.path}, line {number}: {e}") from None
-        return chat
+        if not self.n:
+            raise TaskUnavailable(f"{path} holds no conversation: it is empty.")
 
     def conversation(self, number: int) -> dict:
         return self.conversations[number]

@@ -4,6 +4,7 @@ SmolTalk: everyday conversations to train on, the small-model selection.
 Allal et al. 2025 (arXiv 2502.02737), HuggingFaceTB/smol-smoltalk: 460K train and 24K test conversations.
 Training only.
 """
+from nanochat.data.conversation_forms import to_chat
 from nanochat.tasks.base import HubTask
 
 
@@ -14,5 +15,4 @@ class SmolTalk(HubTask):
     columns = ["messages"]
 
     def read(self, row: dict) -> dict:
-        messages = [{"role": message["role"], "content": message["content"]} for message in row["messages"]]
-        return {"messages": messages}
+        return to_chat(row)

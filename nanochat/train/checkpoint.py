@@ -2,7 +2,9 @@
 Checkpoints: atomic, versioned, independent of the number of ranks, safetensors and JSON only (never pickle).
 
 <base>/<stage>_checkpoints/<tag>/<step>/ holds model.safetensors (the float32 masters), optim.safetensors (the
-optimizer's averages), and meta.json with the SHA-256 of all three. Tensors are saved whole under their
+optimizer's averages), tokenizer.json, without which the ids mean nothing, and meta.json with the SHA-256 of
+all four: one folder is a model, wherever it is carried. Only what contradicts its digest is taken for damaged
+and passed over; what cannot be read, or is of a newer format, stops. Tensors are saved whole under their
 parameters' names, not as the ranks share them, so another number of GPUs can go on. A folder gets its name
 only when it is complete; whoever is killed in the middle leaves a hidden temporary one, which `sweep`
 removes. Pickle would run whatever code a downloaded file holds.
@@ -12,9 +14,12 @@ import hashlib
 import json
 import os
 import shutil
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -26,9 +31,11 @@ from nanochat.common import (
     DataError,
     MissingArtifact,
     NanochatError,
+    Unreadable,
     atomic_dir,
     base_dir,
     git_commit,
+    is_there,
     log,
     read_json,
     sha256,
@@ -42,6 +49,10 @@ from nanochat.train.stages import CHAT_STAGES, STAGES
 
 FORMAT = 1
 Tensors = dict[str, torch.Tensor]
+
+
+class DamagedCheckpoint(CheckpointError):
+    """One whose bytes are proven not to be those that were written."""
 
 
 @dataclass
@@ -71,19 +82,56 @@ def step_dir(folder: Path, step: int) -> Path:
 
 
 def steps_in(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints in a tag's folder, ascending as numbers: 1000000 comes after 999999."""
-    names = [path.parent.name for path in Path(folder).glob("*/meta.json")]
-    return sorted(int(name) for name in names if name.isdigit())
+    """Steps of the whole checkpoints in a tag's folder, ascending as numbers: 1000000 comes after 999999.
+
+    Raises Unreadable: a folder that one may not look into is not an empty one.
+    """
+    names = [name for name in _names_in(folder) if name.isdigit()]
+    return sorted(int(name) for name in names if is_there(Path(folder) / name / "meta.json"))
+
+
+def _names_in(folder):
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise Unreadable(folder, error) from None
+
+
+def newest_of_tags(stage: str) -> list[Path]:
+    """The newest checkpoint's folder of each tag."""
+    found = []
+    for tag in _names_in(stage_dir(stage)):
+        steps = steps_in(stage_dir(stage) / tag)
+        if steps:
+            found.append(step_dir(stage_dir(stage) / tag, steps[-1]))
+    return found
 
 
 def newest_tag(stage: str) -> str | None:
     """The one written to last, or None."""
-    written = {}
-    for folder in stage_dir(stage).glob("*"):
-        steps = steps_in(folder)
-        if steps:
-            written[folder.name] = step_dir(folder, steps[-1]).stat().st_mtime
-    return max(written, key=lambda name: written[name], default=None)
+    newest = max(newest_of_tags(stage), key=_written, default=None)
+    return newest.parent.name if newest else None
+
+
+def _written(folder):
+    """When (seconds since 1970), as meta.json says: a copy or an archive may give its files another time."""
+    with contextlib.suppress(DamagedCheckpoint):
+        written = read_meta(folder).get("time")
+        if written is not None:
+            return written
+    return folder.stat().st_mtime
+
+
+def tokenizers_in_use() -> dict[str, str]:
+    """{"stage/tag": hash of its tokenizer} of all models here."""
+    found = {}
+    for stage in STAGES:
+        for folder in newest_of_tags(stage):
+            with contextlib.suppress(DamagedCheckpoint):
+                found[f"{stage}/{folder.parent.name}"] = read_meta(folder)["tokenizer"]
+    return found
 
 
 def newest_chat_stage() -> str:
@@ -118,30 +166,51 @@ def _seal(meta):
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode("utf-8")).hexdigest()
 
 
+@contextlib.contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as error:  # a full disk, for example
+        raise NanochatError(f"cannot write a checkpoint to {folder}: {error}. The checkpoints before it are "
+                            "whole; mend this, then run the same command to go on from there.") from None
+
+
 def save(folder: Path, step: int, masters: Tensors, optim_state: Tensors | None, meta: dict,
-         keep: int = 2) -> None:
+         keep: int = 2, tokenizer: Tokenizer | None = None) -> None:
     """Write a checkpoint, then drop all but the newest `keep` (0: none) and that of `best_step`. Raises
     NanochatError.
 
     meta["val"]: the validation loss at this step, if any.
     """
     folder = Path(folder)
-    try:
+    with _writing_to(folder):
         with atomic_dir(step_dir(folder, step)) as tmp:
             _save_tensors(masters, tmp / "model.safetensors")
             if optim_state is not None:
                 _save_tensors(optim_state, tmp / "optim.safetensors")
+            if tokenizer is not None:
+                tokenizer.save(tmp)
             meta = dict(meta)
             meta["format"] = FORMAT
             meta["step"] = step
+            meta["time"] = time.time()
             meta["commit"] = git_commit()
             meta["versions"] = versions()
-            meta["files"] = {path.name: sha256(path) for path in sorted(tmp.glob("*.safetensors"))}
-            write_json(tmp / "meta.json", {**meta, "sha256": _seal(meta)})
+            meta["files"] = {path.name: sha256(path) for path in sorted(tmp.iterdir())}
+            _write_meta(tmp, meta)
         _drop_old(folder, step, keep)
-    except (OSError, safetensors.SafetensorError) as error:  # a full disk, for example
-        raise NanochatError(f"cannot write a checkpoint to {folder}: {error}. The checkpoints before it are "
-                            "whole; mend this, then run the same command to go on from there.") from None
+
+
+def amend(folder: Path, step: int, keep: int, **more: Any) -> None:
+    """Add to a checkpoint's meta.json what was found out after it was written; then drop as `save` does."""
+    path = step_dir(folder, step)
+    with _writing_to(folder):
+        _write_meta(path, {**read_meta(path), **more})
+        _drop_old(folder, step, keep)
+
+
+def _write_meta(folder, meta):
+    write_json(folder / "meta.json", {**meta, "sha256": _seal(meta)})
 
 
 def _save_tensors(tensors, path):
@@ -163,7 +232,7 @@ def best_step(folder: Path) -> int | None:
     """The step with the lowest validation loss, or None where none was validated."""
     losses = {}
     for step in steps_in(folder):
-        with contextlib.suppress(CheckpointError):
+        with contextlib.suppress(DamagedCheckpoint):
             loss = read_meta(step_dir(folder, step)).get("val")
             if loss is not None:
                 losses[step] = loss
@@ -180,6 +249,8 @@ def sweep(folder: Path) -> None:
             os.rename(path, kept)
         elif path.suffix in (".old", ".tmp"):
             shutil.rmtree(path)
+    for path in Path(folder).glob("*/.*.tmp"):  # killed while it amended
+        path.unlink()
 
 
 class Writer:
@@ -193,13 +264,14 @@ class Writer:
         self._pending = None
 
     def save(self, folder: Path, step: int, masters: Tensors, optim_state: Tensors | None, meta: dict,
-             keep: int = 2) -> None:
+             keep: int = 2, tokenizer: Tokenizer | None = None) -> None:
         """`save` of copies made here, since the next step changes the tensors. Raises the error of the write
         before.
         """
         self.wait()
         optim_copy = None if optim_state is None else _copy(optim_state)
-        self._pending = self._pool.submit(save, folder, step, _copy(masters), optim_copy, meta, keep)
+        self._pending = self._pool.submit(save, folder, step, _copy(masters), optim_copy, meta, keep,
+                                          tokenizer)
 
     def wait(self) -> None:
         """Until the write is done. Raises its error."""
@@ -225,14 +297,14 @@ def _copy(tensors):
 
 # ---- reading
 def read_meta(folder: Path) -> dict:
-    """A checkpoint's meta.json. Raises CheckpointError."""
+    """A checkpoint's meta.json. Raises DamagedCheckpoint, Unreadable, CheckpointError for a newer format."""
     path = Path(folder) / "meta.json"
     try:
         meta = read_json(path)
-    except DataError as error:
-        raise CheckpointError(str(error)) from None
+    except DataError:
+        raise DamagedCheckpoint(f"{path} is damaged: it is no JSON.") from None
     if not isinstance(meta, dict) or meta.get("sha256") != _seal(meta):
-        raise CheckpointError(f"{path} is damaged: its contents do not match its own digest.")
+        raise DamagedCheckpoint(f"{path} is damaged: its contents do not match its own digest.")
     if meta["format"] > FORMAT:
         raise CheckpointError(f"{path} has format {meta['format']}, this code reads up to {FORMAT}: "
                               "update the code.")
@@ -242,49 +314,72 @@ def read_meta(folder: Path) -> dict:
 def _tensors(folder, name, meta):
     path = Path(folder) / name
     if name not in meta["files"]:
-        raise CheckpointError(f"{folder} holds no {name}: this run cannot be continued from there.")
+        raise CheckpointError(f"{folder} holds no {name}: no run can go on from there. Give this one another "
+                              "--tag.")
+    _check(path, meta)
     try:
-        if sha256(path) != meta["files"][name]:
-            raise CheckpointError(f"{path} is damaged: its bytes do not match the digest in meta.json.")
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
+def _check(path, meta):
+    try:
+        if sha256(path) != meta["files"][path.name]:
+            raise DamagedCheckpoint(f"{path} is damaged: its bytes do not match the digest in meta.json.")
+    except OSError as error:
+        raise Unreadable(path, error) from None
+
+
 def load(folder: Path, with_optim: bool = False) -> tuple[Tensors, Tensors | None, dict]:
-    """(masters, optimizer state or None, meta). Raises CheckpointError."""
+    """(masters, optimizer state or None, meta). Raises as read_meta does."""
     meta = read_meta(folder)
+    if "tokenizer.json" in meta["files"]:
+        _check(Path(folder) / "tokenizer.json", meta)
     optim_state = _tensors(folder, "optim.safetensors", meta) if with_optim else None
     return _tensors(folder, "model.safetensors", meta), optim_state, meta
 
 
 def newest_whole(folder: Path, with_optim: bool = False) -> tuple[Tensors, Tensors | None, dict] | None:
-    """`load` of the newest whole checkpoint, or None."""
+    """`load` of the newest checkpoint that is not damaged, or None; raises what else `load` raises."""
     for step in reversed(steps_in(folder)):
         try:
             return load(step_dir(folder, step), with_optim)
-        except CheckpointError as error:
+        except DamagedCheckpoint as error:
             log.warning(f"passing over checkpoint {step}: {error}")
     return None
 
 
 def load_model(stage: str, rt: Runtime, tag: str | None = None,
                step: int | None = None) -> tuple[GPT, Tokenizer, dict]:
-    """(model, tokenizer, meta): the model in evaluation mode, in rt.dtype, on rt.device.
+    """(model, tokenizer, meta): the model in evaluation mode, in rt.dtype, on rt.device. Says what it took.
 
     Without a step, a damaged newest checkpoint falls back to the one before it. Raises MissingArtifact, and
     CheckpointError where nothing is whole or the tokenizer is another: token 500 would then be another word.
     """
     path = find(stage, tag, step)
-    again = f"Train the stage again: python -m scripts.{STAGES[stage].script} --fresh"
-    found = load(path) if step is not None else newest_whole(path.parent)
+    folder = path.parent
+    found = load(path) if step is not None else newest_whole(folder)
     if found is None:
-        raise CheckpointError(f"no whole checkpoint under {path.parent}. {again}")
+        raise CheckpointError(f"every checkpoint under {folder} is damaged. Train the stage again: "
+                              f"python -m scripts.{STAGES[stage].script} --fresh")
     masters, _, meta = found
-    tokenizer = Tokenizer.load()
-    if tokenizer.hash != meta["tokenizer"]:
-        raise CheckpointError(f"{path} was trained with tokenizer {meta['tokenizer']}, but "
-                              f"{base_dir() / 'tokenizer'} holds {tokenizer.hash}. {again}")
+    tokenizer = _tokenizer_of(step_dir(folder, meta["step"]), meta)
     model = GPT(GPTConfig(**meta["model"]), rt.dtype).to(rt.device)
     model.load_state_dict(masters)
+    log.info(f"{stage} model {folder.name}, step {meta['step']:,}: {model.num_params():,} parameters, "
+             f"on {rt}")
     return model.requires_grad_(False).eval(), tokenizer, meta
+
+
+def _tokenizer_of(path, meta):
+    """The checkpoint's own; one of older code has none, and wants the base directory's."""
+    place = path if "tokenizer.json" in meta["files"] else base_dir() / "tokenizer"
+    found = "none"
+    with contextlib.suppress(MissingArtifact):
+        tokenizer = Tokenizer.load(place)
+        if tokenizer.hash == meta["tokenizer"]:
+            return tokenizer
+        found = tokenizer.hash
+    raise CheckpointError(f"{path} was trained with tokenizer {meta['tokenizer']}; {place} holds {found}. "
+                          "Put the tokenizer.json with that hash there.")

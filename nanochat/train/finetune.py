@@ -14,7 +14,7 @@ import torch
 
 from nanochat import runtime, scaling
 from nanochat.cli import option
-from nanochat.common import UsageError, log, setup_logging
+from nanochat.common import DataError, UsageError, log, setup_logging
 from nanochat.data.dataloader import ChatRows, StepBatches, collate
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.kindergarten import train_conversations
@@ -22,13 +22,12 @@ from nanochat.model.attention import pick_fastest
 from nanochat.model.gpt import GPT
 from nanochat.model.optim import MuonAdamW
 from nanochat.runtime import Runtime
-from nanochat.tasks import training_conversations
+from nanochat.tasks import GENERATED, GENERATED_CONVERSATIONS, training_conversations
 from nanochat.train import checkpoint, loop
 from nanochat.train.recipe import RunFlags
 from nanochat.train.stages import STAGES, StageRow
 
 VAL_CONVERSATIONS = 400
-KINDERGARTEN_CONVERSATIONS = 20000
 
 
 def source_option(stage: str) -> str:
@@ -43,9 +42,9 @@ class FinetuneConfig(RunFlags):
 
     data: str = option(
         "",
-        "kindergarten, or tasks and .jsonl files joined by '|', each perhaps with a "
-        "factor: 'smoltalk|gsm8k*2|mine.jsonl' (default: kindergarten for a model that grew "
-        "up there)",
+        "kindergarten, tasks, files or folders of conversations joined by '|', each perhaps with a "
+        "factor: 'kindergarten|mine.jsonl*50', 'smoltalk|gsm8k*2' (default: kindergarten for a model "
+        "that grew up there)",
     )
     conversations: int = option(0, "how many to use (0: all there are; the kindergarten makes 20,000)")
     device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, "
@@ -75,7 +74,13 @@ class Origin:
 
     def identity(self) -> dict:
         """What a resumed run must have in common with this one, as far as it follows from the origin."""
-        return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config)}
+        return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config),
+                "source": self.meta["files"]["model.safetensors"]}
+
+    def about(self) -> dict:
+        """What the new model's meta.json takes over."""
+        return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config),
+                "dataset": self.meta["dataset"]}
 
 
 def start(config: Any, stage: str) -> Origin:
@@ -110,11 +115,11 @@ def optimizer_from(origin: Origin, scale: float) -> MuonAdamW:
 # ---- data
 def conversations(data: str, stage: str, count: int, seed: int = 0) -> tuple[list[dict], list[dict]]:
     """(training, validation), `count` (0: all) for training, in a fixed random order. Raises UsageError."""
-    if data == "kindergarten":
-        wanted = (count or KINDERGARTEN_CONVERSATIONS) + VAL_CONVERSATIONS
+    if data.strip().lower() == GENERATED:
+        wanted = (count or GENERATED_CONVERSATIONS) + VAL_CONVERSATIONS
         made = list(train_conversations(wanted, seed=seed, stage=stage))
     else:
-        found = training_conversations(*data.split("|"))
+        found = training_conversations(*data.split("|"), stage=stage, seed=seed)
         wanted = count + VAL_CONVERSATIONS if count else len(found)
         order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
         made = [found[i] for i in order[:wanted].tolist()]
@@ -149,6 +154,9 @@ def resolve(config: Any, stage: str, origin: Origin, real_data: str) -> Plan:
     chosen, held = conversations(data, stage, config.conversations, config.seed)
     rows = ChatRows(chosen, origin.tokenizer, T, seed=config.seed)
     val_rows = ChatRows(held, origin.tokenizer, T, seed=config.seed)
+    if not rows.counts.sum() or not val_rows.counts.sum():
+        raise DataError(f"there is nothing to learn, or to validate by, in --data={data}: no reply begins "
+                        f"within the model's {T} tokens. Give other conversations or a longer context.")
     batch_tokens = config.total_batch_size or origin.meta["identity"]["batch_tokens"]
     if batch_tokens % T:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the model's context, {T}.")
@@ -179,9 +187,9 @@ def run_stage(stage: str, config: Any, real_data: str) -> None:
     origin = start(config, stage)
     plan = resolve(config, stage, origin, real_data)
     attention = pick_fastest(origin.rt.device, origin.rt.dtype, plan.device_batch_size, origin.model.config)
-    log.info(f"{row.title.lower()} of {config.source}/{origin.tag} on {origin.rt}: {plan.n_conversations:,} "
-             f"conversations of {plan.data}, {plan.steps:,} steps of {plan.batch_tokens:,} tokens; "
-             f"attention: {attention}")
+    log.info(f"{row.title.lower()} of {config.source}/{origin.folder.parent.name} on {origin.rt}: "
+             f"{plan.n_conversations:,} conversations of {plan.data}, {plan.steps:,} steps of "
+             f"{plan.batch_tokens:,} tokens; attention: {attention}")
     if config.dry_run:
         return
     lr_factor = scaling.lr_factor(origin.model.config.n_layer, plan.batch_tokens)
@@ -203,9 +211,7 @@ def make_stage(row: StageRow, config: FinetuneConfig, origin: Origin, plan: Plan
 
     return config.make_stage(
         row, origin.tag, plan.steps, config.warmdown_frac,
-        batches=batches,
-        identity={"data": plan.data, "rows": plan.rows.hash, **origin.identity(), "steps": plan.steps,
-                  "batch_tokens": plan.batch_tokens, "source": origin.meta["files"]["model.safetensors"]},
-        meta={**origin.identity(), "dataset": origin.meta["dataset"], "data": plan.data,
-              "config": asdict(config)},
-        evaluate=evaluate, eval_every=config.eval_every, compile=config.compile)
+        identity={**origin.identity(), "data": plan.data, "rows": plan.rows.hash,
+                  "batch_tokens": plan.batch_tokens},
+        meta={**origin.about(), "data": plan.data}, tokenizer=origin.tokenizer,
+        batches=batches, evaluate=evaluate, eval_every=config.eval_every, compile=config.compile)

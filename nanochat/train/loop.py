@@ -24,22 +24,15 @@ from functools import partial
 import torch
 
 from nanochat import runtime, scaling
-from nanochat.common import (
-    Interrupted,
-    NanochatError,
-    Progress,
-    append_jsonl,
-    log,
-    run_lock,
-    save_result,
-)
+from nanochat.common import Interrupted, NanochatError, append_jsonl, log, run_lock, save_result
 from nanochat.data.dataloader import Batch
 from nanochat.model.gpt import GPT
 from nanochat.model.optim import Group, LossScale, MuonAdamW
 from nanochat.runtime import Runtime
+from nanochat.terminal import Progress
 from nanochat.train import checkpoint
 from nanochat.train.recipe import RunFlags, Stage
-from nanochat.train.resume import TrainState, resume, save, trim_log
+from nanochat.train.resume import TrainState, resume, save, save_validation, trim_log
 
 COMPILED_ON = ("cuda",)  # a CPU gains too little
 COMPILE = {"fullgraph": True, "dynamic": False}
@@ -178,11 +171,15 @@ class _Sitting:
             seconds = time.monotonic() - start
             tokens = sum(batch.inputs.numel() for batch in micro_batches) * self.rt.world_size
             self.state.record(loss, tokens, seconds)
+            self.log_step(loss, norm, lr_factor, tokens / seconds)
             last = self.state.step == stage.steps
-            val = self.validate() if stage.evaluate and (last or self.is_due(stage.eval_every)) else {}
-            self.log_step(loss, norm, lr_factor, tokens / seconds, val)
-            if last or stop or self.is_due(stage.save_every):
-                save(stage, self.optimizer, self.state, self.rt, self.writer, val, wait=last or stop)
+            validating = _validates_at(stage, self.state.step)
+            if validating:
+                self.state.val = {}
+            if last or stop or validating or self.is_due(stage.save_every):
+                save(stage, self.optimizer, self.state, self.rt, self.writer, wait=last or stop)
+            if validating:  # after saving: what goes wrong in here costs no step
+                self.validate()
             if last:
                 return
             if stop:
@@ -194,7 +191,7 @@ class _Sitting:
         return bool(every) and self.state.step % every == 0
 
     def validate(self):
-        """The stage's validation. Raises NanochatError where it is not finite."""
+        """The stage's validation, into log and checkpoint. Raises NanochatError where it is not finite."""
         state = self.state
         self.model.eval()
         state.val = self.stage.evaluate()
@@ -203,18 +200,26 @@ class _Sitting:
             raise NanochatError(f"step {state.step}: the validation gives {state.val}. Lower the learning "
                                 "rate, or look at its data.")
         state.best = min(state.best, *state.val.values())
+        if self.rt.rank == 0:
+            append_jsonl(self.stage.log_path, {"step": state.step, **state.val})
+        save_validation(self.stage, state, self.rt, self.writer)
         gc.collect()
-        return state.val
 
-    def log_step(self, loss, norm, lr_factor, tok_per_s, val):
+    def log_step(self, loss, norm, lr_factor, tok_per_s):
         record = {"step": self.state.step, **_outcome(loss, norm, self.state.skipped, self.optimizer.scale)}
         record["lr"] = round(lr_factor, 5)
         record["tok_per_s"] = round(tok_per_s)
         record["elapsed_s"] = round(self.state.train_s, 2)
         if self.rt.rank == 0:
-            append_jsonl(self.stage.log_path, {**record, **val, **self.stage.extra})
+            append_jsonl(self.stage.log_path, {**record, **self.stage.extra})
         shown = {"loss": f"{self.state.loss:.3f}", "lr": f"{lr_factor:.2f}", "tok/s": f"{tok_per_s:,.0f}"}
         self.progress.update(1, **shown)
+
+
+def _validates_at(stage, step):
+    """Whether there is a validation after this step."""
+    regular = stage.eval_every > 0 and step % stage.eval_every == 0
+    return stage.evaluate is not None and (regular or step == stage.steps)
 
 
 def _outcome(loss: float, norm: float, skipped: int, scale: LossScale | None) -> dict:
@@ -279,7 +284,8 @@ def run(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime) -> tuple[fl
     before_s = state.train_s
     if rt.rank == 0:
         trim_log(stage.log_path, state.step)
-    if state.step >= stage.steps:
+    validation_missing = state.step > 0 and _validates_at(stage, state.step) and not state.val
+    if state.step >= stage.steps and not validation_missing:
         return before_s, state
 
     with contextlib.ExitStack() as stack:
@@ -288,7 +294,11 @@ def run(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime) -> tuple[fl
         stack.enter_context(_no_garbage_collection())
         asked = stack.enter_context(_graceful())
         writer = stack.enter_context(checkpoint.Writer())
-        _Sitting(stage, model, optimizer, rt, state, writer, progress, asked).steps(batches)
+        sitting = _Sitting(stage, model, optimizer, rt, state, writer, progress, asked)
+        if validation_missing:
+            sitting.validate()
+        if state.step < stage.steps:
+            sitting.steps(batches)
     validated = "".join(f", {name} {value:.4f}" for name, value in state.val.items())
     log.info(f"{stage.name}: {state.step:,} steps, loss {state.loss:.3f}{validated}, {state.train_s:.0f} s")
     return before_s, state
@@ -322,14 +332,16 @@ def run_locked(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime, conf
     if rt.rank == 0:
         lock = run_lock(stage.folder.parent / f".{stage.folder.name}.lock")
     with lock:
-        if config.fresh and rt.rank == 0:
-            shutil.rmtree(stage.folder, ignore_errors=True)
+        if config.fresh and rt.rank == 0 and stage.folder.exists():
+            log.info(f"starting over: deleting {stage.folder}")
+            shutil.rmtree(stage.folder)
         runtime.barrier(rt)
         with runtime.watched(rt):
             before_s, state = run(stage, model, optimizer, rt)
         if rt.rank == 0:
             wall_s = before_s + time.monotonic() - rt.started  # of earlier sittings, the steps alone
-            save_result(result, metrics={**metrics(stage, model, state, rt), **more()}, config=asdict(config),
-                        device=str(rt), wall_s=wall_s)
+            save_result(result, metrics={**metrics(stage, model, state, rt), **more()},
+                        config=stage.meta["config"], device=stage.meta.get("device", str(rt)), wall_s=wall_s,
+                        notes=state.notes)
             log.info(f"the model is in {checkpoint.step_dir(stage.folder, state.step)}")
     runtime.close(rt)

@@ -6,7 +6,7 @@ differs from another is a field of it: the batches, the loss, the schedule, the 
 nothing else.
 """
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,25 @@ from nanochat import scaling
 from nanochat.cli import at_least, option
 from nanochat.common import UsageError, base_dir
 from nanochat.data.dataloader import Batch
+from nanochat.data.tokenizer import Tokenizer
 from nanochat.model.gpt import GPT
 from nanochat.train.checkpoint import stage_dir
 from nanochat.train.stages import StageRow
+
+# A flag of a training script is part of its run's identity unless it stands in one of these tables: what is
+# forgotten here is refused once too often, not mixed in unnoticed. First, flags that leave the weights as
+# they are but for rounding: where a run computes, how much at a time, when it looks, how its files are kept.
+INDIFFERENT = frozenset({
+    "device", "device_batch_size", "compile", "eval_every", "eval_tokens", "save_every", "keep",
+    "skip_nonfinite", "resume_anyway", "replace", "fresh", "dry_run", "tag",
+})
+# Then those that count by what they come to, under this key of the identity: --num_iterations=0 and the
+# number that follows from the depth are one run.
+RESOLVED = {
+    "depth": "model", "sequence_len": "model", "key_offset": "model", "value_tables": "model",
+    "num_iterations": "steps", "epochs": "steps", "param_data_ratio": "steps",
+    "total_batch_size": "batch_tokens", "conversations": "rows", "source": "source", "source_tag": "source",
+}
 
 
 def weighted_cross_entropy(model: GPT, batch: Batch) -> torch.Tensor:
@@ -40,20 +56,22 @@ class Stage:
 
     name: str
     folder: Path
-    log_path: Path  # one JSON line a step
+    log_path: Path  # a JSON line for each step, and one for each validation
     steps: int
     # From a step on; closed when the run ends.
     batches: Callable[[int], Generator[tuple[int, list[Batch]], None, None]]
     schedule: Callable[[int], tuple[float, float]]  # step -> (learning-rate factor, Muon momentum)
     identity: dict  # what a resumed run must share with the saved one
-    meta: dict  # saved beside it: model, tokenizer, config
+    meta: dict  # saved beside it: model, hash of the tokenizer, config
+    tokenizer: Tokenizer | None = None  # saved beside it, so that a checkpoint alone is a model
     loss: Callable[[GPT, Batch], torch.Tensor] = weighted_cross_entropy
     evaluate: Callable[[], dict[str, float]] | None = None  # -> {"val_...": loss}; every rank calls it
     eval_every: int = 0  # 0: only at the end
-    save_every: int = 0  # this and the next three: as in RunFlags
+    save_every: int = 0  # this and the next four: as in RunFlags
     keep: int = 2
     skip_nonfinite: int = 0
     resume_anyway: bool = False
+    replace: bool = False
     compile: bool = False  # the loss, on CUDA; wants micro-batches of one shape
     extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
 
@@ -63,11 +81,13 @@ class RunFlags:
     """Flags that every kind of training has."""
 
     save_every: int = option(100, "steps between checkpoints, written while training goes on (0: only at the "
-                                  "end)")
+                                  "end); there is one before each validation, too")
     keep: int = option(2, "newest checkpoints that stay, besides the one that validated best (0: all)")
     skip_nonfinite: int = option(0, "steps with a loss or gradient that is not finite to skip before giving "
                                     "up")
-    resume_anyway: bool = option(False, "go on although data, batch or horizon differ from the checkpoint's")
+    resume_anyway: bool = option(False, "go on although flags or data differ from the checkpoint's")
+    replace: bool = option(False, "start over as with --fresh, but only if flags or data differ from the "
+                                  "checkpoint's")
     tag: str = option("", "name of the run's folder (default: as its source, else d<depth>)")
     device: str = option("", "cuda, mps, xpu or cpu (default: the best there is)")
     fresh: bool = option(False, "start over, deleting this tag's checkpoints")
@@ -79,10 +99,10 @@ class RunFlags:
         if "/" in self.tag or self.tag in (".", ".."):  # --fresh deletes it
             raise UsageError(f"--tag wants one folder's name, got {self.tag}.")
 
-    def make_stage(self, row: StageRow, tag: str, steps: int, warmdown_frac: float, final_lr: float = 0.0,
-                   **parts: Any) -> Stage:
-        """The Stage of a run: places, schedule and flags from here, its `parts` (batches, identity, ...) as
-        given.
+    def make_stage(self, row: StageRow, tag: str, steps: int, warmdown_frac: float, identity: dict,
+                   meta: dict, final_lr: float = 0.0, **parts: Any) -> Stage:
+        """The Stage of a run: places, schedule and flags from here, its `parts` (batches, evaluate, ...) as
+        given. `identity` adds to the flags what they come to, and the data.
 
         warmdown_frac is the last share of the steps, over which learning rates fall to final_lr of their
         peak. A high rate goes far and stays noisy; as it falls the weights settle. Decaying late, and to the
@@ -93,7 +113,15 @@ class RunFlags:
             lr_factor = scaling.lr_scale(step, steps, warmdown_frac=warmdown_frac, final=final_lr)
             return lr_factor, scaling.muon_momentum(step, steps)
 
-        return Stage(name=row.title.lower(), folder=stage_dir(row.name) / tag,
+        config = asdict(self)
+        whole = {"steps": steps, **identity}
+        for flag, value in config.items():
+            if flag in RESOLVED:
+                assert RESOLVED[flag] in whole, f"--{flag} decides, and the identity has no {RESOLVED[flag]}"
+            elif flag not in INDIFFERENT:
+                whole.setdefault(flag, value)
+        return Stage(name=row.title.lower(), folder=stage_dir(row.name) / tag, identity=whole,
+                     meta={**meta, "config": config},
                      log_path=base_dir() / "logs" / f"{row.name}_{tag}.jsonl", steps=steps, schedule=schedule,
                      save_every=self.save_every, keep=self.keep, skip_nonfinite=self.skip_nonfinite,
-                     resume_anyway=self.resume_anyway, **parts)
+                     resume_anyway=self.resume_anyway, replace=self.replace, **parts)

@@ -5,18 +5,20 @@ Training is a function of few things, and all are saved or follow from the step'
 (float32 masters), the optimizer's averages and its count of steps, the fp16 loss scale and TrainState. The
 rows of a step, its learning rate and the seeds of sampled answers are functions of the step, not of what ran
 before, so there is no generator whose state could be forgotten. `identity` is what must be the same for that
-to hold: data, model, batch, horizon. Another number of ranks may go on, too; then sums are rounded in another
-order.
+to hold: data, model, and every flag that changes the weights. Another number of ranks, another device and its
+dtype may go on, too; then numbers are rounded otherwise.
 """
 import contextlib
 import json
 import math
+import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from nanochat import runtime
-from nanochat.common import CheckpointError, atomic_write, log
+from nanochat.common import CheckpointError, atomic_write, git_commit, log
+from nanochat.model.gpt import GPTConfig
 from nanochat.model.optim import LossScale, MuonAdamW
 from nanochat.runtime import Runtime
 from nanochat.train import checkpoint
@@ -34,7 +36,8 @@ class TrainState:
     train_s: float = 0.0  # in steps, over all sittings
     loss: float = 0.0  # smoothed, nats a supervised token
     best: float = math.inf  # lowest validation loss
-    val: dict = field(default_factory=dict)
+    val: dict = field(default_factory=dict)  # the last validation; {}: that of this step is still to be made
+    notes: list[str] = field(default_factory=list)  # what a reader of the result must know
     skipped: int = 0  # steps that were not finite
     save_stall_s: float = 0.0  # for which saving kept the next step waiting
 
@@ -51,31 +54,44 @@ class TrainState:
         self.train_s += seconds
 
 
+def _as_json(state):
+    saved = asdict(state)
+    if math.isinf(state.best):
+        saved["best"] = None  # JSON has no word for infinity
+    return saved
+
+
 def save(stage: Stage, optimizer: MuonAdamW, state: TrainState, rt: Runtime, writer: checkpoint.Writer,
-         val: dict[str, float], wait: bool) -> None:
+         wait: bool) -> None:
     """Start (`wait`: and finish) a checkpoint. Every rank must call; all raise when this or the last write
     failed.
     """
     start = time.monotonic()
     masters = optimizer.masters()
     averages = optimizer.state()
-    saved_state = asdict(state)
-    if math.isinf(state.best):
-        saved_state["best"] = None  # JSON has no word for infinity
     meta = {
         **stage.meta,
         "identity": stage.identity,
         "steps": stage.steps,
-        "val": min(val.values(), default=None),
+        "device": str(rt),
         "loss_scale": asdict(optimizer.scale) if optimizer.scale else None,
-        "state": saved_state,
+        "state": _as_json(state),
     }
     with runtime.rank_zero_first(rt):
         if rt.rank == 0:
-            writer.save(stage.folder, state.step, masters, averages, meta, stage.keep)
+            writer.save(stage.folder, state.step, masters, averages, meta, stage.keep, stage.tokenizer)
             if wait:
                 writer.wait()
     state.save_stall_s += time.monotonic() - start
+
+
+def save_validation(stage: Stage, state: TrainState, rt: Runtime, writer: checkpoint.Writer) -> None:
+    """Add state.val to this step's checkpoint, which stood before it was computed. Every rank must call."""
+    with runtime.rank_zero_first(rt):
+        if rt.rank == 0:
+            writer.wait()
+            checkpoint.amend(stage.folder, state.step, stage.keep, val=min(state.val.values()),
+                             state=_as_json(state))
 
 
 def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
@@ -87,7 +103,12 @@ def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
     if found is None:
         return TrainState()
     masters, optim_state, meta = found
-    _check_identity(stage, meta["identity"])
+    differences = _differences(stage, meta)
+    if differences and stage.replace:
+        _delete(stage, differences, rt)
+        return TrainState()
+    if differences:
+        _refuse_unless_asked(stage, differences)
     state = TrainState(**meta["state"])
     if state.best is None:
         state.best = math.inf
@@ -95,6 +116,10 @@ def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
     if optimizer.scale and meta.get("loss_scale"):
         optimizer.scale = LossScale(**meta["loss_scale"])
     log.info(f"going on from step {state.step:,} of {stage.steps:,} in {stage.folder}")
+    if state.step < stage.steps:
+        _note_changes(state, differences, meta, rt)
+    else:  # what is reported is what trained it, not what was asked for now
+        stage.meta.update({key: meta[key] for key in ("config", "device") if key in meta})
     return state
 
 
@@ -108,21 +133,67 @@ def _check_ranks(stage, found, rt):
                                       "NANOCHAT_BASE_DIR.")
 
 
-def _check_identity(stage, saved):
-    """The run in the folder must be this one, or, with --resume_anyway, at least have its model and
-    tokenizer.
-    """
-    for key, here in stage.identity.items():
-        there = saved.get(key, False)  # a flag younger than the checkpoint was off
-        if there == json.loads(json.dumps(here)):
-            continue
-        differs = f"{stage.folder} holds a run with {key}={there}, this one has {key}={here}."
-        if not stage.resume_anyway or key in ("model", "tokenizer"):
-            raise CheckpointError(
-                f"{differs} Use --fresh to start over, another --tag to keep both, or, unless "
-                "it is the model or its tokenizer, --resume_anyway."
-            )
-        log.warning(f"{differs} Going on as asked.")
+def _differences(stage, meta):
+    """[(key, its value in the checkpoint's run, its value in this one)] of what is not the same."""
+    given_then = meta.get("config", {})
+    given_now = stage.meta.get("config", {})
+    found = []
+    for key, here in json.loads(json.dumps(stage.identity)).items():
+        there = here  # older code did not write down all of this; what is not known is no difference
+        if key in meta["identity"]:
+            there = meta["identity"][key]
+        elif key in given_then and key in given_now:  # it did keep its flags, not yet what they come to
+            there = given_then[key]
+            here = given_now[key]
+        elif here is True:  # a switch that it did not have was off
+            there = False
+        if key == "model" and isinstance(there, dict):
+            there = asdict(GPTConfig(**there))  # a field that it did not have has its default
+            here = {name: value for name, value in here.items() if there[name] != value}
+            there = {name: there[name] for name in here}
+        if there != here:
+            found.append((key, there, here))
+    return found
+
+
+def _told(differences):
+    """(what the checkpoint's run has, what this one has), in words."""
+    return (", ".join(f"{key}={there}" for key, there, _ in differences),
+            ", ".join(f"{key}={here}" for key, _, here in differences))
+
+
+def _refuse_unless_asked(stage, differences):
+    """With --resume_anyway a run may go on with others flags or data, not with another model or tokenizer."""
+    there, here = _told(differences)
+    differs = f"{stage.folder} holds a run with {there}, this one has {here}."
+    keys = {key for key, _, _ in differences}
+    if not stage.resume_anyway or keys & {"model", "tokenizer"}:
+        raise CheckpointError(
+            f"{differs} Go on with what it has, or give this script another --tag to keep both, --fresh to "
+            "start over, or, unless it is the model or its tokenizer, --resume_anyway."
+        )
+    log.warning(f"{differs} Going on as asked.")
+
+
+def _delete(stage, differences, rt):
+    there, here = _told(differences)
+    if rt.rank == 0:
+        log.info(f"starting over: replacing {stage.folder}, a run with {there}, by one with {here}")
+        shutil.rmtree(stage.folder)
+    runtime.barrier(rt)
+
+
+def _note_changes(state, differences, meta, rt):
+    """Say, and keep for the result, what is not the same in all of the run's steps."""
+    changes = list(differences)
+    for key, here in (("commit", git_commit()), ("device", str(rt))):
+        there = meta.get(key, here)
+        if there != here:
+            changes.append((key, there, here))
+    if changes:
+        there, here = _told(changes)
+        state.notes.append(f"from step {state.step:,} on {here}, before {there}")
+        log.info(state.notes[-1])
 
 
 def trim_log(path: Path, step: int) -> None:
