@@ -196,7 +196,7 @@ def _tale(wanted: Check, text: str) -> bool:
 
 
 def _exactly(wanted: Check, text: str) -> bool:
-    """Letter by letter, but for blanks and marks at both ends: what was to be written in capitals, for example."""
+    """Letter by letter, but for blanks and marks at both ends: what was to be written in capitals."""
     return text.strip(" .!\"'") == wanted["text"]
 
 

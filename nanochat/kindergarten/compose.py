@@ -1,8 +1,9 @@
 """
-Wordings with alternatives: "{hi/hello} {there/}" stands for four sentences, "{name}" for whatever name is drawn.
+Wordings with alternatives: "{hi/hello} {there/}" stands for four sentences, "{name}" for whatever name is
+drawn.
 
-A list of sentences grows with every sentence; a wording of three alternatives with five branches each holds 125
-in one line. That is the cheapest way to the many ways in which people say one thing.
+A list of sentences grows with every sentence; a wording of three alternatives with five branches each holds
+125 in one line. That is the cheapest way to the many ways in which people say one thing.
 """
 import re
 from random import Random

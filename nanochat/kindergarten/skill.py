@@ -65,8 +65,8 @@ def on_side(kind: str, templates: Sequence[Drawn], test: bool, percent: int = 20
     """The templates that tests keep for themselves, or those that training uses: at least one of either (a
     single one serves both).
 
-    A template is a wording, or a tuple that begins with one. Where wordings are many, whether an unseen one is
-    understood says more than an unseen number in a wording that was seen a hundred times.
+    A template is a wording, or a tuple that begins with one. Where wordings are many, whether an unseen one
+    is understood says more than an unseen number in a wording that was seen a hundred times.
     """
     if len(templates) < 2:
         return list(templates)

@@ -1,9 +1,9 @@
 """
 Small talk as strangers make it, and what the model is not, cannot see and cannot do (manners.txt).
 
-skills_social.py holds the older, narrower greetings; here the wordings are composed. What people say to a chat
-program first is seldom a question, and a model that has not met "lol", "asdf" or "are you ChatGPT?" answers
-with whatever stands nearest: an invented person.
+skills_social.py holds the older, narrower greetings; here the wordings are composed. What people say to a
+chat program first is seldom a question, and a model that has not met "lol", "asdf" or "are you ChatGPT?"
+answers with whatever stands nearest: an invented person.
 """
 import re
 from random import Random
@@ -13,11 +13,13 @@ from nanochat.kindergarten.skill import Made, chat, draw
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.world import World
 
-ASKS = re.compile(r"(^|, |^and |^so )(who|what|what's|whats|where|when|how|hows|why|which|are|do|did|can|could|may|is|am|will|should|"
-                  r"would|have|r) ")
+ASKS = re.compile(r"(^|, |^and |^so )(who|what|what's|whats|where|when|how|hows|why|which|are|do|did|can|"
+                  r"could|may|is|am|will|should|would|have|r) ")
 INTENTS = {title: table for title, table in MANNERS.items() if title != "fill"}
-ABOUT_ITSELF = ("who", "name", "other bots", "maker", "human", "abilities", "size", "age", "home", "favourites")
-CANNOT = ("weather", "time", "news", "private", "cannot", "languages", "advice", "unknown", "unknown", "unknown")
+ABOUT_ITSELF = ("who", "name", "other bots", "maker", "human", "abilities", "size", "age", "home",
+                "favourites")
+CANNOT = ("weather", "time", "news", "private", "cannot", "languages", "advice",
+          "unknown", "unknown", "unknown")  # the widest
 
 
 def manners(rng: Random, world: World, test: bool, level: int) -> Made:

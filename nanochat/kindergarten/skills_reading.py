@@ -1,9 +1,9 @@
 """
 Reading a few sentences and answering a question about them (reading.txt).
 
-A passage holds two to four facts of one kind or two, about different people and things, so that the answer is
-not just the only name or colour there is: the right sentence has to be found. People's names, things and values
-are drawn anew for each passage; nothing of it can be known beforehand.
+A passage holds two to four facts of one kind or two, about different people and things, so that the answer
+is not just the only name or colour there is: the right sentence has to be found. People's names, things and
+values are drawn anew for each passage; nothing of it can be known beforehand.
 """
 from dataclasses import dataclass
 from random import Random
@@ -72,7 +72,8 @@ def reading(rng: Random, world: World, test: bool, level: int) -> Made:
     asked = compose(rng, question, dict(told.slots))
     answer = compose(rng, answer, dict(told.slots))
     rivals = [each.slots[asked_slot] for each in passage if each is not told]
-    check = fact_check(told.slots[asked_slot], rivals=[rival for rival in rivals if rival and rival not in answer])
+    rivals = [rival for rival in rivals if rival and rival not in answer]
+    check = fact_check(told.slots[asked_slot], rivals=rivals)
     return chat(_together(rng, text, asked), answer), check
 
 
@@ -139,5 +140,6 @@ def _comparison(rng: Random, test: bool) -> Made:
         less = names[1] if asked == word else names[0]
         answer = f"{more} is {asked} than {less}."
     right = answer.split(" ")[0]
-    check = {"kind": "first", "answer": right.lower(), "rivals": [name.lower() for name in names if name != right]}
+    others = [name.lower() for name in names if name != right]
+    check = {"kind": "first", "answer": right.lower(), "rivals": others}
     return chat(_together(rng, " ".join(sentences), question), answer), check

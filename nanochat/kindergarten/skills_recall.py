@@ -19,7 +19,8 @@ from nanochat.kindergarten.world import World
 RECALL = tables.read("recall.txt")
 KINDS = tables.titled("recall.txt", "tell")
 LISTS = {key: values[0].split() for key, values in RECALL["values"].items()}
-JOBS = tables.JOBS + "cook waiter sailor dancer clown judge lawyer student plumber soldier barber butcher".split()
+MORE_JOBS = "cook waiter sailor dancer clown judge lawyer student plumber soldier barber butcher".split()
+JOBS = tables.JOBS + MORE_JOBS
 
 
 def _drawn(rng: Random, kind: str, test: bool) -> dict[str, str]:
@@ -107,24 +108,14 @@ def _never_told(rng: Random) -> Made:
 
 def _something_else(rng: Random, world: World, level: int) -> list:
     """What is said in between: a remark, a sum, a joke."""
-    make = rng.choice((skills_manners.manners, skills_manners.manners, skills_numbers.arithmetic, skills_tales.tales))
+    make = rng.choice((skills_manners.manners, skills_manners.manners, skills_numbers.arithmetic,
+                       skills_tales.tales))
     messages, _ = make(rng, world, False, level)
     return [message["content"] for message in messages]
 
 
 # ---- say what you are told
-SAY = (
-    ("{say/write/type/print} {t}", "as it is"), ("{say/write}: {t}", "as it is"), ("{say/write/type} \"{t}\"", "as it is"),
-    ("{repeat/repeat after me/say after me/copy/echo/copy this/repeat this}: {t}", "as it is"),
-    ("{can/could} you {say/write/repeat} {t}", "as it is"), ("{please say/just say/say only/only say/now say} {t}", "as it is"),
-    ("answer {only/just} with {the word/} {t}", "as it is"), ("{reply/respond/answer} with: {t}", "as it is"),
-    ("{write/say/type/put} {t} in {upper case/capital letters/capitals/uppercase/all caps/big letters}", "upper"),
-    ("{t} in {upper case/capital letters/capitals/uppercase/all caps}", "upper"), ("{make/turn} {t} {uppercase/upper case}", "upper"),
-    ("{write/say/put} {t} in {lower case/small letters/lowercase}", "lower"), ("shout {t}", "upper"),
-    ("{say/write/repeat} {t} {twice/two times/2 times}", "2"), ("{say/write/repeat} {t} {three/3} times", "3"),
-    ("{say/write/repeat} {t} {four/4} times", "4"), ("{say/write/repeat} {t} {five/5} times", "5"),
-    ("{say/write} {t} and {t} {again/}", "2"), ("{say/tell} {hello/hi} to {t}", "hello"), ("{greet/say hi to} {t}", "hello"),
-)
+SAY = [(wording, how) for how, wordings in RECALL["say"].items() for wording in wordings]
 
 
 def instructions(rng: Random, world: World, test: bool, level: int) -> Made:

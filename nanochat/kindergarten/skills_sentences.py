@@ -1,9 +1,10 @@
 """
 Reading sentences that a small grammar makes: who did what, where, when and why (grammar.txt).
 
-skills_reading.py has scenes with wordings of their own; here any subject meets any verb, object, place and time,
-so that nothing helps but finding the sentence that the question is about. The answer is that sentence, said
-again with the name instead of "he": a small model can copy what it has found, and the reader sees where it looked.
+skills_reading.py has scenes with wordings of their own; here any subject meets any verb, object, place and
+time, so that nothing helps but finding the sentence that the question is about. The answer is that
+sentence, said again with the name instead of "he": a small model can copy what it has found, and the reader
+sees where it looked.
 """
 from dataclasses import dataclass
 from random import Random
@@ -81,7 +82,8 @@ def _asked(rng: Random, passage: str, question: str, answer: str, value: str, ri
     if chance > 0.9:
         passage = rng.choice(("Read this: ", "Listen. ", "Story: ", "Text: ", "Here is a story. ")) + passage
     question = typed(rng, question, lower=rng.random() < 0.4)
-    check = fact_check(value, rivals=[rival for rival in rivals if rival and rival.lower() not in answer.lower()])
+    others = [rival for rival in rivals if rival and rival.lower() not in answer.lower()]
+    check = fact_check(value, rivals=others)
     return chat(f"{passage} {question}", answer), check
 
 
@@ -133,7 +135,8 @@ def _add_object(rng: Random, said: Sentence, kind: str, taken: set[str]) -> None
         said.colour = rng.choice(ADJECTIVES["colour"]) if kind in ("thing", "clothes") else ""
         adjective = said.colour or rng.choice(ADJECTIVES["size"])
     whole = f"{adjective} {noun}".strip()
-    if kind in ("thing", "food", "animal") and rng.random() < 0.2 and not noun.endswith(("s", "fish", "soup", "knife")):
+    countable = kind in ("thing", "food", "animal") and not noun.endswith(("s", "fish", "soup", "knife"))
+    if countable and rng.random() < 0.2:
         said.count = rng.choice(COUNTS)
         ending = "es" if noun.endswith(("x", "ch", "sh", "to")) else "s"
         said.noun = noun[:-1] + "ies" if noun.endswith("rry") else noun + ending
@@ -155,15 +158,16 @@ def _question(rng: Random, asked: Sentence, passage: list[Sentence]) -> tuple[st
     choices = [(f"Who {asked.past} {rest}?", asked.subject, others("subject"))]
     if asked.noun:
         choices.append((f"Who {asked.past} {bare}?", asked.subject, others("subject")))
-        choices.append((f"What did {did}?", asked.noun, others("noun")))
-        choices.append((f"What did {did}?", asked.noun, others("noun")))
+        what = (f"What did {did}?", asked.noun, others("noun"))
+        choices += [what, what]
+    done = f"{did} {bare}".strip()
     if asked.place:
-        choices.append((f"Where did {did} {bare}?".replace(" ?", "?"), asked.place.split()[-1], others("place")))
-        choices.append((f"Where did {did} {bare}?".replace(" ?", "?"), asked.place.split()[-1], others("place")))
+        where = (f"Where did {done}?", asked.place.split()[-1], others("place"))
+        choices += [where, where]
     if asked.time:
-        choices.append((f"When did {did} {bare}?".replace(" ?", "?"), asked.time, others("time")))
+        choices.append((f"When did {done}?", asked.time, others("time")))
     if asked.reason:
-        choices.append((f"Why did {did} {bare}?".replace(" ?", "?"), asked.reason, []))
+        choices.append((f"Why did {done}?", asked.reason, []))
     if asked.count:
         choices.append((f"How many {asked.noun} did {did}?", asked.count, []))
     if asked.colour:
@@ -176,7 +180,8 @@ def _states(rng: Random, test: bool) -> Made:
     def make() -> tuple[str, list[str], list[str]]:
         count = rng.choice((2, 2, 3))
         noun = rng.choice(NOUNS["clothes"] + NOUNS["thing"] + NOUNS["animal"])
-        return noun, rng.sample(tables.NAMES, count), rng.sample(ADJECTIVES["state"] + ADJECTIVES["colour"], count)
+        states = rng.sample(ADJECTIVES["state"] + ADJECTIVES["colour"], count)
+        return noun, rng.sample(tables.NAMES, count), states
 
     noun, names, states = draw(make, lambda made: ("states", made[0], *made[1]), test)
     is_or_was = rng.choice(("is", "is", "was"))

@@ -1,9 +1,9 @@
 """
 Stories, poems and jokes on request (tales.txt).
 
-TinyStories (arXiv 2305.07759) showed how little a model needs to tell a story if the world in it is small. Here
-a story is four sentences, each drawn from its own list, about whatever was asked for: the subject has to be
-carried from the question into the answer, which is the part that has to be learned.
+TinyStories (arXiv 2305.07759) showed how little a model needs to tell a story if the world in it is small.
+Here a story is four sentences, each drawn from its own list, about whatever was asked for: the subject has
+to be carried from the question into the answer, which is the part that has to be learned.
 """
 from random import Random
 
@@ -64,8 +64,10 @@ def story_about(rng: Random, test: bool) -> Made:
 
 
 def _story(rng: Random, filled: dict[str, str]) -> str:
-    sentences = [compose(rng, rng.choice(TALES["story"][part]), filled) for part in ("begin", "wish", "try", "end")]
-    return " ".join(sentences)
+    told = []
+    for part in ("begin", "wish", "try", "end"):
+        told.append(compose(rng, rng.choice(TALES["story"][part]), filled))
+    return " ".join(told)
 
 
 def _poem(rng: Random, test: bool) -> Made:

@@ -9,7 +9,8 @@ from nanochat.kindergarten import skills_everyday, skills_manners, skills_people
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check
 from nanochat.kindergarten.world import World
 
-MAKERS = (skills_world.facts_world, skills_everyday.facts_everyday, skills_people.facts_seen, skills_manners.manners)
+MAKERS = (skills_world.facts_world, skills_everyday.facts_everyday, skills_people.facts_seen,
+          skills_manners.manners)
 JOINED_BY = (" ", " ", " And ", ", and ", " Also, ", "\n", " And another question: ", " and ")
 
 

@@ -1,10 +1,11 @@
 """
-The noise of people who type: greetings before a question, "pls" behind it, small letters, slips of the fingers.
+The noise of people who type: greetings before a question, "pls" behind it, small letters, slips of the
+fingers.
 
-Strangers write as nobody listed it, and a model of this size has met nothing but what it was trained on. So the
-variations are not listed but composed: an opener, a contraction, a chat spelling, a closer and the case are
-drawn apart from each other, which makes thousands of ways from a few dozen pieces (typing.txt). A word that an
-answer has to copy is never misspelled, and a text that begins with a name keeps its capital.
+Strangers write as nobody listed it, and a model of this size has met nothing but what it was trained on. So
+the variations are not listed but composed: an opener, a contraction, a chat spelling, a closer and the case
+are drawn apart from each other, which makes thousands of ways from a few dozen pieces (typing.txt). A word
+that an answer has to copy is never misspelled, and a text that begins with a name keeps its capital.
 """
 import re
 from random import Random
@@ -26,8 +27,8 @@ SPELLED = 0.12  # part of the others' words that have another spelling and get i
 def typed(rng: Random, text: str, lower: bool = True) -> str:
     """The text as somebody may type it.
 
-    `lower` allows all letters to be small; without it names and words that have to be copied stay as they are,
-    and nothing comes behind them.
+    `lower` allows all letters to be small; without it names and words that have to be copied stay as they
+    are, and nothing comes behind them.
     """
     if rng.random() < AS_IT_IS:
         return text
@@ -68,7 +69,7 @@ def _shortened(rng: Random, text: str) -> str:
 
 
 def _misspelled(rng: Random, text: str) -> str:
-    """Every word of the table may get another spelling, but not in what follows a colon or stands in quotes."""
+    """Every word of the table may get another spelling, but not behind a colon or in quotes."""
     if rng.random() < 0.6:
         return text
     frame, colon, rest = text.partition(":")

@@ -1,10 +1,11 @@
 """
-What strangers typed, with a check for each: the one gauge that the generator of the training data cannot please.
+What strangers typed, with a check for each: the one gauge that the generator of the training data cannot
+please.
 
-The kindergarten's own tests vary what its generator varies; people vary everything else. These questions were
-written down by somebody who had not seen the generator. Half of them (strangers_open.txt) may be looked at while
-one works on the data; the other half (strangers_held.txt) is the row in the report, and nobody reads it or
-generates from it. A file is a list of blocks:
+The kindergarten's own tests vary what its generator varies; people vary everything else. These questions
+were written down by somebody who had not seen the generator. Half of them (strangers_open.txt) may be
+looked at while one works on the data; the other half (strangers_held.txt) is the row in the report, and
+nobody reads it or generates from it. A file is a list of blocks:
 
     # kind
     > what the user types              one line a turn; the model answers each turn itself
