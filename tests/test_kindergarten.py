@@ -30,7 +30,7 @@ from nanochat.kindergarten import (
 from nanochat.kindergarten.skills_numbers import calculate
 from nanochat.kindergarten.skills_world import ways_to_ask
 
-N_TRAIN, N_DOCUMENTS, N_EVAL = 2500, 5000, 200     # N_TRAIN of each stage
+N_TRAIN, N_DOCUMENTS, N_EVAL = 4000, 5000, 200     # N_TRAIN of each stage
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_references_pass_and_wrong_answers_fail(skill, evals):
     for e in examples:
         assert e.skill == skill and e.split == SKILLS[skill].split and json.loads(json.dumps(e.check)) == e.check
         said = reply(e)
-        for right in (said, said.lower() if skill != "choice" else said, " " + said.rstrip(".!") + " "):
+        for right in (said, said.lower() if skill not in ("choice", "instructions") else said, " " + said.rstrip(".!") + " "):
             assert check(e.check, right, True), (skill, e, right)
         for text in ("", "Hmm.", "I like snow.", "quay: q-u-a-y.", "There are 777777 of them.", said + " word" * 80):
             assert not check(e.check, text, True), (skill, e, text)
@@ -309,7 +309,7 @@ def test_steam_is_a_right_answer_and_the_question_none():
 
 def test_long_stories_in_documents_do_not_contradict_themselves(texts):
     told = [line for t in texts for line in t.split("\n") if " Now " in line and "?" not in line]
-    assert len(told) > 500
+    assert len(told) > 350
     for line in told:
         story, *now = line.split(" Now ")
         at, thing_at = retell(story)
@@ -329,9 +329,9 @@ def test_nothing_is_too_long_or_too_short(texts, training, evals):
         assert all(p["text"].strip() == p["text"] != "" for m in messages for p in parts(m["content"]))
 
 
-def test_questions_make_up_a_tenth_to_a_fifth_of_the_text(texts):
+def test_questions_make_up_a_sixth_to_a_third_of_the_text(texts):
     asked = sum(len(t) for t in texts if re.search(r"^(Question|Q|User|[A-Z]\w+): ", t))
-    assert 0.1 <= asked / sum(map(len, texts)) <= 0.2
+    assert 0.16 <= asked / sum(map(len, texts)) <= 0.33
 
 
 def test_articles_fit_their_nouns(texts, training):

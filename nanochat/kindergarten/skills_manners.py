@@ -10,6 +10,7 @@ from random import Random
 
 from nanochat.kindergarten.compose import MANNERS, compose
 from nanochat.kindergarten.skill import Made, chat, draw
+from nanochat.kindergarten.skills_social import POLITE
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.world import World
 
@@ -22,6 +23,19 @@ CANNOT = ("weather", "time", "news", "private", "cannot", "languages", "advice",
           "unknown", "unknown", "unknown")  # the widest
 
 
+def plain(said: str) -> str:
+    """What was said without capitals and marks."""
+    return re.sub("[^a-z0-9 ]", "", said.lower()).strip()
+
+
+def _asked_in_tests() -> set[str]:
+    """The wordings that skills_social keeps for its tests: they are trained nowhere."""
+    return {plain(said) for rows in POLITE.values() for row in rows for said in row["in tests"]}
+
+
+ASKED_IN_TESTS = _asked_in_tests()
+
+
 def manners(rng: Random, world: World, test: bool, level: int) -> Made:
     """One remark and a fitting answer."""
     def make() -> tuple[str, str, dict[str, str]]:
@@ -30,6 +44,8 @@ def manners(rng: Random, world: World, test: bool, level: int) -> Made:
         return title, compose(rng, rng.choice(INTENTS[title]["said"]), filled), filled
 
     title, said, filled = draw(make, lambda made: ("manners", made[1]), test)
+    while not test and plain(said) in ASKED_IN_TESTS:
+        title, said, filled = draw(make, lambda made: ("manners", made[1]), test)
     answer = compose(rng, rng.choice(INTENTS[title]["answer"]), filled)
     check = {"kind": "any", "signs": INTENTS[title]["signs"], "rivals": []}
     return chat(chatted(rng, said), answer), check
