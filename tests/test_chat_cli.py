@@ -196,7 +196,7 @@ def test_the_page_passes_on_how_to_decode_and_refuses_it_off_the_cpu(model, monk
     apps = []
 
     class Server:
-        def __init__(self, app):
+        def __init__(self, app, trusted_proxy):
             apps.append(app)
 
         def run(self, sockets):

@@ -106,7 +106,7 @@ def trained(monkeypatch):
 
 def results(base):
     lines = (base / "logs" / "base_d2.jsonl").read_text(encoding="utf-8").splitlines()
-    return ([json.loads(line)["loss"] for line in lines],
+    return ([json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)],   # not the validations
             load_file(base / "base_checkpoints" / "d2" / "000003" / "model.safetensors"))
 
 
