@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from nanochat import runtime
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, log, run, setup_logging
+from nanochat.eval import records
 from nanochat.infer.engine import Engine
 from nanochat.serve import limits
 from nanochat.serve.origins import parse_hosts, parse_origins
@@ -110,10 +111,12 @@ def main(argv: list[str] | None = None) -> None:
         # The names that a browser may know this server by (see origins.py). Of one that listens to a network
         # we cannot know them.
         hosts = ("localhost",) if config.local else ()
+        graded = f"{source}@{config.tag}" if config.tag else source
         app = create_app(engine, model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,
                          public_hosts=config.public_hosts, allow_origins=config.origins,
                          slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
-                         top_k=config.top_k, rate=config.rate or 0)
+                         top_k=config.top_k, rate=config.rate or 0,
+                         suggestions=records.passed_questions(graded))
         shown = "localhost" if config.local else socket.getfqdn()
         log.info("Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")

@@ -329,3 +329,13 @@ def test_missing_items_name_the_command_that_makes_them(home, stage, command):
 def test_missing_model_names_the_script_that_makes_it(home):
     with pytest.raises(MissingArtifact, match="scripts.chat_sft"):
         script.main(["-i", "sft", "--device=cpu"])
+
+
+def test_suggestions_are_short_questions_that_were_answered_right(base):
+    def record(question, score, before=()):
+        return {"prompt": [*before, {"role": "user", "content": question}], "score": score}
+    kept.save_items("sft", "kg_a", [record("Is it wrong?", 0), record("What is right?", 1)])
+    kept.save_items("sft", "kg_b", [record("lower case?", 1), record("What is " + "long " * 20 + "?", 1)])
+    kept.save_items("sft", "strangers", [record("Who are you?", 1)])
+    kept.save_items("rl", "kg_a", [record("Another model?", 1)])
+    assert kept.passed_questions("sft") == ["What is right?"] and kept.passed_questions("mid") == []

@@ -80,6 +80,16 @@ def test_a_chat_of_twenty_turns_goes_on_without_its_oldest_messages_and_says_so(
     assert "message 16" not in model.asked[-1] and "message 19" in model.asked[-1]
 
 
+def test_what_can_be_asked_is_what_the_model_answered_right_in_its_evaluation(browser, model, tokenizer):
+    with serving(Engine(model, tokenizer), "nanochat-sft", suggestions=["Who is Leo?", "What is 2 + 2?"]) as (url, _):
+        browser.get(url)
+        page = Page.__new__(Page)
+        page.browser, page.url = browser, url
+        page.until(lambda: page.texts("#ideas button") == ["Who is Leo?", "What is 2 + 2?"])
+        page.click("Who is Leo?")
+        page.until(lambda: page.texts()[:1] == ["Who is Leo?"])
+
+
 def test_errors_are_said_and_nothing_written_is_lost(page):
     page.browser.execute_script("window.kept = fetch; window.fetch = () => Promise.reject(new TypeError('down'))")
     page.type("important thought\n")

@@ -69,6 +69,30 @@ def load_items(stage: str, name: str) -> list[dict]:
     return read_jsonl(items_path(stage, name), f"Make it with: python -m scripts.{command}")
 
 
+LONGEST_SUGGESTION = 50  # characters: it stands on a button
+
+
+def passed_questions(stage: str, most: int = 6) -> list[str]:
+    """Questions that a stage's model answered right when it was graded, at most one a task; [] if it was not.
+
+    For people who do not know what to ask: whole sentences without what was said before them, and no
+    questions of strangers, which are to stay unread.
+    """
+    found = []
+    for name in sorted(_graded_tasks(stage)):
+        if name.startswith("strangers"):
+            continue
+        for record in load_items(stage, name):
+            question = record["prompt"][0]["content"]
+            is_sentence = question[:1].isupper() and question.endswith("?") and "\n" not in question
+            alone = len(record["prompt"]) == 1 and len(question) <= LONGEST_SUGGESTION
+            if record["score"] == 1 and alone and is_sentence:
+                found.append(question)
+                break
+    apart = max(1, len(found) // most)
+    return found[::apart][:most]
+
+
 # ---- compared
 def paired(before: list[dict], after: list[dict]) -> tuple[int, float, float, float]:
     """(n, mean, mean, half of the 95 % interval of their difference) of two models' records of the same

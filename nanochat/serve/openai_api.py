@@ -9,6 +9,7 @@ import asyncio
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,16 +40,17 @@ def reply_json(value: Any, status: int = 200, headers: dict[str, str] | None = N
 class OpenAIApi:
     """The one model of this server as OpenAI's API shows it.
 
-    `temperature` and `top_k` are for requests that name none.
+    `temperature` and `top_k` are for requests that name none; `suggestions` are questions for a page.
     """
 
-    def __init__(self, worker: Worker, model_id: str, temperature: float, top_k: int, metrics: Metrics):
+    def __init__(self, worker: Worker, model_id: str, temperature: float, top_k: int, metrics: Metrics,
+                 suggestions: Sequence[str] = ()):
         self.worker = worker
         self.engine = worker.engine
         self.metrics = metrics
         self.defaults = {"temperature": temperature, "top_k": top_k}
         self.model = {"id": model_id, "object": "model", "created": int(time.time()), "owned_by": "nanochat",
-                      "max_model_len": self.engine.max_len,
+                      "max_model_len": self.engine.max_len, "suggestions": list(suggestions),
                       "defaults": {**self.defaults, "max_tokens": self.engine.max_len // 4}}
         self._reserved = 0  # places of requests that are being tokenized
 

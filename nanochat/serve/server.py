@@ -8,7 +8,7 @@ answers.py bridges thread and loop, static.py has the page.
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from fastapi import Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
@@ -76,11 +76,13 @@ def add_openai(app: FastAPI, api: OpenAIApi, keyed: list) -> None:
 
 def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hosts: tuple[str, ...] = (),
                public_hosts: tuple[str, ...] = (), allow_origins: tuple[str, ...] = (), slots: int = 8,
-               max_waiting: int = 32, temperature: float = 0.0, top_k: int = 50, rate: int = 0) -> FastAPI:
+               max_waiting: int = 32, temperature: float = 0.0, top_k: int = 50, rate: int = 0,
+               suggestions: Sequence[str] = ()) -> FastAPI:
     """The ASGI application, which starts and stops a Worker.
 
     `hosts`, `public_hosts` and `allow_origins`: see origins.KnownNames. `temperature` and `top_k` are for
-    requests that name none; `rate` is how many requests a client may make in a minute (0: any).
+    requests that name none; `rate` is how many requests a client may make in a minute (0: any);
+    `suggestions` are questions for the page to offer.
     """
     worker = Worker(engine, slots, max_waiting)
     counted = Metrics(worker)
@@ -106,5 +108,5 @@ def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hos
         keyed.append(Depends(HTTPBearer(auto_error=False)))
     add_page(app)
     add_state(app, worker, counted, keyed)
-    add_openai(app, OpenAIApi(worker, model_id, temperature, top_k, counted), keyed)
+    add_openai(app, OpenAIApi(worker, model_id, temperature, top_k, counted, suggestions), keyed)
     return app

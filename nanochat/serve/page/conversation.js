@@ -56,7 +56,7 @@ export function drawConversation() {
     if (index === cut) place(`${chat.id} cut ${index}`, drawCut);
     place(messageKey(chat, index), () => drawMessage(chat, index));
   }
-  if (!shown.length) place("welcome", drawWelcome);
+  if (!shown.length) place(`welcome ${ideas().join()}`, drawWelcome);
   byId("log").ariaBusy = runs.has(chat.id);
   putInto(byId("log"), drawn.values());
 }
@@ -79,10 +79,16 @@ function drawCut() {
   return element("div.cut", "The model no longer remembers what is above");
 }
 
+/** What one could ask: questions that this model is known to answer, else some that most can. */
+function ideas() {
+  const known = state.model?.suggestions ?? [];
+  return known.length ? known : IDEAS;
+}
+
 function drawWelcome() {
-  const ideas = IDEAS.map(idea => element("button", { onclick: () => submit(state.chat, idea) }, idea));
+  const buttons = ideas().map(idea => element("button", { onclick: () => submit(state.chat, idea) }, idea));
   return element("section", { id: "welcome" },
     element("h2", "What would you like to talk about?"),
     element("p", "A language model, trained from nothing on one machine."),
-    element("div", { id: "ideas" }, ...ideas));
+    element("div", { id: "ideas" }, ...buttons));
 }
