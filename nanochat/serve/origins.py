@@ -92,7 +92,7 @@ class KnownNames:
     def check(self, host: str, origin: str | None) -> None:
         """The headers Host and, where a browser sent it, Origin. Raises ApiError 403, which says how to let
         them in."""
-        if self.hosts:
+        if self.hosts and host:  # a proxy's probe may name none, a browser always does
             self._check_host(read_address(host))
         if origin is None or "*" in self.origins:
             return
