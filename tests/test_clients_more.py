@@ -81,17 +81,17 @@ def test_what_is_no_text_is_refused_in_words(client):
 
 @pytest.mark.parametrize("body, place", [
     (b"'{model:", '"\'{model:"'), (b'{model: x, messages: []}', "'model: x, messages: '"), (b"", "'its end'"),
-    (b'{"messages": [],}', "'}'"), (b'{"n": 1}\0', "'\\x00'"), (b'{"user": "a\nb"}', "'\\nb\"}'")])
+    (b'{"messages": [],}', "}'"), (b'{"n": 1}\0', "'\\x00'"), (b'{"user": "a\nb"}', "'\\nb\"}'")])
 def test_what_is_not_json_is_told_with_its_place(body, place, client):
     error = client.post("/v1/chat/completions", content=body).json()["error"]
     assert error["message"].startswith("The body is not valid JSON at ") and error["code"] == "invalid_json"
-    assert place in error["message"] or "trailing comma" in place
+    assert place in error["message"]
 
 
 # -------------------------------------------------------------------------------------------------------------- probes
 @pytest.mark.parametrize("request_, status", [
     (b"GET /health HTTP/1.0\r\n\r\n", b"200"), (b"OPTIONS / HTTP/1.0\r\n\r\n", b"204"),
-    (b"GET /health HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n", b"200"),
+    (b"GET /health HTTP/1.0\r\nOrigin: http://none\r\n\r\n", b"403"),
     (b"GET /health HTTP/1.0\r\nHost: evil.example\r\n\r\n", b"403")])
 def test_a_probe_that_names_no_host_is_answered(request_, status, served):
     port = int(served[0].rpartition(":")[2])
