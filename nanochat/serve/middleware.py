@@ -109,7 +109,7 @@ class CheckNames(CORSMiddleware):
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             try:
-                self.names.check(headers.get("host", ""), headers.get("origin"))
+                self.names.check(headers.get("host"), headers.get("origin"))
             except ApiError as error:
                 answer = reply_json(error.body, error.status)
         await answer(scope, receive, send)

@@ -7,7 +7,7 @@ tool says is what the assistant's call has put out.
 """
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from nanochat.common import DataError
 
@@ -20,6 +20,15 @@ class Strict(BaseModel):
 class Part(Strict):
     type: Literal["text", "python", "python_output"]
     text: str
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _read_type(cls, kind: Any) -> Any:
+        if kind in ("input_text", "output_text"):
+            return "text"
+        if kind in ("image_url", "input_image", "file"):
+            raise ValueError(f'must be text, not "{kind}": this model reads nothing else')
+        return kind
 
 
 class Function(Strict):

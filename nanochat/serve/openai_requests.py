@@ -21,7 +21,9 @@ from nanochat.serve.sentences import complaint
 
 MAX_MESSAGES = 1000
 # OpenAI's for other models, and other servers': each would change the answer.
-UNSERVED = ("suffix", "audio", "web_search_options", "guided_json", "guided_regex", "structured_outputs")
+UNSERVED = ("suffix", "audio", "web_search_options", "guided_json", "guided_regex", "guided_choice",
+            "structured_outputs", "grammar", "format", "json_schema", "stop_token_ids", "min_tokens",
+            "ignore_eos", "extra_body")
 
 
 # ---- types of fields
@@ -35,6 +37,11 @@ def whole(low: int, high: int | None = None) -> Any:
     return Annotated[int, Field(ge=low, le=high), BeforeValidator(_whole_float_as_int)]
 
 
+def _or_minus_one(kind: Any, meaning: int | None) -> Any:  # other servers' "no limit"
+    return Annotated[kind, BeforeValidator(lambda value: meaning if value == -1 else value)]
+
+
+Limit = _or_minus_one(whole(1) | None, None)
 TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]  # JSON's objects have no numbers for keys
 LogitBias = Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)]
 
@@ -57,17 +64,17 @@ class CompletionRequest(Strict):
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: whole(0, 1 << 20) | None = None
+    top_k: _or_minus_one(whole(0, 1 << 20) | None, 0) = None
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: LogitBias | None = None
     response_format: ResponseFormat | None = None
-    max_tokens: whole(1) | None = None
+    max_tokens: Limit = None
     seed: whole(-(1 << 63), (1 << 63) - 1) | None = None
     n: whole(1, 128) | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=32)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -106,7 +113,7 @@ class ChatRequest(CompletionRequest):
     prompt_field: ClassVar = "messages"
     n_prompts: ClassVar = 1
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: whole(1) | None = None
+    max_completion_tokens: Limit = None
     logprobs: bool | None = None
     top_logprobs: whole(0, 20) | None = None
 
@@ -145,10 +152,10 @@ def _refuse(body: dict) -> None:
             raise invalid(f"This model cannot call {name} of the client. Leave {name} away, or set {choice} "
                           'to "none".', name)
     changed = [name for name in UNSERVED if body.get(name)]
-    if body.get("best_of") not in (None, body.get("n") or 1):
-        changed.append("best_of")
-    if body.get("modalities") not in (None, ["text"]):
-        changed.append("modalities")
+    limit = body.get("max_tokens")
+    harmless = {"best_of": body.get("n") or 1, "modalities": ["text"], "repeat_penalty": 1, "typical_p": 1,
+                "max_new_tokens": limit, "n_predict": limit}
+    changed += [name for name, value in harmless.items() if body.get(name) not in (None, -1, value)]
     if changed:
         name = changed[0]
         raise invalid(f"{name} is not served here, and would change the answer. Leave it away.", name)
@@ -159,7 +166,10 @@ def parse(kind: type[Wanted], body: bytes) -> Wanted:
     try:
         text = body.decode(json.detect_encoding(body))  # UTF-8; Windows marks it, or writes UTF-16
         given = json.loads(text, parse_constant=_no_constant)
-    # No JSON, too long an integer, or [[[[... as deep as the body is long.
+    except json.JSONDecodeError as error:
+        rest = error.doc[error.pos:][:20] or "its end"
+        raise ApiError(400, f"The body is not valid JSON at {rest!r}.", code="invalid_json") from None
+    # No text, NaN, too long an integer, or [[[[... as deep as the body is long.
     except (ValueError, RecursionError):
         raise ApiError(400, "The body is not valid JSON in UTF-8.", code="invalid_json") from None
     if isinstance(given, dict):

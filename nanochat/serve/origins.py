@@ -89,10 +89,10 @@ class KnownNames:
         self.public = public
         self.origins = origins
 
-    def check(self, host: str, origin: str | None) -> None:
+    def check(self, host: str | None, origin: str | None) -> None:
         """The headers Host and, where a browser sent it, Origin. Raises ApiError 403, which says how to let
         them in."""
-        if self.hosts:
+        if self.hosts and host is not None:  # None: a proxy's probe, no browser
             self._check_host(read_address(host))
         if origin is None or "*" in self.origins:
             return
@@ -101,7 +101,7 @@ class KnownNames:
             raise _forbidden("wrong_origin", "A page without an address of its own, such as a file, may not "
                              "use this server. Open it from a web server, and name that with --allow_origin.")
         site, name = page
-        ours = read_origin(f"{site.partition('://')[0]}://{host}")
+        ours = read_origin(f"{site.partition('://')[0]}://{host or ''}")
         if page != ours and name not in self.public and site not in self.origins:
             raise _forbidden("wrong_origin", f"Pages of {site} may not use this server. If that is its own "
                              f"page behind a proxy or a tunnel, start it with --public_host={name}; if it is "
