@@ -37,9 +37,12 @@ RECORD = "source.json"  # of the files that a copy was made of
 def own_shards(path: str | Path, split: str) -> list[Path]:
     """The shards of a file or folder, `split` "train" or "val". Raises UsageError, DataError."""
     files = find_files(path)
-    train = files.train
+    train = list(files.train)
     is_parquet = kind_of(train[0]) == "parquet"
     in_one_folder = len({file.parent for file in train}) == 1  # else they may be categories
+    with reading(train[-1]):
+        while is_parquet and len(train) > 1 and not pq.read_metadata(train[-1]).num_rows:
+            train.pop()  # Spark leaves such
     if is_parquet and not files.val and len(train) > 1 and in_one_folder:
         files = Files(train[:-1], train[-1:], files.unused)
     _say(f"{path}: {files}")
