@@ -102,7 +102,7 @@ def test_a_glob_and_a_folder_that_is_not_there_are_no_tasks(tmp_path):
 
 
 # ---- places
-@pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to("/no/disk")])
+@pytest.mark.parametrize("make", [lambda path: path.write_bytes(b"x"), lambda path: path.symlink_to("/no/disk")])
 def test_a_base_directory_that_is_none_is_refused_at_once(base, make):
     make(base)
     with pytest.raises(UsageError, match="NANOCHAT_BASE_DIR"):

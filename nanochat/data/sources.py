@@ -136,10 +136,12 @@ def find_files(path: str | Path) -> Files:
     if not sizes:
         raise UsageError(f"{path} {'holds no file that is' if is_folder else 'is no'} {ACCEPTED}.")
     kind = "parquet" if "parquet" in sizes else max(sizes, key=lambda name: sizes[name])
-    chosen = [file for file in files if kind_of(file) == kind]
-    found = _by_split(path, chosen) if is_folder else Files(chosen, [], [])
-    others = [file for file in files if kind_of(file) not in (kind, "")]
-    return Files(found.train, found.val, found.unused + others)
+    if not is_folder:
+        return Files(files, [], [])
+    found = _by_split(path, [file for file in files if kind_of(file) == kind])
+    if kind != "parquet":  # beside which a README.txt is usual
+        found.unused.extend(file for file in files if kind_of(file) not in (kind, ""))
+    return found
 
 
 def _walk(folder: Path) -> Iterator[Path]:

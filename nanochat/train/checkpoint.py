@@ -155,9 +155,9 @@ def find(stage: str, tag: str | None = None, step: int | None = None) -> Path:
         what = f"the {stage} model"
         if step is not None:
             what += f" at step {step}"
-        there = steps or [path.parent.name for path in newest_of_tags(stage)]
+        there = [*map(str, steps)] or [path.parent.name for path in newest_of_tags(stage)]
         if _names_in(stage_dir(stage)):
-            what += f" (as <tag>/<step>/meta.json there is {', '.join(map(str, there)) or 'none'})"
+            what += f" (as <tag>/<step>/meta.json there is {', '.join(there) or 'none'})"
         raise MissingArtifact(what, folder, f"python -m scripts.{STAGES[stage].script}")
     return step_dir(folder, wanted)
 
