@@ -99,7 +99,7 @@ def _pick_device(wanted: str, local_rank: int) -> torch.device:
         torch.empty(1, device=device)  # a device may be known and yet not work
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device={kind} cannot be used here: {str(error).splitlines()[0]}. "
-                         "Without --device the best there is gets taken.") from None
+                         "Without it the best there is is taken.") from None
     return device
 
 

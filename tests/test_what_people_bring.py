@@ -125,7 +125,7 @@ def test_weights_that_lie_there_in_another_layout_are_told_theirs(base):
 
 
 def test_a_device_that_cannot_be_used_says_how_to_do_without():
-    with pytest.raises(UsageError, match="--device=gpu cannot be used.*Without --device the best"):
+    with pytest.raises(UsageError, match="--device=gpu cannot be used.*Without it the best there is"):
         runtime.init("gpu")
 
 

@@ -18,7 +18,7 @@ LISTS = ("messages", "conversations", "conversation")
 QUESTIONS = ("instruction", "prompt", "question", "query", "input")
 ANSWERS = ("output", "completion", "response", "answer")
 MATERIAL = ("input", "context")  # what a question is about
-BEYOND = ("history", "image", "images", "videos", "audios")
+BEYOND = ("history", "image", "images", "videos")
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
          "model": "assistant", "ai": "assistant", "developer": "system"}
 

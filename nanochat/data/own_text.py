@@ -42,7 +42,7 @@ def own_shards(path: str | Path, split: str) -> list[Path]:
     in_one_folder = len({file.parent for file in train}) == 1  # else they may be categories
     with reading(train[-1]):
         while is_parquet and len(train) > 1 and not pq.read_metadata(train[-1]).num_rows:
-            train.pop()  # Spark leaves such
+            train.pop()  # of Spark
     if is_parquet and not files.val and len(train) > 1 and in_one_folder:
         files = Files(train[:-1], train[-1:], files.unused)
     _say(f"{path}: {files}")

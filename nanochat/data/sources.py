@@ -126,7 +126,7 @@ def find_files(path: str | Path) -> Files:
             files = [path]
         else:
             files = sorted(_walk(path))
-    sizes = Counter[str]()  # bytes by kind
+    sizes = Counter[str]()
     for file in files:
         sizes[kind_of(file)] += file.stat().st_size if file.exists() else 0  # a link may lead nowhere
     del sizes[""]
