@@ -44,6 +44,10 @@ def test_what_spark_leaves_empty_is_not_the_text_for_validation(tmp_path):
         pq.write_table(pa.table({"text": pa.array(documents, pa.string())}), tmp_path / f"part-{number}.parquet")
     assert [file.name for file in own_shards(tmp_path, "val")] == ["part-1.parquet"]
     assert [file.name for file in own_shards(tmp_path, "train")] == ["part-0.parquet"]
+    (tmp_path / "part-0.parquet").unlink()
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "part-00.parquet")
+    with pytest.raises(UsageError, match="holds 1 documents"):      # one file that is not empty is cut in two
+        own_shards(tmp_path, "train")
 
 
 def test_a_variable_that_is_not_set_is_not_the_folder_one_stands_in(tmp_path, monkeypatch):

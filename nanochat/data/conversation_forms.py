@@ -18,7 +18,7 @@ LISTS = ("messages", "conversations", "conversation")
 QUESTIONS = ("instruction", "prompt", "question", "query", "input")
 ANSWERS = ("output", "completion", "response", "answer")
 MATERIAL = ("input", "context")  # what a question is about
-BEYOND = ("history", "image", "images", "videos")
+BEYOND = ("history", "image", "images")
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
          "model": "assistant", "ai": "assistant", "developer": "system"}
 
@@ -41,7 +41,7 @@ def to_chat(value: Any) -> Chat:
         raise DataError(f"this is no conversation (it has {has}). Understood are: {FORMS}")
     for key in BEYOND:
         if row.get(key):
-            raise DataError(f"its {key!r} would be lost: put its words into the messages, or take it away")
+            raise DataError(f"its {key!r} would be lost: put its words into the messages, or drop it")
     if isinstance(row.get("system"), str):
         found = [{"role": "system", "content": row["system"]}, *found]
     messages: list[Message] = []

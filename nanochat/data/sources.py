@@ -128,7 +128,7 @@ def find_files(path: str | Path) -> Files:
             files = sorted(_walk(path))
     sizes = Counter[str]()
     for file in files:
-        sizes[kind_of(file)] += file.stat().st_size if file.exists() else 0  # a link may lead nowhere
+        sizes[kind_of(file)] += file.stat().st_size if file.exists() else 0  # a dead link
     del sizes[""]
     if "parquet" not in sizes and any(file.suffix == ".arrow" for file in files):
         raise UsageError(f"{path} is .arrow, of save_to_disk. Write parquet: "
