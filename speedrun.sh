@@ -13,6 +13,7 @@ unset CDPATH PYTHONPATH PYTHONHOME
 { true 3>&1; } 2>/dev/null || exec >/dev/null  # closed
 fail() { echo "error: $1" >&2; exit 2; }
 
+[ -n "${BASH_SOURCE[0]:-}" ] || fail "fetch the whole folder, then: bash speedrun.sh"
 here=$(pwd -P) script=${BASH_SOURCE[0]}
 export HOME="${HOME-$(echo ~)}"
 export NANOCHAT_BASE_DIR="${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}"

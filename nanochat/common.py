@@ -86,6 +86,9 @@ def base_dir() -> Path:
     path = _chosen_dir()
     if path.startswith("~"):  # still: /etc/passwd does not know that user, as in a container
         raise UsageError(f"{path}: no such home is known. Name a folder: NANOCHAT_BASE_DIR=/path/to/folder")
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise UsageError(f"{path} is no folder that is there now. Name one: "
+                         "NANOCHAT_BASE_DIR=/path/to/folder")
     return Path(path)
 
 

@@ -98,7 +98,8 @@ def _pick_device(wanted: str, local_rank: int) -> torch.device:
         device = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
         torch.empty(1, device=device)  # a device may be known and yet not work
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device={kind} cannot be used here: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"--device={kind} cannot be used here: {str(error).splitlines()[0]}. "
+                         "Without it the best there is is taken.") from None
     return device
 
 

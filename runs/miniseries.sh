@@ -5,8 +5,11 @@
 #
 # Then flags of base_train. TRAIN starts it (default: python -m), OUT keeps the results (default: runs/series); a result
 # that is there is not made again.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 export PATH=$PWD/.venv/bin:$PATH
+python -c 'import nanochat.common' 2>/dev/null && [[ ${1:-} =~ ^[0-9\ ]+$ ]] ||
+    { echo "error: in nanochat's folder, with its .venv: bash $0 "'"12 14 16" [FLAGS]' >&2; exit 2; }
 depths=$1 out=${OUT:-runs/series}
 shift
 mkdir -p "$out"

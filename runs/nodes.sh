@@ -3,6 +3,7 @@
 #
 #   sbatch -N2 --ntasks-per-node=1 --gpus-per-node=8 runs/nodes.sh scripts.base_train --depth=26 --device_batch_size=16
 set -eu
+: "${SLURM_JOB_NODELIST:?start this with sbatch}"
 export PATH=$PWD/.venv/bin:$PATH
 read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 srun torchrun --nnodes="$SLURM_JOB_NUM_NODES" --nproc_per_node="$SLURM_GPUS_ON_NODE" --rdzv_backend=c10d \

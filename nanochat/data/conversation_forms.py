@@ -18,6 +18,7 @@ LISTS = ("messages", "conversations", "conversation")
 QUESTIONS = ("instruction", "prompt", "question", "query", "input")
 ANSWERS = ("output", "completion", "response", "answer")
 MATERIAL = ("input", "context")  # what a question is about
+BEYOND = ("history", "image", "images")
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
          "model": "assistant", "ai": "assistant", "developer": "system"}
 
@@ -32,9 +33,15 @@ def to_chat(value: Any) -> Chat:
     found = _messages(row)
     if found is None:
         if isinstance(row.get("text"), str):
+            for key in ("role", *QUESTIONS, *ANSWERS):
+                if key in row:
+                    raise DataError(f"a text beside {key!r}: give the text alone, or one of: {FORMS}")
             return {"text": row["text"]}
         has = ", ".join(row) or type(value).__name__
         raise DataError(f"this is no conversation (it has {has}). Understood are: {FORMS}")
+    for key in BEYOND:
+        if row.get(key):
+            raise DataError(f"its {key!r} would be lost: put its words into the messages, or drop it")
     if isinstance(row.get("system"), str):
         found = [{"role": "system", "content": row["system"]}, *found]
     messages: list[Message] = []
@@ -88,7 +95,7 @@ def _to_message(number: int, message: Any) -> Message:
     weight = message.get("weight")
     if weight not in (None, 0, 1):
         raise DataError(f"message {number}: weight must be 0 or 1, got {weight!r}")
-    if weight == 0:
+    if weight == 0 or role == "assistant" and False in (message.get("train"), message.get("loss")):
         made["weight"] = 0
     return made
 

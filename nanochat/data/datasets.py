@@ -64,10 +64,11 @@ def shards(name: str | Path, split: str) -> list[Path]:
     assert split in ("train", "val"), split
     if name not in DATASETS:
         with reading(name):
-            there = Path(name).expanduser().exists()
+            there = name != "" and Path(name).expanduser().exists()
         if not there:
             known = ", ".join(DATASETS)
-            raise UsageError(f"--dataset={name} is neither a file nor a folder, nor one of {known}.")
+            raise UsageError(f"--dataset={name} is neither a file nor a folder, nor one of {known}. "
+                             "Give one file or folder on this machine.")
         return own_shards(name, split)
     row = DATASETS[name]
     if not row.repo:

@@ -40,8 +40,12 @@ def own_shards(path: str | Path, split: str) -> list[Path]:
     train = files.train
     is_parquet = kind_of(train[0]) == "parquet"
     in_one_folder = len({file.parent for file in train}) == 1  # else they may be categories
-    if is_parquet and not files.val and len(train) > 1 and in_one_folder:
-        files = Files(train[:-1], train[-1:], files.unused)
+    if is_parquet and not files.val and in_one_folder:
+        with reading(train[-1]):
+            filled = [file for file in train if pq.read_metadata(file).num_rows]  # Spark's
+        if len(filled) > 1:
+            last = filled[-1]
+            files = Files(train[:train.index(last)], [last], files.unused)
     _say(f"{path}: {files}")
     names = {file.resolve().stem for file in files.train + files.val}  # tokens are kept by them
     if not is_parquet or not files.val or len(names) < len(files.train + files.val):

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +93,11 @@ def split_of(path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Files:
-    """What a path holds, each in the order of its names; all are of one kind."""
+    """What a path holds, each in the order of its names; those used are of one kind."""
 
     train: list[Path]
     val: list[Path]  # [] where no name says so
-    unused: list[Path]  # tests, and what has no split beside files that have one
+    unused: list[Path]  # tests, what has no split beside files that have one, other kinds
 
     def __str__(self) -> str:
         said = [f"training on {_named(self.train)}", f"validating on {_named(self.val)}"]
@@ -113,7 +114,7 @@ def _named(files: list[Path]) -> str:
 
 
 def find_files(path: str | Path) -> Files:
-    """The file itself, or a folder's files of the first kind that it has, in subfolders too.
+    """The file itself, or a folder's parquet files, else those of the kind with most bytes there.
 
     Names that begin with a dot or _ are passed over, as Spark's _SUCCESS. Raises UsageError, DataError.
     """
@@ -125,11 +126,22 @@ def find_files(path: str | Path) -> Files:
             files = [path]
         else:
             files = sorted(_walk(path))
-    for kind in dict.fromkeys(KINDS.values()):
-        chosen = [file for file in files if kind_of(file) == kind]
-        if chosen:
-            return _by_split(path, chosen) if is_folder else Files(chosen, [], [])
-    raise UsageError(f"{path} {'holds no file that is' if is_folder else 'is no'} {ACCEPTED}.")
+    sizes = Counter[str]()
+    for file in files:
+        sizes[kind_of(file)] += file.stat().st_size if file.exists() else 0  # a dead link
+    del sizes[""]
+    if "parquet" not in sizes and any(file.suffix == ".arrow" for file in files):
+        raise UsageError(f"{path} is .arrow, of save_to_disk. Write parquet: "
+                         "load_from_disk(..)['train'].to_parquet('train.parquet')")
+    if not sizes:
+        raise UsageError(f"{path} {'holds no file that is' if is_folder else 'is no'} {ACCEPTED}.")
+    kind = "parquet" if "parquet" in sizes else max(sizes, key=lambda name: sizes[name])
+    if not is_folder:
+        return Files(files, [], [])
+    found = _by_split(path, [file for file in files if kind_of(file) == kind])
+    if kind != "parquet":  # beside which a README.txt is usual
+        found.unused.extend(file for file in files if kind_of(file) not in (kind, ""))
+    return found
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -287,7 +299,8 @@ def texts(path: Path, piece_chars: int) -> Iterator[str]:
     for place, value in rows(path):
         if isinstance(value, dict):
             if "text" not in value:
-                raise DataError(f"{place} has no key 'text' (it has {', '.join(value) or 'none'}).")
+                raise DataError(f"{place} has no key 'text' (it has {', '.join(value) or 'none'}). "
+                                'Write one {"text": ".."} a line.')
             value = value["text"]
         if value is not None and not isinstance(value, str):
             raise DataError(f"{place}: the text is of type {type(value).__name__}, not a string.")

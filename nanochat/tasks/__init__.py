@@ -90,7 +90,8 @@ def factors(names: Iterable[str]) -> Iterator[tuple[str, int]]:
         name = name.strip()
         times = times.strip() if star else "1"
         if not times.isdecimal() or int(times) == 0:
-            raise UsageError(f"{whole}: the factor behind '*' must be a whole number of at least 1.")
+            raise UsageError(f"{whole}: the factor behind '*' must be a whole number of at least 1. "
+                             "Several files: their folder, or joined by '|'.")
         if name.lower() in TASKS or name.lower() == GENERATED:
             name = name.lower()
         yield name, int(times)
@@ -108,7 +109,7 @@ def training_conversations(*names: str, stage: str = "sft", seed: int = 0) -> Se
         task: Sequence[dict] | Task
         if name == GENERATED:
             task = list(world.train_conversations(GENERATED_CONVERSATIONS, seed=seed, stage=stage))
-        elif name not in TASKS and (kind_of(name) or os.path.exists(os.path.expanduser(name))):
+        elif name not in TASKS and (kind_of(name) or "/" in name or os.path.exists(os.path.expanduser(name))):
             task = CustomJSON(name)
         elif lookup(name).group in ("kindergarten", "strangers") or name in ("humaneval", "strangers_open"):
             raise UsageError(f"{name} is for evaluation only and cannot be trained on.")

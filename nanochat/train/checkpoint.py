@@ -155,6 +155,9 @@ def find(stage: str, tag: str | None = None, step: int | None = None) -> Path:
         what = f"the {stage} model"
         if step is not None:
             what += f" at step {step}"
+        there = [*map(str, steps)] or [path.parent.name for path in newest_of_tags(stage)]
+        if _names_in(stage_dir(stage)):
+            what += f" (as <tag>/<step>/meta.json there is {', '.join(there) or 'none'})"
         raise MissingArtifact(what, folder, f"python -m scripts.{STAGES[stage].script}")
     return step_dir(folder, wanted)
 
@@ -361,7 +364,7 @@ def load_model(stage: str, rt: Runtime, tag: str | None = None,
     folder = path.parent
     found = load(path) if step is not None else newest_whole(folder)
     if found is None:
-        raise CheckpointError(f"every checkpoint under {folder} is damaged. Train the stage again: "
+        raise CheckpointError(f"every checkpoint under {folder} is damaged. Copy or train it again: "
                               f"python -m scripts.{STAGES[stage].script} --fresh")
     masters, _, meta = found
     tokenizer = _tokenizer_of(step_dir(folder, meta["step"]), meta)
