@@ -219,7 +219,7 @@ def test_default_tasks_follow_what_the_model_was_trained_on(home):
     core = [name for name, row in TASKS.items() if row.group == "core"]
     assert script.choose(script.Config(), {"dataset": "climbmix"}) == (core, [])
     names, notes = script.choose(script.Config(), {"dataset": "kindergarten"})
-    assert names == [f"kg_{skill}" for skill in kindergarten.SKILLS]
+    assert names == [f"kg_{skill}" for skill in kindergarten.SKILLS] + ["strangers"]
     assert len(notes) == len(core) and all(note.startswith("skipped:") for note in notes)
 
 

@@ -26,6 +26,7 @@ from nanochat.kindergarten import (
     tables,
     train_conversations,
     training_example,
+    typist,
 )
 from nanochat.kindergarten.skills_numbers import calculate
 from nanochat.kindergarten.skills_world import ways_to_ask
@@ -68,7 +69,7 @@ def user_turns(example):
 def normal(turns):
     """Forgets the typist's noise: case, punctuation, contractions and polite beginnings."""
     text = re.sub(r"\b(what|who|where)'?s ", r"\1 is ", " | ".join(turns).lower())
-    text = re.sub(r"(^|\| |\. )(please tell me: |hey, |hi! |hey, |i have a question\. )", r"\1", text)
+    text = re.sub(r"(^|\| |\. )(please tell me: |hey, |hi! |i have a question\. )", r"\1", text)
     return "".join(c for c in text if c.isalnum() or c in " |+-*/")
 
 
@@ -278,9 +279,10 @@ def retell(text):
 
 def test_stories_agree_with_an_independent_reading(training, evals):
     examples = [e for e in training if e.skill == "story"] + evals["story"]
-    assert len(examples) > 500
+    assert len(examples) > 400
     for e in examples:
-        asked = re.sub(r"Please tell me: |Hey, |Hi! |I have a question\. ", "", user_turns(e)[-1])
+        openers = sorted([*typist.PLAIN, *typist.QUESTION, *typist.SENTENCE], key=len, reverse=True)
+        asked = re.sub("|".join(re.escape(f" {opener} ") for opener in openers), " ", user_turns(e)[-1])
         story, question = re.fullmatch(r"(.*\.) ([^.]+)", asked).groups()
         at, thing_at = retell(story)
         word = question.rstrip("?").split()[-1].removesuffix("?")
@@ -308,7 +310,7 @@ def test_steam_is_a_right_answer_and_the_question_none():
 
 
 def test_long_stories_in_documents_do_not_contradict_themselves(texts):
-    told = [line for t in texts for line in t.split("\n") if " Now " in line and "?" not in line]
+    told = [line for t in texts for line in t.split("\n") if " Now " in line and not re.search(r"\?|: ", line)]
     assert len(told) > 350
     for line in told:
         story, *now = line.split(" Now ")

@@ -169,10 +169,11 @@ def test_words_for_a_letter_begin_with_it_and_the_longer_word_is_longer(training
 
 
 def test_sums_are_read_as_english_reads_them(training, tests):
-    signs = {"+": r"\+|plus|and|add|total|sum|more than|increase",
+    signs = {"+": r"\+|plus|and|&|\bn\b|adn|add|total|sum|more than|increase",
              "-": r"-|minus|less|smaller|take|subtract|difference|decrease|plus what|without|to get",
              "*": r"\*|x|×|times|multipl|product|groups|lots|square|\^", "/": "/|÷|:|over|divide|share|split|into"}
     for question, code, _output, _reply, _graded in all_of(sums_any, training, tests):
+        question = re.sub(r"\b(wat|waht|wht)\b", "what", question)
         asked = numbers(question)
         if match := re.fullmatch(r"(\d+)([+*/-])(\d+)", code):
             x, sign, y = int(match[1]), match[2], int(match[3])

@@ -190,7 +190,7 @@ def _unknown(wanted: Check, text: str) -> bool:
 
 def _tale(wanted: Check, text: str) -> bool:
     """Some sentences, about what was asked for; whether they are good ones nobody can check."""
-    enough = sum(len(word) > 1 for word in words(text)) >= 5
+    enough = sum(len(word) > 1 for word in words(text)) >= 6
     about_it = not wanted["about"] or says(text, wanted["about"]) or says(text, wanted["about"] + "s")
     return enough and about_it and not DONT_KNOW.search(text.lower())
 

@@ -24,16 +24,17 @@ CANNOT = ("weather", "time", "news", "private", "cannot", "languages", "advice",
 
 
 def plain(said: str) -> str:
-    """What was said without capitals and marks."""
-    return re.sub("[^a-z0-9 ]", "", said.lower()).strip()
+    """What was said without capitals and marks, and with "is" written out."""
+    bare = re.sub("[^a-z0-9 ]", "", said.lower()).strip()
+    return re.sub(r"\b(what|who|where|how|when|wat)s\b", r"\1 is", bare)
 
 
-def _asked_in_tests() -> set[str]:
-    """The wordings that skills_social keeps for its tests: they are trained nowhere."""
-    return {plain(said) for rows in POLITE.values() for row in rows for said in row["in tests"]}
+def _wordings_of_skills_social(side: str) -> set[str]:
+    return {plain(said) for rows in POLITE.values() for row in rows for said in row[side]}
 
 
-ASKED_IN_TESTS = _asked_in_tests()
+ASKED_IN_TESTS = _wordings_of_skills_social("in tests")  # trained nowhere
+TRAINED_ELSEWHERE = _wordings_of_skills_social("said")  # no test of ours
 
 
 def manners(rng: Random, world: World, test: bool, level: int) -> Made:
@@ -43,9 +44,10 @@ def manners(rng: Random, world: World, test: bool, level: int) -> Made:
         filled: dict[str, str] = {}
         return title, compose(rng, rng.choice(INTENTS[title]["said"]), filled), filled
 
-    title, said, filled = draw(make, lambda made: ("manners", made[1]), test)
-    while not test and plain(said) in ASKED_IN_TESTS:
-        title, said, filled = draw(make, lambda made: ("manners", made[1]), test)
+    title, said, filled = draw(make, lambda made: ("manners", plain(made[1])), test)
+    elsewhere = TRAINED_ELSEWHERE if test else ASKED_IN_TESTS
+    while plain(said) in elsewhere:
+        title, said, filled = draw(make, lambda made: ("manners", plain(made[1])), test)
     answer = compose(rng, rng.choice(INTENTS[title]["answer"]), filled)
     check = {"kind": "any", "signs": INTENTS[title]["signs"], "rivals": []}
     return chat(chatted(rng, said), answer), check

@@ -11,7 +11,7 @@ from nanochat.kindergarten import nature, tables
 from nanochat.kindergarten.compose import compose
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Check, Made, chat, draw
-from nanochat.kindergarten.skills_manners import chatted
+from nanochat.kindergarten.skills_manners import chatted, plain
 from nanochat.kindergarten.world import World
 
 TALES = tables.read("tales.txt")
@@ -38,7 +38,8 @@ def tales(rng: Random, world: World, test: bool, level: int) -> Made:
 def _asked(rng: Random, title: str, key: str, test: bool, filled: dict[str, str] | None = None) -> str:
     """A composed request on one side of the split."""
     wordings = TALES[title][key]
-    request = draw(lambda: compose(rng, rng.choice(wordings), filled), lambda made: ("tales", made), test)
+    request = draw(lambda: compose(rng, rng.choice(wordings), filled),
+                   lambda made: ("tales", plain(made)), test)
     return chatted(rng, request)
 
 

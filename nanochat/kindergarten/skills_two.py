@@ -24,7 +24,7 @@ def two_questions(rng: Random, world: World, test: bool, level: int) -> Made:
             first_question = first_question.rstrip("?.! ")
         return first_question + joint + question, f"{first_answer} {answer}", first_needed + needed
 
-    question, answer, needed = draw(make, lambda made: ("two", made[0].lower()), test)
+    question, answer, needed = draw(make, lambda made: ("two", skills_manners.plain(made[0])), test)
     return chat(question, answer), fact_check(*needed)
 
 
