@@ -60,7 +60,7 @@ for _name, _skill in world.SKILLS.items():
     _make = partial(Kindergarten, _name)
     TASKS[PREFIX + _name] = Row(_make, "generative", _skill.chance, None, "kindergarten", _skill.title)
 TASKS["strangers"] = Row(Strangers, "generative", 0.0, None, "strangers", "Strangers")
-_open = partial(Strangers, "open")
+_open = partial(Strangers, half="open")
 TASKS["strangers_open"] = Row(_open, "generative", 0.0, None, "training", "Strangers, open half")
 GENERATED = "kindergarten"  # stands for the conversations of all its skills
 GENERATED_CONVERSATIONS = 20000

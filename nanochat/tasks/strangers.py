@@ -55,11 +55,11 @@ def read(half: str) -> list[Block]:
 
 
 class Strangers(Task):
-    """The questions of one half."""
+    """The questions of one half; there is nothing to train on, so every split is the same."""
 
     max_new_tokens = 128
 
-    def __init__(self, half: str = "held", split: str = "test") -> None:
+    def __init__(self, split: str = "test", half: str = "held") -> None:
         self.name = "strangers" if half == "held" else f"strangers_{half}"
         self.blocks = read(half)
         self.n = len(self.blocks)
