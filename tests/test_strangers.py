@@ -14,8 +14,7 @@ def test_both_halves_are_made_as_any_task_is(name):
         chat = task[number]
         roles = [message["role"] for message in chat["messages"]]
         assert roles == ["user", "assistant"] * (len(roles) // 2) and chat["right"]
-        said = chat["messages"][-2]["content"]
-        assert not task.evaluate(chat, []) and not task.evaluate(chat, [{"type": "text", "text": "blub blub blub blub blub"}]), said
+        assert not task.evaluate(chat, []), f"question {number} takes silence for an answer"
 
 
 def test_the_halves_have_no_question_in_common():
