@@ -269,9 +269,9 @@ def test_a_validation_file_without_text_is_refused_before_the_first_step(tmp_pat
 
     from scripts import base_train
     tiny_tokenizer().save()
-    for name, texts in (("a.parquet", TEXT * 60), ("b.parquet", [])):
+    for name, texts in (("train.parquet", TEXT * 60), ("validation.parquet", [])):
         pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), tmp_path / name)
-    with pytest.raises(DataError, match="b.parquet"):
+    with pytest.raises(DataError, match="validation.parquet"):
         base_train.main([f"--dataset={tmp_path}", "--depth=1", "--sequence_len=64", "--total_batch_size=256", "--num_iterations=2",
                          "--device=cpu"])
     assert not (base / "base_checkpoints").exists()

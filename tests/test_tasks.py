@@ -76,7 +76,10 @@ def test_every_row_of_the_table_makes_the_task_it_describes(home, name):
         assert task[i] == task[i] and task[i]["messages"][-1]["role"] == "assistant"
 
 
-@pytest.mark.parametrize("name", [n for n, row in TASKS.items() if row.kind != "conversations"])
+GRADED = [n for n, row in TASKS.items() if row.kind != "conversations" and "strangers" not in n]   # whose reference is a pattern
+
+
+@pytest.mark.parametrize("name", GRADED)
 def test_the_reference_answer_is_right_and_nonsense_is_wrong(home, name):
     task = TASKS[name].make("test")
     for i in range(min(len(task), 25)):
