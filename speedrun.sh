@@ -2,7 +2,7 @@
 # From a fresh clone to a chatbot with a report card.
 #
 #   bash speedrun.sh                  the tier that fits this machine: kindergarten without a GPU, else d20
-#   bash speedrun.sh kindergarten     2 CPU cores, 12 to 35 minutes, nothing to download but packages
+#   bash speedrun.sh kindergarten     2 CPU cores, about half an hour, nothing to download but packages
 #   bash speedrun.sh d20|d26|d32      8xH100: about $100, $300, $1000
 #   bash speedrun.sh --fresh          start over: forget finished stages and delete this tier's checkpoints
 #
