@@ -10,18 +10,17 @@ connection of the kind "OpenAI": its list of models, then a streamed chat.
 """
 import datetime
 import os
-import re
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from benchmarks.serving import serving
 from nanochat.cli import option, parse
-from nanochat.common import UsageError, run
+from nanochat.common import run
 from nanochat.train import checkpoint
 
 KEY = "sk-of-this-run"
@@ -82,23 +81,6 @@ class Config:
     source: str = checkpoint.source_flag()
 
 
-@contextmanager
-def serving(source: str):
-    """The URL of a server in another process, on a free port of this machine."""
-    command = [sys.executable, "-m", "scripts.chat_web", "--port=0", f"--source={source}", f"--api_key={KEY}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                found = re.search(r"Chat at (http://\S+)", line)
-                if found:
-                    yield found[1]
-                    return
-            raise UsageError("the server did not start.")
-        finally:
-            process.terminate()
-
-
 def ask(python: str, url: str, model: str, package: str, program: str) -> tuple[bool, str]:
     """Whether a client's program got its answer; and its version and what it was told, or why not."""
     head = f"import importlib.metadata, os\nURL, MODEL = {url + '/v1'!r}, {model!r}\n"
@@ -116,7 +98,8 @@ def ask(python: str, url: str, model: str, package: str, program: str) -> tuple[
 def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
     failed = False
-    with serving(config.source or checkpoint.newest_chat_stage()) as url:
+    source = config.source or checkpoint.newest_chat_stage()
+    with serving(source, f"--api_key={KEY}") as url:
         models = httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {KEY}"}).json()["data"]
         print(datetime.date.today())
         for name, (package, program) in CLIENTS.items():

@@ -11,18 +11,16 @@ model's context less bos and the token that is said is its max_length. Exits 1 w
 import json
 import os
 import random
-import re
 import subprocess
-import sys
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from benchmarks.serving import serving
 from nanochat.cli import option, parse
-from nanochat.common import UsageError, run
+from nanochat.common import run
 from nanochat.eval.prompts import Item, Span
 from nanochat.eval.scoring import score_items
 from nanochat.runtime import Runtime
@@ -56,7 +54,8 @@ def make_items(n: int) -> list[dict]:
     rng = random.Random(7)
     items = []
     for _ in range(n):
-        left, right = rng.randrange(2, 50), rng.randrange(2, 50)
+        left = rng.randrange(2, 50)
+        right = rng.randrange(2, 50)
         choices = [left + right, left + right + 1, left + right + 10, abs(left - right)]
         rng.shuffle(choices)
         items.append({"question": f"Question: What is {left} + {right}?\nAnswer:", "choices": [str(x) for x in choices],
@@ -82,23 +81,6 @@ def own_scores(model, tokenizer, items: list[dict]) -> list[list[float]]:
     for item, scores in zip(asked, score_items(model, asked)):
         found.append([score.log_likelihood * (len(span.ids) - span.start) for span, score in zip(item.spans, scores)])
     return found
-
-
-@contextmanager
-def serving(source: str):
-    """The URL of a server of the model in another process, on a free port of this machine."""
-    command = [sys.executable, "-m", "scripts.chat_web", "--port=0", f"--source={source}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                found = re.search(r"Chat at (http://\S+)", line)
-                if found:
-                    yield found[1]
-                    return
-            raise UsageError("the server did not start.")
-        finally:
-            process.terminate()
 
 
 def harness_samples(config: Config, url: str, folder: Path) -> list[dict]:
@@ -132,7 +114,10 @@ def main(argv: list[str] | None = None) -> None:
         with serving(source) as url:
             samples = harness_samples(config, url, folder)
 
-    deviation, own_right, harness_right, same = 0.0, 0, 0, 0
+    deviation = 0.0  # the largest, in nats
+    own_right = 0
+    harness_right = 0
+    same = 0
     for item, sample, own in zip(items, samples, own_scores(model, tokenizer, items), strict=True):
         theirs = [float(score) for score, _ in sample["filtered_resps"]]
         deviation = max(deviation, *[abs(a - b) for a, b in zip(own, theirs)])

@@ -31,7 +31,7 @@ from nanochat.kindergarten import (
 from nanochat.kindergarten.skills_numbers import calculate
 from nanochat.kindergarten.skills_world import ways_to_ask
 
-N_TRAIN, N_DOCUMENTS, N_EVAL = 4000, 5000, 200     # N_TRAIN of each stage
+N_TRAIN, N_DOCUMENTS, N_EVAL = 5000, 8000, 200     # N_TRAIN of each stage
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def retell(text):
 
 def test_stories_agree_with_an_independent_reading(training, evals):
     examples = [e for e in training if e.skill == "story"] + evals["story"]
-    assert len(examples) > 400
+    assert len(examples) > 500
     for e in examples:
         openers = sorted([*typist.PLAIN, *typist.QUESTION, *typist.SENTENCE], key=len, reverse=True)
         asked = re.sub("|".join(re.escape(f" {opener} ") for opener in openers), " ", user_turns(e)[-1])
@@ -311,7 +311,7 @@ def test_steam_is_a_right_answer_and_the_question_none():
 
 def test_long_stories_in_documents_do_not_contradict_themselves(texts):
     told = [line for t in texts for line in t.split("\n") if " Now " in line and not re.search(r"\?|: ", line)]
-    assert len(told) > 350
+    assert len(told) > 500
     for line in told:
         story, *now = line.split(" Now ")
         at, thing_at = retell(story)
@@ -339,7 +339,7 @@ def test_questions_make_up_a_sixth_to_a_third_of_the_text(texts):
 def test_articles_fit_their_nouns(texts, training):
     said = texts + [reply(e) for e in training]
     for text in said:
-        assert not re.search(r"\b[Aa] [aeiou](?!re\b|s\b|n\b|ppear)[a-z]+", text), text
+        assert not re.search(r"\b[Aa] [aeiou](?!re\b|s\b|n\b|nd\b|ppear)[a-z]+", text), text
         assert not re.search(r"\b[Aa]n (?!hour)[^aeiouAEIOU]", text), text
 
 

@@ -2,7 +2,7 @@
 Pretraining text, most documents 250 to 600 characters long.
 
 A kind of document is a function (rng, world) -> text; KINDS says how often each is written. Nothing that a
-test asks (a pair of numbers, a story, a wording) is in any of them. About a sixth of the
+test asks (a pair of numbers, a story, a wording) is in any of them. About a quarter of the
 text is dialogue, so that questions and answers are nothing new when finetuning begins.
 """
 from collections.abc import Callable, Iterator, Sequence

@@ -7,7 +7,7 @@ from nanochat.kindergarten import tables
 from nanochat.kindergarten.skill import Made, chat, is_test
 from nanochat.kindergarten.skills_numbers import written
 from nanochat.kindergarten.typist import typed
-from nanochat.kindergarten.wording import finished, vary, wordings_for
+from nanochat.kindergarten.wording import finished, sentence, wordings_for
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("numbers.txt")["counting"]  # {how: wordings}
@@ -17,7 +17,7 @@ BY = {2: "twos", 3: "threes", 4: "fours", 5: "fives", 10: "tens", 20: "twenties"
 def counting_numbers(rng: Random, world: World, test: bool, level: int) -> Made:
     while True:
         kind = rng.choices(tuple(ASKED), (34, 4, 20, 14, 6, 5, 5, 6, 6))[0]
-        wording = vary(rng, rng.choice(wordings_for(f"counting {kind}", ASKED[kind], test)))
+        wording = sentence(rng, rng.choice(wordings_for(f"counting {kind}", ASKED[kind], test)))
         row, slots = _row(rng, kind, wording, longest=10 * level)
         if is_test("count", row[0], row[-1], len(row)) == test:
             break

@@ -20,7 +20,7 @@ from nanochat.kindergarten.skills_words import (
 )
 from nanochat.kindergarten.tables import EVERYDAY, WORDS
 from nanochat.kindergarten.typist import typed
-from nanochat.kindergarten.wording import finished, vary, wordings_for
+from nanochat.kindergarten.wording import finished, sentence, wordings_for
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("letters.txt")["asked"]  # {what: wordings}
@@ -111,7 +111,7 @@ def _slots(rng: Random, word: str, letter: str = "a") -> dict[str, str]:
 
 def ask(rng: Random, kind: str, wordings: list[str], test: bool, slots: dict[str, str]) -> str:
     """A question in one of the wordings of this side of the split."""
-    wording = vary(rng, rng.choice(wordings_for(kind, wordings, test)))
+    wording = sentence(rng, rng.choice(wordings_for(kind, wordings, test)))
     return typed(rng, finished(wording.format(**slots)))
 
 

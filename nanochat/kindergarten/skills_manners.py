@@ -8,10 +8,10 @@ answers with whatever stands nearest: an invented person.
 import re
 from random import Random
 
-from nanochat.kindergarten.compose import MANNERS, compose
 from nanochat.kindergarten.skill import Made, chat, draw
 from nanochat.kindergarten.skills_social import POLITE
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.wording import MANNERS, compose
 from nanochat.kindergarten.world import World
 
 ASKS = re.compile(r"(^|, |^and |^so )(who|what|what's|whats|where|when|how|hows|why|which|are|do|did|can|"

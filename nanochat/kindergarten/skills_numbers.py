@@ -14,7 +14,7 @@ from nanochat.kindergarten.phrases import WORDINGS
 from nanochat.kindergarten.skill import Check, Made, chat, draw, is_test
 from nanochat.kindergarten.tables import GOODS, NAMES
 from nanochat.kindergarten.typist import typed
-from nanochat.kindergarten.wording import finished, vary, wordings_for
+from nanochat.kindergarten.wording import finished, sentence, wordings_for
 from nanochat.kindergarten.world import World
 
 PROBLEMS = tuple(WORDINGS["word problems"].values())  # (story, sum, answer)
@@ -149,7 +149,7 @@ def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
     values = draw_values()
     code = filled(form, values)
     result = calculate(code)
-    wording = vary(rng, rng.choice(wordings_for(f"sums {form}", SUMS[form], test)))
+    wording = sentence(rng, rng.choice(wordings_for(f"sums {form}", SUMS[form], test)))
     stand_close = re.search(r"\}[^ ,]+\{", wording)  # "{x}+{y}": in digits
     said = dict(zip(values, written(rng, list(values.values()), percent=0 if stand_close else 15)))
     answer = SUM_ANSWERS.get(form, ["{sum} = {r}."])[0]
@@ -195,7 +195,7 @@ def _values(rng: Random, form: str) -> dict[str, int]:
 def number_sense(rng: Random, world: World, test: bool, level: int) -> Made:
     """Which is bigger, odd or even, is a sum right, how a row goes on."""
     kind = rng.choices(tuple(COMPARING), (20, 10, 14, 7, 14, 7, 7, 12, 10))[0]
-    wording = vary(rng, rng.choice(wordings_for(f"comparing {kind}", COMPARING[kind], test)))
+    wording = sentence(rng, rng.choice(wordings_for(f"comparing {kind}", COMPARING[kind], test)))
     if kind == "next":
         return _goes_on(rng, wording, test)
     while True:

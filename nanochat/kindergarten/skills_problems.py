@@ -2,7 +2,8 @@
 Word problems as children's books and strangers tell them; the stories are in numbers.txt.
 
 What has to be learned is which calculation a story asks for, so stories are many, and their names, verbs,
-goods and questions vary. One story in five is kept for tests: who only knows stories by heart fails there.
+goods and questions vary. A third of the rarer stories is kept for tests: who only knows stories by heart
+fails there.
 """
 import re
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from random import Random
 from typing import NamedTuple
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.skill import Made, chat, on_side
+from nanochat.kindergarten.skill import Made, chat
 from nanochat.kindergarten.skills_numbers import calculate, filled, numbers_in, right_side, tool_turn, written
 from nanochat.kindergarten.typist import typed
-from nanochat.kindergarten.wording import finished, vary
+from nanochat.kindergarten.wording import finished, sentence, wordings_for
 from nanochat.kindergarten.world import World
 
 FILE = tables.read("numbers.txt")
@@ -38,8 +39,8 @@ def _problems() -> list[Problem]:
 
 
 PROBLEMS = _problems()
-TRAINED_PROBLEMS = on_side("word problems", PROBLEMS, test=False)
-TEST_PROBLEMS = on_side("word problems", PROBLEMS, test=True)
+TRAINED_PROBLEMS = wordings_for("sum story", PROBLEMS, test=False)
+TEST_PROBLEMS = wordings_for("sum story", PROBLEMS, test=True)
 
 
 # ---- who it is about
@@ -74,7 +75,7 @@ def _actor(rng: Random, world: World) -> Actor:
         return YOU
     gender = rng.choice(("she", "he"))
     if chance < 0.4:
-        described = vary(rng, rng.choice(FILE["people"]["woman" if gender == "she" else "man"]))
+        described = sentence(rng, rng.choice(FILE["people"]["woman" if gender == "she" else "man"]))
         again = re.sub("^a ", "the ", described)
         return Actor(described, again, re.sub("^my ", "your ", again), *PRONOUNS[gender])
     name = rng.choice(GIRLS if gender == "she" else BOYS)
@@ -119,7 +120,7 @@ def _told(rng: Random, world: World, test: bool, level: int, problems: list[Prob
     story = problem.story
     for title, ending in ENDINGS.items():
         story = story.replace(f"{{{title}}}", ending)
-    question = typed(rng, finished(vary(rng, story).format(**slots)), lower=rng.random() < 0.5)
+    question = typed(rng, finished(sentence(rng, story).format(**slots)), lower=rng.random() < 0.5)
     return chat(question, tool_turn(code, finished(problem.answer.format(**slots)))), check
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from random import Random
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.compose import compose
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check, on_side
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.wording import compose
 from nanochat.kindergarten.world import World
 
 READING = tables.read("reading.txt")

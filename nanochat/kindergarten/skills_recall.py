@@ -7,13 +7,13 @@ back is the only way to know them; between telling and asking other things are s
 from random import Random
 
 from nanochat.kindergarten import skills_manners, skills_numbers, skills_tales, tables
-from nanochat.kindergarten.compose import compose
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
 from nanochat.kindergarten.skills_manners import chatted
 from nanochat.kindergarten.skills_people import nobody
 from nanochat.kindergarten.skills_reading import THINGS
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.wording import compose
 from nanochat.kindergarten.world import World
 
 RECALL = tables.read("recall.txt")

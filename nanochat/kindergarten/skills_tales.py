@@ -8,10 +8,10 @@ to be carried from the question into the answer, which is the part that has to b
 from random import Random
 
 from nanochat.kindergarten import nature, tables
-from nanochat.kindergarten.compose import compose
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Check, Made, chat, draw
 from nanochat.kindergarten.skills_manners import chatted, plain
+from nanochat.kindergarten.wording import compose
 from nanochat.kindergarten.world import World
 
 TALES = tables.read("tales.txt")

@@ -1,22 +1,65 @@
 """
-Wordings with alternatives: "(what is/what's) {x} (plus/and) {y}?" is four questions in one line.
+Wordings with alternatives: "{hi/hello} {there/}" stands for four sentences, "{name}" for whatever name is
+drawn.
 
 Strangers ask in their own words, which nobody can list. Parts can be listed, and the ways to join them are
-many more than the parts: that is what makes a model understand rather than recognise.
+many more than the parts: a wording of three alternatives with five branches each holds 125 sentences in one
+line. That is what makes a model understand rather than recognise.
 """
 import re
 from random import Random
 
-from nanochat.kindergarten.skill import on_side
+from nanochat.kindergarten import tables
+from nanochat.kindergarten.skill import Drawn, on_side
 
-_GROUP = re.compile(r"\(([^()]*)\)")  # the innermost: groups may stand in groups
+_SLOT = re.compile(r"\{(\w+)\}")
+_PIECE = r"(?:[^{}]|\{\w+\})*"  # without groups; slots may stand in it
+_GROUP = re.compile(rf"\{{({_PIECE}/{_PIECE})\}}")  # the innermost: groups may stand in groups
+_ARTICLE = re.compile(r"\b([Aa]) (?=(?!uni|use|one)[aeiouAEIOU])")
+_BLANKS = re.compile(r" +(?=[ ,.!?])")
 _BEGINNING = re.compile(r"(?:^|(?<=[.!?] ))[a-z]")
 _REQUEST = re.compile(r"(please |now |just )?(tell|give|say|name|show|list|find|spell|write|count|calculate|"
                       r"compute|work out)\b")
 _QUESTION = re.compile(r"(can|could|will|would|do|does|are|is|what|which|how) ")
 
+MANNERS = tables.read("manners.txt")
+POOLS = {
+    "name": tables.NAMES,
+    "place": tables.CITIES,
+    "thing": tables.WORDS,
+    **MANNERS["fill"],
+}
 
-def wordings_for(kind: str, wordings: list[str], test: bool) -> list[str]:
+
+def vary(rng: Random, wording: str) -> str:
+    """The wording with one branch of every {a/b}; {slots} are left to be filled."""
+    while _GROUP.search(wording):
+        wording = _GROUP.sub(lambda group: rng.choice(group[1].split("/")), wording)
+    return wording
+
+
+def compose(rng: Random, wording: str, filled: dict[str, str] | None = None) -> str:
+    """The wording with one branch of every {a/b} and a value for every {slot}.
+
+    `filled` holds the values of slots, and takes up those drawn here from POOLS, so that a question and its
+    answer can share them.
+    """
+    values = {} if filled is None else filled
+
+    def value(slot: re.Match[str]) -> str:
+        name = slot[1]
+        if name not in values:
+            values[name] = rng.choice(POOLS[name])
+        return values[name]
+
+    text = vary(rng, wording)
+    while _SLOT.search(text):  # a value may have slots itself
+        text = _SLOT.sub(value, text)
+    return _ARTICLE.sub(r"\1n ", _BLANKS.sub("", text)).strip()
+
+
+# ---- questions as they are written in a book; typist.py does the rest
+def wordings_for(kind: str, wordings: list[Drawn], test: bool) -> list[Drawn]:
     """The wordings of one side of the split: a third of the second half is for tests.
 
     What most people say stands in the first half. It is always trained: to keep that back would measure
@@ -27,11 +70,9 @@ def wordings_for(kind: str, wordings: list[str], test: bool) -> list[str]:
     return others if test else wordings[:middle] + others
 
 
-def vary(rng: Random, wording: str) -> str:
-    """The wording with one alternative of every group; {slots} are left to be filled."""
-    while "(" in wording:
-        wording = _GROUP.sub(lambda group: rng.choice(group[1].split("/")), wording)
-    return re.sub(r"\bi\b", "I", wording)
+def sentence(rng: Random, wording: str) -> str:
+    """`vary`, with "I" for i, before the slots are filled: in "how many i are in ice?" it stays small."""
+    return re.sub(r"\bi\b", "I", vary(rng, wording))
 
 
 def finished(text: str) -> str:
