@@ -339,3 +339,5 @@ def test_suggestions_are_short_questions_that_were_answered_right(base):
     kept.save_items("sft", "strangers", [record("Who are you?", 1)])
     kept.save_items("rl", "kg_a", [record("Another model?", 1)])
     assert kept.passed_questions("sft") == ["What is right?"] and kept.passed_questions("mid") == []
+    kept.items_path("sft", "kg_c").write_text("cut off {", encoding="utf-8")   # no reason not to serve
+    assert kept.passed_questions("sft") == ["What is right?"]

@@ -6,6 +6,7 @@ score alone tells whether a model got better; what it says to the questions tell
 every evaluation is kept, one file a stage and task under report/items, and scripts.chat_eval shows and
 compares them.
 """
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -73,24 +74,28 @@ LONGEST_SUGGESTION = 50  # characters: it stands on a button
 
 
 def passed_questions(stage: str, most: int = 6) -> list[str]:
-    """Questions that a stage's model answered right when it was graded, at most one a task; [] if it was not.
+    """Questions that were answered right in a stage's last evaluation, at most one a task; [] without one.
 
     For people who do not know what to ask: whole sentences without what was said before them, and no
-    questions of strangers, which are to stay unread.
+    questions of strangers, which are to stay unread. A file that cannot be read has none to offer.
     """
     found = []
     for name in sorted(_graded_tasks(stage)):
         if name.startswith("strangers"):
             continue
-        for record in load_items(stage, name):
-            question = record["prompt"][0]["content"]
-            is_sentence = question[:1].isupper() and question.endswith("?") and "\n" not in question
-            alone = len(record["prompt"]) == 1 and len(question) <= LONGEST_SUGGESTION
-            if record["score"] == 1 and alone and is_sentence:
-                found.append(question)
-                break
+        with contextlib.suppress(DataError):
+            offered = [record for record in load_items(stage, name) if _offers(record)]
+            found += [record["prompt"][0]["content"] for record in offered[:1]]
     apart = max(1, len(found) // most)
     return found[::apart][:most]
+
+
+def _offers(record):
+    """Whether the record holds one short question in good writing, and a right answer to it."""
+    question = record["prompt"][0]["content"]
+    is_sentence = question[:1].isupper() and question.endswith("?") and "\n" not in question
+    is_alone = len(record["prompt"]) == 1 and len(question) <= LONGEST_SUGGESTION
+    return record["score"] == 1 and is_alone and is_sentence
 
 
 # ---- compared
