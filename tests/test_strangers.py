@@ -6,10 +6,10 @@ from nanochat.tasks import TASKS, training_conversations
 from nanochat.tasks import strangers as module
 
 
-@pytest.mark.parametrize("name", ["strangers", "strangers_open"])
-def test_both_halves_are_made_as_any_task_is(name):
+@pytest.mark.parametrize("name, size", [("strangers", 240), ("strangers_open", 430)])
+def test_both_lists_are_made_as_any_task_is(name, size):
     task = TASKS[name].make("test")
-    assert task.name == name and len(task) == 220
+    assert task.name == name and len(task) == size
     for number in range(len(task)):
         chat = task[number]
         roles = [message["role"] for message in chat["messages"]]
@@ -17,14 +17,14 @@ def test_both_halves_are_made_as_any_task_is(name):
         assert not task.evaluate(chat, []), f"question {number} takes silence for an answer"
 
 
-def test_the_halves_have_no_question_in_common():
-    held, opened = ({tuple(block.turns) for block in module.read(half)} for half in module.HALVES)
-    assert len(held) == len(opened) == 220 and not held & opened
+def test_the_lists_have_no_question_in_common():
+    held, opened = ({tuple(block.turns) for block in module.read(which)} for which in module.LISTS)
+    assert len(held) == 240 and not held & opened
 
 
 def test_a_pattern_decides_and_another_forbids(tmp_path, monkeypatch):
     block = module.Block("sums", ["5+5"], r"\b(10|ten)\b", r"\b(9|11)\b")
-    monkeypatch.setattr(module, "read", lambda half: [block])
+    monkeypatch.setattr(module, "read", lambda which: [block])
     task = module.Strangers()
     for text, right in (("That is TEN.", True), ("10 or 11", False), ("100", False)):
         assert task.evaluate(task[0], [{"type": "text", "text": text}]) is right

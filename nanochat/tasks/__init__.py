@@ -60,8 +60,8 @@ for _name, _skill in world.SKILLS.items():
     _make = partial(Kindergarten, _name)
     TASKS[PREFIX + _name] = Row(_make, "generative", _skill.chance, None, "kindergarten", _skill.title)
 TASKS["strangers"] = Row(Strangers, "generative", 0.0, None, "strangers", "Strangers")
-_open = partial(Strangers, half="open")
-TASKS["strangers_open"] = Row(_open, "generative", 0.0, None, "training", "Strangers, open half")
+_open = partial(Strangers, which="open")
+TASKS["strangers_open"] = Row(_open, "generative", 0.0, None, "training", "Strangers, open list")
 GENERATED = "kindergarten"  # stands for the conversations of all its skills
 GENERATED_CONVERSATIONS = 20000
 

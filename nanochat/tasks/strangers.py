@@ -3,9 +3,9 @@ What strangers typed, with a check for each: the one gauge that the generator of
 please.
 
 The kindergarten's own tests vary what its generator varies; people vary everything else. These questions
-were written down by somebody who had not seen the generator. Half of them (strangers_open.txt) may be
-looked at while one works on the data; the other half (strangers_held.txt) is the row in the report, and
-nobody reads it or generates from it. A file is a list of blocks:
+were written down by people who had not seen the generator. One list (strangers_open.txt) may be looked at
+while one works on the data; the other (strangers_held.txt) is the row in the report, and nobody reads it or
+generates from it. A file is a list of blocks:
 
     # kind
     > what the user types              one line a turn; the model answers each turn itself
@@ -21,7 +21,7 @@ from nanochat.common import DataError
 from nanochat.data.chat_format import reply_text
 from nanochat.tasks.base import Task
 
-HALVES = ("held", "open")
+LISTS = ("held", "open")
 
 
 @dataclass
@@ -35,9 +35,9 @@ class Block:
 
 
 @functools.cache
-def read(half: str) -> list[Block]:
-    """The blocks of a half. Raises DataError for a line that is none of the four."""
-    path = Path(__file__).parent / f"strangers_{half}.txt"
+def read(which: str) -> list[Block]:
+    """The blocks of a list. Raises DataError for a line that is none of the four."""
+    path = Path(__file__).parent / f"strangers_{which}.txt"
     blocks: list[Block] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         mark, _, text = line.partition(" ")
@@ -55,13 +55,13 @@ def read(half: str) -> list[Block]:
 
 
 class Strangers(Task):
-    """The questions of one half; there is nothing to train on, so every split is the same."""
+    """The questions of one list; there is nothing to train on, so every split is the same."""
 
     max_new_tokens = 128
 
-    def __init__(self, split: str = "test", half: str = "held") -> None:
-        self.name = "strangers" if half == "held" else f"strangers_{half}"
-        self.blocks = read(half)
+    def __init__(self, split: str = "test", which: str = "held") -> None:
+        self.name = "strangers" if which == "held" else f"strangers_{which}"
+        self.blocks = read(which)
         self.n = len(self.blocks)
 
     def conversation(self, number: int) -> dict:
