@@ -35,14 +35,14 @@ kindergarten() {
     stage report_reset     python -m nanochat.report reset
     stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=2048
     stage tok_eval         python -m scripts.tok_eval --dataset=kindergarten
-    stage base_train       python -m scripts.base_train --dataset=kindergarten --depth=4 --sequence_len=256 \
-                               --total_batch_size=4096 --num_iterations=180 --eval_every=0 --eval_tokens=60000
-    stage base_loss        python -m scripts.base_loss
+    stage base_train       python -m scripts.base_train --dataset=kindergarten --depth=3 --sequence_len=256 \
+                               --total_batch_size=2048 --num_iterations=500 --eval_every=0 --eval_tokens=60000
+    stage base_loss        python -m scripts.base_loss --max_rows=128
     stage base_eval        python -m scripts.base_eval
     stage chat_eval_base   python -m scripts.chat_eval -i base --max_problems=20 --max_new_tokens=32
-    stage mid_train        python -m scripts.mid_train --num_iterations=180 --conversations=25000
+    stage mid_train        python -m scripts.mid_train --num_iterations=700 --conversations=48000
     stage chat_eval_mid    python -m scripts.chat_eval -i mid --max_problems=50
-    stage chat_sft         python -m scripts.chat_sft --num_iterations=1100 --conversations=93500 --lr_scale=1
+    stage chat_sft         python -m scripts.chat_sft --num_iterations=3600 --conversations=153000 --lr_scale=1
     stage chat_eval_sft    python -m scripts.chat_eval -i sft
     stage chat_rl          python -m scripts.chat_rl --num_iterations=20 --questions=32 \
                                --tasks="kg_word_problem|kg_word_problem_wide|kg_letter_of_word|kg_sentences" \

@@ -13,7 +13,9 @@ from nanochat.common import mix_seed
 from nanochat.kindergarten import (
     categories,
     everyday,
+    skills_counting,
     skills_everyday,
+    skills_followups,
     skills_letters,
     skills_lists,
     skills_manners,
@@ -217,6 +219,11 @@ ASKED = (
     (skills_tales.tales, 2),
     (skills_manners.manners, 5),
     (skills_recall.recall, 1),
+    (skills_counting.counting_numbers, 1.5),
+    (skills_words.copying, 1.5),
+    (skills_letters.letter_of_word, 1),
+    (skills_letters.alphabet, 0.7),
+    (skills_followups.follow_ups, 1),
     (skills_social.identity, 0.7),
     (skills_social.greetings, 0.7),
     (skills_social.memory, 0.7),
@@ -245,16 +252,16 @@ def _dialogue(rng: Random, world: World) -> str:
 
 # ---- the mixture
 KINDS = (
-    (_biography, 32),
-    (_group, 5),
+    (_biography, 24),
+    (_group, 3),
     (_animals, 6),
     (_nature, 13),
-    (_sequence, 2),
+    (_sequence, 5),
     (_sums, 3),
     (_spelling, 11),
     (_stories, 6),
     (_tales, 4),
-    (_dialogue, 24),
+    (_dialogue, 34),
 )
 
 

@@ -24,6 +24,11 @@ NAMED = 0.2  # part of the stories about somebody by name
 def tales(rng: Random, world: World, test: bool, level: int) -> Made:
     """A request for a story, a poem, a joke or a fact, and what was asked for."""
     kind = rng.choices(("story", "poem", "joke", "fact"), (10, 4, 4, 1.5))[0]
+    return tale(rng, kind, test)
+
+
+def tale(rng: Random, kind: str, test: bool) -> Made:
+    """A request for a "story", "poem", "joke" or "fact"."""
     if kind == "story":
         return story_about(rng, test)
     if kind == "poem":

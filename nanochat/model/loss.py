@@ -118,4 +118,9 @@ def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weight: 
     """
     if not torch.is_grad_enabled():
         return (token_nll(hidden, head, targets, softcap) * weight).sum()
+    if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
+        # Half of a chat is what the user says, which has no weight: those rows are left out. A GPU would have
+        # to wait for their number, and a compiled graph for every new one.
+        counted = weight.nonzero().squeeze(1)  # (M,), M <= N
+        hidden, targets, weight = hidden[counted], targets[counted], weight[counted]
     return _LinearCrossEntropy.apply(hidden, head, targets, weight, softcap)
