@@ -22,6 +22,7 @@ RELATIVES = GRAMMAR["relatives"]["my"][0].split()
 TIMES = GRAMMAR["when"]["time"]
 REASONS = GRAMMAR["why"]["reason"]
 VERBS = [(base, *values) for base, values in GRAMMAR["verbs"].items()]
+READ = GRAMMAR["replies"]["read"]
 COUNTS = ("two", "three", "four", "five", "six", "seven", "2", "3", "4", "5", "10", "12")
 
 
@@ -41,6 +42,7 @@ class Sentence:
     time: str = ""
     reason: str = ""
     first_time: bool = False  # whether the time stands in front
+    introduced: str = ""  # "a pig called Hubert": the subject where it is new
 
     def text(self, subject: str = "", verb: str = "") -> str:
         """The sentence, perhaps about "he" instead."""
@@ -70,7 +72,7 @@ def sentences(rng: Random, world: World, test: bool, level: int) -> Made:
     before = ""
     for each in passage:
         same = each.subject == before and rng.random() < 0.7
-        lines.append(each.text(each.he if same else ""))
+        lines.append(each.text(each.he if same else each.introduced))
         before = each.subject
     return _asked(rng, " ".join(lines), question, asked.text(), value, rivals)
 
@@ -84,6 +86,8 @@ def _asked(rng: Random, passage: str, question: str, answer: str, value: str, ri
     question = typed(rng, question, lower=rng.random() < 0.4)
     others = [rival for rival in rivals if rival and rival.lower() not in answer.lower()]
     check = fact_check(value, rivals=others)
+    if rng.random() < 0.15:  # read first, asked then
+        return chat(passage, rng.choice(READ), question, answer), check
     return chat(f"{passage} {question}", answer), check
 
 
@@ -95,9 +99,13 @@ def _passage(rng: Random, count: int) -> list[Sentence]:
     times = rng.sample(TIMES, count)
     he = ""
     for number, (verb, past, kinds, joins) in enumerate(verbs):
+        introduced = ""
         if not passage or rng.random() < 0.6:
             subject, he = _subject(rng, {each.subject for each in passage})
+            if subject in tables.NAMES and rng.random() < 0.2:
+                introduced = _introduced(rng, subject)
         said = Sentence(subject, he, verb.replace(" away", ""), past.replace(" away", ""))
+        said.introduced = introduced
         if kinds != "-":
             _add_object(rng, said, rng.choice(kinds.split()), {each.noun for each in passage})
         if joins != "-" and (kinds == "-" or rng.random() < 0.4):
@@ -126,6 +134,13 @@ def _subject(rng: Random, taken: set[str]) -> tuple[str, str]:
             subject = f"my {rng.choice(RELATIVES)}"
         if subject not in taken:
             return subject, rng.choice(("he", "she"))
+
+
+def _introduced(rng: Random, name: str) -> str:
+    """ "a little pig called Hubert" """
+    kind = rng.choice(NOUNS[rng.choice(("animal", "person"))])
+    adjective = rng.choice(ADJECTIVES["nature"]) if rng.random() < 0.4 else ""
+    return f"{with_article(f'{adjective} {kind}'.strip())} {rng.choice(('called', 'named'))} {name}"
 
 
 def _add_object(rng: Random, said: Sentence, kind: str, taken: set[str]) -> None:
