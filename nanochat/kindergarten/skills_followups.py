@@ -16,7 +16,7 @@ from nanochat.kindergarten.world import World
 ASKED = tables.read("followups.txt")["asked"]
 REPLIES = tables.read("followups.txt")["replies"]
 OPERATORS = {"plus": "+", "minus": "-", "times": "*"}
-WITH_OF = ("opposites", "capitals", "plurals", "after", "before")  # "and of thin?" can be said
+WITH_OF = ("opposites", "capitals", "plurals")  # "and of thin?" can be said
 
 
 def _with_subjects() -> dict[str, tuple[Relation, list[Known]]]:
@@ -62,8 +62,9 @@ def _same(rng: Random, world: World, test: bool) -> Made:
     while not question:
         first, second = rng.sample(facts, 2)
         question = _question(rng, relation, first)
-    kind = "of" if relation.name in WITH_OF and rng.random() < 0.3 else "same"
-    follows = _asks(rng, kind, test).format(x=second.own["x"])
+    follows = _asks(rng, "same", test).format(x=second.own["x"])
+    if relation.name in WITH_OF and rng.random() < 0.4:
+        follows = follows.replace("and ", "and of ", 1)
     check = fact_check(second.values, rivals=everyday.rivals(relation, second))
     return chat(question, first.told[0], _as_written(rng, follows), second.told[0]), check
 
