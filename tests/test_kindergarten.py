@@ -112,7 +112,7 @@ def test_a_world_needs_an_even_number_of_people():
         World(61)
 
 
-def test_every_fact_is_told_a_hundred_times(world, texts):
+def test_every_fact_is_told_eighty_times(world, texts):
     people = world.people[:3] + world.held_out[:3]
     counts = {(p.name, attribute): 0 for p in people for attribute in phrases.STATEMENTS}
     told = {p.name: {attribute: {form for s in said for form in (s, phrases.with_pronoun(s, p))}
@@ -123,7 +123,7 @@ def test_every_fact_is_told_a_hundred_times(world, texts):
             if p.name in line and ":" not in line:
                 for attribute, sentences in told[p.name].items():
                     counts[p.name, attribute] += any(s in line for s in sentences)
-    assert min(counts.values()) >= 100, counts
+    assert min(counts.values()) >= 80, counts
     assert all(len(set(wordings)) >= 5 for wordings in phrases.STATEMENTS.values())
 
 
@@ -279,7 +279,7 @@ def retell(text):
 
 def test_stories_agree_with_an_independent_reading(training, evals):
     examples = [e for e in training if e.skill == "story"] + evals["story"]
-    assert len(examples) > 500
+    assert len(examples) > 400
     for e in examples:
         openers = sorted([*typist.PLAIN, *typist.QUESTION, *typist.SENTENCE], key=len, reverse=True)
         asked = re.sub("|".join(re.escape(f" {opener} ") for opener in openers), " ", user_turns(e)[-1])
@@ -340,7 +340,7 @@ def test_articles_fit_their_nouns(texts, training):
     said = texts + [reply(e) for e in training]
     for text in said:
         assert not re.search(r"\b[Aa] [aeiou](?!re\b|s\b|n\b|nd\b|ppear)[a-z]+", text), text
-        assert not re.search(r"\b[Aa]n (?!hour)[^aeiouAEIOU]", text), text
+        assert not re.search(r"\b[Aa]n (?!hour|['\"]|[FHLMNRSXfhlmnrsx]\b)[^aeiouAEIOU]", text), text
 
 
 def test_nature_does_not_contradict_itself():
@@ -355,7 +355,7 @@ def test_mid_is_simpler_than_sft(training):
     def moves(e):
         return len(re.findall(r"goes|walks|runs|takes|picks|drops|puts|gives", user_turns(e)[-1]))
     mid, sft = ([moves(e) for e in half if e.skill == "story"] for half in (training[:N_TRAIN], training[N_TRAIN:]))
-    assert max(mid) == 2 and max(sft) == 3 and len(sft) > len(mid)
+    assert max(mid) == 2 and max(sft) == 3
     assert all(SKILLS[e.skill].mid for e in training[:N_TRAIN])
 
 

@@ -8,7 +8,7 @@ from random import Random
 
 from nanochat.kindergarten import everyday, skills_everyday, skills_numbers, skills_tales, tables
 from nanochat.kindergarten.everyday import Known, Relation
-from nanochat.kindergarten.skill import Made, chat, draw, fact_check
+from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
 from nanochat.kindergarten.skills_letters import ALPHABET
 from nanochat.kindergarten.wording import finished, vary
 from nanochat.kindergarten.world import World
@@ -83,7 +83,7 @@ def _next(rng: Random, world: World, test: bool) -> Made:
         at = rng.randrange(len(row) - 2)
         asked = rng.choice(("What comes after {}?", "what is after {}?", "What's next after {}?"))
         said = [f"After {row[at + step]} comes {row[at + step + 1]}." for step in range(2)]
-        check = fact_check(str(row[at + 2]))
+        check: Check = {"kind": "alone", "answer": str(row[at + 2]), "given": [str(row[at + 1])]}
         return chat(asked.format(row[at]), said[0], follows, said[1]), check
     relation, facts = RELATIONS["after"]
     by_subject = {fact.own["x"]: fact for fact in facts}

@@ -9,6 +9,7 @@ import re
 from random import Random
 
 from nanochat.kindergarten.skill import Made, chat, draw
+from nanochat.kindergarten.skills_people import UNKNOWN
 from nanochat.kindergarten.skills_social import POLITE
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.wording import MANNERS, compose
@@ -33,8 +34,9 @@ def _wordings_of_skills_social(side: str) -> set[str]:
     return {plain(said) for rows in POLITE.values() for row in rows for said in row[side]}
 
 
-ASKED_IN_TESTS = _wordings_of_skills_social("in tests")  # trained nowhere
-TRAINED_ELSEWHERE = _wordings_of_skills_social("said")  # no test of ours
+ASKED_OF_UNKNOWN = {plain(question) for question in UNKNOWN["question"]["about"]}
+ASKED_IN_TESTS = _wordings_of_skills_social("in tests") | ASKED_OF_UNKNOWN  # not trained here
+TRAINED_ELSEWHERE = _wordings_of_skills_social("said") | ASKED_OF_UNKNOWN  # no test of ours
 
 
 def manners(rng: Random, world: World, test: bool, level: int) -> Made:
