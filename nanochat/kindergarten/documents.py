@@ -34,6 +34,7 @@ from nanochat.kindergarten.phrases import STATEMENTS, WORDINGS, state, with_arti
 from nanochat.kindergarten.skill import draw, is_test
 from nanochat.kindergarten.skills_numbers import calculate, number_key
 from nanochat.kindergarten.skills_words import spelled, told_count, told_length
+from nanochat.kindergarten.unlisted import some_name, some_thing
 from nanochat.kindergarten.world import Person, World
 
 LONG_ENOUGH = 420  # characters of a document made of small pieces
@@ -170,6 +171,26 @@ def _spelling(rng: Random, world: World) -> str:
     return _gather(one, gap)
 
 
+def _echoes(rng: Random, world: World) -> str:
+    """Pairs of words that have nothing to do with each other, then the same pairs in another order.
+
+    Whoever has read the first half can foretell half of the second, by looking where a word stood before.
+    """
+    pairs = []
+    for _ in range(rng.randint(4, 9)):
+        first, second = (some_thing(rng, tables.WORDS) for _ in range(2))
+        if rng.random() < 0.3:
+            first = some_name(rng)
+        if rng.random() < 0.2:
+            second = str(rng.randint(2, 99))
+        pairs.append(f"{first} {second}")
+    said = []
+    for _ in range(2):
+        rng.shuffle(pairs)
+        said.append(", ".join(pairs) + ".")
+    return rng.choice(" \n").join(said)
+
+
 # ---- stories and dialogues
 def _stories(rng: Random, world: World) -> str:
     """Longer stories than are ever asked about, and how things stand at the end."""
@@ -259,6 +280,7 @@ KINDS = (
     (_sequence, 5),
     (_sums, 3),
     (_spelling, 11),
+    (_echoes, 8),
     (_stories, 6),
     (_tales, 4),
     (_dialogue, 34),

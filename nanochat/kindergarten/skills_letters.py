@@ -20,12 +20,12 @@ from nanochat.kindergarten.skills_words import (
 )
 from nanochat.kindergarten.tables import EVERYDAY, WORDS
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.unlisted import is_rude, made_up_word
 from nanochat.kindergarten.wording import finished, sentence, wordings_for
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("letters.txt")["asked"]  # {what: wordings}
 ABOUT_THE_ALPHABET = tables.read("letters.txt")["alphabet"]
-SYLLABLES = {part: " ".join(lines).split() for part, lines in tables.read("letters.txt")["syllables"].items()}
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 VOWELS = "aeiou"
@@ -54,18 +54,6 @@ KNOWN_WORDS = TRAINED_WORDS + CHAT_WORDS
 NEVER_MADE_UP = {*TEST_WORDS, *WORDS}
 
 
-def made_up_word(rng: Random) -> str:
-    """A string of one to three syllables."""
-    word = ""
-    for _ in range(rng.choice((1, 1, 2, 2, 2, 3))):
-        word += rng.choice(SYLLABLES["onsets"]) + rng.choice(SYLLABLES["nuclei"])
-        if rng.random() < 0.5:
-            word += rng.choice(SYLLABLES["codas"])
-    if rng.random() < 0.3:
-        word += rng.choice(SYLLABLES["ends"])
-    return word
-
-
 def some_word(rng: Random, test: bool, longest: int = 12, pool: list[str] = TRAINED_WORDS) -> str:
     """A word to ask about: one kept for tests, or one of the pool or made up."""
     while True:
@@ -80,8 +68,7 @@ def some_word(rng: Random, test: bool, longest: int = 12, pool: list[str] = TRAI
 
 
 def _may_be_made_up(word: str) -> bool:
-    is_rude = any(rude in word for rude in SYLLABLES["never"])
-    return not is_rude and word not in NEVER_MADE_UP
+    return not is_rude(word) and word not in NEVER_MADE_UP
 
 
 def _longest(level: int) -> int:

@@ -11,6 +11,7 @@ from random import Random
 from nanochat.kindergarten import tables
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check, on_side
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.unlisted import some_names
 from nanochat.kindergarten.wording import compose
 from nanochat.kindergarten.world import World
 
@@ -100,7 +101,7 @@ def _passage(rng: Random, level: int) -> list[Told]:
     scenes = rng.sample(tuple(SCENES), 1 if rng.random() < 0.6 else 2)
     passage: list[Told] = []
     used: set[str] = set()
-    names = rng.sample(tables.NAMES, 2 * count)
+    names = some_names(rng, 2 * count)
     for number in range(count):
         scene = scenes[number % len(scenes)]
         keys, values = SLOTS[scene]
@@ -119,7 +120,7 @@ def _passage(rng: Random, level: int) -> list[Told]:
 def _comparison(rng: Random, test: bool) -> Made:
     """"Ann is older than Bob." Who is older, who is younger? With a third one in between at times."""
     def make() -> tuple[str, list[str]]:
-        return rng.choice(tuple(COMPARED)), rng.sample(tables.NAMES, rng.choice((2, 2, 3)))
+        return rng.choice(tuple(COMPARED)), some_names(rng, rng.choice((2, 2, 3)))
 
     word, names = draw(make, lambda made: ("compared", made[0], *sorted(made[1])), test)
     sentences = []

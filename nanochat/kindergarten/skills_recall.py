@@ -10,9 +10,9 @@ from nanochat.kindergarten import skills_manners, skills_numbers, skills_tales, 
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
 from nanochat.kindergarten.skills_manners import chatted
-from nanochat.kindergarten.skills_people import nobody
 from nanochat.kindergarten.skills_reading import THINGS
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.unlisted import some_name, some_thing
 from nanochat.kindergarten.wording import compose
 from nanochat.kindergarten.world import World
 
@@ -27,7 +27,7 @@ def _drawn(rng: Random, kind: str, test: bool) -> dict[str, str]:
     """The slots of one thing told, its value {v} on the wanted side of the split."""
     def make() -> dict[str, str]:
         slots = {key: rng.choice(LISTS[key]) for key in ("f", "r", "k", "s")}
-        slots["n"] = rng.choice(tables.NAMES)
+        slots["n"] = some_name(rng)
         slots["v"] = _value(rng, kind, slots["f"])
         if rng.random() < 0.2:  # "my name is nora"
             slots["v"] = slots["v"].lower()
@@ -39,10 +39,10 @@ def _drawn(rng: Random, kind: str, test: bool) -> dict[str, str]:
 
 def _value(rng: Random, kind: str, favourite: str) -> str:
     if kind in ("name", "pet", "relative"):
-        # Names that nobody listed, too, or a model would only know those it was trained on.
-        return nobody(rng).capitalize() if rng.random() < 0.25 else rng.choice(tables.NAMES + tables.PETS)
+        return some_name(rng, tables.NAMES + tables.PETS)
     if kind == "favourite":
-        return rng.choice(tables.MEALS if favourite == "food" else LISTS[favourite])
+        listed = tables.MEALS if favourite == "food" else LISTS[favourite]
+        return some_thing(rng, listed) if rng.random() < 0.5 else rng.choice(listed)
     if kind in ("age", "have"):
         return str(rng.randint(2, 90))
     if kind == "code":
@@ -50,10 +50,10 @@ def _value(rng: Random, kind: str, favourite: str) -> str:
     if kind == "job":
         return rng.choice(JOBS)
     if kind == "bought":
-        return rng.choice(THINGS + tables.WORDS)
+        return some_thing(rng, THINGS + tables.WORDS)
     if kind == "friend likes":
         return rng.choice(tables.MEALS)
-    return rng.choice(tables.CITIES)
+    return some_name(rng, tables.CITIES)
 
 
 def recall(rng: Random, world: World, test: bool, level: int) -> Made:
@@ -122,15 +122,13 @@ def instructions(rng: Random, world: World, test: bool, level: int) -> Made:
     """To say, copy, repeat or write in capitals some words that may never have been seen."""
     def make() -> str:
         pool = rng.choice((tables.WORDS, tables.NAMES, THINGS, tables.MEALS))
-        said = [rng.choice(pool) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
-        if rng.random() < 0.2:
-            said[0] = nobody(rng)
+        said = [some_thing(rng, pool) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
         return " ".join(said)
 
     text = draw(make, lambda made: ("copying", made.lower()), test)
     wording, how = rng.choice(SAY)
     if how == "hello":
-        text = rng.choice(tables.NAMES)
+        text = some_name(rng)
     filled = {"t": text}
     question = compose(rng, wording, filled)
     if how == "hello":

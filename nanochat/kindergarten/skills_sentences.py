@@ -13,6 +13,7 @@ from nanochat.kindergarten import tables
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.unlisted import some_name, some_names, some_thing
 from nanochat.kindergarten.world import World
 
 GRAMMAR = tables.read("grammar.txt")
@@ -102,7 +103,7 @@ def _passage(rng: Random, count: int) -> list[Sentence]:
         introduced = ""
         if not passage or rng.random() < 0.6:
             subject, he = _subject(rng, {each.subject for each in passage})
-            if subject in tables.NAMES and rng.random() < 0.2:
+            if " " not in subject and rng.random() < 0.2:
                 introduced = _introduced(rng, subject)
         said = Sentence(subject, he, verb.replace(" away", ""), past.replace(" away", ""))
         said.introduced = introduced
@@ -125,7 +126,7 @@ def _subject(rng: Random, taken: set[str]) -> tuple[str, str]:
     while True:
         chance = rng.random()
         if chance < 0.55:
-            subject = rng.choice(tables.NAMES)
+            subject = some_name(rng)
         elif chance < 0.7:
             subject = f"the {rng.choice(NOUNS['animal'])}"
         elif chance < 0.85:
@@ -145,6 +146,8 @@ def _introduced(rng: Random, name: str) -> str:
 
 def _add_object(rng: Random, said: Sentence, kind: str, taken: set[str]) -> None:
     noun = rng.choice([noun for noun in NOUNS[kind] if noun not in taken])
+    if kind in ("thing", "food") and rng.random() < 0.5:
+        noun = some_thing(rng, [noun])
     adjective = ""
     if rng.random() < 0.3:
         said.colour = rng.choice(ADJECTIVES["colour"]) if kind in ("thing", "clothes") else ""
@@ -196,7 +199,7 @@ def _states(rng: Random, test: bool) -> Made:
         count = rng.choice((2, 2, 3))
         noun = rng.choice(NOUNS["clothes"] + NOUNS["thing"] + NOUNS["animal"])
         states = rng.sample(ADJECTIVES["state"] + ADJECTIVES["colour"], count)
-        return noun, rng.sample(tables.NAMES, count), states
+        return noun, some_names(rng, count), states
 
     noun, names, states = draw(make, lambda made: ("states", made[0], *made[1]), test)
     is_or_was = rng.choice(("is", "is", "was"))

@@ -11,6 +11,7 @@ from nanochat.kindergarten import nature, tables
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Check, Made, chat, draw
 from nanochat.kindergarten.skills_manners import chatted, plain
+from nanochat.kindergarten.unlisted import some_name, some_thing
 from nanochat.kindergarten.wording import compose
 from nanochat.kindergarten.world import World
 
@@ -54,8 +55,8 @@ def _check(about: str = "") -> Check:
 
 def story_about(rng: Random, test: bool) -> Made:
     """Four sentences about the thing, animal or person asked for, or about one of its own choice."""
-    filled = {"place": rng.choice(PLACES), "thing": rng.choice(THINGS), "name": rng.choice(tables.NAMES)}
-    subject = rng.choice(SUBJECTS)
+    filled = {"place": rng.choice(PLACES), "thing": rng.choice(THINGS), "name": some_name(rng)}
+    subject = some_thing(rng, SUBJECTS)
     filled.update(x=subject, a_x=with_article(subject))
     if rng.random() < 0.3:
         question = _asked(rng, "ask story", "any", test)
@@ -77,7 +78,7 @@ def _story(rng: Random, filled: dict[str, str]) -> str:
 
 
 def _poem(rng: Random, test: bool) -> Made:
-    subject = rng.choice(SUBJECTS)
+    subject = some_thing(rng, SUBJECTS)
     filled = {"x": subject, "a_x": with_article(subject)}
     poem = compose(rng, rng.choice(TALES["poem"]["whole"]), filled)
     poem = poem[0].upper() + poem[1:]

@@ -12,6 +12,7 @@ from nanochat.kindergarten.phrases import WORDINGS
 from nanochat.kindergarten.skill import Made, chat, draw, is_test
 from nanochat.kindergarten.tables import COLOURS, NAMES, WORDS
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.unlisted import some_thing
 from nanochat.kindergarten.world import World
 
 NEW_WORDS = [word for word in WORDS if is_test("word", word)]  # no conversation spells these
@@ -114,7 +115,7 @@ def copying(rng: Random, world: World, test: bool, level: int) -> Made:
     def make() -> tuple[str, bool]:
         pool = rng.choice((WORDS, WORDS, NAMES, NUMBERS))
         length = rng.randint(1, 2 + level)
-        text = " ".join(rng.choice(pool) for _ in range(length))
+        text = " ".join(some_thing(rng, pool) for _ in range(length))
         several_times = rng.random() < 0.2 and length == 1
         return text, several_times
 
