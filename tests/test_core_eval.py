@@ -93,7 +93,7 @@ def odd_examples(kind, n=40):
     def some(most):
         return " ".join(rng.choices(words, k=rng.randint(1, most)))
     rows = []
-    for i in range(n):
+    for _ in range(n):
         begin, end, gold = some(3), some(3), rng.randrange(3)
         if kind == "multiple_choice":
             choices = [f"{begin} {some(4)}{rng.choice(['', ' ', '.'])}", f" {begin}", begin][:3]
