@@ -4,9 +4,9 @@ From an example of CORE to token sequences: the few-shot prompt, and which of it
 A base model has not learned to follow instructions; it goes on as its text has begun. So a question stands
 behind solved ones of the same form, from which the model can tell what is asked (GPT-3, arXiv 2005.14165).
 
-What is asked, what stands before it and which tokens count is as in the evaluator that the public figures of
-this family of models come from: another choice, even a better one, is another measure. tests/core_reference.py
-says it plainly.
+What is asked, what stands before it and which tokens count is as in the evaluator that the public figures
+of this family of models come from: another choice, even a better one, is another measure. Said plainly in
+tests/core_reference.py.
 """
 import os
 import random
