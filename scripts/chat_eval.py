@@ -18,6 +18,7 @@ from nanochat.infer import sandbox
 from nanochat.runtime import Runtime
 from nanochat.tasks import TASKS, TaskUnavailable, in_group, lookup
 from nanochat.tasks.base import Task
+from nanochat.tasks.persona import Persona
 from nanochat.train.checkpoint import ModelFlags, load_model
 from nanochat.train.stages import STAGES
 
@@ -172,6 +173,7 @@ def evaluate(config: Config, rt: Runtime) -> None:
             notes.append(f"skipped: {name}: {why}")
             log.info(notes[-1])
             continue
+        task.persona = Persona(**meta.get("persona", {}))
         score, graded = chat_eval.run_task(task, model, tokenizer, rt, config)
         scores.append(score)
         notes += task_notes(config, score, graded)

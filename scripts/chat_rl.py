@@ -73,7 +73,9 @@ def resolve(config: Config, origin: finetune.Origin) -> Plan:
         names = "kg_word_problem" if origin.meta["dataset"] == "kindergarten" else "gsm8k"
     tasks = []
     for name, times in factors(names.split("|")):
-        tasks += [lookup(name).make("train")] * times
+        task = lookup(name).make("train")
+        task.persona = origin.persona
+        tasks += [task] * times
     n_questions = sum(len(task) for task in tasks)
     steps = config.num_iterations or max(1, round(config.epochs * n_questions / config.questions))
     return Plan(names, tasks, steps)
@@ -86,7 +88,8 @@ def anchor_batches(config: Config, plan: Plan,
         return lambda step: [], ""
     stage = "mid" if config.source == "mid" else "sft"
     wanted = 8 * plan.steps * config.anchor_rows  # about 8 conversations fill a row
-    chosen, _ = finetune.conversations(origin.meta["data"], stage, wanted, mix_seed("anchor", config.seed))
+    chosen, _ = finetune.conversations(origin.meta["data"], stage, wanted, mix_seed("anchor", config.seed),
+                                       origin.persona)
     rows = ChatRows(chosen, origin.tokenizer, origin.model.config.sequence_len, seed=config.seed)
     rt = origin.rt
     batches = StepBatches(rows, config.anchor_rows, config.device_batch_size, rt.rank, rt.world_size)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from nanochat.cli import option, parse
 from nanochat.common import run
+from nanochat.tasks import mixture
 from nanochat.train import finetune
-
-REAL_DATA = "arc_easy|arc_challenge|gsm8k|smoltalk|simplespelling|spellingbee"
 
 
 @dataclass
@@ -22,7 +21,7 @@ class Config(finetune.FinetuneConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    finetune.run_stage("sft", parse(Config, argv, __doc__), REAL_DATA)
+    finetune.run_stage("sft", parse(Config, argv, __doc__), mixture("sft"))
 
 
 if __name__ == "__main__":

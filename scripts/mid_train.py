@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from nanochat.cli import parse
 from nanochat.common import run
+from nanochat.tasks import mixture
 from nanochat.train import finetune
-
-REAL_DATA = "smoltalk|mmlu|gsm8k*2|simplespelling|spellingbee"
 
 
 @dataclass
@@ -22,7 +21,7 @@ class Config(finetune.FinetuneConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    finetune.run_stage("mid", parse(Config, argv, __doc__), REAL_DATA)
+    finetune.run_stage("mid", parse(Config, argv, __doc__), mixture("mid"))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 import http.server
 import io
 import json
+import math
 import random
 import threading
 import zipfile
 
+import core_reference
 import pytest
 import torch
 from reference import score
@@ -83,6 +85,43 @@ def test_rendered_questions_of_each_kind_score_as_the_reference_does(tokenizer, 
     assert any(span.cut for item in items for span in item.spans) == (room == 50)
 
 
+def odd_examples(kind, n=40):
+    """With what makes evaluators differ: blanks at ends, options that begin or end alike or repeat another, odd lengths."""
+    rng = random.Random(kind)
+    words = "sky river cat dog mat colour blue answer the on".split()
+
+    def some(most):
+        return " ".join(rng.choices(words, k=rng.randint(1, most)))
+    rows = []
+    for _ in range(n):
+        begin, end, gold = some(3), some(3), rng.randrange(3)
+        if kind == "multiple_choice":
+            choices = [f"{begin} {some(4)}{rng.choice(['', ' ', '.'])}", f" {begin}", begin][:3]
+            rng.shuffle(choices)
+            rows.append({"query": f"The {some(6)}{rng.choice(['', ' ', ':'])}", "choices": choices, "gold": gold})
+        elif kind == "schema":
+            contexts = [f"The {some(5)} {end}" for _ in range(3)]
+            rows.append({"context_options": contexts, "continuation": some(3), "gold": gold})
+        else:
+            rows.append({"context": f" The {some(6)} ", "continuation": rng.choice(["", " "]) + some(1)})
+    return rows
+
+
+@pytest.mark.parametrize("kind, shots", [("multiple_choice", 3), ("schema", 0), ("language_modeling", 3)])
+@pytest.mark.parametrize("sequence_len", [400, 40])      # 40: most prompts lose their beginning
+@pytest.mark.parametrize("limit", [0, 25])
+def test_every_verdict_is_that_of_the_plain_evaluator(tokenizer, tmp_path, kind, shots, sequence_len, limit):
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(map(json.dumps, odd_examples(kind))), encoding="utf-8")
+    some, model = task(kind, shots, path=path), tiny_model(tokenizer.vocab_size, sequence_len)
+    found, records = core_eval.run_core_task(some, model, tokenizer, Runtime(), max_items=limit)
+    rows = core_reference.questions(path, limit)
+    plain = [core_reference.verdict(some, rows, i, tokenizer, model) for i in range(len(rows))]
+    assert [record["verdicts"][0] for record in records] == plain and found["n"] == len(plain) == (limit or 40)
+    assert found["cut"] > 0 if sequence_len == 40 and shots else found["cut"] == 0
+    assert kind == "language_modeling" or 0 < sum(plain) < len(plain)
+
+
 def test_what_the_options_share_is_read_once(tokenizer):
     model, read = tiny_model(tokenizer.vocab_size), []
     items = [Item(i, [Span([1] * 40 + [i, o, 3], 41) for o in range(4)], 0) for i in range(5)]
@@ -102,6 +141,15 @@ def test_a_batch_is_no_larger_than_asked_and_not_mostly_padding():
     assert scoring.computed_tokens(few) == 2 * 7 + 4 * 2
     assert scoring.computed_tokens(few + many) == float("inf")
     assert list(scoring.batches([3, 9, 1, 1, 1], sum, 4)) == [[3], [9], [1, 1, 1]]
+
+
+def test_an_option_without_a_scored_token_wins_only_as_the_first(tokenizer):
+    model = tiny_model(tokenizer.vocab_size)
+    none, some = Span([1, 7], 2), Span([1, 7, 3], 2)
+    for spans, wins in [((none, some), 0), ((some, none), 0), ((none, none), 0)]:
+        found = scoring.score_items(model, [Item(0, list(spans), 0)], 1000)[0]
+        assert [math.isnan(score.log_likelihood) for score in found] == [span is none for span in spans]
+        assert core_eval.likeliest_option(found) == wins
 
 
 def test_exact_match_is_true_for_the_models_own_greedy_continuation(tokenizer):
@@ -161,33 +209,57 @@ def test_trailing_space_of_a_context_is_not_doubled(tokenizer):
 
 
 def test_few_shot_examples_are_fixed_by_the_number_and_never_the_question_itself(tokenizer):
-    some = task("multiple_choice", shots=5)
     for index in range(12):
-        drawn = draw_shots(some, 12, index)
-        assert drawn == draw_shots(some, 12, index) and len(set(drawn)) == 5 and index not in drawn
-    assert len({tuple(draw_shots(some, 12, i)) for i in range(12)}) > 6
+        drawn = draw_shots(5, 12, index)
+        assert drawn == draw_shots(5, 12, index) and len(set(drawn)) == 5 and index not in drawn
+        assert drawn == random.Random(1234 + index).sample([i for i in range(12) if i != index], 5)
+    assert len({tuple(draw_shots(5, 12, i)) for i in range(12)}) > 6
+    assert draw_shots(10, 3, 1) in ([0, 2], [2, 0]) and draw_shots(0, 3, 1) == draw_shots(10, 1, 0) == []
+    some = task("multiple_choice", shots=5)
     text = tokenizer.decode(render_item(some, choice_examples(), 3, tokenizer, 10_000).spans[0].ids)
     assert text.count("\n\n") == 5
 
 
-def test_long_prompts_lose_their_left_keep_bos_and_are_counted(tokenizer):
+def test_the_first_examples_are_those_of_the_public_order(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(json.dumps({"number": i}) for i in range(50)), encoding="utf-8")
+    order = list(range(50))
+    random.Random(1337).shuffle(order)
+    assert order[:5] == [2, 1, 20, 17, 48]                         # of every Python so far
+    assert [row["number"] for row in bundle.read_examples(path)] == order
+    assert [row["number"] for row in bundle.read_examples(path, 5)] == order[:5]
+
+
+def test_of_choices_is_scored_what_follows_all_they_begin_with(tokenizer):
+    row = {"query": "The cat sat", "choices": ["on the mat", "on the river", "on the"], "gold": 0}
+    item = render_item(task("multiple_choice"), [row], 0, tokenizer, 10_000)
+    assert [tokenizer.decode(span.ids[span.start:]) for span in item.spans] == [" mat", " river", ""]
+    assert len({span.start for span in item.spans}) == 1
+
+
+def test_of_a_schema_is_scored_all_they_end_with(tokenizer):
+    row = {"context_options": ["The cat sat down", "The dog sat down"], "continuation": "there.", "gold": 0}
+    item = render_item(task("schema"), [row], 0, tokenizer, 10_000)
+    assert [tokenizer.decode(span.ids[span.start:]) for span in item.spans] == [" sat down there."] * 2
+
+
+def test_nothing_is_stripped_from_questions_and_choices(tokenizer):
+    row = {"query": "The sky: ", "choices": [" blue ", " river"], "gold": 0}
+    for span, choice in zip(render_item(task("multiple_choice"), [row], 0, tokenizer, 10_000).spans, row["choices"]):
+        assert tokenizer.decode(span.ids) == "The sky:  " + choice
+
+
+def test_long_prompts_lose_their_left_and_bos_and_are_counted(tokenizer):
     examples = choice_examples()
     spans = [render_item(task("multiple_choice", shots=8), examples, 0, tokenizer, n).spans for n in (10_000, 40)]
-    whole, short = (max(some, key=lambda span: len(span.ids)) for some in spans)
-    assert len(short.ids) == 40 and short.cut == len(whole.ids) - 40 and whole.cut == 0
-    assert short.ids[0] == tokenizer.bos_id and short.ids[1:] == whole.ids[-39:]
-    assert short.ids[short.start:] == whole.ids[whole.start:]
-
-
-def test_all_options_lose_the_same_words_on_the_left_but_no_choice_is_lost(tokenizer):
-    some, examples = task("multiple_choice", shots=8), choice_examples()
-    whole, short = (render_item(some, examples, 0, tokenizer, n).spans for n in (10_000, 40))
-    assert len({span.cut for span in short}) == 1 and max(len(span.ids) for span in short) == 40
-    assert [s.ids[s.start:] for s in short] == [w.ids[w.start:] for w in whole]
-    assert len({tuple(s.ids[:s.start - 1]) for s in short}) == 1
+    for whole, short in zip(*spans):
+        assert short.ids == whole.ids[-40:] and short.cut == len(whole.ids) - 40 and whole.cut == 0
+        assert short.ids[short.start:] == whole.ids[whole.start:] and short.start == whole.start - short.cut
+    assert len({span.cut for span in spans[1]}) > 1                # each what it must
     odd = [{"query": "Why?", "choices": ["the cat " * 40, "dog"], "gold": 0}]
     long, small = render_item(task("multiple_choice"), odd, 0, tokenizer, 20).spans
-    assert len(long.ids) == 20 and tokenizer.decode(small.ids[small.start:]) == " dog" and small.start == 1
+    assert len(long.ids) == 20 and long.start == 1
+    assert tokenizer.decode(small.ids[small.start:]) == " dog" and small.cut == 0
 
 
 def test_continuation_longer_than_the_model_still_gets_a_score(tokenizer):

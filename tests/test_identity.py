@@ -24,6 +24,7 @@ OTHER = {
     "dataset": ["--dataset={base}/mine"], "data": ["--data=simplespelling"], "tasks": ["--tasks=kg_identity"],
     "sequence_len": ["--sequence_len=32"], "total_batch_size": ["--total_batch_size=512"], "conversations": ["--conversations=80"],
     "device_batch_size": ["--device_batch_size=2"], "device": ["--device=cpu"], "source_tag": ["--source_tag=other"],
+    "name": ["--name=Ada"], "made_by": ["--made_by=two sisters"],
     "param_data_ratio": ["--num_iterations=0", "--param_data_ratio=0.01"], "epochs": ["--num_iterations=0", "--epochs=3"],
 }
 OTHER_SOURCE = {"mid": "sft", "sft": "base", "rl": "mid"}
@@ -178,3 +179,18 @@ def test_replace_starts_over_only_where_something_differs(caplog):
     second = checkpoint.read_meta(checkpoint.find("base", "replaced"))
     assert second["time"] > first["time"] and second["identity"]["seed"] == 3
     assert second["files"]["model.safetensors"] != first["files"]["model.safetensors"]
+
+
+# ---------------------------------------------------------------------------------------------------------- its name
+def test_later_stages_keep_the_name_that_midtraining_gave():
+    ada = {"name": "Ada", "made_by": "two sisters"}
+    source = ["--tag=ada", "--source_tag=ada"]
+    script("mid").main([*FLAGS["mid"], "--tag=ada", "--name=Ada", "--made_by=two sisters"])
+    script("sft").main([*FLAGS["sft"], *source])
+    script("rl").main([*FLAGS["rl"], *source, "--tasks=kg_identity"])
+    for stage in ("mid", "sft", "rl"):
+        meta = checkpoint.read_meta(checkpoint.find(stage, "ada"))
+        assert meta["persona"] == ada and ada.items() <= meta["identity"].items()
+    assert checkpoint.read_meta(checkpoint.find("sft", "t"))["persona"]["name"] == "nanochat"
+    rows = [checkpoint.read_meta(checkpoint.find("sft", tag))["identity"]["rows"] for tag in ("t", "ada")]
+    assert rows[0] != rows[1]

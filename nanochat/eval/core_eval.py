@@ -10,13 +10,12 @@ Nobody has to answer in words. Of multiple choice and schema tasks the option of
 log-likelihood a token is the answer; a language-modelling task is right when greedy decoding would give the
 answer exactly.
 """
-from nanochat.common import mix_seed
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bundle import CoreTask, read_examples
 from nanochat.eval.prompts import Item, options, posed, render_item
 from nanochat.eval.records import share_out
 from nanochat.eval.scoring import SpanScore, score_items
-from nanochat.eval.statistics import centered, subset, wilson
+from nanochat.eval.statistics import centered, wilson
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.terminal import Progress
@@ -25,7 +24,8 @@ GROUP = 512  # items that are rendered, sorted into batches and scored together
 
 
 def likeliest_option(results: list[SpanScore]) -> int:
-    """The number of the option that the model holds for likeliest."""
+    """The number of the option that the model holds for likeliest, the first of several; nan never beats
+    another."""
     return max(range(len(results)), key=lambda i: results[i].log_likelihood)
 
 
@@ -62,11 +62,12 @@ def run_core_task(task: CoreTask, model: GPT, tokenizer: Tokenizer, rt: Runtime,
     """Score a task: ({"accuracy", "centered", "n", "chance", "ci95", "cut"}, records), the same on every
     rank.
 
-    All must call. At most `max_items` (0: all) are asked, a fixed random sample. `cut` counts the items whose
-    prompt was too long for the model. For `control` see prompts.posed().
+    All must call. At most `max_items` (0: all) are asked, a fixed random sample, and solved examples drawn
+    from it. `cut` counts the items whose prompt was too long for the model. For `control` see
+    prompts.posed().
     """
-    examples = read_examples(task.path)
-    room = model.config.sequence_len + 1  # the last token is only predicted, never read
+    examples = read_examples(task.path, max_items)
+    room = model.config.sequence_len
 
     def grade(numbers):
         for first in range(0, len(numbers), GROUP):
@@ -77,8 +78,7 @@ def run_core_task(task: CoreTask, model: GPT, tokenizer: Tokenizer, rt: Runtime,
             if progress:
                 progress.update(len(items), task=task.label)
 
-    numbers = subset(len(examples), max_items, mix_seed("core", task.label))
-    records = share_out(rt, numbers, grade)
+    records = share_out(rt, list(range(len(examples))), grade)
     total = len(records)
     right = sum(record["verdicts"][0] for record in records)
     accuracy = right / max(total, 1)

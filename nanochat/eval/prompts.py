@@ -3,7 +3,10 @@ From an example of CORE to token sequences: the few-shot prompt, and which of it
 
 A base model has not learned to follow instructions; it goes on as its text has begun. So a question stands
 behind solved ones of the same form, from which the model can tell what is asked (GPT-3, arXiv 2005.14165).
-Which ones is drawn by the question's number, so that every model sees the same text.
+
+What is asked, what stands before it and which tokens count is as in the evaluator that the public figures
+of this family of models come from: another choice, even a better one, is another measure. Said plainly in
+tests/core_reference.py.
 """
 import os
 import random
@@ -18,7 +21,7 @@ from nanochat.eval.bundle import KINDS, CoreTask
 @dataclass(frozen=True)
 class Span:
     """One option as tokens, of which ids[start:] are scored; start >= 1, for the first token is predicted by
-    nothing."""
+    nothing. There are none where an option only repeats what all begin with."""
 
     ids: list[int]
     start: int
@@ -40,17 +43,23 @@ class Item:
         Those that all have in common, but for the one before the first scored token: its prediction is part
         of the score.
         """
-        common = len(os.path.commonprefix([span.ids for span in self.spans]))
+        common = _common([span.ids for span in self.spans])
         return min(common, *(span.start - 1 for span in self.spans))
 
 
 def options(task: CoreTask, example: dict) -> list[tuple[str, str]]:
-    """[(context, continuation)] of an example, one pair for each of its choices, or of its contexts."""
+    """[(context, continuation)] of an example, one pair for each of its choices, or of its contexts.
+
+    As they stand in the file; only where the answer must be given word by word do blanks around the context
+    go: in squad and coqa it ends with one, and the delimiter is another.
+    """
     given, scored = KINDS[task.kind]
     pairs = []
     for context in _as_list(example[given]):
+        if task.kind == "language_modeling":
+            context = context.strip()
         for continuation in _as_list(example[scored]):
-            pairs.append((context.strip(), continuation.strip()))
+            pairs.append((context, continuation))
     return pairs
 
 
@@ -64,11 +73,10 @@ def _other_than(index, drawn):
     return drawn + 1 if drawn >= index else drawn
 
 
-def draw_shots(task: CoreTask, total: int, index: int) -> list[int]:
+def draw_shots(shots: int, total: int, index: int) -> list[int]:
     """Which of `total` examples stand before example `index`, fixed by its number; never itself: that would
     tell."""
-    rng = random.Random(mix_seed(1234, task.label, index))
-    drawn = rng.sample(range(total - 1), min(task.shots, total - 1))
+    drawn = random.Random(1234 + index).sample(range(total - 1), min(shots, total - 1))
     return [_other_than(index, number) for number in drawn]
 
 
@@ -92,38 +100,36 @@ def render_item(task: CoreTask, examples: list[dict], index: int, tokenizer: Tok
                 control: bool = False) -> Item:
     """Example `index` behind its few-shot examples; `control` as for posed().
 
-    Sequences of more than `max_tokens` lose their left but for bos, all options as much as the longest:
-    compared must be how well they continue the same words.
+    Sequences of more than `max_tokens` lose their left, bos first.
     """
     few_shot = ""
-    for number in draw_shots(task, len(examples), index):
+    for number in draw_shots(task.shots, len(examples), index):
         solved = examples[number]
         context, continuation = options(task, solved)[solved.get("gold", 0)]
         few_shot += f"{context}{task.delimiter}{continuation}\n\n"
 
     encoded = []
     for context, continuation in options(task, posed(task, examples, index, control)):
-        encoded.append(_encode(tokenizer, few_shot + context + task.delimiter, continuation))
+        prompt = few_shot + context + task.delimiter
+        encoded.append([tokenizer.bos_id, *tokenizer.encode(prompt + continuation)])
+    if task.kind == "language_modeling":
+        # The prompt's last blank belongs to the word after it: " blue" is a token, "blue" behind a blank
+        # another. Where prompt and answer still melt into one token it is scored.
+        alone = [tokenizer.bos_id, *tokenizer.encode(prompt.strip())]
+        starts = [min(_common([*encoded, alone]), len(encoded[0]) - 1)]
+    elif task.kind == "schema":  # what all options end with
+        ending = _common([ids[::-1] for ids in encoded])
+        starts = [len(ids) - ending for ids in encoded]
+    else:  # what follows the beginning that all share
+        starts = [_common(encoded)] * len(encoded)
 
-    room = max_tokens - 1  # bos takes one
-    longest = max(len(ids) for ids, _ in encoded)
     spans = []
-    for ids, prompt_tokens in encoded:
-        cut = min(longest - room, prompt_tokens)  # as much as of the longest, but no word of the continuation
-        cut = max(0, cut, len(ids) - room)  # unless that alone is too long
-        start = max(1, prompt_tokens - cut + 1)
-        spans.append(Span([tokenizer.bos_id, *ids[cut:]], start, cut))
+    for ids, start in zip(encoded, starts):
+        cut = max(0, len(ids) - max_tokens)
+        spans.append(Span(ids[cut:], max(1, start - cut), cut))
     return Item(index, spans, examples[index].get("gold", 0))
 
 
-def _encode(tokenizer, prompt, continuation):
-    """(ids of both together, how many of them are the prompt's).
-
-    Both are encoded as one text, as the model has read text, where a blank belongs to the word after it: "
-    blue" is a token, "blue" behind a blank another. So the prompt's last blank counts to the continuation,
-    and where the two still melt into one token it is scored.
-    """
-    ids = tokenizer.encode(prompt + continuation)
-    prompt_ids = tokenizer.encode(prompt.rstrip())
-    same = len(os.path.commonprefix([ids, prompt_ids]))
-    return ids, min(same, len(ids) - 1)
+def _common(sequences: list[list[int]]) -> int:
+    """How many first tokens all have in common."""
+    return len(os.path.commonprefix(sequences))

@@ -19,7 +19,7 @@ from nanochat.model.gpt import GPT, offset_keys
 class SpanScore(NamedTuple):
     """What a model says of a span's scored tokens."""
 
-    log_likelihood: float  # mean a token, so that a long option is not the less likely for its length
+    log_likelihood: float  # mean a token, lest a long option be the less likely for its length; nan of none
     exact: bool  # whether greedy decoding would have given just these tokens
     likeliest: list[int]  # the token it held for likeliest at each place
 
@@ -40,7 +40,7 @@ def batches(items: Iterable, cost: Callable[[list], float], limit: float) -> Ite
 def pad(sequences: list[list[int]], device: torch.device) -> torch.Tensor:
     """Token lists as one int64 (B, T), zeros on the right, which a causal model's other tokens never look
     at."""
-    width = max(len(ids) for ids in sequences)
+    width = max(1, *[len(ids) for ids in sequences])  # one place where all are empty
     rows = [ids + [0] * (width - len(ids)) for ids in sequences]
     return torch.tensor(rows, device=device)
 

@@ -18,8 +18,10 @@ from nanochat.tasks.base import Task, TaskUnavailable, local_files  # noqa: F401
 from nanochat.tasks.customjson import CustomJSON
 from nanochat.tasks.gsm8k import GSM8K
 from nanochat.tasks.humaneval import HumanEval
+from nanochat.tasks.identity import Identity
 from nanochat.tasks.kindergarten import PREFIX, Kindergarten
 from nanochat.tasks.mmlu import MMLU
+from nanochat.tasks.persona import USUAL, Persona
 from nanochat.tasks.smoltalk import SmolTalk
 from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
 from nanochat.tasks.strangers import Strangers
@@ -55,6 +57,7 @@ TASKS: dict[str, Row] = {
     "spellingbee": _row(SpellingBee, "core", "SpellingBee"),
     "simplespelling": _row(SimpleSpelling, "training", "Spelling"),
     "smoltalk": _row(SmolTalk, "training", "SmolTalk"),
+    "identity": _row(Identity, "training", "Identity"),
 }
 for _name, _skill in world.SKILLS.items():
     _make = partial(Kindergarten, _name)
@@ -64,6 +67,28 @@ _open = partial(Strangers, which="open")
 TASKS["strangers_open"] = Row(_open, "generative", 0.0, None, "training", "Strangers, open list")
 GENERATED = "kindergarten"  # stands for the conversations of all its skills
 GENERATED_CONVERSATIONS = 20000
+
+# What a model of real text is finetuned on, and how many times: task -> (midtraining, SFT).
+MIXTURE = {
+    "smoltalk": (1, 1),  # 460,000: how to talk
+    "mmlu": (3, 0),  # 99,842: a letter is an answer
+    "arc_easy": (1, 1),  # 2,251
+    "arc_challenge": (1, 1),  # 1,119
+    "gsm8k": (4, 4),  # 7,473: step by step, with the calculator
+    "simplespelling": (1, 1),  # 8,000: the letters that a tokenizer hides
+    "spellingbee": (1, 1),  # 8,000
+    "identity": (1, 1),  # 6,000: who it is, and manners
+}
+
+
+def mixture(stage: str) -> str:
+    """A stage's column of MIXTURE as --data has it: "smoltalk|mmlu*3|.."."""
+    column = ("mid", "sft").index(stage)
+    names = []
+    for name, times in MIXTURE.items():
+        if times[column]:
+            names.append(name if times[column] == 1 else f"{name}*{times[column]}")
+    return "|".join(names)
 
 
 def in_group(group: str) -> list[str]:
@@ -97,24 +122,27 @@ def factors(names: Iterable[str]) -> Iterator[tuple[str, int]]:
         yield name, int(times)
 
 
-def training_conversations(*names: str, stage: str = "sft", seed: int = 0) -> Sequence[dict]:
+def training_conversations(*names: str, stage: str = "sft", seed: int = 0,
+                           persona: Persona = USUAL) -> Sequence[dict]:
     """The training conversations of tasks and files, one after another, each read only when it is indexed.
 
-    `stage` and `seed` are for the kindergarten's, which are generated. Raises UsageError for a task that must
-    not be trained on: a test whose answers the model has learned by heart measures nothing.
+    `stage`, `seed` and `persona` are for those that are generated. Raises UsageError for a task that must not
+    be trained on: a test whose answers the model has learned by heart measures nothing.
     """
     from torch.utils.data import ConcatDataset  # here, since the report reads TASKS without torch
     parts = []
     for name, times in factors(names):
         task: Sequence[dict] | Task
         if name == GENERATED:
-            task = list(world.train_conversations(GENERATED_CONVERSATIONS, seed=seed, stage=stage))
+            made = world.train_conversations(GENERATED_CONVERSATIONS, seed=seed, stage=stage)
+            task = [persona.speaks(chat) for chat in made]
         elif name not in TASKS and (kind_of(name) or "/" in name or os.path.exists(os.path.expanduser(name))):
             task = CustomJSON(name)
         elif lookup(name).group in ("kindergarten", "strangers") or name in ("humaneval", "strangers_open"):
             raise UsageError(f"{name} is for evaluation only and cannot be trained on.")
         else:
             task = TASKS[name].make("train")
+            task.persona = persona
         for _ in range(times):
             parts.append(task)
     return ConcatDataset(parts) if parts else []

@@ -18,6 +18,7 @@ from nanochat.common import DataError, NanochatError, base_dir
 from nanochat.data import hub
 from nanochat.data.chat_format import message_parts, reply_text, validate
 from nanochat.data.sources import reading
+from nanochat.tasks.persona import USUAL
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -42,6 +43,7 @@ class Task:
     unsafe = False  # whether it does so even where the sandbox has no walls
     max_new_tokens = 256  # room for a reply
     n = 0  # how many conversations there are
+    persona = USUAL  # whom generated conversations are with
 
     def __len__(self) -> int:
         return self.n

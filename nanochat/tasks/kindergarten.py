@@ -36,7 +36,7 @@ class Kindergarten(Task):
             example = kindergarten.rl_example(number, skill=self.skill)
         else:
             example = kindergarten.eval_example(self.skill, number)
-        return {**example.conversation, "check": example.check}
+        return self.persona.speaks({**example.conversation, "check": example.check})
 
     def evaluate(self, chat: dict, parts: list[dict]) -> bool:
         used_tool = any(part["type"] == "python_output" for part in parts)

@@ -22,7 +22,8 @@ from nanochat.model.attention import pick_fastest
 from nanochat.model.gpt import GPT
 from nanochat.model.optim import MuonAdamW
 from nanochat.runtime import Runtime
-from nanochat.tasks import GENERATED, GENERATED_CONVERSATIONS, training_conversations
+from nanochat.tasks import GENERATED, GENERATED_CONVERSATIONS, factors, training_conversations
+from nanochat.tasks.persona import USUAL, Persona
 from nanochat.train import checkpoint, loop
 from nanochat.train.recipe import RunFlags
 from nanochat.train.stages import STAGES, StageRow
@@ -58,6 +59,9 @@ class FinetuneConfig(RunFlags):
     compile: bool = option(True, "compile the model on CUDA: a minute at the start")
     seed: int = option(0, "of the order of the conversations")
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
+    name: str = option("", "what the assistant is called (default: as its source, else nanochat)")
+    made_by: str = option("", "who it says trained it (default: as its source, else the person who ran this "
+                              "code)")
 
 
 # ---- what a stage starts from
@@ -71,16 +75,17 @@ class Origin:
     model: GPT
     tokenizer: Tokenizer
     meta: dict  # the checkpoint's meta.json
+    persona: Persona = USUAL  # of the new model
 
     def identity(self) -> dict:
         """What a resumed run must have in common with this one, as far as it follows from the origin."""
         return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config),
-                "source": self.meta["files"]["model.safetensors"]}
+                "source": self.meta["files"]["model.safetensors"], **asdict(self.persona)}
 
     def about(self) -> dict:
         """What the new model's meta.json takes over."""
         return {"tokenizer": self.tokenizer.hash, "model": asdict(self.model.config),
-                "dataset": self.meta["dataset"]}
+                "dataset": self.meta["dataset"], "persona": asdict(self.persona)}
 
 
 def start(config: Any, stage: str) -> Origin:
@@ -97,7 +102,10 @@ def start(config: Any, stage: str) -> Origin:
                          "itself.")
     model, tokenizer, meta = checkpoint.load_model(config.source, rt, folder.parent.name)
     loaded_from = checkpoint.step_dir(folder.parent, meta["step"])  # an older one where the newest is damaged
-    return Origin(rt, config.tag or folder.parent.name, loaded_from, model, tokenizer, meta)
+    persona = Persona(**meta.get("persona", {}))
+    if isinstance(config, FinetuneConfig):
+        persona = Persona(config.name or persona.name, config.made_by or persona.made_by)
+    return Origin(rt, config.tag or folder.parent.name, loaded_from, model, tokenizer, meta, persona)
 
 
 def optimizer_from(origin: Origin, scale: float) -> MuonAdamW:
@@ -113,13 +121,14 @@ def optimizer_from(origin: Origin, scale: float) -> MuonAdamW:
 
 
 # ---- data
-def conversations(data: str, stage: str, count: int, seed: int = 0) -> tuple[list[dict], list[dict]]:
+def conversations(data: str, stage: str, count: int, seed: int = 0,
+                  persona: Persona = USUAL) -> tuple[list[dict], list[dict]]:
     """(training, validation), `count` (0: all) for training, in a fixed random order. Raises UsageError."""
     if data.strip().lower() == GENERATED:
         wanted = (count or GENERATED_CONVERSATIONS) + VAL_CONVERSATIONS
-        made = list(train_conversations(wanted, seed=seed, stage=stage))
+        made = [persona.speaks(chat) for chat in train_conversations(wanted, seed=seed, stage=stage)]
     else:
-        found = training_conversations(*data.split("|"), stage=stage, seed=seed)
+        found = training_conversations(*data.split("|"), stage=stage, seed=seed, persona=persona)
         wanted = count + VAL_CONVERSATIONS if count else len(found)
         order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
         made = [found[i] for i in order[:wanted].tolist()]
@@ -150,8 +159,11 @@ def resolve(config: Any, stage: str, origin: Origin, real_data: str) -> Plan:
     data = config.data
     if not data:
         data = "kindergarten" if origin.meta["dataset"] == "kindergarten" else real_data
+    names = {name for name, _ in factors(data.split("|"))}
+    if (config.name or config.made_by) and not names & {GENERATED, "identity"}:
+        raise UsageError(f"--data={data} says nowhere who the assistant is. Add it: --data='{data}|identity'")
     T = origin.model.config.sequence_len
-    chosen, held = conversations(data, stage, config.conversations, config.seed)
+    chosen, held = conversations(data, stage, config.conversations, config.seed, origin.persona)
     rows = ChatRows(chosen, origin.tokenizer, T, seed=config.seed)
     val_rows = ChatRows(held, origin.tokenizer, T, seed=config.seed)
     if not rows.counts.sum() or not val_rows.counts.sum():
