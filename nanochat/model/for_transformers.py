@@ -3,8 +3,8 @@ This model for transformers, as remote code: scripts/export.py writes it beside 
 
     model = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
 
-The Transformer is model/gpt.py's: in that file its source stands in place of the import from nanochat. Here
-is only what transformers wants: a cache that it keeps, padding on the left of shorter texts, and a loss.
+The Transformer is nanochat/model/gpt.py's, whose source takes the place of its import when the file is made.
+The rest is what transformers wants: a cache that it keeps, padding on the left of shorter texts, a loss.
 """
 from collections.abc import Callable  # noqa: F401
 from dataclasses import dataclass  # noqa: F401
