@@ -68,8 +68,8 @@ def main(argv: list[str] | None = None) -> None:
         scores = {}
         with contextlib.suppress(MissingArtifact):
             scores = model_card.scores_of(stage, tag, meta, load_results())
-        card = model_card.model_card(out.name, lineage(stage, meta), model.num_params(), scores, code,
-                                     config.license)
+        card = model_card.write(out.name, lineage(stage, tag, meta), model.num_params(), scores, code,
+                                config.license)
         atomic_write(folder / model_card.NAME, card)
         written = {file.name for file in folder.iterdir()}
         if out.is_file() or {file.name for file in out.glob("*")} - written:
@@ -77,21 +77,14 @@ def main(argv: list[str] | None = None) -> None:
     log.info(f"{path} is in {out}" + (f"; trust_remote_code=True runs its {code}" if code else ""))
 
 
-def lineage(stage: str, meta: dict[str, Any]) -> list[tuple[str, dict]]:
-    """[(stage, meta.json)] of what a model went through, as far as it is here, itself last.
-
-    Each knows the stage and the hash of the weights that it began with.
-    """
-    wanted = meta.get("identity", {}).get("source")
-    if not wanted:
-        return [(stage, meta)]
-    before = meta["config"]["source"]
-    for newest in checkpoint.newest_of_tags(before):
-        for step in checkpoint.steps_in(newest.parent):
-            with contextlib.suppress(checkpoint.DamagedCheckpoint):
-                found = checkpoint.read_meta(checkpoint.step_dir(newest.parent, step))
-                if found["files"]["model.safetensors"] == wanted:
-                    return [*lineage(before, found), (stage, meta)]
+def lineage(stage: str, tag: str, meta: dict[str, Any]) -> list[tuple[str, dict]]:
+    """[(stage, meta.json)] of what a model went through, as far as that is here; itself last."""
+    flags = meta.get("config", {})
+    with contextlib.suppress(KeyError, MissingArtifact):  # new weights, or imported ones
+        source_tag = flags["source_tag"] or tag
+        before = checkpoint.read_meta(checkpoint.find(flags["source"], source_tag))
+        if before["files"]["model.safetensors"] == meta["identity"]["source"]:
+            return [*lineage(flags["source"], source_tag, before), (stage, meta)]
     return [(stage, meta)]
 
 

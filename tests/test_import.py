@@ -174,7 +174,7 @@ def test_merges_in_another_order_and_missing_marks_are_refused():
         from_tokenizer_json(content, 0)
     content = tokenizer_json(tiny_tokenizer())
     content["added_tokens"] = [{"content": "<s>", "id": 999}]
-    with pytest.raises(DataError, match="no <|bos|>, and config.json no bos_token_id"):
+    with pytest.raises(DataError, match="has no <.bos.>, and config.json no bos_token_id"):
         from_tokenizer_json(content, None)
     assert set(from_tokenizer_json(content, 999)[1][-16:]) == {999}
 
@@ -200,3 +200,11 @@ def test_a_shape_is_a_gpt_config():
     half = {name: weight.bfloat16() for name, weight in load_file(folder / "model.safetensors").items()}
     save_file(half, folder / "model.safetensors")
     assert all(weight.dtype == torch.float32 for weight in import_hf.read(folder)[1].values())
+
+
+def test_a_damaged_file_is_not_told_to_be_deleted():
+    _, folder = export_to("foreign")
+    (folder / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="cannot be imported") as error:
+        import_hf.main([f"--folder={folder}"])
+    assert "elete" not in str(error.value)

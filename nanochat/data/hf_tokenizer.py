@@ -85,7 +85,7 @@ def from_tokenizer_json(content: dict[str, Any], bos_id: int | None) -> tuple[To
     bytes_of = {character: bytes([byte]) for byte, character in _byte_characters().items()}
     names = sorted(vocab.keys() - special.keys(), key=lambda name: vocab[name])
     steps = content["pre_tokenizer"].get("pretokenizers", [{}])
-    pairs = [pair if isinstance(pair, list) else pair.split(" ") for pair in content["model"]["merges"]]
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in content["model"]["merges"]]
     merged = [vocab["".join(pair)] for pair in pairs]
     if (merged != sorted(merged) or not bytes_of.keys() <= set(names) or content.get("normalizer")
             or [step.get("type") for step in steps] != ["Split", "ByteLevel"]):

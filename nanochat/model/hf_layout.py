@@ -158,12 +158,16 @@ def remote_code() -> str:
 
 
 # ---- and back
-def from_plain(config: dict[str, Any], tensors: Tensors, ids: list[int]) -> tuple[GPTConfig, Tensors]:
-    """(shape, weights) of ours from NanoChatForCausalLM's config.json and tensors. Raises DataError.
+def from_folder(config: dict[str, Any], tensors: Tensors, ids: list[int]) -> tuple[GPTConfig, Tensors]:
+    """(shape, weights) of ours from a config.json and its tensors. Raises DataError.
 
     `ids`: of each of our tokens, its id over there. Rows that pad the vocabulary, which nothing reads, are 0.
     """
+    if config["model_type"] not in ("nanochat", REMOTE_TYPE):
+        raise DataError(f"model_type={config['model_type']}, not nanochat")
     ours = GPTConfig(**config["nanochat"]["model"]) if "nanochat" in config else _shape(config, len(ids))
+    if config["model_type"] == REMOTE_TYPE:
+        return ours, {name.removeprefix("gpt."): tensor.float() for name, tensor in tensors.items()}
     D = ours.head_dim
     width = head_width(ours)
     found = {}

@@ -29,8 +29,8 @@ def scores_of(stage: str, tag: str, meta: dict[str, Any], results: dict[str, dic
     return result["metrics"]["tasks"]
 
 
-def model_card(name: str, stages: list[tuple[str, dict]], n_params: int, scores: dict[str, dict], code: str,
-               license: str) -> str:
+def write(name: str, stages: list[tuple[str, dict]], n_params: int, scores: dict[str, dict], code: str,
+          license: str) -> str:
     """The whole card of the model `name`.
 
     `stages` are (stage, meta.json) of what it went through, the last its own; `code` is its file of code, if
