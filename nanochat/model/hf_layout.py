@@ -140,13 +140,13 @@ def remote_code() -> str:
     whole = inspect.getsource(GPT)
     parts = [
         "# ---- from nanochat/model: attention.py, elementwise.py, loss.py, gpt.py",
-        *map(inspect.getsource, [attention.sdpa, elementwise.plain_norm, elementwise.rotate,
-                                 elementwise.plain_rotate_norm, loss.softcapped_logits]),
+        *_sources(attention.sdpa, elementwise.plain_norm, elementwise.rotate, elementwise.plain_rotate_norm,
+                  loss.softcapped_logits),
         "# Where nanochat takes faster ways, these are the reference.\n"
         "attention = sdpa\nnorm = plain_norm\nrotate_norm = plain_rotate_norm\n"
         "Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q, k, v) -> y",
-        *map(inspect.getsource, [gpt.GPTConfig, gpt.offset_keys, gpt.Attention, gpt.MLP, gpt.Block]),
-        "\n".join([whole[:whole.index("    def ")], *map(inspect.getsource, methods)]),
+        *_sources(gpt.GPTConfig, gpt.offset_keys, gpt.Attention, gpt.MLP, gpt.Block),
+        "\n".join([whole[:whole.index("    def ")].rstrip() + "\n", *_sources(*methods)]),
         "# ---- for transformers",
     ]
     path = Path(__file__).parent / "for_transformers.py"
@@ -155,6 +155,10 @@ def remote_code() -> str:
     assert line, f"{path} imports something else of nanochat"
     source = "\n\n\n".join(part.rstrip() for part in parts)
     return before.replace("  # noqa: F401", "") + source + after
+
+
+def _sources(*parts: Any) -> list[str]:
+    return [inspect.getsource(part) for part in parts]
 
 
 # ---- and back
