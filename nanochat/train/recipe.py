@@ -99,7 +99,7 @@ class RunFlags:
     def __post_init__(self):
         numbers = [flag.name for flag in fields(self) if flag.type in (int, float) and flag.name != "seed"]
         at_least(self, **dict.fromkeys(numbers, 0))
-        tracking.check(self.track)
+        tracking.require(self.track)
         if "/" in self.tag or self.tag in (".", ".."):  # --fresh deletes it
             raise UsageError(f"--tag wants one folder's name, got {self.tag}.")
 

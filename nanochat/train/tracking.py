@@ -17,7 +17,7 @@ from nanochat.common import NanochatError, UsageError, base_dir
 TRACKERS = ("", "trackio", "wandb", "tensorboard")
 
 
-def check(tracker: str) -> None:
+def require(tracker: str) -> None:
     """Raise UsageError where the package is missing: before a run, not after its data are ready."""
     if tracker and find_spec(tracker) is None:
         raise UsageError(f"--track={tracker} wants its package: "
