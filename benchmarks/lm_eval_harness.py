@@ -1,12 +1,15 @@
 """
-EleutherAI's lm-evaluation-harness asks the server, and finds the accuracy that the project's own scoring finds.
+EleutherAI's lm-evaluation-harness asks the server, or loads the exported model in transformers, and finds the accuracy
+that the project's own scoring finds.
 
     python3 -m venv HARNESS && HARNESS/bin/pip install "lm_eval[api]==0.4.13" transformers      it brings a torch of its own
     python -m benchmarks.lm_eval_harness --harness=HARNESS/bin/lm_eval -i base                  a minute
+    HARNESS/bin/pip install "lm_eval[hf]==0.4.13"
+    python -m benchmarks.lm_eval_harness --harness=HARNESS/bin/lm_eval -i base --exported       the same, without the server
 
 Nothing is downloaded: the task is sums with four choices, made here, and the tokenizer is the project's own in Hugging
-Face's form. A task of your own is asked in the same way: --model=local-completions with the model_args printed here; the
-model's context less bos and the token that is said is its max_length. Exits 1 where the two do not agree.
+Face's form. A task of your own is asked in the same way: --model=local-completions or hf with the model_args printed here; at the
+server the model's context less bos and the token that is said is its max_length. Exits 1 where the two do not agree.
 """
 import json
 import os
@@ -21,11 +24,12 @@ import httpx
 from benchmarks.serving import serving
 from nanochat.cli import option, parse
 from nanochat.common import run
+from nanochat.data.hf_tokenizer import tokenizer_json
 from nanochat.eval.prompts import Item, Span
 from nanochat.eval.scoring import score_items
 from nanochat.runtime import Runtime
 from nanochat.train import checkpoint
-from scripts.export import tokenizer_json
+from scripts import export
 
 TOLERANCE = 0.02  # nats of a choice: both round
 TASK = """
@@ -48,6 +52,7 @@ class Config:
     questions: int = option(200, "sums to ask, four choices each")
     batch: int = option(4, "choices in a request")
     tokens: bool = option(True, "send prompts as token ids; else as texts")
+    exported: bool = option(False, "the exported model in transformers, not the server")
 
 
 def make_items(n: int) -> list[dict]:
@@ -83,13 +88,16 @@ def own_scores(model, tokenizer, items: list[dict]) -> list[list[float]]:
     return found
 
 
-def harness_samples(config: Config, url: str, folder: Path) -> list[dict]:
-    """What the harness logged of each question, in order."""
+def at_server(config: Config, url: str, folder: Path) -> dict:
+    """model_args of --model=local-completions."""
     model = httpx.get(f"{url}/v1/models").json()["data"][0]
-    model_args = {"model": model["id"], "base_url": f"{url}/v1/completions", "tokenizer_backend": "huggingface",
-                  "tokenizer": folder / "tokenizer", "tokenized_requests": config.tokens,
-                  "max_length": model["max_model_len"] - 1}
-    command = [config.harness, "run", "--model", "local-completions", "--tasks", "nanochat_sums", "--include_path", folder,
+    return {"model": model["id"], "base_url": f"{url}/v1/completions", "tokenizer_backend": "huggingface",
+            "tokenizer": folder / "tokenizer", "tokenized_requests": config.tokens, "max_length": model["max_model_len"] - 1}
+
+
+def harness_samples(config: Config, kind: str, model_args: dict, folder: Path) -> list[dict]:
+    """What the harness logged of each question, in order."""
+    command = [config.harness, "run", "--model", kind, "--tasks", "nanochat_sums", "--include_path", folder,
                "--batch_size", str(config.batch), "--output_path", folder / "out", "--log_samples",
                "--model_args", ",".join(f"{name}={value}" for name, value in model_args.items())]
     print(*command, flush=True)
@@ -111,8 +119,13 @@ def main(argv: list[str] | None = None) -> None:
         lines = [json.dumps(item) for item in items]
         (folder / "items.jsonl").write_text("\n".join(lines), encoding="utf-8")
         (folder / "sums.yaml").write_text(TASK.format(items=folder / "items.jsonl"), encoding="utf-8")
-        with serving(source) as url:
-            samples = harness_samples(config, url, folder)
+        if config.exported:
+            export.main(["-i", source, f"--out={folder / 'model'}"])
+            model_args = {"pretrained": folder / "model", "trust_remote_code": True, "add_bos_token": True, "dtype": "float32"}
+            samples = harness_samples(config, "hf", model_args, folder)
+        else:
+            with serving(source) as url:
+                samples = harness_samples(config, "local-completions", at_server(config, url, folder), folder)
 
     deviation = 0.0  # the largest, in nats
     own_right = 0
@@ -128,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     n = len(items)
     print(f"accuracy: {own_right / n:.3f} by nanochat/eval/scoring.py, {harness_right / n:.3f} by lm-evaluation-harness; "
           f"the same choice in {same} of {n}, log-likelihoods at most {deviation:.4f} nats apart")
-    if deviation > TOLERANCE or own_right != harness_right:
+    if deviation > TOLERANCE or own_right != harness_right or same != n:
         raise SystemExit(1)
 
 

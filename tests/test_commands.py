@@ -44,6 +44,7 @@ python -m scripts.plan
 python -m scripts.plan --depth=26 --gpus=8
 python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
 python -m scripts.export
+python -m scripts.import_hf --folder=FOLDER -i sft
 python -m nanochat.report reset
 python -m nanochat.report generate
 python -m pytest tests/test_rustbpe.py -v -s

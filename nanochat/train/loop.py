@@ -30,7 +30,7 @@ from nanochat.model.gpt import GPT
 from nanochat.model.optim import Group, LossScale, MuonAdamW
 from nanochat.runtime import Runtime
 from nanochat.terminal import Progress
-from nanochat.train import checkpoint
+from nanochat.train import checkpoint, tracking
 from nanochat.train.recipe import RunFlags, Stage
 from nanochat.train.resume import TrainState, resume, save, save_validation, trim_log
 
@@ -202,6 +202,7 @@ class _Sitting:
         state.best = min(state.best, *state.val.values())
         if self.rt.rank == 0:
             append_jsonl(self.stage.log_path, {"step": state.step, **state.val})
+            self.stage.track({"step": state.step, **state.val})
         save_validation(self.stage, state, self.rt, self.writer)
         gc.collect()
 
@@ -212,6 +213,7 @@ class _Sitting:
         record["elapsed_s"] = round(self.state.train_s, 2)
         if self.rt.rank == 0:
             append_jsonl(self.stage.log_path, {**record, **self.stage.extra})
+            self.stage.track({**record, **self.stage.extra})
         shown = {"loss": f"{self.state.loss:.3f}", "lr": f"{lr_factor:.2f}", "tok/s": f"{tok_per_s:,.0f}"}
         self.progress.update(1, **shown)
 
@@ -336,7 +338,9 @@ def run_locked(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime, conf
             log.info(f"starting over: deleting {stage.folder}")
             shutil.rmtree(stage.folder)
         runtime.barrier(rt)
-        with runtime.watched(rt):
+        tracker = config.track if rt.rank == 0 else ""
+        with (runtime.watched(rt),
+              tracking.tracked(tracker, stage.log_path.stem, stage.meta["config"]) as stage.track):
             before_s, state = run(stage, model, optimizer, rt)
         if rt.rank == 0:
             wall_s = before_s + time.monotonic() - rt.started  # of earlier sittings, the steps alone

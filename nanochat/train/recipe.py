@@ -18,6 +18,7 @@ from nanochat.common import UsageError, base_dir
 from nanochat.data.dataloader import Batch
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.model.gpt import GPT
+from nanochat.train import tracking
 from nanochat.train.checkpoint import stage_dir
 from nanochat.train.stages import StageRow
 
@@ -26,7 +27,7 @@ from nanochat.train.stages import StageRow
 # they are but for rounding: where a run computes, how much at a time, when it looks, how its files are kept.
 INDIFFERENT = frozenset({
     "device", "device_batch_size", "compile", "eval_every", "eval_tokens", "save_every", "keep",
-    "skip_nonfinite", "resume_anyway", "replace", "fresh", "dry_run", "tag",
+    "skip_nonfinite", "resume_anyway", "replace", "fresh", "dry_run", "tag", "track",
 })
 # Then those that count by what they come to, under this key of the identity: --num_iterations=0 and the
 # number that follows from the depth are one run.
@@ -75,6 +76,7 @@ class Stage:
     replace: bool = False
     compile: bool = False  # the loss, on CUDA; wants micro-batches of one shape
     extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
+    track: Callable[[dict], None] = lambda record: None  # gets each line of the log, too
 
 
 @dataclass
@@ -91,12 +93,14 @@ class RunFlags:
                                   "checkpoint's")
     tag: str = option("", "name of the run's folder (default: as its source, else d<depth>)")
     device: str = option("", "cuda, mps, xpu or cpu (default: the best there is)")
+    track: str = option("", "send the log to a tracker, too", choices=tracking.TRACKERS)
     fresh: bool = option(False, "start over, deleting this tag's checkpoints")
     dry_run: bool = option(False, "print what would be run, and stop")
 
     def __post_init__(self):
         numbers = [flag.name for flag in fields(self) if flag.type in (int, float) and flag.name != "seed"]
         at_least(self, **dict.fromkeys(numbers, 0))
+        tracking.require(self.track)
         if "/" in self.tag or self.tag in (".", ".."):  # --fresh deletes it
             raise UsageError(f"--tag wants one folder's name, got {self.tag}.")
 

@@ -1,0 +1,156 @@
+"""What a tracker gets of a run is what its log holds: python -m pytest tests/test_tracking.py"""
+import importlib.machinery
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import types
+
+import pytest
+from conftest import ROOT
+
+from nanochat.common import NanochatError, UsageError, base_dir
+from scripts import base_train, tok_train
+
+RUN = ["--dataset=kindergarten", "--depth=1", "--sequence_len=64", "--total_batch_size=256", "--num_iterations=3",
+       "--eval_tokens=512", "--device=cpu", "--device_batch_size=4"]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A kindergarten of a few documents."""
+    from nanochat.data import datasets
+    monkeypatch.setattr(datasets, "KINDERGARTEN_SHARD", 60)
+    monkeypatch.setattr(datasets, "KINDERGARTEN_VAL", 20)
+    tok_train.main(["--dataset=kindergarten", "--vocab_size=400"])
+
+
+def log_of(run="base_d1"):
+    lines = (base_dir() / "logs" / f"{run}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+class Library(types.ModuleType):
+    """What trackio and wandb have in common."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        self.calls = []
+
+    def init(self, **settings):
+        self.calls.append(("init", settings))
+
+    def log(self, record, step):
+        assert step == record["step"]
+        self.calls.append(("log", record))
+
+    def finish(self):
+        self.calls.append(("finish", None))
+
+
+@pytest.mark.parametrize("name", ["trackio", "wandb"])
+def test_a_tracker_gets_each_line_of_the_log(small, monkeypatch, name):
+    library = Library(name)
+    monkeypatch.setitem(sys.modules, name, library)
+    base_train.main([f"--track={name}", *RUN])
+    (first, settings), *middle, last = library.calls
+    assert first == "init" and last[0] == "finish" and settings["name"] == "base_d1" and settings["config"]["depth"] == 1
+    assert [record for _, record in middle] == log_of() and len(middle) == 4         # three steps and a validation
+    assert ("dir" in settings) == (name == "wandb")
+    base_train.main([f"--track={name}", "--resume_anyway", *RUN])                     # it is no part of the run's identity
+
+
+def test_it_ends_when_training_fails(small, monkeypatch):
+    library = Library("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    monkeypatch.setattr("nanochat.train.loop.train_step", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        base_train.main(["--track=wandb", *RUN])
+    assert library.calls[-1] == ("finish", None)
+
+
+def test_what_the_library_refuses_is_one_line(small, monkeypatch):
+    library = Library("wandb")
+    library.init = lambda **settings: 1 / 0
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    with pytest.raises(NanochatError, match="--track=wandb: division"):
+        base_train.main(["--track=wandb", *RUN])
+
+
+def test_a_missing_package_is_said_before_the_run_starts(monkeypatch):
+    monkeypatch.setattr("nanochat.train.tracking.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r'pip install -c constraints.txt -e "\.\[trackio\]"'):
+        base_train.main(["--track=trackio", *RUN])
+
+
+def test_without_the_flag_nothing_is_imported(small):
+    code = f"""
+import sys
+from scripts import base_train
+base_train.main({RUN!r})
+print({{"trackio", "wandb", "tensorboard", "transformers"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith("set()\n"), done.stdout + done.stderr
+
+
+# ---------------------------------------------------------------------------------- the libraries themselves, where they are
+def run_with(tracker, **environment):
+    """A run in a process of its own, with the kindergarten that is there."""
+    done = subprocess.run([sys.executable, "-m", "scripts.base_train", f"--track={tracker}", *RUN], cwd=ROOT, text=True,
+                          capture_output=True, timeout=240, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_tensorboards_own_reader_finds_the_curves(small):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    run_with("tensorboard")
+    folder, = (base_dir() / "logs" / "tensorboard" / "base_d1").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    steps = [record for record in log_of() if "loss" in record]
+    found = events.Scalars("loss")
+    assert [(point.step, pytest.approx(point.value)) for point in found] == [(one["step"], one["loss"]) for one in steps]
+    assert len(events.Scalars("val_bpb")) == 1
+
+
+def test_trackios_own_file_holds_the_curves(small, tmp_path):
+    pytest.importorskip("trackio", reason="trackio is not installed: pip install trackio")
+    run_with("trackio", TRACKIO_DIR=str(tmp_path / "trackio"), HF_HUB_OFFLINE="1")
+    path, = (tmp_path / "trackio").rglob("nanochat*.db")
+    with sqlite3.connect(path) as database:
+        rows = database.execute("select step, metrics from metrics order by id").fetchall()
+    found = [(step, json.loads(metrics)) for step, metrics in rows]
+    losses = [(step, metrics["loss"]) for step, metrics in found if "loss" in metrics]
+    assert losses == [(one["step"], one["loss"]) for one in log_of() if "loss" in one]
+
+
+def wandb_records(content):
+    """The records in a .wandb file: 7 bytes of header, then LevelDB's log format, blocks of 32 KiB."""
+    at, parts = 7, b""
+    while at + 7 <= len(content):
+        room = 32768 - at % 32768
+        size, kind = int.from_bytes(content[at + 4:at + 6], "little"), content[at + 6]
+        if room < 7 or kind == 0:          # what is left of a block is zeros
+            at += room
+            continue
+        parts += content[at + 7:at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):                 # whole, or the last part
+            yield parts
+            parts = b""
+
+
+def test_wandbs_own_file_holds_the_curves_offline(small):
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb")
+    from wandb.proto import wandb_internal_pb2
+    run_with("wandb", WANDB_MODE="offline")
+    path, = (base_dir() / "logs" / "wandb").glob("offline-run-*/*.wandb")
+    losses = []
+    for content in wandb_records(path.read_bytes()):
+        record = wandb_internal_pb2.Record.FromString(content)
+        losses += [float(item.value_json) for item in record.history.item if "loss" in (item.key, *item.nested_key)]
+    assert losses == [one["loss"] for one in log_of() if "loss" in one]
