@@ -222,7 +222,8 @@ def test_stall(config, toy, tmp):
         writer.save(tmp / "stall", 1, tensors, None, {})
         writer.wait()
         start = time.monotonic()
-        writer.save(tmp / "stall", 2, tensors, None, {})
+        copies = {name: tensor.clone() for name, tensor in tensors.items()}  # as MuonAdamW.masters makes them
+        writer.save(tmp / "stall", 2, copies, None, {})
         stall = time.monotonic() - start
         writer.wait()
         whole = time.monotonic() - start

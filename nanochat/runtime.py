@@ -127,6 +127,15 @@ def _pick_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def memory_gib(rt: Runtime) -> float:
+    """Of this rank's device, used or not."""
+    if rt.device.type == "mps":
+        return torch.mps.recommended_max_memory() / 2**30
+    if rt.device.type == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return torch.get_device_module(rt.device).get_device_properties(rt.device).total_memory / 2**30
+
+
 def _cpu_name() -> str:
     name = "CPU"
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -186,6 +195,15 @@ def all_gather_into(rt: Runtime, whole: torch.Tensor, mine: torch.Tensor) -> Cal
     gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
     work = gather(whole, mine, async_op=True)
     return lambda: (work.wait(), mine)  # `mine` must live so long
+
+
+def gather_to_main_memory(rt: Runtime, mine: torch.Tensor) -> torch.Tensor | None:
+    """Every rank's `mine`, (N / world_size, ...), copied to rank 0's main memory as (N, ...); else None."""
+    if rt.world_size == 1:
+        return mine.to("cpu", copy=True)
+    parts = [torch.empty_like(mine) for _ in range(rt.world_size)] if rt.rank == 0 else None
+    dist.gather(mine, parts)
+    return torch.cat([part.cpu() for part in parts]) if parts else None
 
 
 def all_gather_object(rt: Runtime, value: Any) -> list[Any]:

@@ -265,19 +265,26 @@ def shards_needed(tokens: float) -> int:
 def disk_bytes(depth: int, vocab_size: int, tokens: float) -> float:
     """What a run puts on disk: shards as downloaded, the same as tokens of two bytes, checkpoints.
 
-    There are four stages, and each keeps three checkpoints: weights and optimizer state, in float32. A matrix
-    has one moment (Muon), embedding and head two each (AdamW), a table two as well.
+    There are four stages, each keeps three checkpoints, and one more is being written.
     """
     shards = (shards_needed(tokens) + 1) * 100e6  # the one for validation, too
     token_shards = 2 * tokens
+    return shards + token_shards + (4 * 3 + 1) * checkpoint_bytes(depth, vocab_size)
+
+
+def checkpoint_bytes(depth: int, vocab_size: int) -> int:
+    """Of weights and optimizer state in float32, on disk and, until written, in the first rank's main memory.
+
+    A matrix has one moment (Muon), embedding and head two each (AdamW), a table two as well.
+    """
     matrices = 8 * matrix_params(depth)
     embedding_and_head = 24 * head_params(depth, vocab_size)
     tables = 12 * table_params(depth, vocab_size)
-    return shards + token_shards + 4 * 3 * (matrices + embedding_and_head + tables)
+    return matrices + embedding_and_head + tables
 
 
 def memory_bytes(depth: int, vocab_size: int, sequence_len: int, rows: int, world: int = 1, itemsize: int = 2,
-                 tables: bool = True) -> float:
+                 tables: bool = True, recompute: bool = False) -> float:
     """What a device holds at the fullest moment of a step (fused attention and RMSNorm, not compiled).
 
     rows: sequences at a time on this device. itemsize: bytes of a weight and of an activation; embedding and
@@ -297,13 +304,16 @@ def memory_bytes(depth: int, vocab_size: int, sequence_len: int, rows: int, worl
     if world > 1:  # this device's part of the summed gradient
         held += 4 * (matrices + head + embedding) / world
 
-    # Then the fuller one of two moments. At the start of the backward pass each layer has kept 18 numbers for
+    # Then the fullest of three moments. At the start of the backward pass each layer has kept 18 numbers for
     # a token and channel, the ends of the model 13, and the head's gradient is computed. In the optimizer
-    # Muon orthogonalises the largest group of matrices, a third of them, in some copies.
-    activations = (18 * depth + 13) * rows * sequence_len * model_shape(depth).n_embd * itemsize
+    # Muon orthogonalises the largest group of matrices, a third of them, in some copies. A checkpoint is
+    # gathered by such groups. With `recompute` layers have kept their input, and one has its numbers.
+    kept = depth + 18 if recompute else 18 * depth
+    activations = (kept + 13) * rows * sequence_len * model_shape(depth).n_embd * itemsize
     backward = activations + (8 + itemsize) * head
     optimizer = (8 + 3 * itemsize) * matrices / 3 / world
-    return held + max(backward, optimizer)
+    saving = 4 * max(matrices / 3, head) if world > 1 else 0
+    return held + max(backward, optimizer, saving)
 
 
 def device_batch_size(depth: int, vocab_size: int, sequence_len: int, gib: float, world: int = 1,
@@ -316,15 +326,19 @@ def device_batch_size(depth: int, vocab_size: int, sequence_len: int, gib: float
     return most
 
 
-def rows_at_a_time(device_type: str, sequence_len: int, rows: int) -> int:
-    """How many of a device's `rows` a step go through the model together: a divisor, so that no part is
-    smaller.
+def rows_at_a_time(device_type: str, sequence_len: int, rows: int, asked: int = 0) -> int:
+    """How many of a device's `rows` a step go through the model together: `asked`, else (0) equal parts.
 
     Up to 32 rows, on a CPU 2,048 tokens, where more was no faster (dev/LOG.md).
     """
     most = max(1, 2048 // sequence_len) if device_type == "cpu" else 32
     rows = max(rows, 1)
-    for at_a_time in range(min(rows, most), 1, -1):
-        if rows % at_a_time == 0:
-            return at_a_time
+    return min(asked, rows) or equal_part(rows, most)
+
+
+def equal_part(whole: int, most: int) -> int:
+    """The largest number up to `most` that divides `whole`."""
+    for part in range(min(whole, most), 1, -1):
+        if whole % part == 0:
+            return part
     return 1

@@ -32,7 +32,7 @@ class Config(ModelFlags):
                               "trained on")
     max_rows: int = option(512, "rows of each split; 0 for all of the validation shard and the first "
                                "training shard")
-    device_batch_size: int = option(32, "rows in one forward; lower it when memory runs out")
+    device_batch_size: int = option(32, "rows in one forward, fewer where memory runs out")
     sample_tokens: int = option(64, "tokens of each sample; 0 for no samples")
 
     def __post_init__(self):

@@ -37,8 +37,8 @@ class Config(RunFlags):
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
     key_offset: float = option(0.5, "share of a head that finds words by the word before")
     value_tables: bool = option(True, "every second layer adds a vector by token to its values")
-    device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, "
-                                       "fewer on a CPU)")
+    device_batch_size: int = option(0, "rows a device takes at a time, fewer where memory runs out (0: 32, "
+                                       "on a CPU fewer)")
     total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
     num_iterations: int = option(0, "optimizer steps (0: from the ratio)")
     param_data_ratio: float = option(20.0, "training tokens for each parameter when num_iterations is 0")
@@ -93,8 +93,8 @@ def resolve(config: Config, vocab_size: int, rt: Runtime) -> Plan:
     rows_per_step = recipe.batch_tokens // config.sequence_len
     # A step's rows are shared by the ranks, and what a rank cannot hold at once it takes in turns (gradient
     # accumulation): memory bounds the micro-batch, never the batch.
-    at_a_time = config.device_batch_size or scaling.rows_at_a_time(rt.device.type, config.sequence_len,
-                                                                   rows_per_step // rt.world_size)
+    at_a_time = scaling.rows_at_a_time(rt.device.type, config.sequence_len, rows_per_step // rt.world_size,
+                                       config.device_batch_size)
     return Plan(
         model=model, steps=recipe.steps, batch_tokens=recipe.batch_tokens, rows_per_step=rows_per_step,
         device_batch_size=at_a_time, lr_factor=recipe.lr_factor, final_lr=recipe.final_lr,
@@ -148,8 +148,8 @@ def make_stage(config: Config, plan: Plan, model: GPT, tokenizer: Tokenizer, rt:
     val_count = max(1, val_tokens // config.sequence_len)  # rows
     token_bytes = tokenizer.token_bytes()
 
-    def batches(start_step):
-        return iter(StepBatches(rows, plan.rows_per_step, plan.device_batch_size, rt.rank, rt.world_size,
+    def batches(start_step, at_a_time):
+        return iter(StepBatches(rows, plan.rows_per_step, at_a_time, rt.rank, rt.world_size,
                                 start_step=start_step))
 
     def evaluate():
@@ -157,12 +157,13 @@ def make_stage(config: Config, plan: Plan, model: GPT, tokenizer: Tokenizer, rt:
 
     origin = {"tokenizer": tokenizer.hash, "model": asdict(plan.model)}
     return config.make_stage(
-        STAGES["base"], config.tag or f"d{config.depth}", plan.steps, plan.warmdown_frac,
+        STAGES["base"], config.tag or f"d{config.depth}", rt, plan.steps, plan.warmdown_frac,
         identity={**origin, "rows": rows.hash, "batch_tokens": plan.batch_tokens, "lr_factor": plan.lr_factor,
                   "weight_decay": plan.weight_decay, "warmdown_frac": plan.warmdown_frac,
                   "final_lr": plan.final_lr},
         meta={**origin, "dataset": config.dataset}, final_lr=plan.final_lr, tokenizer=tokenizer,
-        batches=batches, evaluate=evaluate, eval_every=config.eval_every, compile=config.compile)
+        batches=batches, rows=plan.device_batch_size, evaluate=evaluate, eval_every=config.eval_every,
+        compile=config.compile)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,9 +10,11 @@ of InstructGPT, arXiv 2203.02155). The algorithm is in nanochat/train/rollout.py
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
+from nanochat import scaling
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, log, mix_seed, run
 from nanochat.data.dataloader import Batch, ChatRows, StepBatches
@@ -41,7 +43,6 @@ class Config(RunFlags):
     temperature: float = option(1.0, "of the sampling")
     top_k: int = option(0, "sample among the k likeliest tokens (0: all)")
     lr_scale: float = option(0.05, "factor on pretraining's learning rates at the start; falls to zero")
-    save_every: int = option(20, "steps between checkpoints (0: only at the end)")
     seed: int = option(0, "of questions and samples")
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
 
@@ -82,22 +83,27 @@ def resolve(config: Config, origin: finetune.Origin) -> Plan:
 
 
 def anchor_batches(config: Config, plan: Plan,
-                   origin: finetune.Origin) -> tuple[Callable[[int], list[Batch]], str]:
-    """(step -> micro-batches of what the source was finetuned on, the hash of these rows)."""
+                   origin: finetune.Origin) -> tuple[Callable[[int, int], list[Batch]], str]:
+    """(step, rows at a time -> micro-batches of what the source was finetuned on, the hash of these rows)."""
     if not config.anchor_rows:
-        return lambda step: [], ""
+        return lambda step, at_a_time: [], ""
     stage = "mid" if config.source == "mid" else "sft"
     wanted = 8 * plan.steps * config.anchor_rows  # about 8 conversations fill a row
     chosen, _ = finetune.conversations(origin.meta["data"], stage, wanted, mix_seed("anchor", config.seed),
                                        origin.persona)
     rows = ChatRows(chosen, origin.tokenizer, origin.model.config.sequence_len, seed=config.seed)
     rt = origin.rt
-    batches = StepBatches(rows, config.anchor_rows, config.device_batch_size, rt.rank, rt.world_size)
-    return batches.load, rows.hash
+
+    def load(step, at_a_time):
+        part = scaling.equal_part(config.anchor_rows // rt.world_size, at_a_time)
+        return StepBatches(rows, config.anchor_rows, part, rt.rank, rt.world_size).load(step)
+
+    return load, rows.hash
 
 
-def rollout_batches(config: Config, plan: Plan, origin: finetune.Origin, anchor: Callable[[int], list[Batch]],
-                    extra: dict, start_step: int) -> Iterator[tuple[int, list[Batch]]]:
+def rollout_batches(config: Config, plan: Plan, origin: finetune.Origin,
+                    anchor: Callable[[int, int], list[Batch]], extra: dict, start_step: int,
+                    at_a_time: int) -> Iterator[tuple[int, list[Batch]]]:
     """Yield (step, micro-batches): answers of the model as it stands, then the anchor's rows.
 
     The mean reward goes into `extra`, for the log. Each kind is a mean over its own tokens, and the loss is
@@ -117,24 +123,21 @@ def rollout_batches(config: Config, plan: Plan, origin: finetune.Origin, anchor:
                                 max_new_tokens=config.max_new_tokens, temperature=config.temperature,
                                 top_k=config.top_k, seed=mix_seed("rollout", config.seed, step, rt.rank))
         origin.model.train()
-        batches, reward = rollout.make_batches(groups, config.device_batch_size, origin.tokenizer.bos_id, rt)
+        batches, reward = rollout.make_batches(groups, at_a_time, origin.tokenizer.bos_id, rt)
         extra["reward"] = reward
-        yield step, batches + anchor(step)
+        yield step, batches + anchor(step, at_a_time)
 
 
 def make_stage(config: Config, plan: Plan, origin: finetune.Origin) -> loop.Stage:
     """The Stage: no validation, since the reward of every step's fresh questions is one."""
     anchor, rows_hash = anchor_batches(config, plan, origin)
-    extra = {}
-
-    def batches(start_step):
-        return rollout_batches(config, plan, origin, anchor, extra, start_step)
-
+    extra: dict = {}
     return config.make_stage(
-        STAGES["rl"], origin.tag, plan.steps, warmdown_frac=1.0,
+        STAGES["rl"], origin.tag, origin.rt, plan.steps, warmdown_frac=1.0,
         identity={**origin.identity(), "tasks": plan.names, "rows": rows_hash},
         meta={**origin.about(), "data": origin.meta["data"], "tasks": plan.names}, tokenizer=origin.tokenizer,
-        batches=batches, extra=extra)
+        batches=partial(rollout_batches, config, plan, origin, anchor, extra), rows=config.device_batch_size,
+        extra=extra)
 
 
 def rewards(log_path: Path) -> dict[str, float]:

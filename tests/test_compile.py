@@ -70,7 +70,7 @@ def steps(n, rows=3):
 
 
 def stage(tmp_path=None, n=4, compile=True, **more):
-    def batches(start):
+    def batches(start, at_a_time):
         yield from enumerate(steps(n))
     return loop.Stage("test", tmp_path and tmp_path / "run", tmp_path and tmp_path / "log.jsonl", n, batches,
                        lambda step: (scaling.lr_scale(step, n), 0.9), {"steps": n}, {"tokenizer": "x"}, compile=compile, **more)
@@ -88,6 +88,15 @@ def losses(model, optimizer, compile):
 def test_training_compiles_whole_and_once_and_equals_eager(graphs, shape):
     graphs.through = aot_eager          # which also traces the backward pass and takes all apart, as for CUDA
     compiled, eager = losses(*make(**shape), True), losses(*make(**shape), False)
+    torch.testing.assert_close(torch.tensor(compiled), torch.tensor(eager), rtol=1e-3, atol=1e-4)
+    assert len(graphs) == 1 and not counters["graph_break"]
+
+
+def test_recomputation_compiles_whole_too(graphs):
+    graphs.through = aot_eager
+    model, optimizer = make()
+    model.recompute = True
+    compiled, eager = losses(model, optimizer, True), losses(*make(), False)
     torch.testing.assert_close(torch.tensor(compiled), torch.tensor(eager), rtol=1e-3, atol=1e-4)
     assert len(graphs) == 1 and not counters["graph_break"]
 

@@ -55,7 +55,7 @@ def make(tmp_path, rt, hook=None, compile=True):
     model = GPT(CONFIG, rt.dtype).to(rt.device)
     model.init_weights(1)
 
-    def batches(start):
+    def batches(start, at_a_time):
         for step in range(start, STEPS):
             g = torch.Generator().manual_seed(step)
             tokens = (torch.randint(0, 500, (2, 4, 1), generator=g) + torch.arange(65) * 3) % 500

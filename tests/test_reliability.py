@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,8 @@ from conftest import ROOT
 from test_train import make, weights
 
 from nanochat.common import DataError, NanochatError
-from nanochat.train import checkpoint, loop
+from nanochat.train import checkpoint, loop, resume
+from nanochat.train.recipe import weighted_cross_entropy
 
 
 # ------------------------------------------------------------------------------------------------- the benchmark, small
@@ -92,14 +94,17 @@ def test_a_checkpoint_holds_the_values_of_its_own_step_though_training_went_on(t
         go_on.wait(10)
         real(tensors, path)
     monkeypatch.setattr(checkpoint, "save_file", slow)
-    tensor, state = torch.ones(4, 5), torch.ones(3)
+    stage, model, optimizer, rt = make(tmp_path)
+    before = weights(model)
+    state = {name: tensor.clone() for name, tensor in optimizer.state().items()}
     with checkpoint.Writer() as writer:
-        writer.save(tmp_path, 1, {"w": tensor[:2]}, {"m": state}, {})
-        tensor.zero_()
-        state.zero_()
+        resume.save(stage, optimizer, resume.TrainState(step=1), rt, writer, wait=False)
+        loop.train_step(partial(weighted_cross_entropy, model), optimizer, next(stage.batches(0, 8))[1], rt, 1.0, 0.9)
         go_on.set()
-    masters, optim_state, _ = checkpoint.load(tmp_path / "000001", with_optim=True)
-    assert torch.equal(masters["w"], torch.ones(2, 5)) and torch.equal(optim_state["m"], torch.ones(3))
+    masters, optim_state, _ = checkpoint.load(stage.folder / "000001", with_optim=True)
+    assert not torch.equal(before["wte.weight"], model.wte.weight), "training went on"
+    assert all(torch.equal(masters[name], p) for name, p in before.items())
+    assert all(torch.equal(optim_state[name], tensor) for name, tensor in state.items())
 
 
 def test_at_most_one_checkpoint_is_written_at_a_time_and_the_stall_is_counted(tmp_path, monkeypatch):

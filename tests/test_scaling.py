@@ -127,15 +127,16 @@ class Live(TorchDispatchMode):
         self.now -= self.sizes.pop(key)
 
 
-@pytest.mark.parametrize("tables", [False, True])
+@pytest.mark.parametrize("tables, recompute", [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("depth, rows", [(2, 8), (4, 8), (5, 16), (6, 1)])
-def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, tables, monkeypatch):
+def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, tables, recompute, monkeypatch):
     """In float32 on the CPU with what a GPU runs (reference attention, plain norms), by backward pass and by optimizer."""
     monkeypatch.setattr(attention, "training_kernel", lambda *a: attention.sdpa)
     monkeypatch.setattr(elementwise, "_by_hand", lambda x: False)
     with Live() as live:
         model = GPT(GPTConfig(128, 512, value_tables=tables, **vars(scaling.model_shape(depth))))
         model.init_weights(0)
+        model.recompute = recompute
         rt = runtime.Runtime()
         optimizer = loop.make_optimizer(model, rt)
         idx = torch.randint(0, 512, (rows, 128), generator=torch.Generator().manual_seed(0))
@@ -143,7 +144,7 @@ def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, table
             model.loss(idx, idx, torch.ones(rows, 128)).backward()
             optimizer.reduce()
             optimizer.step()
-    planned = scaling.memory_bytes(depth, 512, 128, rows, itemsize=4, tables=tables)
+    planned = scaling.memory_bytes(depth, 512, 128, rows, itemsize=4, tables=tables, recompute=recompute)
     assert live.peak == pytest.approx(planned, rel=0.1)
 
 

@@ -51,15 +51,16 @@ def make(tmp_path, rt=Runtime(), steps=12, device_batch_size=4, hook=None, save_
     model.init_weights(1)
     optimizer = loop.make_optimizer(model, rt)
 
-    def batches(start):
-        for step, micro in StepBatches(FakeRows(), ROWS_PER_STEP, device_batch_size, rt.rank, rt.world_size, start_step=start):
+    def batches(start, at_a_time):
+        for step, micro in StepBatches(FakeRows(), ROWS_PER_STEP, at_a_time, rt.rank, rt.world_size, start_step=start):
             if hook:
                 hook(step, micro)
             yield step, micro
 
     stage = loop.Stage("test", tmp_path / "run", tmp_path / "log.jsonl", steps, batches,
                         lambda step: (scaling.lr_scale(step, steps), scaling.muon_momentum(step, steps)),
-                        {"steps": steps, **identity}, {"model": vars(CONFIG), "tokenizer": "x"}, save_every=save_every)
+                        {"steps": steps, **identity}, {"model": vars(CONFIG), "tokenizer": "x"}, rows=device_batch_size,
+                        save_every=save_every)
     return stage, model, optimizer, rt
 
 
@@ -215,9 +216,10 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path, monkeypa
 
 @dataclass
 class Ranks:
-    """Run this file's __main__ under several gloo processes and collect what rank 0 wrote."""
+    """Run a test file's __main__ under several gloo processes and collect what rank 0 wrote."""
 
     world: int
+    file: str = __file__
 
     def run(self, out, *args):
         with socket.socket() as s:
@@ -226,7 +228,7 @@ class Ranks:
         env = {**os.environ, "WORLD_SIZE": str(self.world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), "NANOCHAT_DTYPE": "float32",
                "GLOO_SOCKET_IFNAME": "lo"}
-        children = [subprocess.Popen([sys.executable, __file__, str(out), *map(str, args)],
+        children = [subprocess.Popen([sys.executable, self.file, str(out), *map(str, args)],
                                      env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(self.world)]
         assert [child.wait(timeout=120) for child in children] == [0] * self.world
         return torch.load(out / "weights.pt", weights_only=True), json.loads((out / "losses.json").read_text(encoding="utf-8"))

@@ -9,14 +9,33 @@ would need: 8 bits without a model, about 1 with a good one.
 Special tokens, which stand for no text, are left out on both sides.
 """
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
-from nanochat import runtime
-from nanochat.data.dataloader import TextRows, collate
+from nanochat import memory, runtime
+from nanochat.data.dataloader import PackedRows, TextRows, collate
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
+
+
+def sum_over_rows(measure: Callable[..., tuple[float, float]], model: GPT, rows: PackedRows,
+                  device_batch_size: int, rt: Runtime, max_rows: int = 0) -> list[float]:
+    """What measure(inputs, targets, weight) gives, added up over the first `max_rows` (0: all) of `rows`.
+
+    Every rank must call.
+    """
+    mine = range(rt.rank, min(len(rows), max_rows or len(rows)), rt.world_size)
+
+    def summed(at_a_time):
+        pairs = np.zeros(2)
+        for first in range(0, len(mine), at_a_time):
+            pairs += measure(*collate(rows, mine[first:first + at_a_time]))
+        return pairs
+
+    share = memory.fitted(model, "validation rows", device_batch_size, summed)
+    return np.sum(runtime.all_gather_object(rt, share), axis=0).tolist()
 
 
 def bits_per_byte(model: GPT, rows: TextRows, token_bytes: Sequence[int], device_batch_size: int, rt: Runtime,
@@ -26,26 +45,12 @@ def bits_per_byte(model: GPT, rows: TextRows, token_bytes: Sequence[int], device
     token_bytes: (vocab_size,) ints, how many bytes of text each token stands for, 0 for special tokens.
     """
     bytes_of = torch.as_tensor(token_bytes, dtype=torch.int64)
-    total_rows = len(rows)
-    if max_rows > 0:
-        total_rows = min(total_rows, max_rows)
-    mine = range(rt.rank, total_rows, rt.world_size)
-    nats = 0.0
-    size = 0
-    for first in range(0, len(mine), device_batch_size):
-        inputs, targets, weight = collate(rows, mine[first:first + device_batch_size])
+
+    def measure(inputs, targets, weight):
         counted = bytes_of[targets] * (weight > 0)  # (B, T): bytes of each target, 0 where it does not count
         nll = model.token_nll(inputs.to(model.device), targets.to(model.device)).cpu()  # (B, T) float32, nats
-        nats += nll.double()[counted > 0].sum().item()
-        size += counted.sum().item()
+        return nll.double()[counted > 0].sum().item(), counted.sum().item()
 
-    # Sums travel, not means: a rank with fewer bytes must count for less.
-    shares = runtime.all_gather_object(rt, (nats, size))
-    total_nats = 0.0
-    total_bytes = 0
-    for nats, size in shares:
-        total_nats += nats
-        total_bytes += size
-    if total_bytes == 0:
-        return math.nan
-    return total_nats / math.log(2) / total_bytes
+    # Sums, not means: what has fewer bytes must count for less.
+    nats, size = sum_over_rows(measure, model, rows, device_batch_size, rt, max_rows)
+    return nats / math.log(2) / size if size else math.nan

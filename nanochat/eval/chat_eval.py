@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nanochat import memory
 from nanochat.cli import option
 from nanochat.common import mix_seed
 from nanochat.data.chat_format import encode_text, parse_reply, render_prompt
@@ -58,7 +59,7 @@ class Score:
 @dataclass
 class Options:
     max_problems: int = option(0, "questions a task, a fixed random sample; 0 for all")
-    batch_size: int = option(64, "replies generated together; lower it when memory runs out")
+    batch_size: int = option(64, "replies generated together, fewer where memory runs out")
     temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
     num_samples: int = option(1, "replies to each question, for pass@k; wants a temperature above 0")
     pass_k: int = option(1, "k of pass@k")
@@ -112,7 +113,8 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
     samples = []  # num_samples of the first question, then of the second, ...
     asked = []  # the chat of each sample
     asked_for = [task[number] for number in numbers]
-    _answer_between(asked_for, model, tokenizer, sampling, options.batch_size)
+    engine = Engine(model, tokenizer)
+    _answer_between(asked_for, engine, sampling, options.batch_size)
     for number, chat in zip(numbers, asked_for):
         prompt, was_cut = _prompt(tokenizer, chat, room - max_new_tokens)
         chats.append(chat)
@@ -121,7 +123,7 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
             # Seeded by what is asked, so that a reply does not depend on which rank gives it.
             samples.append(Sequence(tokenizer, prompt, sampling, index=mix_seed(task.name, number, i)))
             asked.append(chat)
-    _generate(model, tokenizer, samples, options.batch_size, progress)
+    engine.finish(samples, options.batch_size, progress)
     replies = [parse_reply(tokenizer, sample.ids) for sample in samples]
 
     # Some tasks run a program. More of them than there are cores would wait for one until their time is over.
@@ -135,9 +137,10 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
     return records
 
 
-def _answer_between(chats, model, tokenizer, sampling, batch_size):
+def _answer_between(chats, engine, sampling, batch_size):
     """Fill in the model's own answers to the turns before the last: those whose content is None."""
-    room = model.config.sequence_len - sampling.max_new_tokens
+    tokenizer = engine.tokenizer
+    room = engine.max_len - sampling.max_new_tokens
     while True:
         waiting = []  # (the message to fill in, its sequence), at most one of each conversation
         for chat in chats:
@@ -148,24 +151,9 @@ def _answer_between(chats, model, tokenizer, sampling, batch_size):
                     break
         if not waiting:
             return
-        _generate(model, tokenizer, [sequence for _, sequence in waiting], batch_size)
+        engine.finish([sequence for _, sequence in waiting], batch_size)
         for message, sequence in waiting:
             message["content"] = parse_reply(tokenizer, sequence.ids) or ""
-
-
-def _generate(model, tokenizer, samples, batch_size, progress=None):
-    """Let the engine finish all samples, with a cache no longer than the longest of them needs."""
-    if not samples:
-        return
-    longest = max(len(sample.prompt) + sample.sampling.max_new_tokens for sample in samples)
-    scheduler = Engine(model, tokenizer).scheduler(min(batch_size, len(samples)),
-                                               min(model.config.sequence_len, longest))
-    for sample in samples:
-        scheduler.add(sample)
-    while not scheduler.idle:
-        finished = [sample for sample in scheduler.step() if sample.finish_reason is not None]
-        if progress:
-            progress.update(len(finished))
 
 
 # ---- categorical
@@ -192,14 +180,21 @@ def _grade_letters(task, model, tokenizer, numbers, options, progress):
 
     # Prompts of about one length together, the longest first, so that memory runs out at once or never.
     questions.sort(key=lambda question: -len(question.prompt))
-    for batch in batches(questions, padded_tokens, options.batch_tokens):
-        rows = last_logits(model, [question.prompt + question.before for question in batch])
-        for question, row in zip(batch, rows):
-            likeliest = int(row[question.letters].argmax())
-            reply = [{"type": "text", "text": question.chat["letters"][likeliest]}]
-            right = task.evaluate(question.chat, reply)
-            yield _record(task, question.number, question.chat, question.was_cut, [reply], [right])
-        progress.update(len(batch))
+    records = []
+
+    def grade(batch_tokens):
+        for batch in batches(questions[len(records):], padded_tokens, batch_tokens):
+            rows = last_logits(model, [question.prompt + question.before for question in batch])
+            for question, row in zip(batch, rows):
+                likeliest = int(row[question.letters].argmax())
+                reply = [{"type": "text", "text": question.chat["letters"][likeliest]}]
+                right = task.evaluate(question.chat, reply)
+                records.append(_record(task, question.number, question.chat, question.was_cut, [reply],
+                                       [right]))
+            progress.update(len(batch))
+
+    memory.fitted(model, "prompt tokens", options.batch_tokens, grade)
+    return records
 
 
 @torch.inference_mode()

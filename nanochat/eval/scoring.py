@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from nanochat import memory
 from nanochat.eval.prompts import Item
 from nanochat.model.gpt import GPT, offset_keys
 
@@ -105,10 +106,14 @@ def score_items(model: GPT, items: list[Item], batch_tokens: int = 0) -> list[li
         batch_tokens = 1024 if model.device.type == "cpu" else 16384  # a processor's cache holds no more
     by_shared = sorted(items, key=lambda item: -item.shared)  # a batch shares no more than each of its items
     found = {}
-    for batch in batches(by_shared, computed_tokens, batch_tokens):
-        scores = iter(_score_batch(model, batch))
-        for item in batch:
-            found[item.index] = [next(scores) for _ in item.spans]
+
+    def score(at_a_time):
+        for batch in batches(by_shared[len(found):], computed_tokens, at_a_time):
+            scores = iter(_score_batch(model, batch))
+            for item in batch:
+                found[item.index] = [next(scores) for _ in item.spans]
+
+    memory.fitted(model, "tokens of options", batch_tokens, score)
     return [found[item.index] for item in items]
 
 

@@ -6,12 +6,14 @@ The door to inference for everything but the server, which drives a Scheduler of
 from collections.abc import Generator
 from typing import Any
 
+from nanochat import memory
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.scheduler import Scheduler
 from nanochat.infer.sequence import Sequence
 from nanochat.infer.text_stream import Event, TextStream
 from nanochat.model.gpt import GPT
+from nanochat.terminal import Progress
 
 
 class Engine:
@@ -41,19 +43,31 @@ class Engine:
 
         Raises UsageError before any work when a prompt leaves no room below max_len.
         """
-        if not prompts:
-            return []
         settings = Sampling(**sampling)
-        longest = max(len(prompt) for prompt in prompts) + settings.max_new_tokens
-        scheduler = self.scheduler(min(batch_size, len(prompts)), min(self.max_len, longest))
         sequences = []
         for index, prompt in enumerate(prompts):
-            sequence = Sequence(self.tokenizer, list(prompt), settings, index)
-            scheduler.add(sequence)
-            sequences.append(sequence)
-        while not scheduler.idle:
-            scheduler.step()
+            sequences.append(Sequence(self.tokenizer, list(prompt), settings, index))
+        self.finish(sequences, batch_size)
         return sequences
+
+    def finish(self, sequences: list[Sequence], batch_size: int, progress: Progress | None = None) -> None:
+        """Bring all `sequences` to their ends, at most `batch_size` together, fewer where memory runs out."""
+        if not sequences:
+            return
+        longest = max(len(sequence.prompt) + sequence.sampling.max_new_tokens for sequence in sequences)
+
+        def say(at_a_time):
+            waiting = [sequence for sequence in sequences if not sequence.finish_reason]
+            scheduler = self.scheduler(min(at_a_time, len(waiting)), min(self.max_len, longest))
+            for sequence in waiting:
+                sequence.reset()
+                scheduler.add(sequence)
+            while not scheduler.idle:
+                ended = [sequence for sequence in scheduler.step() if sequence.finish_reason]
+                if progress:
+                    progress.update(len(ended))
+
+        memory.fitted(self.model, "replies", min(batch_size, len(sequences)), say)
 
     def stream(self, prompt: list[int], **sampling: Any) -> Generator[Event, None, None]:
         """The Events of one reply as they come. Closing the iterator stops the work.

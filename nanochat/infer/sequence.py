@@ -28,19 +28,23 @@ class Sequence:
         self.prompt = prompt
         self.sampling = sampling
         self.index = index
+        self.grammar = JsonGrammar(tokenizer, sampling.json_schema) if sampling.json_schema else None
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the prompt alone."""
         self.ids: list[int] = []
         self.sampled: list[int] = []
         self.logprobs: list[tuple | None] = []
         self.prompt_logprobs: list[tuple | None] = [None]  # nothing foretells the first
         self.closing: tuple | None = None
         self.finish_reason: str | None = None
-        self.room = sampling.max_new_tokens  # lowered to what the cache can hold by Scheduler.add
+        self.room = self.sampling.max_new_tokens  # lowered to what the cache can hold by Scheduler.add
         self.cached_tokens = 0  # of the prompt, found in the prefix cache
         self.tool_calls = 0
         self.call: str | None = None
-        self.grammar = JsonGrammar(tokenizer, sampling.json_schema) if sampling.json_schema else None
         self._code: list[int] | None = None  # tokens of a call that is being written
-        self._stops = TextStream(tokenizer)  # looks for stop strings
+        self._stops = TextStream(self.tokenizer)  # looks for stop strings
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.ids)

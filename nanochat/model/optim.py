@@ -156,8 +156,9 @@ class _Bucket:
     @staticmethod
     def _collect(gradient, parameter):
         """A hook. Were it to hold the bucket, which holds the parameter, that cycle would never be freed."""
-        gradient += parameter.grad
-        parameter.grad = None
+        here = parameter.grad
+        parameter.grad = None  # first: it must not stay where memory runs out
+        gradient += here
 
     def _split(self, full, like):
         """Views of a whole bucket, one a parameter, in the shapes of `like`."""
@@ -172,11 +173,11 @@ class _Bucket:
         size = full.size(0) // self.rt.world_size
         return full[self.rt.rank * size: (self.rt.rank + 1) * size]
 
-    def named_full(self, shard):
-        """{parameter name: tensor} from every rank's `shard`; every rank must call."""
-        full = torch.empty_like(self.grad)
-        arrive = runtime.all_gather_into(self.rt, full, shard)
-        arrive()
+    def gathered(self, shard):
+        """{parameter name: tensor} of every rank's `shard` on rank 0, {} elsewhere; every rank must call."""
+        full = runtime.gather_to_main_memory(self.rt, shard)
+        if full is None:
+            return {}
         return dict(zip(self.names, self._split(full, self.params)))
 
     def load_shard(self, shard, tensors):
@@ -303,19 +304,20 @@ class MuonAdamW:
 
     @torch.no_grad()
     def masters(self) -> Tensors:
-        """{parameter name: whole float32 tensor}; every rank must call."""
+        """{parameter name: whole float32 tensor} in rank 0's main memory; every rank must call, others get
+        {}."""
         found = {}
         for bucket in self.buckets:
-            found.update(bucket.named_full(bucket.master))
+            found.update(bucket.gathered(bucket.master))
         return found
 
     @torch.no_grad()
     def state(self) -> Tensors:
-        """{"momentum.<name>" and the like: whole float32 tensor}; every rank must call."""
+        """{"momentum.<name>" and the like: whole float32 tensor}, as `masters`; every rank must call."""
         found = {}
         for bucket in self.buckets:
             for average, shard in bucket.state.items():
-                for name, tensor in bucket.named_full(shard).items():
+                for name, tensor in bucket.gathered(shard).items():
                     found[f"{average}.{name}"] = tensor
         return found
 

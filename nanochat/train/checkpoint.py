@@ -259,7 +259,7 @@ def sweep(folder: Path) -> None:
 class Writer:
     """Writes on a thread while training goes on; leaving its block waits for the last write.
 
-    One checkpoint at a time: a second one waits for the first, so that memory holds at most one copy.
+    One checkpoint at a time: a second one waits for the first.
     """
 
     def __init__(self):
@@ -268,13 +268,12 @@ class Writer:
 
     def save(self, folder: Path, step: int, masters: Tensors, optim_state: Tensors | None, meta: dict,
              keep: int = 2, tokenizer: Tokenizer | None = None) -> None:
-        """`save` of copies made here, since the next step changes the tensors. Raises the error of the write
-        before.
+        """`save` of tensors that are the writer's own from now on: the next step must not change them.
+
+        Raises the error of the write before.
         """
         self.wait()
-        optim_copy = None if optim_state is None else _copy(optim_state)
-        self._pending = self._pool.submit(save, folder, step, _copy(masters), optim_copy, meta, keep,
-                                          tokenizer)
+        self._pending = self._pool.submit(save, folder, step, masters, optim_state, meta, keep, tokenizer)
 
     def wait(self) -> None:
         """Until the write is done. Raises its error."""
@@ -292,10 +291,6 @@ class Writer:
             raise failed
         if failed and failed is not error:  # another error is already on its way
             log.warning(str(failed))
-
-
-def _copy(tensors):
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 # ---- reading

@@ -15,8 +15,9 @@ import torch
 from nanochat import runtime, scaling
 from nanochat.cli import option
 from nanochat.common import DataError, UsageError, log, setup_logging
-from nanochat.data.dataloader import ChatRows, StepBatches, collate
+from nanochat.data.dataloader import ChatRows, StepBatches
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.eval.bits_per_byte import sum_over_rows
 from nanochat.kindergarten import train_conversations
 from nanochat.model.attention import pick_fastest
 from nanochat.model.gpt import GPT
@@ -48,8 +49,8 @@ class FinetuneConfig(RunFlags):
         "that grew up there)",
     )
     conversations: int = option(0, "how many to use (0: all there are; the kindergarten makes 20,000)")
-    device_batch_size: int = option(0, "rows a device takes at a time; halve it when memory runs out (0: 32, "
-                                       "fewer on a CPU)")
+    device_batch_size: int = option(0, "rows a device takes at a time, fewer where memory runs out (0: 32, "
+                                       "on a CPU fewer)")
     total_batch_size: int = option(0, "tokens a step over all devices (0: as in pretraining)")
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
     epochs: float = option(1.0, "times over the data when num_iterations is 0")
@@ -173,23 +174,21 @@ def resolve(config: Any, stage: str, origin: Origin, real_data: str) -> Plan:
     if batch_tokens % T:
         raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the model's context, {T}.")
     rows_per_step = batch_tokens // T
-    rows_per_rank = rows_per_step // origin.rt.world_size
-    at_a_time = config.device_batch_size or scaling.rows_at_a_time(origin.rt.device.type, T, rows_per_rank)
+    at_a_time = scaling.rows_at_a_time(origin.rt.device.type, T, rows_per_step // origin.rt.world_size,
+                                       config.device_batch_size)
     steps = config.num_iterations or max(1, round(config.epochs * len(rows) / rows_per_step))
     return Plan(data, len(chosen), rows, val_rows, batch_tokens, rows_per_step, at_a_time, steps)
 
 
 @torch.no_grad()
 def masked_loss(model: GPT, rows: ChatRows, device_batch_size: int, rt: Runtime) -> float:
-    """Mean nats a supervised token over all `rows`; every rank must call, and takes every world_size-th
-    batch.
-    """
-    total = 0.0
-    for first in range(rt.rank * device_batch_size, len(rows), rt.world_size * device_batch_size):
-        numbers = range(first, min(first + device_batch_size, len(rows)))
-        inputs, targets, weight = [tensor.to(rt.device) for tensor in collate(rows, numbers)]
-        total += model.loss(inputs, targets, weight).item()
-    return sum(runtime.all_gather_object(rt, total)) / max(float(rows.counts.sum()), 1.0)
+    """Mean nats a supervised token over all `rows`; every rank must call."""
+    def measure(*batch):
+        inputs, targets, weight = [tensor.to(rt.device) for tensor in batch]
+        return model.loss(inputs, targets, weight).item(), weight.sum().item()
+
+    nats, count = sum_over_rows(measure, model, rows, device_batch_size, rt)
+    return nats / max(count, 1.0)
 
 
 # ---- the stage
@@ -214,16 +213,17 @@ def make_stage(row: StageRow, config: FinetuneConfig, origin: Origin, plan: Plan
     """The Stage: shuffled rows of conversations, validated by the loss on those held out."""
     rt = origin.rt
 
-    def batches(start_step):
-        return iter(StepBatches(plan.rows, plan.rows_per_step, plan.device_batch_size, rt.rank, rt.world_size,
+    def batches(start_step, at_a_time):
+        return iter(StepBatches(plan.rows, plan.rows_per_step, at_a_time, rt.rank, rt.world_size,
                                 seed=config.seed, shuffle=True, start_step=start_step))
 
     def evaluate():
         return {"val_loss": masked_loss(origin.model, plan.val_rows, plan.device_batch_size, rt)}
 
     return config.make_stage(
-        row, origin.tag, plan.steps, config.warmdown_frac,
+        row, origin.tag, rt, plan.steps, config.warmdown_frac,
         identity={**origin.identity(), "data": plan.data, "rows": plan.rows.hash,
                   "batch_tokens": plan.batch_tokens},
         meta={**origin.about(), "data": plan.data}, tokenizer=origin.tokenizer,
-        batches=batches, evaluate=evaluate, eval_every=config.eval_every, compile=config.compile)
+        batches=batches, rows=plan.device_batch_size, evaluate=evaluate, eval_every=config.eval_every,
+        compile=config.compile)

@@ -16,14 +16,14 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import torch
 
-from nanochat import runtime, scaling
+from nanochat import memory, runtime, scaling
 from nanochat.common import Interrupted, NanochatError, append_jsonl, log, run_lock, save_result
 from nanochat.data.dataloader import Batch
 from nanochat.model.gpt import GPT
@@ -44,11 +44,12 @@ def make_optimizer(model: GPT, rt: Runtime, matrix_lr: float = 0.02, embedding_l
     """Muon on the matrices, AdamW on embeddings and head; `scale` is on all learning rates."""
     groups = model.parameter_groups()
     adam_scale = scale * scaling.adam_lr_scale(model.config.n_embd)
-    return MuonAdamW([
-        Group("adamw", groups["embedding"] + groups["table"], embedding_lr * adam_scale),
-        Group("adamw", groups["unembedding"], unembedding_lr * adam_scale),
-        Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay),
-    ], rt)
+    with memory.must_fit(model.config, rt):
+        return MuonAdamW([
+            Group("adamw", groups["embedding"] + groups["table"], embedding_lr * adam_scale),
+            Group("adamw", groups["unembedding"], unembedding_lr * adam_scale),
+            Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay),
+        ], rt)
 
 
 def loss_function(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime,
@@ -65,9 +66,9 @@ def loss_function(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime,
     compiled = torch.compile(loss_of, **COMPILE)
     try:
         compiled(batch.to(rt.device)).backward()
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if memory.ran_out(error):
+            return compiled  # the step finds out, on all ranks
         reason = " ".join(str(error).split())[:150]
         log.warning(f"this torch cannot compile the model ({type(error).__name__}: {reason}); "
                     "going on uncompiled")
@@ -93,26 +94,34 @@ def _backward(loss_of, batch, scale):
 
 
 def train_step(loss_of: Callable[[Batch], torch.Tensor], optimizer: MuonAdamW, batches: list[Batch],
-               rt: Runtime, lr_scale: float, momentum: float, stop: bool = False,
-               may_skip: bool = False) -> tuple[float, float, bool]:
-    """One step over this rank's micro-batches: (global loss, gradient norm, any rank wants to stop). All must
-    call.
+               rt: Runtime, lr_scale: float, momentum: float, wishes: Sequence[bool] = (),
+               may_skip: bool = False) -> tuple[float, float, list[float]]:
+    """One step over this rank's micro-batches: (global loss, gradient norm, how many ranks have each wish).
+    All must call.
 
-    Where something is not finite nothing is applied: raises NanochatError, or with `may_skip` gives NaN for
-    both. In fp16 a gradient alone first lowers the loss scale, with inf as norm.
+    All raise RanOut where one rank's memory runs out. Where something is not finite nothing is applied,
+    either: raises NanochatError, or with `may_skip` gives NaN for both. In fp16 a gradient alone first lowers
+    the loss scale, with inf as norm.
     """
-    sums = torch.zeros(2, device=rt.device)  # the loss, and who wants to stop: one message for both
-    sums[1] = float(stop)
-    on_device = [batch.to(rt.device) for batch in batches]  # all first: a copy waits for the work before it
-    for batch in on_device:
-        sums[0] += _backward(loss_of, batch, optimizer.scale)
-    local_loss = sums[0].item()
-    loss, stopping = runtime.all_reduce_sum(rt, sums).tolist()
+    said = torch.tensor([0.0, 0.0, *map(float, wishes)], device=rt.device)  # one message for all
+    try:
+        on_device = [batch.to(rt.device) for batch in batches]  # all first: a copy waits for the work before
+        for batch in on_device:
+            said[0] += _backward(loss_of, batch, optimizer.scale)
+    except (RuntimeError, MemoryError) as error:
+        if not memory.ran_out(error):
+            raise
+        said[1] = 1
+    local_loss = said[0].item()
+    loss, ranks_out, *wished = runtime.all_reduce_sum(rt, said).tolist()
+    if ranks_out:
+        optimizer.zero_grad()
+        raise memory.RanOut("memory ran out in a step")
     norm = optimizer.reduce()
 
     if math.isfinite(loss) and math.isfinite(norm):
         optimizer.step(lr_scale, momentum)
-        return loss, norm, stopping > 0
+        return loss, norm, wished
 
     optimizer.zero_grad()
     if math.isfinite(loss) and optimizer.scale is not None and optimizer.scale.lower():
@@ -121,7 +130,7 @@ def train_step(loss_of: Callable[[Batch], torch.Tensor], optimizer: MuonAdamW, b
         _report_nonfinite(optimizer, batches, rt, loss, local_loss, norm, may_skip)
         loss = norm = math.nan
     optimizer.steps += 1
-    return loss, norm, stopping > 0
+    return loss, norm, wished
 
 
 def _report_nonfinite(optimizer, batches, rt, loss, local_loss, norm, may_skip):
@@ -152,43 +161,55 @@ class _Sitting:
     writer: checkpoint.Writer
     progress: Progress
     asked: list[str]  # signals that ask to stop
+    saved_at: float = field(default_factory=time.monotonic)  # or the sitting's beginning
 
-    def steps(self, batches):
-        """Train to the last step, or until asked to stop, which raises Interrupted."""
+    def steps(self, most):
+        """Train to the last step, `most` rows at a time at most. Raises Interrupted when asked to stop."""
         stage = self.stage
         loss_of = None
-        start = time.monotonic()  # of a step: reading its batches is part of it
-        for step, micro_batches in batches:
-            if loss_of is None:
-                first = micro_batches[0] if micro_batches else None
-                begun = time.monotonic()
-                loss_of = loss_function(stage, self.model, self.optimizer, self.rt, first)
-                start += time.monotonic() - begun  # compiling is no step's time
-            lr_factor, momentum = stage.schedule(step)
-            may_skip = self.state.skipped < stage.skip_nonfinite
-            loss, norm, stop = train_step(loss_of, self.optimizer, micro_batches, self.rt, lr_factor,
-                                          momentum, bool(self.asked), may_skip)
-            seconds = time.monotonic() - start
-            tokens = sum(batch.inputs.numel() for batch in micro_batches) * self.rt.world_size
-            self.state.record(loss, tokens, seconds)
-            self.log_step(loss, norm, lr_factor, tokens / seconds)
-            last = self.state.step == stage.steps
-            validating = _validates_at(stage, self.state.step)
-            if validating:
-                self.state.val = {}
-            if last or stop or validating or self.is_due(stage.save_every):
-                save(stage, self.optimizer, self.state, self.rt, self.writer, wait=last or stop)
-            if validating:  # after saving: what goes wrong in here costs no step
-                self.validate()
-            if last:
-                return
-            if stop:
-                raise Interrupted(f"{stage.name} is saved at step {self.state.step:,}. Run the same command "
-                                  "to go on.")
-            start = time.monotonic()
+        rows = scaling.equal_part(stage.rows, most)
+        save_s = 60 * stage.save_minutes or math.inf
+        with contextlib.closing(stage.batches(self.state.step, rows)) as batches:
+            start = time.monotonic()  # of a step: reading its batches is part of it
+            for step, micro_batches in batches:
+                if loss_of is None:
+                    first = micro_batches[0] if micro_batches else None
+                    begun = time.monotonic()
+                    loss_of = loss_function(stage, self.model, self.optimizer, self.rt, first)
+                    start += time.monotonic() - begun  # compiling is no step's time
+                lr_factor, momentum = stage.schedule(step)
+                may_skip = self.state.skipped < stage.skip_nonfinite
+                wishes = (bool(self.asked), time.monotonic() - self.saved_at > save_s)
+                loss, norm, (stop, save_now) = train_step(loss_of, self.optimizer, micro_batches, self.rt,
+                                                          lr_factor, momentum, wishes, may_skip)
+                seconds = time.monotonic() - start
+                tokens = sum(batch.inputs.numel() for batch in micro_batches) * self.rt.world_size
+                self.state.record(loss, tokens, seconds)
+                self.log_step(loss, norm, lr_factor, tokens / seconds)
+                self.keep(stop, save_now)
+                if self.state.step == stage.steps:
+                    return
+                if stop:
+                    raise Interrupted(f"{stage.name} is saved at step {self.state.step:,}. Run the same "
+                                      "command to go on.")
+                start = time.monotonic()
 
-    def is_due(self, every):
-        return bool(every) and self.state.step % every == 0
+    def keep(self, stop, save_now):
+        """Save and validate where this step is one for it; `stop` and `save_now` are all ranks' wishes."""
+        stage = self.stage
+        state = self.state
+        done = stop or state.step == stage.steps
+        due = save_now or (stage.save_every > 0 and state.step % stage.save_every == 0)
+        validating = _validates_at(stage, state.step)
+        if validating:
+            state.val = {}
+            # What goes wrong in there costs no step, if saving is not by time alone.
+            due = due or stage.save_every > 0 or not stage.save_minutes
+        if done or due:
+            save(stage, self.optimizer, state, self.rt, self.writer, wait=done)
+            self.saved_at = time.monotonic()
+        if validating:
+            self.validate()
 
     def validate(self):
         """The stage's validation, into log and checkpoint. Raises NanochatError where it is not finite."""
@@ -292,7 +313,7 @@ def run(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime) -> tuple[fl
 
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(contextlib.closing(Progress(stage.steps, stage.name, done=state.step)))
-        batches = stack.enter_context(contextlib.closing(stage.batches(state.step)))
+        stack.enter_context(memory.must_fit(model.config, rt))
         stack.enter_context(_no_garbage_collection())
         asked = stack.enter_context(_graceful())
         writer = stack.enter_context(checkpoint.Writer())
@@ -300,7 +321,7 @@ def run(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime) -> tuple[fl
         if validation_missing:
             sitting.validate()
         if state.step < stage.steps:
-            sitting.steps(batches)
+            memory.fitted(model, "rows", stage.rows, sitting.steps, training=True)
     validated = "".join(f", {name} {value:.4f}" for name, value in state.val.items())
     log.info(f"{stage.name}: {state.step:,} steps, loss {state.loss:.3f}{validated}, {state.train_s:.0f} s")
     return before_s, state
@@ -339,6 +360,7 @@ def run_locked(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime, conf
             shutil.rmtree(stage.folder)
         runtime.barrier(rt)
         tracker = config.track if rt.rank == 0 else ""
+        model.recompute = config.recompute
         with (runtime.watched(rt),
               tracking.tracked(tracker, stage.log_path.stem, stage.meta["config"]) as stage.track):
             before_s, state = run(stage, model, optimizer, rt)

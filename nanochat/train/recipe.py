@@ -18,6 +18,7 @@ from nanochat.common import UsageError, base_dir
 from nanochat.data.dataloader import Batch
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.model.gpt import GPT
+from nanochat.runtime import Runtime
 from nanochat.train import tracking
 from nanochat.train.checkpoint import stage_dir
 from nanochat.train.stages import StageRow
@@ -26,8 +27,8 @@ from nanochat.train.stages import StageRow
 # forgotten here is refused once too often, not mixed in unnoticed. First, flags that leave the weights as
 # they are but for rounding: where a run computes, how much at a time, when it looks, how its files are kept.
 INDIFFERENT = frozenset({
-    "device", "device_batch_size", "compile", "eval_every", "eval_tokens", "save_every", "keep",
-    "skip_nonfinite", "resume_anyway", "replace", "fresh", "dry_run", "tag", "track",
+    "device", "device_batch_size", "recompute", "compile", "eval_every", "eval_tokens", "save_every",
+    "save_minutes", "keep", "skip_nonfinite", "resume_anyway", "replace", "fresh", "dry_run", "tag", "track",
 })
 # Then those that count by what they come to, under this key of the identity: --num_iterations=0 and the
 # number that follows from the depth are one run.
@@ -60,16 +61,18 @@ class Stage:
     folder: Path
     log_path: Path  # a JSON line for each step, and one for each validation
     steps: int
-    # From a step on; closed when the run ends.
-    batches: Callable[[int], Generator[tuple[int, list[Batch]], None, None]]
+    # From a step on, so many rows at a time; closed when the run ends.
+    batches: Callable[[int, int], Generator[tuple[int, list[Batch]], None, None]]
     schedule: Callable[[int], tuple[float, float]]  # step -> (learning-rate factor, Muon momentum)
     identity: dict  # what a resumed run must share with the saved one
     meta: dict  # saved beside it: model, hash of the tokenizer, config
+    rows: int = 1  # of a device at a time, or fewer where memory runs out: a part that divides it
     tokenizer: Tokenizer | None = None  # saved beside it, so that a checkpoint alone is a model
     loss: Callable[[GPT, Batch], torch.Tensor] = weighted_cross_entropy
     evaluate: Callable[[], dict[str, float]] | None = None  # -> {"val_...": loss}; every rank calls it
     eval_every: int = 0  # 0: only at the end
-    save_every: int = 0  # this and the next four: as in RunFlags
+    save_every: int = 0  # this and the next five: as in RunFlags
+    save_minutes: float = 0.0
     keep: int = 2
     skip_nonfinite: int = 0
     resume_anyway: bool = False
@@ -83,14 +86,18 @@ class Stage:
 class RunFlags:
     """Flags that every kind of training has."""
 
-    save_every: int = option(100, "steps between checkpoints, written while training goes on (0: only at the "
-                                  "end); there is one before each validation, too")
+    save_every: int | None = option(None, "steps between checkpoints, and one before each validation "
+                                          "(default: 100 on a CPU; 0: as save_minutes says)")
+    save_minutes: float = option(10.0, "minutes between checkpoints, written while training goes on (0: by "
+                                      "steps alone)")
     keep: int = option(2, "newest checkpoints that stay, besides the one that validated best (0: all)")
     skip_nonfinite: int = option(0, "steps with a loss or gradient that is not finite to skip before giving "
                                     "up")
     resume_anyway: bool = option(False, "go on although flags or data differ from the checkpoint's")
     replace: bool = option(False, "start over as with --fresh, but only if flags or data differ from the "
                                   "checkpoint's")
+    recompute: bool = option(False, "compute activations twice, to keep fewer (comes on where not one row "
+                                    "fits)")
     tag: str = option("", "name of the run's folder (default: as its source, else d<depth>)")
     device: str = option("", "cuda, mps, xpu or cpu (default: the best there is)")
     track: str = option("", "send the log to a tracker, too", choices=tracking.TRACKERS)
@@ -101,11 +108,13 @@ class RunFlags:
         numbers = [flag.name for flag in fields(self) if flag.type in (int, float) and flag.name != "seed"]
         at_least(self, **dict.fromkeys(numbers, 0))
         tracking.require(self.track)
+        if self.save_every is not None:
+            at_least(self, save_every=0)
         if "/" in self.tag or self.tag in (".", ".."):  # --fresh deletes it
             raise UsageError(f"--tag wants one folder's name, got {self.tag}.")
 
-    def make_stage(self, row: StageRow, tag: str, steps: int, warmdown_frac: float, identity: dict,
-                   meta: dict, final_lr: float = 0.0, **parts: Any) -> Stage:
+    def make_stage(self, row: StageRow, tag: str, rt: Runtime, steps: int, warmdown_frac: float,
+                   identity: dict, meta: dict, final_lr: float = 0.0, **parts: Any) -> Stage:
         """The Stage of a run: places, schedule and flags from here, its `parts` (batches, evaluate, ...) as
         given. `identity` adds to the flags what they come to, and the data.
 
@@ -125,8 +134,12 @@ class RunFlags:
                 assert RESOLVED[flag] in whole, f"--{flag} decides, and the identity has no {RESOLVED[flag]}"
             elif flag not in INDIFFERENT:
                 whole.setdefault(flag, value)
+        save_every = self.save_every
+        if save_every is None:
+            save_every = 100 if rt.device.type == "cpu" else 0
         return Stage(name=row.title.lower(), folder=stage_dir(row.name) / tag, identity=whole,
                      meta={**meta, "config": config},
                      log_path=base_dir() / "logs" / f"{row.name}_{tag}.jsonl", steps=steps, schedule=schedule,
-                     save_every=self.save_every, keep=self.keep, skip_nonfinite=self.skip_nonfinite,
-                     resume_anyway=self.resume_anyway, replace=self.replace, **parts)
+                     save_every=save_every, save_minutes=self.save_minutes, keep=self.keep,
+                     skip_nonfinite=self.skip_nonfinite, resume_anyway=self.resume_anyway,
+                     replace=self.replace, **parts)

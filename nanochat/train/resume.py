@@ -67,6 +67,9 @@ def save(stage: Stage, optimizer: MuonAdamW, state: TrainState, rt: Runtime, wri
     failed.
     """
     start = time.monotonic()
+    with runtime.rank_zero_first(rt):
+        if rt.rank == 0:
+            writer.wait()  # memory holds one copy at a time
     masters = optimizer.masters()
     averages = optimizer.state()
     meta = {
@@ -86,12 +89,13 @@ def save(stage: Stage, optimizer: MuonAdamW, state: TrainState, rt: Runtime, wri
 
 
 def save_validation(stage: Stage, state: TrainState, rt: Runtime, writer: checkpoint.Writer) -> None:
-    """Add state.val to this step's checkpoint, which stood before it was computed. Every rank must call."""
+    """Add state.val to the checkpoint of this step, if there is one. Every rank must call."""
     with runtime.rank_zero_first(rt):
         if rt.rank == 0:
             writer.wait()
-            checkpoint.amend(stage.folder, state.step, stage.keep, val=min(state.val.values()),
-                             state=_as_json(state))
+            if state.step in checkpoint.steps_in(stage.folder):
+                checkpoint.amend(stage.folder, state.step, stage.keep, val=min(state.val.values()),
+                                 state=_as_json(state))
 
 
 def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
