@@ -44,7 +44,7 @@ def get(row: Dataset, n_shards: int, workers: int) -> None:
 
 
 def shards_for(row: Dataset, chars: int, workers: int) -> int:
-    """How many training shards hold so much text, if all are about like the first, which is fetched for it."""
+    """How many training shards hold so much text, if all are about like the first, which is fetched."""
     get(row, 1, workers)
     held = text_bytes(shards(row.name, "train")[0])
     return min(row.n_train, math.ceil(chars / max(held, 1) + 0.05))

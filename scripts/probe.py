@@ -8,7 +8,6 @@ A small model first, then that which the recipe would take at the small one's sp
 fit and the time of whole steps (loop.train_step) on random tokens, so that no data need be here. Writes
 probe.json into the base directory. Takes under a minute, and on CUDA what compiling takes.
 """
-import json
 import os
 import time
 from dataclasses import asdict, dataclass, replace
@@ -153,7 +152,7 @@ def measured(machine: Machine, depth: int, config: Config, rt: Runtime) -> Machi
     compiling_s = max(0.0, time.monotonic() - begun - config.seconds) if rt.device.type == "cuda" else 0.0
     flops = scaling.flops_per_token(depth, trial.vocab_size, trial.context)
     decoding = trial.decoded_per_s(config.seconds / 2) * rt.world_size / rate
-    log.info(f"d{depth} trains on {rate:,.0f} tokens/s, {rows} rows at a time; it decodes {decoding:.2f} of that")
+    log.info(f"d{depth} trains on {rate:,.0f} tokens/s, {rows} rows at a time; decodes {decoding:.2f} times")
     return replace(machine, kind=kind, speeds=sorted([*machine.speeds, (flops, flops * rate)]),
                    decoding=decoding, starting_s=machine.starting_s + TRAININGS * compiling_s)
 
@@ -173,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     machine = replace(machine, starting_s=starting_s)
     if rt.rank == 0:
         write_json(base_dir() / "probe.json", asdict(machine))
-        log.info(f"{json.dumps(asdict(machine))}")
+        log.info(f"all stages take about {starting_s:.0f} s to start; in {base_dir() / 'probe.json'}")
     runtime.close(rt)
 
 
