@@ -95,7 +95,8 @@ budget_tier() {
         { rl_tasks='kg_word_problem|kg_word_problem_wide|kg_letter_of_word|kg_sentences' rl_scale=0.25; }
     stage first_text       python -m nanochat.dataset --dataset="$dataset" --chars="$tokenizer_chars"
     background text        python -m nanochat.dataset --dataset="$dataset" --chars="$text_chars"
-    stage tok_train        python -m scripts.tok_train --dataset="$dataset" --vocab_size="$vocab_size" --max_chars="$tokenizer_chars"
+    stage tok_train        python -m scripts.tok_train --dataset="$dataset" --vocab_size="$vocab_size" \
+                               --max_chars="$tokenizer_chars"
     stage tok_eval         python -m scripts.tok_eval --dataset="$dataset"
     stage text             python -m nanochat.dataset --dataset="$dataset" --chars="$text_chars"
     stage base_train       "${train[@]}" scripts.base_train --tag=budget --dataset="$dataset" --depth="$depth" --fp8="$fp8" \
@@ -120,11 +121,11 @@ asked='' fresh=''
 for argument in "$@"; do
     case $argument in
         kindergarten|d20|d26|d32|--hours=*|--dollars=*)
-            [ -z "$asked" ] || fail "one tier or budget at a time, and a folder for each (NANOCHAT_BASE_DIR): got $asked and $argument"
+            [ -z "$asked" ] || fail "one tier at a time, and a folder for each (NANOCHAT_BASE_DIR): got $asked and $argument"
             asked=$argument ;;
         --fresh) fresh=yes ;;
         -h|--help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' speedrun.sh; exit ;;
-        *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32|--hours=8|--dollars=100] [--fresh]" ;;
+        *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32|--hours=8|--dollars=8] [--fresh]" ;;
     esac
 done
 case $asked in

@@ -201,7 +201,8 @@ def test_every_command_in_a_docstring_parses():
 
 @pytest.mark.parametrize("command", [
     "python -m scripts.base_train --depht=3", "python -m scripts.no_such_script", "python -m scripts.chat_eval -i nothing",
-    "bash speedrun.sh d99", "bash speedrun.sh --hours=x", "bash no_such.sh", "python -m pytest tests/test_no_such.py", "pyton -m scripts.tok_train",
+    "bash speedrun.sh d99", "bash speedrun.sh --hours=x", "bash no_such.sh",
+    "python -m pytest tests/test_no_such.py", "pyton -m scripts.tok_train",
     "python -m nanochat.report print", "torchrun --standalone -m scripts.mid_train -- --no_such_flag"])
 def test_a_wrong_command_is_noticed(command):
     with pytest.raises((AssertionError, ModuleNotFoundError)):

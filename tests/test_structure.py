@@ -17,8 +17,8 @@ from nanochat.cli import build_parser
 from nanochat.report.inventory import CODE, code_files, code_size
 
 # The rooms, from the ground up: each imports only from those before it. Within a folder anything goes but circles.
-ROOMS = ["terminal", "common", "cli", "scaling", "budget", "runtime", "model", "kindergarten", "data", "infer", "tasks", "eval", "train",
-         "report", "serve", "dataset", "scripts"]
+ROOMS = ["terminal", "common", "cli", "scaling", "budget", "runtime", "model", "kindergarten", "data", "infer", "tasks", "eval",
+         "train", "report", "serve", "dataset", "scripts"]
 NO_TORCH = ["terminal", "common", "cli", "scaling", "budget", "kindergarten", "report", "report.inventory"]
 SCRIPTS = ["tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval",
            "chat_cli", "chat_web", "plan", "probe", "export"]
