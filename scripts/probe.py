@@ -20,6 +20,7 @@ from nanochat.budget import Machine
 from nanochat.cli import at_least, option, parse
 from nanochat.common import base_dir, log, run, setup_logging, write_json
 from nanochat.data.dataloader import Batch
+from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer.engine import Engine
 from nanochat.model import fp8
 from nanochat.model.gpt import GPT, GPTConfig
@@ -42,16 +43,6 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, hours=0.01, dollars=0, seconds=0)
-
-
-class _NoText:
-    """In the place of a tokenizer, for a model that says nothing: no token ends a reply."""
-
-    special_ids: frozenset = frozenset()
-    bos_id = -1
-
-    def special(self, name: str) -> int:
-        return -1
 
 
 # ---- one depth
@@ -110,14 +101,14 @@ class Trial:
 
     def decoded_per_s(self, seconds: float) -> float:
         """Tokens that one device decodes, 64 replies at a time."""
-        engine = Engine(self.model.eval().requires_grad_(False), _NoText())
-        prompts = torch.randint(0, self.vocab_size, (64, 32)).tolist()
-        engine.generate(prompts, max_new_tokens=2, use_tools=False)  # compiles
+        engine = Engine(self.model.eval().requires_grad_(False), Tokenizer.train(["a text"], 300))
+        prompts = torch.randint(0, 256, (64, 32)).tolist()
+        engine.generate(prompts, max_new_tokens=2)  # compiles
         start = time.monotonic()
-        n_tokens = 0
-        while not n_tokens or time.monotonic() - start < seconds:
-            engine.generate(prompts, max_new_tokens=32, use_tools=False)
-            n_tokens += 64 * 32
+        n_tokens = 1
+        while n_tokens == 1 or time.monotonic() - start < seconds:
+            for reply in engine.generate(prompts, max_new_tokens=32):
+                n_tokens += 1 + len(reply.ids)
         return n_tokens / (time.monotonic() - start)
 
 
