@@ -27,7 +27,7 @@ from nanochat.common import UsageError
 #     3.1e19       8   the public d24 record of this family, whose default is 12
 #
 # More than one number these do not support. Between them, where laptops and single GPUs lie, nothing is
-# measured: bash runs/scaling.sh "1e14 3e14 1e15" "2 3 4 5 6" --dataset=climbmix --sequence_len=512 would.
+# measured; benchmarks/depths.sh would.
 RATIO = 8.0
 
 FORWARD = 1 / 3  # of a training step's FLOPs: the backward pass has twice as many
