@@ -136,15 +136,7 @@ def _commands(config: Config, depth: int, gpus: int, rows: int, shards: int) -> 
 
 
 # ---- budgets
-WHAT = {
-    "tok_train": "{tokenizer_chars:,} characters, {vocab_size:,} tokens",
-    "base_train": "{base_steps:,} steps of {batch_tokens:,} tokens, {rows} rows at a time",
-    "base_eval": "{core_questions} questions of each task",
-    "mid_train": "{mid_steps:,} steps, {mid_conversations:,} conversations",
-    "chat_sft": "{sft_steps:,} steps, {sft_conversations:,} conversations",
-    "chat_rl": "{rl_steps:,} steps",
-    "chat_eval": "four times {questions} questions of each task",
-}
+HEAD = "| hours | machine | dollars | depth | parameters | tokens |"
 
 
 def machine_of(config: Config) -> Machine:
@@ -188,24 +180,23 @@ def headline(found: Recipe, machine: Machine) -> str:
 
 
 def describe(found: Recipe, machine: Machine) -> str:
-    """All of a recipe on one screen."""
-    shape = scaling.model_shape(found.depth)
-    shards = scaling.shards_needed(found.base_steps * found.batch_tokens)
-    disk = scaling.disk_bytes(found.depth, found.vocab_size, found.base_steps * found.batch_tokens)
-    lines = [
-        "| hours | machine | dollars | depth | parameters | tokens |", headline(found, machine),
-        f"  speed        {machine.known_by}; ${machine.kind.dollars:.2f} a device and hour",
-        f"  model        width {shape.n_embd}, {shape.n_head} heads, vocabulary {found.vocab_size:,}, "
-        f"context {found.sequence_len:,}{', fp8' if found.fp8 else ''}",
-        f"  text         {found.dataset}: {found.ratio:.1f} tokens for each parameter of matrices and head",
-        f"  disk         {disk / 1e9:,.1f} GB: {shards:,} shards of web text, checkpoints",
-    ]
-    if not found.rows:
-        lines.append(f"  memory       NOT EVEN ONE ROW FITS into {machine.kind.gib:.0f} GiB")
-    for stage, seconds in found.seconds.items():
-        what = WHAT.get(stage, "").format(**{**asdict(found), "questions": found.questions or "all"})
-        lines.append(f"  {stage:<12}{seconds / 60:7.1f} min  {what}".rstrip())
-    return "\n".join(lines)
+    """All of a recipe on one screen: its own fields, and each stage's minutes."""
+    tokens = found.base_steps * found.batch_tokens
+    disk = scaling.disk_bytes(found.depth, found.vocab_size, tokens)
+    rows = f"{found.rows} fit" if found.rows else "NOT EVEN ONE FITS"
+    return f"""{HEAD}
+{headline(found, machine)}
+  speed    {machine.known_by}; ${machine.kind.dollars:.2f} a device and hour
+  model    width {scaling.model_shape(found.depth).n_embd}, vocabulary {found.vocab_size:,}, context \
+{found.sequence_len:,}{", fp8" if found.fp8 else ""}
+  text     {found.dataset}: {scaling.shards_needed(tokens)} shards of web text or as much; disk \
+{disk / 1e9:,.1f} GB with checkpoints
+  base     {found.base_steps:,} steps of {found.batch_tokens:,} tokens: {found.ratio:.1f} for each parameter \
+of matrices and head; rows: {rows} into {machine.kind.gib:.0f} GiB
+  chat     {found.mid_steps:,}, then {found.sft_steps:,} steps on {found.mid_conversations:,} and \
+{found.sft_conversations:,} conversations; {found.rl_steps} of reinforcement
+  asked    {found.questions or "all"} questions a task four times, {found.core_questions} of CORE
+  minutes  {", ".join(f"{stage} {seconds / 60:,.1f}" for stage, seconds in found.seconds.items())}"""
 
 
 def keep(config: Config, machine: Machine, hours: float) -> Recipe:
@@ -239,7 +230,7 @@ def plan_budgets(config: Config) -> None:
     elif len(hours) == 1:
         print(describe(make_recipe(config, machine, hours[0]), machine))
     else:
-        print("| hours | machine | dollars | depth | parameters | tokens |\n|---|---|---|---|---|---|")
+        print(f"{HEAD}\n|---|---|---|---|---|---|")
         for amount in hours:
             print(headline(make_recipe(config, machine, amount), machine))
 

@@ -11,6 +11,8 @@ probe.json into the base directory. Takes under a minute, and on CUDA what compi
 import os
 import time
 from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import torch
@@ -26,7 +28,7 @@ from nanochat.model import fp8
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import loop
-from nanochat.train.recipe import Stage, weighted_cross_entropy
+from nanochat.train.recipe import weighted_cross_entropy
 
 SMALL = 2
 MOST_MICRO_STEPS = 4  # of a measured step: a longer one only repeats them
@@ -84,7 +86,7 @@ class Trial:
     def tokens_per_s(self, rows: int, micro_steps: int, seconds: float) -> float:
         """Of all devices together, over about so many seconds of whole steps, at least two."""
         batches = [self.batch(rows) for _ in range(micro_steps)]
-        stage = Stage("probe", base_dir(), base_dir(), 0, iter, iter, {}, {}, compile=True)
+        stage: Any = SimpleNamespace(loss=weighted_cross_entropy, compile=True)
         loss_of = loop.loss_function(stage, self.model, self.optimizer, self.rt, batches[0])
         start = time.monotonic()
         n_steps = 0
@@ -127,7 +129,10 @@ def unmeasured(rt: Runtime) -> Machine:
 
 
 def measured(machine: Machine, depth: int, config: Config, rt: Runtime) -> Machine:
-    """The machine, with its speed at this depth; with less memory where fewer rows fit than planned."""
+    """The machine, with its speed at this depth; with less memory where fewer rows fit than planned.
+
+    Every rank must call; rank 0's word counts, or clocks that differ would make them choose other depths.
+    """
     wanted = budget.of_depth(replace(machine, speeds=machine.speeds or [(1.0, 1e12)]), 100.0, depth)
     trial = Trial(depth, rt)
     if wanted.fp8:
@@ -144,8 +149,9 @@ def measured(machine: Machine, depth: int, config: Config, rt: Runtime) -> Machi
     flops = scaling.flops_per_token(depth, trial.vocab_size, trial.context)
     decoding = trial.decoded_per_s(config.seconds / 2) * rt.world_size / rate
     log.info(f"d{depth} trains on {rate:,.0f} tokens/s, {rows} rows at a time; decodes {decoding:.2f} times")
-    return replace(machine, kind=kind, speeds=sorted([*machine.speeds, (flops, flops * rate)]),
-                   decoding=decoding, starting_s=machine.starting_s + TRAININGS * compiling_s)
+    found = replace(machine, kind=kind, speeds=sorted([*machine.speeds, (flops, flops * rate)]),
+                    decoding=decoding, starting_s=TRAININGS * compiling_s)
+    return runtime.broadcast_object(rt, found)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -154,11 +160,11 @@ def main(argv: list[str] | None = None) -> None:
     setup_logging(rt.rank)
     begun = psutil.Process().create_time()
     start_s = time.time() - begun
-    machine = measured(unmeasured(rt), SMALL, config, rt)
+    machine = measured(runtime.broadcast_object(rt, unmeasured(rt)), SMALL, config, rt)
     hours = budget.hours_for(config.dollars, machine) if config.dollars else config.hours
     larger = budget.recipe(machine, hours).depth
     if larger != SMALL:
-        machine = measured(replace(machine, starting_s=0.0), larger, config, rt)
+        machine = measured(machine, larger, config, rt)
     starting_s = machine.starting_s + PROCESSES * start_s + time.time() - begun
     machine = replace(machine, starting_s=starting_s)
     if rt.rank == 0:

@@ -10,11 +10,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from conftest import ROOT
+from tiny import save_tiny_checkpoint
 
 from nanochat import budget, common, dataset, scaling
 from nanochat.common import UsageError
 from nanochat.data import datasets, hub
-from scripts import plan, probe
+from nanochat.report import card
+from scripts import base_eval, plan, probe
 
 KINDS = [("cpu", 1), ("mps", 1), ("3060", 1), ("4090", 1), ("a100-80", 1), ("h100", 1), ("h100", 8)]
 
@@ -113,7 +115,7 @@ def test_the_kindergarten_grows_to_the_budget():
 @pytest.mark.parametrize("gpu, gpus", KINDS)
 def test_a_plan_is_one_screen(capsys, gpu, gpus):
     lines = said(capsys, "--hours=8", f"--gpu={gpu}", f"--gpus={gpus}").splitlines()
-    assert len(lines) < 20 and max(map(len, lines)) < 100 and f"{gpus} x {gpu}" in lines[1]
+    assert len(lines) < 12 and max(map(len, lines)) < 140 and f"{gpus} x {gpu}" in lines[1]
     assert any("assumed: 40% of" in line for line in lines)
 
 
@@ -275,3 +277,33 @@ def test_only_a_hub_that_fails_makes_it_the_kindergarten(monkeypatch):
     monkeypatch.setattr(datasets, "download", lambda row, n: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError):
         plan.keep(config, machine(), 1.0)
+
+
+def test_the_report_says_planned_and_real(base):
+    found = budget.recipe(machine(), 1)
+    results = {name: {"wall_s": wall_s} for name, wall_s in (("base_train", 2000.0), ("chat_eval_sft", 60.0), ("base_loss", 5.0))}
+    assert "planned" not in "".join(card._time_table(results, 2065.0))
+    common.write_json(base / "plan.json", asdict(found))
+    lines = card._time_table(results, 2065.0)
+    assert "planned" in lines[0] and len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    assert card.duration(found.seconds["base_train"]) in next(line for line in lines if "Pretraining" in line)
+    assert card.duration(found.seconds["chat_eval"] / 4) in next(line for line in lines if "SFT" in line)
+    assert "Planned in all: 1h00m" in lines[-2]
+
+
+def test_a_bundle_that_cannot_be_fetched_ends_no_run_and_is_said(base, monkeypatch):
+    monkeypatch.setattr(base_eval, "URL", "http://127.0.0.1:9/eval_bundle.zip")
+    save_tiny_checkpoint("base", "climbmix")
+    base_eval.main(["--download", "--device=cpu"])
+    result = json.loads((base / "report" / "results" / "base_eval.json").read_text(encoding="utf-8"))
+    assert result["metrics"]["core"] is None
+    assert result["notes"][0].startswith("skipped: the evaluation bundle cannot be fetched from http://127.0.0.1:9/")
+
+
+def test_a_stopped_budget_goes_on_by_its_own_command_and_fresh_deletes_its_own(base, tmp_path):
+    head = f'set -euo pipefail; here=$PWD tier=budget asked=--hours=8; export NANOCHAT_BASE_DIR={base}; source dev/stages.sh; '
+    for tag in ("budget", "d4"):
+        (base / "base_checkpoints" / tag).mkdir(parents=True)
+    done = subprocess.run(["bash", "-c", head + "fresh=yes; begin; stage one false"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "bash speedrun.sh --hours=8" in done.stderr
+    assert [path.name for path in (base / "base_checkpoints").iterdir()] == ["d4"]
