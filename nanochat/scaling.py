@@ -79,7 +79,7 @@ GPUS = {
     "mps": GPU(10.6, 2.6e12, 0.0),  # an M1 with 16 GiB, of which Metal gives two thirds
     "cpu": GPU(8, 0.41e12, 0.0),  # two cores
 }
-FLOAT32 = ("mps", "cpu")  # what computes in 32 bits
+FLOAT32 = ("mps", "xpu", "cpu")  # what computes in 32 bits
 
 
 def gpu_named(device_name: str) -> str | None:

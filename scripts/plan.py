@@ -145,8 +145,9 @@ def machine_of(config: Config) -> Machine:
     if not config.gpu and not config.gpus and is_there(measured):
         machine = budget.machine_from(read_json(measured))
     else:
-        nothing_found = not config.gpu and not _listed_by_nvidia_smi()
-        gpus, name, kind = devices(replace(config, gpu="cpu") if nothing_found and config.hours else config)
+        if config.hours and not config.gpu and not _listed_by_nvidia_smi():
+            config = replace(config, gpu="cpu")
+        gpus, name, kind = devices(config)
         machine = budget.assumed(name, gpus, kind, config.mfu)
     if config.price is None:
         return machine
@@ -211,7 +212,7 @@ def keep(config: Config, machine: Machine, hours: float) -> Recipe:
         print(f"no text of the web: {error} Going on with the kindergarten, as large as the budget wants it.")
     found = make_recipe(config, machine, hours, dataset)
     if not found.rows:
-        raise UsageError(f"not even a d{found.depth} fits into {machine.kind.gib:.1f} GiB. Try --device=cpu.")
+        raise UsageError(f"not even a d{found.depth} fits into {machine.kind.gib:.1f} GiB.")
     write_json(base_dir() / "plan.json", asdict(found))
     return found
 
