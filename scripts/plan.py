@@ -184,7 +184,7 @@ def describe(found: Recipe, machine: Machine) -> str:
     """All of a recipe on one screen: its own fields, and each stage's minutes."""
     tokens = found.base_steps * found.batch_tokens
     disk = scaling.disk_bytes(found.depth, found.vocab_size, tokens)
-    rows = f"{found.rows} fit" if found.rows else "NOT EVEN ONE FITS"
+    rows = f"{found.rows} rows at a time in" if found.rows else "NOT EVEN ONE ROW FITS into"
     return f"""{HEAD}
 {headline(found, machine)}
   speed    {machine.known_by}; ${machine.kind.dollars:.2f} a device and hour
@@ -193,7 +193,7 @@ def describe(found: Recipe, machine: Machine) -> str:
   text     {found.dataset}: {scaling.shards_needed(tokens)} shards of web text or as much; disk \
 {disk / 1e9:,.1f} GB with checkpoints
   base     {found.base_steps:,} steps of {found.batch_tokens:,} tokens: {found.ratio:.1f} for each parameter \
-of matrices and head; rows: {rows} into {machine.kind.gib:.0f} GiB
+of matrices and head; {rows} {machine.kind.gib:.0f} GiB
   chat     {found.mid_steps:,}, then {found.sft_steps:,} steps on {found.mid_conversations:,} and \
 {found.sft_conversations:,} conversations; {found.rl_steps} of reinforcement
   asked    {found.questions or "all"} questions a task four times, {found.core_questions} of CORE
@@ -209,7 +209,9 @@ def keep(config: Config, machine: Machine, hours: float) -> Recipe:
         download(DATASETS[dataset], 0)
     except hub.HubError as error:
         dataset = "kindergarten"
-        print(f"no text of the web: {error} Going on with the kindergarten, as large as the budget wants it.")
+        why = str(error).partition(". ")[0]
+        print(f"no text of the web: {why}. So the kindergarten, grown to the budget; when that is mended, "
+              "--fresh starts over with text of the web.")
     found = make_recipe(config, machine, hours, dataset)
     if not found.rows:
         raise UsageError(f"not even a d{found.depth} fits into {machine.kind.gib:.1f} GiB.")
