@@ -69,7 +69,7 @@ TEXTS = {
         {"tok_train": 0.01, "base_train": 0.12, "base_eval": 0.02, "mid_train": 0.12, "chat_sft": 0.53,
          "chat_rl": 0.04, "chat_eval": 0.16}, 1.6, deepest=8,
         bytes_per_s=1.5e6, text_tokens=400e6, chat_tokens=150e6, conversation_tokens=45,
-        conversation_s=1 / 2500, asked_tokens=45 * 30, said_tokens=45 * 20),
+        conversation_s=1 / 2500, asked_tokens=45 * 30, said_tokens=45 * 50),
 }
 KINDERGARTEN_BATCH = 4096  # tokens a step, as in its tier
 
