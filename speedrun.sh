@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # From a fresh clone to a chatbot with a report card.
 #
-#   bash speedrun.sh                  the tier that fits this machine: kindergarten without a GPU, else d20
+#   bash speedrun.sh                  what fits this machine: kindergarten without a GPU, else --hours=4
+#   bash speedrun.sh --hours=8        the best model of real text that this machine makes in 8 hours of working
+#   bash speedrun.sh --dollars=100    the same by price; python -m scripts.plan --hours=8 --gpu=4090 says beforehand what
 #   bash speedrun.sh kindergarten     2 CPU cores, about half an hour, nothing to download but packages
 #   bash speedrun.sh d20|d26|d32      8xH100: about $100, $300, $1000
 #   bash speedrun.sh --fresh          start over: forget finished stages and delete this tier's checkpoints
@@ -78,27 +80,70 @@ gpu_tier() {
     stage report_generate  python -m nanochat.report generate
 }
 
-tier='' fresh=''
+# budget_tier --hours=8: by the recipe of nanochat/budget.py for this machine's measured speed, kept in plan.json, so that
+# every sitting does what the first has planned: a budget is of working time.
+budget_tier() {
+    local budget=$1 train=(python -m) gpus each rl_tasks='gsm8k|spellingbee' rl_scale=0.05
+    gpus=$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')
+    [ "$gpus" = 1 ] || train=(torchrun --standalone --nproc_per_node="$gpus" -m)
+    each=$(((15 + gpus) / gpus * gpus))
+    stage report_reset     python -m nanochat.report reset
+    stage probe            "${train[@]}" scripts.probe "$budget"
+    stage plan             python -m scripts.plan "$budget" --keep
+    eval "$(python -m scripts.plan "$budget" --shell)"
+    [ "$dataset" != kindergarten ] ||
+        { rl_tasks='kg_word_problem|kg_word_problem_wide|kg_letter_of_word|kg_sentences' rl_scale=0.25; }
+    stage first_text       python -m nanochat.dataset --dataset="$dataset" --chars="$tokenizer_chars"
+    background text        python -m nanochat.dataset --dataset="$dataset" --chars="$text_chars"
+    stage tok_train        python -m scripts.tok_train --dataset="$dataset" --vocab_size="$vocab_size" \
+                               --max_chars="$tokenizer_chars"
+    stage tok_eval         python -m scripts.tok_eval --dataset="$dataset"
+    stage text             python -m nanochat.dataset --dataset="$dataset" --chars="$text_chars"
+    stage base_train       "${train[@]}" scripts.base_train --tag=budget --dataset="$dataset" --depth="$depth" --fp8="$fp8" \
+                               --sequence_len="$sequence_len" --total_batch_size="$batch_tokens" \
+                               --num_iterations="$base_steps" --device_batch_size="$rows"
+    stage base_loss        "${train[@]}" scripts.base_loss --max_rows=128
+    stage base_eval        "${train[@]}" scripts.base_eval --max_per_task="$core_questions" --download
+    stage chat_eval_base   "${train[@]}" scripts.chat_eval -i base --max_problems="$questions"
+    stage mid_train        "${train[@]}" scripts.mid_train --num_iterations="$mid_steps" --conversations="$mid_conversations" \
+                               --device_batch_size="$rows"
+    stage chat_eval_mid    "${train[@]}" scripts.chat_eval -i mid --max_problems="$questions"
+    stage chat_sft         "${train[@]}" scripts.chat_sft --num_iterations="$sft_steps" --conversations="$sft_conversations" \
+                               --device_batch_size="$rows"
+    stage chat_eval_sft    "${train[@]}" scripts.chat_eval -i sft --max_problems="$questions"
+    stage chat_rl          "${train[@]}" scripts.chat_rl --num_iterations="$rl_steps" --questions="$each" --anchor_rows="$each" \
+                               --samples=8 --tasks="$rl_tasks" --lr_scale="$rl_scale"
+    stage chat_eval_rl     "${train[@]}" scripts.chat_eval -i rl --max_problems="$questions"
+    stage report_generate  python -m nanochat.report generate
+}
+
+asked='' fresh=''
 for argument in "$@"; do
     case $argument in
-        kindergarten|d20|d26|d32)
-            [ -z "$tier" ] || fail "one tier at a time, and a folder for each (NANOCHAT_BASE_DIR): got $tier and $argument"
-            tier=$argument ;;
+        kindergarten|d20|d26|d32|--hours=*|--dollars=*)
+            [ -z "$asked" ] || fail "one tier at a time, and a folder for each (NANOCHAT_BASE_DIR): got $asked and $argument"
+            asked=$argument ;;
         --fresh) fresh=yes ;;
         -h|--help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' speedrun.sh; exit ;;
-        *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32] [--fresh]" ;;
+        *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32|--hours=8|--dollars=8] [--fresh]" ;;
     esac
 done
-[ -n "$tier" ] || { has_gpu && tier=d20 || tier=kindergarten; }
-[ "$tier" = kindergarten ] || has_gpu || fail "$tier wants an NVIDIA GPU. Without one: bash speedrun.sh kindergarten"
+case $asked in
+    --*=*[!0-9.]* | --*=) fail "$asked: a number is wanted, as in --hours=8 or --dollars=100" ;;
+    d* | --dollars=*) has_gpu || fail "$asked wants an NVIDIA GPU. Without one: bash speedrun.sh kindergarten, or --hours=8" ;;
+esac
 mkdir -p "$NANOCHAT_BASE_DIR" 2>/dev/null && [ -w "$NANOCHAT_BASE_DIR" ] ||
     fail "cannot write to $NANOCHAT_BASE_DIR. Name a folder of yours: NANOCHAT_BASE_DIR=FOLDER bash speedrun.sh"
 
 venv
 export PATH="$PWD/.venv/bin:$PATH"
+[ -n "$asked" ] || { { has_gpu || has_amd; } && asked=--hours=4 || asked=kindergarten; }
+tier=$asked
+case $asked in --*) tier=budget ;; esac
 begin
 case $tier in
     kindergarten) kindergarten ;;
+    budget) budget_tier "$asked" ;;
     *) gpu_tier "${tier#d}" ;;
 esac
 end

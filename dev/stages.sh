@@ -3,15 +3,15 @@
 # A finished stage leaves .done/<tier>/<number>-<name> in the base directory, holding its command. It is skipped while its
 # command stays the same and no stage before it has run anew. While it runs, the same lies in <number>-<name>.begun, so that
 # one which was stopped goes on. Where its command or a stage before it is no longer the same, that becomes .stale: what the
-# stage made may then be replaced, if the script finds that it is of another run. Wants $tier, $fresh and $here (where the
-# user stands).
+# stage made may then be replaced, if the script finds that it is of another run. Wants $tier, $fresh, $here (where the
+# user stands) and, where it is not the tier's name, $asked (with what speedrun.sh was started).
 
 done_dir='' stage_name='' stage_number=0 anew='' background_name='' background_pid='' finished=''
 
 begin() {
     local other depth
     done_dir=$NANOCHAT_BASE_DIR/.done/$tier
-    for other in kindergarten d20 d26 d32; do      # one tier a folder: they would replace each other's tokenizer
+    for other in kindergarten d20 d26 d32 budget; do     # one tier a folder: they would replace each other's tokenizer
         if [ "$other" != "$tier" ] && compgen -G "$NANOCHAT_BASE_DIR/.done/$other/*-tok_train*" >/dev/null; then
             echo "error: $NANOCHAT_BASE_DIR holds the $other run, whose tokenizer this one would replace. Give this one a" \
                  "folder of its own: NANOCHAT_BASE_DIR=FOLDER $(again)" >&2
@@ -128,4 +128,4 @@ clock() { printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); }
 from_here() { [ "$here" = "$PWD" ] && printf '%q' "$1" || printf '%q' "$PWD/$1"; }
 
 # The command that goes on with this run.
-again() { printf 'bash %s %s' "$(from_here speedrun.sh)" "$tier"; }
+again() { printf 'bash %s %s' "$(from_here speedrun.sh)" "${asked:-$tier}"; }

@@ -7,6 +7,9 @@ CPU_INDEX=https://download.pytorch.org/whl/cpu
 # Not grep -q, which goes before nvidia-smi has said all: by pipefail a failure.
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | grep GPU >/dev/null; }
 
+# AMD's driver is here, and the torch in .venv is built for it: PIP_EXTRA_INDEX_URL must have named pytorch.org's ROCm index.
+has_amd() { [ -e /dev/kfd ] && .venv/bin/python -c 'import sys, torch; sys.exit(not torch.version.hip)' 2>/dev/null; }
+
 find_python() {
     local p bare='' names=(python3 python3.13 python3.12 python3.11 python3.10 python)
     [ -z "${PYTHON:-}" ] || names=("$PYTHON")
@@ -23,7 +26,7 @@ no_venv() { echo "error: $1" >&2; exit 1; }
 
 # On Linux PyPI's torch brings gigabytes of CUDA. Without a GPU take PyTorch's CPU build, when its index answers.
 cpu_index() {
-    [ "$(uname -s)" = Linux ] && ! has_gpu || return 0
+    [ "$(uname -s)" = Linux ] && [ ! -e /dev/kfd ] && ! has_gpu || return 0
     timeout 5 .venv/bin/python -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=3)' "$CPU_INDEX/torch/" \
         2>/dev/null && echo "--extra-index-url=$CPU_INDEX" || true
 }

@@ -59,24 +59,27 @@ class GPU:
     gib: float
     peak_flops: float
     dollars: float
+    fp8: bool = False  # whether it multiplies 8-bit floats
 
 
 # $24 an hour for 8 x H100 names the tiers, $14.32 for 8 x A100-80 was paid for d20 runs; others are guesses.
 # A key is the words that must all be in a device's name; the more particular kind comes first.
 GPUS = {
-    "b200": GPU(179, 2250e12, 5.0),
-    "h200": GPU(140, 989e12, 3.5),
-    "h100-pcie": GPU(79, 756e12, 2.5),
-    "h100": GPU(79, 989e12, 3.0),
+    "b200": GPU(179, 2250e12, 5.0, fp8=True),
+    "h200": GPU(140, 989e12, 3.5, fp8=True),
+    "h100-pcie": GPU(79, 756e12, 2.5, fp8=True),
+    "h100": GPU(79, 989e12, 3.0, fp8=True),
     "a100-80": GPU(79, 312e12, 1.79),
     "a100-40": GPU(39, 312e12, 1.29),
-    "l40s": GPU(44, 362e12, 0.9),
+    "l40s": GPU(44, 362e12, 0.9, fp8=True),
     "a6000": GPU(47, 155e12, 0.5),
-    "4090": GPU(23.5, 165e12, 0.4),
+    "4090": GPU(23.5, 165e12, 0.4, fp8=True),
     "3090": GPU(23.5, 71e12, 0.25),
     "3060": GPU(11.6, 25.6e12, 0.1),
-    "cpu": GPU(8, 0.41e12, 0.0),
+    "mps": GPU(10.6, 2.6e12, 0.0),  # an M1 with 16 GiB, of which Metal gives two thirds
+    "cpu": GPU(8, 0.41e12, 0.0),  # two cores
 }
+FLOAT32 = ("mps", "xpu", "cpu")  # what computes in 32 bits
 
 
 def gpu_named(device_name: str) -> str | None:
@@ -317,11 +320,11 @@ def memory_bytes(depth: int, vocab_size: int, sequence_len: int, rows: int, worl
 
 
 def device_batch_size(depth: int, vocab_size: int, sequence_len: int, gib: float, world: int = 1,
-                      tables: bool = True) -> int:
+                      tables: bool = True, itemsize: int = 2) -> int:
     """The most of ROWS that leave a tenth of a device's `gib` free; 0 where not even one fits."""
     most = 0
     for rows in ROWS:
-        if memory_bytes(depth, vocab_size, sequence_len, rows, world, tables=tables) < 0.9 * gib * 2**30:
+        if memory_bytes(depth, vocab_size, sequence_len, rows, world, itemsize, tables) < 0.9 * gib * 2**30:
             most = rows
     return most
 

@@ -169,15 +169,18 @@ def main(argv: list[str] | None = None) -> None:
     setup_logging(rt.rank)
     start = time.monotonic()
     find("base", config.tag, config.step)  # no model is an error also where nothing would be asked
+    why = f"is not in {bundle_dir()}. Get it with: python -m scripts.base_eval --download"
     if rt.rank == 0 and config.download and not bundle_dir().exists():
-        download()
+        try:
+            download()
+        except DataError as error:  # no reason to lose what comes after
+            why = str(error).partition("bundle ")[2]
     runtime.barrier(rt)
     if bundle_dir().exists():
         metrics, notes = evaluate(config, rt)
     else:
         metrics = {"core": None, "tasks": {}}
-        notes = [f"skipped: the evaluation bundle is not in {bundle_dir()}. "
-                 "Get it with: python -m scripts.base_eval --download"]
+        notes = [f"skipped: the evaluation bundle {why}"]
     if rt.rank == 0:
         if config.overlap:
             metrics["overlap"], note = count_overlap(config.overlap)

@@ -20,6 +20,8 @@ bash speedrun.sh kindergarten
 bash speedrun.sh d20
 bash speedrun.sh d26
 bash speedrun.sh d32
+bash speedrun.sh --hours=8
+bash speedrun.sh --dollars=100
 bash speedrun.sh --fresh
 bash test.sh
 python -m nanochat.dataset -n 450
@@ -43,6 +45,8 @@ python -m scripts.chat_web
 python -m scripts.plan
 python -m scripts.plan --depth=26 --gpus=8
 python -m scripts.plan --depth=26 --gpus=8 --gpu=h100
+python -m scripts.plan --hours=8 --gpu=4090
+python -m scripts.probe
 python -m scripts.export
 python -m scripts.import_hf --folder=FOLDER -i sft
 python -m nanochat.report reset
@@ -66,6 +70,8 @@ def check(command):
     if program == "bash":
         script, arguments = words[1], set(words[2:])
         assert (ROOT / script).is_file(), f"{command}: there is no {script}"
+        if script == "speedrun.sh":
+            arguments = {word for word in arguments if not re.fullmatch(r"--(hours|dollars)=[0-9.]+", word)}
         allowed = TIERS | {"--fresh", "--help"} if script == "speedrun.sh" else arguments
         assert arguments <= allowed, f"{command}: {arguments - allowed}"
     elif program == "sbatch":
@@ -121,7 +127,13 @@ def speedrun_commands():
     text = (ROOT / "speedrun.sh").read_text(encoding="utf-8").replace("\\\n", " ")
     found = re.findall(r"^ +(?:stage|background) +(\w+) +(.*)$", text, re.MULTILINE)
     launcher = "torchrun --standalone --nproc_per_node=8 -m"
-    return [(name, re.sub(r'"\$\w+"', "1", command.replace('"${train[@]}"', launcher))) for name, command in found]
+    text = {'"${train[@]}"': launcher, '"$dataset"': "climbmix", '"$budget"': "--hours=1"}
+    commands = []
+    for name, command in found:
+        for variable, value in text.items():
+            command = command.replace(variable, value)
+        commands.append((name, re.sub(r'"\$\w+"', "1", command)))
+    return commands
 
 
 def docstring_commands():
@@ -171,7 +183,7 @@ def test_every_command_in_speedrun_parses():
         check(command)
 
 
-@pytest.mark.parametrize("tier", ["kindergarten", "gpu_tier"])
+@pytest.mark.parametrize("tier", ["kindergarten", "gpu_tier", "budget_tier"])
 def test_a_tier_runs_every_stage_of_the_report_in_order(tier):
     from nanochat.report.results import TITLES
     text = (ROOT / "speedrun.sh").read_text(encoding="utf-8")
@@ -190,7 +202,8 @@ def test_every_command_in_a_docstring_parses():
 
 @pytest.mark.parametrize("command", [
     "python -m scripts.base_train --depht=3", "python -m scripts.no_such_script", "python -m scripts.chat_eval -i nothing",
-    "bash speedrun.sh d99", "bash no_such.sh", "python -m pytest tests/test_no_such.py", "pyton -m scripts.tok_train",
+    "bash speedrun.sh d99", "bash speedrun.sh --hours=x", "bash no_such.sh",
+    "python -m pytest tests/test_no_such.py", "pyton -m scripts.tok_train",
     "python -m nanochat.report print", "torchrun --standalone -m scripts.mid_train -- --no_such_flag"])
 def test_a_wrong_command_is_noticed(command):
     with pytest.raises((AssertionError, ModuleNotFoundError)):

@@ -17,11 +17,11 @@ from nanochat.cli import build_parser
 from nanochat.report.inventory import CODE, code_files, code_size
 
 # The rooms, from the ground up: each imports only from those before it. Within a folder anything goes but circles.
-ROOMS = ["terminal", "common", "cli", "scaling", "runtime", "memory", "model", "kindergarten", "data", "infer", "tasks", "eval",
-         "train", "report", "serve", "dataset", "scripts"]
-NO_TORCH = ["terminal", "common", "cli", "scaling", "kindergarten", "report", "report.inventory"]
+ROOMS = ["terminal", "common", "cli", "scaling", "budget", "runtime", "memory", "model", "kindergarten", "data", "infer",
+         "tasks", "eval", "train", "report", "serve", "dataset", "scripts"]
+NO_TORCH = ["terminal", "common", "cli", "scaling", "budget", "kindergarten", "report", "report.inventory"]
 SCRIPTS = ["tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval",
-           "chat_cli", "chat_web", "plan", "export", "import_hf"]
+           "chat_cli", "chat_web", "plan", "probe", "export", "import_hf"]
 DOORS = [f"scripts.{name}" for name in SCRIPTS] + ["nanochat.dataset", "nanochat.report"]
 
 PACKAGE = sorted((ROOT / "nanochat").rglob("*.py"))

@@ -108,6 +108,16 @@ def count_documents(path: str | Path) -> int:
         return file.metadata.num_rows
 
 
+def text_bytes(path: str | Path) -> int:
+    """Of all documents, from the file's footer: as they are before compression."""
+    total = 0
+    with open_parquet(path, _mend(path)) as file:
+        column = file.metadata.schema.names.index("text")
+        for group in range(file.metadata.num_row_groups):
+            total += file.metadata.row_group(group).column(column).total_uncompressed_size
+    return total
+
+
 def iter_texts(paths: Iterable[str | Path]) -> Iterator[str]:
     """The documents of these shards in order, without empty ones. Raises DataError."""
     for path in paths:

@@ -11,7 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
-from nanochat.common import atomic_write, base_dir, git_commit, log, write_json
+from nanochat.common import atomic_write, base_dir, git_commit, is_there, log, read_json, write_json
 from nanochat.report.inventory import code_size, dependencies, hardware
 from nanochat.report.markdown import duration, human, table, wall_clock
 from nanochat.report.results import (
@@ -101,11 +101,23 @@ def _headline(results, stages_s):
 
 
 def _time_table(results, stages_s):
+    """Beside what was planned, where a budget was."""
+    path = base_dir() / "plan.json"
+    planned = read_json(path)["seconds"] if is_there(path) else {}
+    if "chat_eval" in planned:
+        evaluations = [name for name in results if name.startswith("chat_eval_")]
+        planned |= dict.fromkeys(evaluations, planned["chat_eval"] / 4)
     rows = []
     for name, result in results.items():
         share = result["wall_s"] / max(stages_s, 1e-9)
-        rows.append([stage_title(name), duration(result["wall_s"]), f"{share:.0%}"])
-    return table(["stage", "time", "share"], rows)
+        row = [stage_title(name), duration(result["wall_s"]), f"{share:.0%}"]
+        rows.append(row + [duration(planned[name]) if name in planned else ""] * bool(planned))
+    lines = table(["stage", "time", "share"] + ["planned"] * bool(planned), rows)
+    if planned:
+        whole = sum(seconds for name, seconds in planned.items() if not name.startswith("chat_eval_"))
+        lines += [f"Planned in all: {duration(whole)}, {duration(planned['starting'])} of it to measure the "
+                  "machine and to start the stages.", ""]
+    return lines
 
 
 def _skipped(results):
