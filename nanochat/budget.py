@@ -63,15 +63,15 @@ TEXTS = {
          "chat_rl": 0.02, "chat_eval": 0.08}, RATIO, deepest=40,
         bytes_per_s=math.inf, text_tokens=400e9, chat_tokens=240e6, conversation_tokens=150,
         conversation_s=1 / 6000, asked_tokens=3 * 150, said_tokens=3 * 200),
-    # Its few sentences are soon known: the kindergarten's own tier, a d4, learns from 1.6 tokens a parameter,
+    # Its few sentences are soon known: the kindergarten's own tier, a d3, learns from 5.7 tokens a parameter,
     # all stages together.
     "kindergarten": Text(
         {"tok_train": 0.01, "base_train": 0.12, "base_eval": 0.02, "mid_train": 0.12, "chat_sft": 0.53,
-         "chat_rl": 0.04, "chat_eval": 0.16}, 1.6, deepest=8,
+         "chat_rl": 0.04, "chat_eval": 0.16}, 5.7, deepest=8,
         bytes_per_s=1.5e6, text_tokens=400e6, chat_tokens=150e6, conversation_tokens=45,
         conversation_s=1 / 2500, asked_tokens=45 * 30, said_tokens=45 * 50),
 }
-KINDERGARTEN_BATCH = 4096  # tokens a step, as in its tier
+KINDERGARTEN_BATCH = 2048  # tokens a step, as in its tier
 
 
 # ---- the machine

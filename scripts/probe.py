@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import torch
 
-from nanochat import budget, runtime, scaling
+from nanochat import budget, memory, runtime, scaling
 from nanochat.budget import Machine
 from nanochat.cli import at_least, option, parse
 from nanochat.common import base_dir, log, run, setup_logging, write_json
@@ -75,7 +75,9 @@ class Trial:
             fits = True
             try:
                 weighted_cross_entropy(self.model, self.batch(rows).to(self.rt.device)).backward()
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not memory.ran_out(error):
+                    raise
                 fits = False
             self.optimizer.zero_grad()
             if all(runtime.all_gather_object(self.rt, fits)):
