@@ -15,13 +15,9 @@ const COMMANDS = {
   clear: { help: "a new chat; this one stays in the list", act: () => openChat(newChat()) },
   export: { help: "save this chat as Markdown", act: () => exportMarkdown(state.chat) },
   help: { help: "this list, and the keys", act: () => tell(helpText()) },
-  longest: number("max_tokens", "tokens that an answer may have"),
-  minp: number("min_p", "leave out what is less likely than this share of the likeliest"),
-  seed: number("seed", "the same seed gives the same answer"),
   system: { help: "what the model is to keep in mind", wants: "TEXT", act: setSystem },
   temperature: number("temperature", "from 0, the likeliest word, to 2, wild"),
   topk: number("top_k", "choose among so many tokens; 0 is all"),
-  topp: number("top_p", "choose among the likeliest that have this share together"),
 };
 
 const COMMAND = /^\/([a-z_-]+)(?:\s+([^]*))?$/i;   // "/usr/bin is a folder" is none, nor is one with a blank before it
