@@ -248,6 +248,7 @@ def test_the_system_prompt_and_all_of_sampling_are_settings(page, model):
 
 def test_a_button_leads_to_the_end_when_that_is_out_of_sight(page):
     page.ask("long one")
+    page.ask("long one more")
     assert not page.all("#bottom")[0].is_displayed()
     page.browser.execute_script("document.getElementById('scroll').scrollTo(0, 0)")
     page.until(page.all("#bottom")[0].is_displayed)

@@ -171,7 +171,8 @@ export async function rate(chat, index, rating) {
   }
   const message = chat.messages[index];
   try {
-    const body = JSON.stringify({ id: message.id, rating, messages });
+    const id = `${chat.id}/${message.id}`.slice(0, 64);
+    const body = JSON.stringify({ id, rating: rating ?? null, messages });
     await request("v1/feedback", { method: "POST", body });
     message.rating = rating;
     save(chat);

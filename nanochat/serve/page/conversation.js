@@ -20,7 +20,8 @@ const IDEAS = [
 
 let drawn = new Map();   // the nodes in the log, by a key that says all that each depends on
 
-export function openChat(chat) {
+/** With `isSame` the address in the bar makes room for this chat's; else the back button leads to it. */
+export function openChat(chat, isSame = false) {
   const before = state.chat;
   if (before && before !== chat) save(before);   // its draft
   chats.set(chat.id, chat);
@@ -28,7 +29,7 @@ export function openChat(chat) {
   state.notice = null;
   state.hintClosed = false;
   state.editing = null;
-  showAddress(chat);
+  showAddress(chat, isSame);
   byId("draft").value = chat.draft;
   growToFit(byId("draft"));
   byId("log").ariaLive = "off";   // what was said before is no news to a screen reader

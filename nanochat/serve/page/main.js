@@ -78,6 +78,6 @@ addEventListener("storage", onStorage);
 addEventListener("pagehide", saveUnsaved);
 
 loadAll();
-openChat(chatOfAddress() ?? newChat());
-onAddress(chat => openChat(chat ?? newChat()));
+openChat(chatOfAddress() ?? newChat(), true);
+onAddress(chat => openChat(chat ?? newChat(), true));
 meetModels();

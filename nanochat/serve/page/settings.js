@@ -33,6 +33,7 @@ export function openSettings() {
   byId("choice").replaceChildren(...state.models.map(model => element("option", model.id)));
   byId("choice").value = state.model?.id;
   byId("max_tokens").max = longestAnswer();
+  byId("max_tokens").value = Math.min(setting("max_tokens"), longestAnswer()) || "";
   byId("room-for").textContent = longestAnswer();
   if (!byId("settings").open) byId("settings").showModal();
 }

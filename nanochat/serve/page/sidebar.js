@@ -46,13 +46,13 @@ function drawNameField(chat) {
     field.onblur = null;   // it goes, and would be left once more
     if (isKept) chat.title = field.value.trim();
     save(chat);
-    field.remove();
-    redraw();
-    byId("draft").focus();
+    const row = drawRow(chat);
+    field.parentNode.replaceWith(row);   // this row alone: another one may just be clicked
+    return row;
   };
   const onkeydown = event => {
     event.stopPropagation();
-    if (event.key === "Enter" || event.key === "Escape") finish(event.key === "Enter");
+    if (event.key === "Enter" || event.key === "Escape") finish(event.key === "Enter").firstChild.focus();
   };
   const onblur = () => finish(true);
   const field = element("input", { "aria-label": "Name of this chat", dir: "auto", onkeydown, onblur });

@@ -52,7 +52,7 @@ export async function readAnswer(run, response, note) {
     const { error, usage, timings, choices = [] } = JSON.parse(data);
     if (error) throw error;
     const choice = choices[0];   // the last chunk, which has the usage, has none
-    if (choice) takeChunk(message, choice);
+    if (choice) takeChunk(run, choice);
     if (choice?.finish_reason === "length") note = "Cut at the longest answer allowed.";
     if (usage) {
       message.tokens = run.before + usage.completion_tokens;
@@ -67,9 +67,10 @@ export async function readAnswer(run, response, note) {
   throw new TypeError("The connection broke off.");   // as fetch has it: the server was there and is no more
 }
 
-function takeChunk(message, { delta, logprobs }) {
+function takeChunk({ message, before }, { delta, logprobs }) {
   const { content, parts = [] } = delta;   // `parts` are calls of the calculator and their outputs
-  for (const { token, logprob, top_logprobs = [] } of logprobs?.content ?? []) {
+  const isWhole = message.odds || !before;   // of a continued answer the first tokens may not be known
+  for (const { token, logprob, top_logprobs = [] } of isWhole && logprobs?.content || []) {
     message.odds ??= [];
     message.odds.push([token, logprob, top_logprobs.map(other => [other.token, other.logprob])]);
   }
