@@ -4,7 +4,7 @@ import { stop } from "./answers.js";
 import { exportChats, exportMarkdown, importChats, save } from "./chats.js";
 import { openChat } from "./conversation.js";
 import { byId, element, iconButton } from "./dom.js";
-import { chats, redraw, state, tell } from "./state.js";
+import { chats, state, tell } from "./state.js";
 import { newChat, textOf, titleOf } from "./tree.js";
 
 export function drawSidebar() {
