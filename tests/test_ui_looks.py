@@ -134,7 +134,7 @@ def picture(page):
     import numpy as np
     from PIL import Image
     page.browser.execute_script("""window.bare ??= new CSSStyleSheet();
-        bare.replaceSync("* { color: transparent !important; caret-color: transparent !important }");
+        bare.replaceSync("*, ::placeholder { color: transparent !important; caret-color: transparent !important }");
         document.adoptedStyleSheets = [bare]""")
     with Image.open(io.BytesIO(page.browser.get_screenshot_as_png())) as shot:
         small = shot.convert("RGB").resize((shot.width // 10, shot.height // 10), Image.Resampling.BOX)
@@ -142,17 +142,17 @@ def picture(page):
 
 
 def moved(picture, path):
-    """The share of its blocks that differ from those of the picture kept at this path."""
+    """How many of its blocks differ from those of the picture kept at this path."""
     import numpy as np
     from PIL import Image
     with Image.open(path) as image:
         kept = np.asarray(image.convert("RGB"), dtype=int)
     assert kept.shape == picture.shape
-    return (abs(kept - picture).max(axis=2) > 5).mean()
+    return int((abs(kept - picture).max(axis=2) > 5).sum())
 
 
 LOOKS = ROOT / "tests" / "looks"
-SAME = 0.01    # of the blocks may differ: letters are as broad as a machine's fonts have them
+SAME = 20    # blocks may differ: letters are as broad as a machine's fonts have them
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -167,7 +167,7 @@ def test_every_region_is_where_it_was(page, width, scheme):
             from PIL import Image
             Image.fromarray(found.astype("uint8")).save(path, optimize=True)
         assert moved(found, path) <= SAME
-        for css, move in (("#composer", "marginBottom"), ("header", "paddingTop"), (".user .body", "paddingRight")):
+        for css, move in (("#composer", "marginBottom"), ("header", "paddingTop"), (".code", "paddingTop")):
             page.browser.execute_script("""const [css, move] = arguments, {style} = document.querySelector(css);
                 style[move] = parseFloat(getComputedStyle(document.querySelector(css))[move]) + 24 + 'px'""", css, move)
             assert moved(picture(page), path) > SAME, f"{css} has moved, and that was not seen"
