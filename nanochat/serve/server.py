@@ -84,8 +84,7 @@ def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hos
 
     `hosts`, `public_hosts` and `allow_origins`: see origins.KnownNames. `temperature` and `top_k` are for
     requests that name none; `rate` is how many requests a client may make in a minute (0: any);
-    `suggestions` are questions for the page to offer; `feedback` is the file that keeps what people think of
-    answers, None for nothing of the kind.
+    `suggestions` are questions for the page to offer; `feedback` is a file for what people think of answers.
     """
     worker = Worker(engine, slots, max_waiting)
     counted = Metrics(worker)
