@@ -7,6 +7,7 @@ import errno
 import io
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 log = logging.getLogger("nanochat")
 
+PASTE_S = 0.03
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # What may be a mistake of ours keeps its traceback. Others tell of the user's disk, rights, names and limits.
 MAYBE_OURS = (None, errno.ENOENT, errno.EINVAL, errno.EBADF, errno.ESPIPE, errno.ECHILD)
@@ -32,6 +34,29 @@ def mend_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def ask(prompt: str) -> str:
+    """A line of stdin, as input() reads it. Only a person is shown the prompt, and a pipe behind stdout gets
+    none of it."""
+    if not sys.stdin.isatty():
+        prompt = ""
+    elif not sys.stdout.isatty():
+        print(prompt, end="", file=sys.stderr, flush=True)
+        prompt = ""
+    return input(prompt)
+
+
+def is_pasted() -> bool:
+    """Whether the line just read came with more. Nobody types a line in PASTE_S.
+
+    GNU readline is told by the terminal where a paste ends and makes it one line; others are not.
+    """
+    readline = sys.modules.get("readline")
+    knows_pastes = "libedit" not in (getattr(readline, "__doc__", None) or "libedit") and sys.stdout.isatty()
+    if knows_pastes or os.name == "nt" or not sys.stdin.isatty():
+        return False
+    return bool(select.select([sys.stdin], [], [], PASTE_S)[0])
 
 
 def on_ctrl_c(handler: Any) -> None:

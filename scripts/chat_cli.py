@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from nanochat import runtime
+from nanochat import runtime, terminal
 from nanochat.cli import at_least, option, parse
 from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup_logging
 from nanochat.data.chat_format import render_prompt
@@ -197,12 +197,15 @@ class Chat:
 
 
 def read_lines() -> str:
-    """What the user types: a line, and the next as long as one ends in a backslash."""
-    asks = sys.stdin.isatty()  # a file or a pipe is not asked
-    text = input("\n> " if asks else "")
-    while text.endswith("\\"):
-        text = text[:-1] + "\n" + input(". " if asks else "")
-    return text.strip()
+    """What the user types: a line, the next where it ends in a backslash, and what was pasted with it."""
+    text = terminal.ask("\n> ")
+    while True:
+        if text.endswith("\\"):
+            text = text[:-1] + "\n" + terminal.ask(". ")
+        elif terminal.is_pasted():
+            text += "\n" + terminal.ask("")
+        else:
+            return text.strip()
 
 
 def main(argv: list[str] | None = None) -> int | None:

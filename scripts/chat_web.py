@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from nanochat import runtime
 from nanochat.cli import option, parse
-from nanochat.common import UsageError, log, run, setup_logging
+from nanochat.common import UsageError, base_dir, log, run, setup_logging
 from nanochat.eval import records
 from nanochat.infer.engine import Engine
 from nanochat.serve import limits
@@ -45,6 +45,8 @@ class Config(checkpoint.ModelFlags):
                                     "default 60, on this machine alone 0")
     temperature: float = option(0.0, "for requests that name none; 0 is the most correct for small models")
     top_k: int = option(50, "for requests that name none; 0 is off")
+    feedback: bool | None = option(None, "keep what is liked and disliked, with its chat, in feedback.jsonl "
+                                         "of the base folder, for chat_sft; by default on this machine alone")
     deterministic: bool = option(False, "the same seed gives the same answer bit for bit, whoever else asks; "
                                         "slower (CPU)")
     int8: bool = option(False, "weights in 8 bits, and what they multiply: faster, a little less exact (CPU)")
@@ -57,6 +59,8 @@ class Config(checkpoint.ModelFlags):
                              "--no_auth.")
         if self.rate is None:
             self.rate = 60 if self.opened_by else 0
+        if self.feedback is None:
+            self.feedback = not self.opened_by
         try:
             ipaddress.ip_network(self.trusted_proxy or "127.0.0.1")
         except ValueError:
@@ -116,7 +120,8 @@ def main(argv: list[str] | None = None) -> None:
                          public_hosts=config.public_hosts, allow_origins=config.origins,
                          slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
                          top_k=config.top_k, rate=config.rate or 0,
-                         suggestions=records.passed_questions(graded))
+                         suggestions=records.passed_questions(graded),
+                         feedback=base_dir() / "feedback.jsonl" if config.feedback else None)
         shown = "localhost" if config.local else socket.getfqdn()
         log.info("Stop with Ctrl-C.")
         log.info(f"Chat at http://{shown}:{sock.getsockname()[1]}")

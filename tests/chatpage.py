@@ -139,15 +139,17 @@ def refused(status, headers=None, **error):
 
 
 @contextmanager
-def screen(browser, width, scheme="light"):
-    """A screen of this width in points, in light or dark."""
+def screen(browser, width, scheme="light", touch=False):
+    """A screen of this width in points, in light or dark, under a finger or not."""
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
-                            {"width": width, "height": 760, "deviceScaleFactor": 1, "mobile": False})
+                            {"width": width, "height": 760, "deviceScaleFactor": 1, "mobile": touch})
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": touch})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
     try:
         yield
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 

@@ -51,19 +51,44 @@ def test_a_question_of_several_lines_can_come_from_a_file(model, monkeypatch, ca
         chat_cli.main(["-p", "-"])
 
 
+LOOP = """if True:
+    from scripts import chat_cli
+    from types import SimpleNamespace
+    chat = chat_cli.Chat(SimpleNamespace(max_len=100), chat_cli.Config())
+    chat.answer = lambda text: print("ASKED", repr(text), flush=True)
+    chat.loop()"""
+
+
+@pytest.mark.parametrize("lacks", ["import sys; sys.modules['readline'] = None", "pass"])
+def test_a_paste_is_one_message_without_gnu_readline_and_a_pipe_is_not_asked(lacks):
+    """uv's and macOS's Python have no GNU readline; with a pipe behind stdout nobody's is used."""
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    to_pipe = lacks == "pass"
+    process = subprocess.Popen([sys.executable, "-c", f"{lacks}\n{LOOP}"], stdin=slave, cwd=ROOT,
+                               stdout=subprocess.PIPE if to_pipe else slave, stderr=slave)
+    os.close(slave)
+    received = b""
+    while b"> " not in received:
+        received += os.read(master, 1024)
+    os.write(master, b"one\ntwo\n\nthree\n")
+    answers = process.stdout.readline() if to_pipe else b""
+    while not to_pipe and b"ASKED" not in received:
+        received += os.read(master, 1024)
+    os.write(master, b"/quit\n")
+    rest = process.communicate()[0] or b""
+    os.close(master)
+    assert b"ASKED 'one\\ntwo\\n\\nthree'" in (answers or received)
+    assert not to_pipe or answers + rest == b"ASKED 'one\\ntwo\\n\\nthree'\n", "no '> ' in the pipe"
+
+
 def test_what_is_pasted_into_a_terminal_is_one_message():
     readline = pytest.importorskip("readline")
     pty = pytest.importorskip("pty")
     if "libedit" in (readline.__doc__ or ""):
         pytest.skip("this Python's line editor is libedit, which knows nothing of pastes")
-    code = """if True:
-        from scripts import chat_cli
-        from types import SimpleNamespace
-        chat = chat_cli.Chat(SimpleNamespace(max_len=100), chat_cli.Config())
-        chat.answer = lambda text: print("ASKED", repr(text), flush=True)
-        chat.loop()"""
     master, slave = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=slave, stdout=slave, cwd=ROOT,
+    process = subprocess.Popen([sys.executable, "-c", LOOP], stdin=slave, stdout=slave, cwd=ROOT,
                                env={**os.environ, "TERM": "xterm"})
     os.close(slave)
     received = b""

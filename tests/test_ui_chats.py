@@ -40,9 +40,8 @@ def test_many_chats_are_kept_found_renamed_and_deleted(page):
     page.all("#search")[0].send_keys(" ")
     rows("bananas are yellow", "apples are red")
     page.press("Rename apples are red")
-    prompt = page.until(lambda: page.browser.switch_to.alert)
-    prompt.send_keys("Fruit")
-    prompt.accept()
+    page.until(lambda: page.active("aria-label") == "Name of this chat")
+    page.browser.switch_to.active_element.send_keys("Fruit\ue007")   # in its place; Enter
     rows("bananas are yellow", "Fruit")
     page.press("Delete Fruit")
     rows("bananas are yellow")
@@ -83,6 +82,68 @@ def test_two_tabs_do_not_overwrite_each_other(page):
     page.type("and")
     page.browser.refresh()
     page.until(lambda: page.texts()[2:] == ["two", "You said: two"] and page.all("#draft")[0].get_attribute("value") == "and")
+
+
+def test_two_tabs_write_in_one_chat_and_no_answer_draft_or_setting_is_lost(page, model):
+    page.ask("one")
+    first = page.browser.current_window_handle
+    address = page.browser.current_url
+    stored = lambda key: json.loads(page.browser.execute_script("return localStorage[arguments[0]]", key))  # noqa: E731
+    page.browser.switch_to.new_window("tab")
+    second = page.browser.current_window_handle
+    try:
+        page.browser.get(address)
+        page.until(lambda: page.texts() == ["one", "You said: one"])
+        model.pace_s = 0.02
+        page.type("markdown here\n")
+        page.until(lambda: not page.idle())
+        page.type("draft of two")
+        page.browser.switch_to.window(first)
+        page.until(lambda: page.texts()[-1] == "markdown here")
+        page.type("there\n")     # while the other tab's answer is being written
+        page.type("draft of one")
+        model.pace_s = 0.0
+        page.until(lambda: page.idle() and page.texts()[-1] == "You said: there")
+        page.browser.switch_to.window(second)
+        page.until(lambda: page.idle() and page.texts(".assistant blockquote") == ["said"])
+        assert page.all("#draft")[0].get_attribute("value") == "draft of two"
+        page.all("#draft")[0].clear()
+        page.type("/topk 7\n")
+        page.until(lambda: "/topk is 7" in page.texts(".notice")[0])
+        page.browser.close()
+    finally:
+        page.browser.switch_to.window(first)
+    assert page.all("#draft")[0].get_attribute("value") == "draft of one"
+    page.all("#draft")[0].clear()
+    page.type("/temperature 1.5\n")
+    page.until(lambda: "/temperature is 1.5" in page.texts(".notice")[0])
+    assert stored("nanochat.settings") == {"top_k": 7, "temperature": 1.5}
+    id = address.partition("#")[2]
+    messages = stored(f"nanochat.chat.{id}")["messages"]
+    kept = [" ".join("".join(part["text"] for part in m["content"]).split()) for m in messages if m["role"] == "assistant"]
+    assert "You said: one" in kept and "You said: there" in kept and any("# Head" in text for text in kept), kept
+    assert len({m["id"] for m in messages}) == len(messages)
+
+
+def test_each_chat_has_an_address_and_back_leads_to_the_one_before(page):
+    home = page.browser.current_url
+    page.ask("apples")
+    apples = page.browser.current_url
+    page.press("New chat")
+    page.until(lambda: page.all("#welcome") and page.browser.current_url == home)
+    page.ask("pears")
+    pears = page.browser.current_url
+    assert len({home, apples, pears}) == 3
+    page.browser.back()
+    page.until(lambda: page.texts()[:1] == ["apples"])
+    page.browser.forward()
+    page.until(lambda: page.texts()[:1] == ["pears"])
+    page.browser.get(home)
+    page.until(lambda: page.all("#welcome"))
+    page.browser.get(apples)
+    page.until(lambda: page.texts()[:1] == ["apples"])
+    page.browser.refresh()
+    page.until(lambda: page.texts()[:1] == ["apples"] and page.browser.current_url == apples)
 
 
 def test_chats_are_exported_and_imported(page, tmp_path):

@@ -32,7 +32,7 @@ def show_sidebar(page, shown):
 
 
 @pytest.mark.parametrize("chat", ["empty", "long"])
-@pytest.mark.parametrize("width", [1280, 900, 380])
+@pytest.mark.parametrize("width", [1440, 820, 600, 390])
 def test_the_conversation_keeps_its_place_with_the_sidebar_open_and_closed(page, width, chat):
     with screen(page.browser, width):
         if chat == "long":
@@ -83,12 +83,117 @@ def test_on_a_phone_the_chats_are_a_drawer(page):
         page.until(lambda: not page.all("#side")[0].is_displayed() and page.active() == "draft")
 
 
+# ----------------------------------------------------------------------------------------------------------- on a phone
+def test_no_button_that_nobody_sees_takes_a_tap(page):
+    with screen(page.browser, 390, touch=True):
+        page.ask("first")
+        page.press("New chat")
+        page.ask("second")
+        page.press("Your chats")
+        page.until(lambda: page.texts(".chat > button") == ["second", "first"])
+        hit = page.browser.execute_script("""const row = document.querySelectorAll('.chat')[1].getBoundingClientRect();
+            return [5, 20, 60, 100].map(x => document.elementFromPoint(row.right - x, row.top + row.height / 2).textContent)""")
+        assert hit == ["first"] * 4
+
+
+def test_a_finger_finds_every_button(page):
+    small = """return [...document.querySelectorAll('button, input, select')].filter(e => e.checkVisibility()
+        && e.type !== 'range' && e.id !== 'shade').map(e => [e.ariaLabel || e.id || e.textContent, e.offsetWidth, e.offsetHeight])
+        .filter(([, width, height]) => Math.min(width, height) < 40)"""
+    find = lambda: page.browser.execute_script(small)  # noqa: E731
+    with screen(page.browser, 390, touch=True):
+        page.browser.refresh()
+        page.until(lambda: page.texts("#model") == ["sft"])
+        assert find() == []
+        page.ask("markdown please")
+        page.press("Your chats")
+        assert find() == []
+        page.press("Close the list of chats")
+        page.press("Settings")
+        assert find() == []
+
+
+# -------------------------------------------------------------------------------------------------------------- regions
+@pytest.mark.parametrize("width", [1440, 390])
+def test_nothing_jumps_when_an_answer_ends(page, model, width):
+    with screen(page.browser, width, touch=width < 600):
+        page.ask("warm up")     # the gauge shows from the first answer on
+        model.pace_s = 0.05
+        page.type("hello\n")
+        page.until(lambda: len(page.texts()) == 4 and page.texts()[-1].startswith("You"))
+        watched = ("#composer", "#foot", ".turn:last-of-type", ".turn:last-of-type .body", ".turn:last-of-type .below")
+        before = boxes(page, *watched)
+        page.until(page.idle)
+        assert boxes(page, *watched) == before
+
+
+def picture(page):
+    """A screenshot without its letters, in blocks of 10 by 10 points: (rows, columns, 3) mean colours."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+    page.browser.execute_script("""window.bare ??= new CSSStyleSheet();
+        bare.replaceSync("*, ::placeholder { color: transparent !important; caret-color: transparent !important }");
+        document.adoptedStyleSheets = [bare]""")
+    with Image.open(io.BytesIO(page.browser.get_screenshot_as_png())) as shot:
+        small = shot.convert("RGB").resize((shot.width // 10, shot.height // 10), Image.Resampling.BOX)
+    return np.asarray(small, dtype=int)
+
+
+def moved(picture, path):
+    """How many of its blocks differ from those of the picture kept at this path."""
+    import numpy as np
+    from PIL import Image
+    with Image.open(path) as image:
+        kept = np.asarray(image.convert("RGB"), dtype=int)
+    assert kept.shape == picture.shape
+    return int((abs(kept - picture).max(axis=2) > 5).sum())
+
+
+LOOKS = ROOT / "tests" / "looks"
+SAME = 20    # blocks may differ: letters are as broad as a machine's fonts have them
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 820, 390])
+def test_every_region_is_where_it_was(page, width, scheme):
+    with screen(page.browser, width, scheme, touch=width < 600):
+        page.ask("i\ni\ni")     # no line is broken where a font is broad
+        page.ask("markdown please")
+        path = LOOKS / f"{width}-{scheme}.png"
+        found = picture(page)
+        if os.environ.get("NANOCHAT_NEW_LOOKS"):    # the page is meant to look otherwise now
+            from PIL import Image
+            Image.fromarray(found.astype("uint8")).save(path, optimize=True)
+        assert moved(found, path) <= SAME
+        for css, move in (("#composer", "marginBottom"), ("header", "paddingTop"), (".code", "paddingTop")):
+            page.browser.execute_script("""const [css, move] = arguments, {style} = document.querySelector(css);
+                style[move] = parseFloat(getComputedStyle(document.querySelector(css))[move]) + 24 + 'px'""", css, move)
+            assert moved(picture(page), path) > SAME, f"{css} has moved, and that was not seen"
+            page.browser.execute_script("document.querySelector(arguments[0]).style[arguments[1]] = ''", css, move)
+
+
+def test_what_is_printed_is_the_whole_conversation_and_nothing_else(page):
+    page.ask("long one")
+    page.ask("long one more")
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        shown = [css for css in ("#side", "footer", "#menu", ".acts") if page.all(css)[0].is_displayed()]
+        height, said_until = page.browser.execute_script("""return [document.body.offsetHeight,
+            document.querySelector('.turn:last-of-type .body').getBoundingClientRect().bottom]""")
+        assert shown == [] and height >= said_until > 800 and page.all("h1")[0].is_displayed()
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+# ----------------------------------------------------------------------------------------------------------------- axe
 PLACES = [Path(p) / "node_modules" / "axe-core" / "axe.min.js" for p in (Path.home(), *ROOT.parents, "/usr/local/lib", "/usr/lib")]
 AXE = [path for path in (Path(os.environ.get("AXE_CORE", "-")), *PLACES) if path.is_file()]
 
 
 @pytest.mark.skipif(not AXE, reason="axe-core is not installed: npm install -g axe-core, or AXE_CORE=.../axe.min.js")
-@pytest.mark.parametrize("width, scheme", [(1100, "light"), (380, "dark")])
+@pytest.mark.parametrize("width, scheme", [(1440, "light"), (820, "dark"), (390, "light"), (390, "dark")])
 def test_axe_finds_nothing_serious(page, width, scheme):
     def check(where):
         found = page.browser.execute_async_script("const done = arguments[0]; axe.run().then(r => done(r.violations))")

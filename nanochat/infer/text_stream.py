@@ -27,6 +27,7 @@ class Event:
     text: str = ""
     finish_reason: str | None = None
     usage: dict | None = None
+    seconds: float = 0.0  # of an end: since the first token, where somebody measured that
     logprobs: list | tuple = ()
 
 

@@ -1,8 +1,9 @@
 """
 OpenAI's API: how answers are written, whole or as a stream of chunks. Knows no HTTP.
 
-Beyond OpenAI's: `parts` in a message or a delta, the calls of tools and their results. A chat's layout
-differs from a text's in how the words, the log-probabilities and the object are called; nothing else does.
+Beyond OpenAI's: `parts` in a message or a delta, the calls of tools and their results; `timings`. A chat's
+layout differs from a text's in how the words, the log-probabilities and the object are called; nothing else
+does.
 """
 import json
 import secrets
@@ -28,6 +29,14 @@ def total_usage(usages: list, answers_per_prompt: int) -> dict[str, Any]:
     return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
             "prompt_tokens_details": {"cached_tokens": sum(usage["cached_tokens"] for usage in prompts)}}
+
+
+def timings(usages: list, seconds: float) -> dict[str, Any]:
+    """How fast one answer was decoded, as llama.cpp's server tells it; {} for several, or for one token."""
+    if len(usages) > 1 or not seconds:
+        return {}
+    later_tokens = usages[0]["completion_tokens"] - 1  # the first token's time is the prompt's
+    return {"timings": {"predicted_per_second": later_tokens / seconds}}
 
 
 def server_sent(value: dict) -> str:
@@ -76,8 +85,8 @@ class ReplyWriter:
             yield "".join(self._chunk(index, event) for event in events)
         else:
             if self.wanted.wants_usage:
-                usage = total_usage(usages, self.wanted.answers_per_prompt)
-                yield server_sent({**self.head, "choices": [], "usage": usage})
+                counts = {"usage": total_usage(usages, self.wanted.answers_per_prompt)}
+                yield server_sent({**self.head, "choices": [], **counts, **timings(usages, last.seconds)})
         yield "data: [DONE]\n\n"
 
     def _chunk(self, index: int, event: Event, **delta: Any) -> str:

@@ -138,7 +138,7 @@ class ChatRequest(CompletionRequest):
 
 
 # ---- reading
-Wanted = TypeVar("Wanted", bound=CompletionRequest)
+Wanted = TypeVar("Wanted", bound=Strict)
 
 
 def _no_constant(name: str) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 from fastapi import Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
@@ -17,6 +18,7 @@ from fastapi.security import HTTPBearer
 from nanochat.infer.engine import Engine
 from nanochat.serve import metrics
 from nanochat.serve.errors import ApiError
+from nanochat.serve.feedback import Feedback
 from nanochat.serve.limits import Guard
 from nanochat.serve.metrics import Metrics
 from nanochat.serve.middleware import add_layers, refuse
@@ -77,12 +79,12 @@ def add_openai(app: FastAPI, api: OpenAIApi, keyed: list) -> None:
 def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hosts: tuple[str, ...] = (),
                public_hosts: tuple[str, ...] = (), allow_origins: tuple[str, ...] = (), slots: int = 8,
                max_waiting: int = 32, temperature: float = 0.0, top_k: int = 50, rate: int = 0,
-               suggestions: Sequence[str] = ()) -> FastAPI:
+               suggestions: Sequence[str] = (), feedback: Path | None = None) -> FastAPI:
     """The ASGI application, which starts and stops a Worker.
 
     `hosts`, `public_hosts` and `allow_origins`: see origins.KnownNames. `temperature` and `top_k` are for
     requests that name none; `rate` is how many requests a client may make in a minute (0: any);
-    `suggestions` are questions for the page to offer.
+    `suggestions` are questions for the page to offer; `feedback` is a file for what people think of answers.
     """
     worker = Worker(engine, slots, max_waiting)
     counted = Metrics(worker)
@@ -108,5 +110,9 @@ def create_app(engine: Engine, *, model_id: str, api_key: str | None = None, hos
         keyed.append(Depends(HTTPBearer(auto_error=False)))
     add_page(app)
     add_state(app, worker, counted, keyed)
-    add_openai(app, OpenAIApi(worker, model_id, temperature, top_k, counted, suggestions), keyed)
+    api = OpenAIApi(worker, model_id, temperature, top_k, counted, suggestions)
+    api.model["feedback"] = feedback is not None
+    add_openai(app, api, keyed)
+    if feedback:
+        app.post("/v1/feedback", dependencies=keyed)(Feedback(feedback).take)
     return app

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -46,6 +46,7 @@ class OpenReply:
     text: TextStream
     post: Callable[[list[Event]], None]
     due: float = 0.0  # time.monotonic() from which the next post may be made
+    began: float | None = None  # and when its first token came
 
 
 class Worker(threading.Thread):
@@ -137,12 +138,16 @@ class Worker(threading.Thread):
             reply = self._open.pop(sequence, None) if ended else self._open.get(sequence)
             if reply is None:  # cancelled meanwhile
                 continue
+            if reply.began is None:
+                reply.began = now
             # It may take a while: what was said before should be seen now.
             asks_tool = sequence.call is not None
             if now < reply.due and not ended and not asks_tool:
                 continue
             reply.due = now + PAUSE_S
             events = reply.text.take(sequence)
+            if ended:
+                events[-1] = replace(events[-1], seconds=now - reply.began)
             if events:
                 news.append((reply, events))
         if news:

@@ -1,55 +1,91 @@
-// Keeping the chats: in the browser's storage, and in files that a user takes along.
+// Keeping the chats: in the browser's storage, and in files that a user takes along. Other tabs keep the same
+// chats: what one writes, the others take over, and none takes away what another wrote.
 
 import { element } from "./dom.js";
-import { chats, redraw, runs, state, tell } from "./state.js";
+import { chats, redraw, runs, tell } from "./state.js";
 import { deleteStored, readOfTab, readStored, storedKeys, writeOfTab, writeStored } from "./storage.js";
-import { newId, soundChat } from "./tree.js";
+import { asMarkdown, deepest, merge, newId, soundChat, titleOf } from "./tree.js";
 
 const PREFIX = "nanochat.chat.";   // of the keys in the storage: a key for each chat
+const DRAFT = "nanochat.draft.";   // of those that are this tab's own
+
+const unsaved = new Set();   // chats whose draft only this tab has
 
 /** Keep a chat; one that was deleted, or is empty, goes. */
 export function save(chat) {
+  unsaved.delete(chat);
   const wanted = chats.has(chat.id) && (chat.messages.length || chat.draft);
-  if (wanted) writeStored(PREFIX + chat.id, chat);
-  else deleteStored(PREFIX + chat.id);
+  if (!wanted) {
+    deleteStored(PREFIX + chat.id);
+    return;
+  }
+  const stored = load(chat.id);
+  if (stored) merge(chat, stored, () => false);
+  writeStored(PREFIX + chat.id, chat);
+}
+
+/** Keep what stands in the message box: in this tab at each key, for all when the chat is left. */
+export function saveDraft(chat, draft) {
+  chat.draft = draft;
+  writeOfTab(DRAFT + chat.id, draft);
+  unsaved.add(chat);
+}
+
+/** Answers that are being written, and drafts, are kept as far as they came. */
+export function saveUnsaved() {
+  const running = [...runs.keys()].map(id => chats.get(id)).filter(Boolean);
+  for (const chat of new Set([...unsaved, ...running])) save(chat);
 }
 
 export function loadAll() {
   for (const key of storedKeys()) {
-    if (key.startsWith(PREFIX)) load(key.slice(PREFIX.length));
+    if (!key.startsWith(PREFIX)) continue;
+    const chat = load(key.slice(PREFIX.length));
+    if (!chat) continue;
+    chat.draft = readOfTab(DRAFT + chat.id) ?? chat.draft;
+    chats.set(chat.id, chat);
   }
 }
 
+/** What cannot be read is not shown, but stays in the storage: a newer version of this page may know it. */
 function load(id) {
   try {
-    chats.set(id, soundChat(readStored(PREFIX + id)));
+    return { ...soundChat(readStored(PREFIX + id)), id };
   } catch {
-    // What cannot be read is not shown, but stays in the storage: a newer version of this page may know it.
+    return undefined;
   }
 }
 
-/** Another tab has written `key`: read it again. Returns the chat's id, or undefined. */
+/** Another tab has written `key`: take it over. Drafts stay, and so does an answer that is being written here. */
 export function reload(key) {
-  if (!key?.startsWith(PREFIX)) return undefined;
+  if (!key?.startsWith(PREFIX)) return;
   const id = key.slice(PREFIX.length);
-  if (runs.has(id)) return undefined;   // an answer is being written here: what we save in the end holds
-  chats.delete(id);
-  if (readStored(key)) load(id);
-  return id;
-}
-
-export function chatOfTab() {
-  return chats.get(readOfTab(PREFIX));
-}
-
-export function rememberChatOfTab(chat) {
-  writeOfTab(PREFIX, chat.id);
+  const chat = chats.get(id);
+  const other = load(id);
+  const running = runs.get(id)?.message;
+  if (chat && other) {
+    merge(chat, other, message => message !== running);
+    if (!running) chat.tip = deepest(chat, chat.tip);
+    Object.assign(chat, { title: other.title, changed: other.changed });
+  } else if (other) {
+    chats.set(id, other);
+  } else if (!running) {
+    chats.delete(id);
+  }
 }
 
 export function exportChats() {
   const kept = [...chats.values()].filter(chat => chat.messages.length);
-  const file = new Blob([JSON.stringify({ chats: kept })]);
-  element("a", { href: URL.createObjectURL(file), download: "nanochat.json" }).click();
+  download("nanochat.json", JSON.stringify({ chats: kept }));
+}
+
+export function exportMarkdown(chat) {
+  const name = titleOf(chat).replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
+  download(`${name || "chat"}.md`, asMarkdown(chat));
+}
+
+function download(name, text) {
+  element("a", { href: URL.createObjectURL(new Blob([text])), download: name }).click();
 }
 
 /** Take in the chats of a file that exportChats wrote, or of a list of chats, or of one chat. */
@@ -75,9 +111,4 @@ export async function importChats(file) {
 function isNew(chat) {
   const known = chats.get(chat.id);
   return !known || JSON.stringify(soundChat(known)) !== JSON.stringify(chat);
-}
-
-/** Answers that are being written when the page closes are kept as far as they came. */
-export function saveRunning() {
-  for (const id of runs.keys()) save(chats.get(id));
 }

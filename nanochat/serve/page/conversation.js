@@ -1,7 +1,8 @@
 // The open chat: its messages in the log, or the welcome of an empty one.
 
 import { submit } from "./answers.js";
-import { rememberChatOfTab } from "./chats.js";
+import { showAddress } from "./address.js";
+import { save } from "./chats.js";
 import { byId, element, growToFit } from "./dom.js";
 import { closeDrawer } from "./drawer.js";
 import { drawMessage, messageKey } from "./messages.js";
@@ -19,13 +20,16 @@ const IDEAS = [
 
 let drawn = new Map();   // the nodes in the log, by a key that says all that each depends on
 
-export function openChat(chat) {
+/** With `isSame` the address in the bar makes room for this chat's; else the back button leads to it. */
+export function openChat(chat, isSame = false) {
+  const before = state.chat;
+  if (before && before !== chat) save(before);   // its draft
   chats.set(chat.id, chat);
   state.chat = chat;
   state.notice = null;
   state.hintClosed = false;
   state.editing = null;
-  rememberChatOfTab(chat);
+  showAddress(chat, isSame);
   byId("draft").value = chat.draft;
   growToFit(byId("draft"));
   byId("log").ariaLive = "off";   // what was said before is no news to a screen reader
@@ -36,12 +40,6 @@ export function openChat(chat) {
   });
   closeDrawer();
   byId("draft").focus();
-}
-
-/** Open a chat whose messages another tab has changed under the same keys. */
-export function openAnew(chat) {
-  drawn = new Map();
-  openChat(chat);
 }
 
 /** What has not changed keeps its node: the page stays still, and a screen reader hears only what is new. */
@@ -88,6 +86,7 @@ function ideas() {
 function drawWelcome() {
   const buttons = ideas().map(idea => element("button", { onclick: () => submit(state.chat, idea) }, idea));
   return element("section", { id: "welcome" },
+    document.querySelector(".mark").cloneNode(true),
     element("h2", "What would you like to talk about?"),
     element("p", "A language model, trained from nothing on one machine."),
     element("div", { id: "ideas" }, ...buttons));

@@ -8,19 +8,23 @@ const HTML = "http://www.w3.org/1999/xhtml";
 const ICONS = {
   again: "M19 12a7 7 0 1 1-2-4.9M19 4v4h-4",
   bin: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13",
+  bottom: "M12 5v14M5.5 12.5 12 19l6.5-6.5",
   close: "M6 6l12 12M18 6L6 18",
   copy: "M9 9h10v11H9zM15 9V4H5v11h4",
   done: "M5 12.5l4.5 4.5L19 7",
+  down: "M17 4v10M20 4v10h-3l-4 7c-2 0-2.4-1.5-2-3l.7-4H6c-1.5 0-2.3-1-2-2.3L5.5 6C5.8 4.7 6.5 4 7.7 4z",
   edit: "M4 20h4L19 9l-4-4L4 16zM13 7l4 4",
   left: "M14 6l-6 6 6 6",
   menu: "M4 5h16v14H4zM9.5 5v14",
   new: "M12 5v14M5 12h14",
   "open-settings": "M4 8h9M19 8h1M4 16h1M11 16h9M16 5.5v5M8 13.5v5",
   right: "M10 6l6 6-6 6",
+  save: "M12 4v11M7 11l5 5 5-5M5 20h14",
   send: "M12 19V5M5.5 11.5 12 5l6.5 6.5",
   stop: "M8 8h8v8H8zM12 8.5v7M10 8v8M14 8v8",
   sure: "M5 19v-5M12 19V5M19 19v-9",
   tool: "M6 3h12v18H6zM9 7h6M9 12h.1M15 12h.1M9 16h.1M15 16h.1",
+  up: "M7 20V10M4 20V10h3l4-7c2 0 2.4 1.5 2 3l-.7 4H18c1.5 0 2.3 1 2 2.3L18.5 18c-.3 1.3-1 2-2.2 2z",
 };
 
 export const byId = id => document.getElementById(id);
@@ -92,10 +96,14 @@ export function growToFit(area) {
   area.style.height = `${area.scrollHeight + borders}px`;
 }
 
-/** Let Enter send what is in `area`, and Shift+Enter begin a line. */
-export function sendOnEnter(area, send) {
+/** Let Enter send what is in `area`, and Shift+Enter begin a line. Keys that `takes` wants go there first. */
+export function sendOnEnter(area, send, takes = () => false) {
   area.addEventListener("input", () => growToFit(area));
   area.addEventListener("keydown", event => {
+    if (takes(event)) {
+      event.preventDefault();
+      return;
+    }
     // Where words are composed from keys, as in Chinese, Enter ends the word. Safari says that with a key
     // code of 229.
     const composing = event.isComposing || event.keyCode === 229;

@@ -28,11 +28,15 @@ export function dismissDrawer() {
   byId("menu").focus();
 }
 
+/** Show the list, or hide it; with `search` it is shown in any case. */
+export function toggleDrawer(search = false) {
+  showSidebar(search || byId("side").hidden);
+  if (byId("side").hidden) byId("draft").focus();
+  else byId("search").focus();
+}
+
 export function startDrawer() {
-  byId("menu").onclick = () => {
-    showSidebar(byId("side").hidden);
-    byId("search").focus();
-  };
+  byId("menu").onclick = () => toggleDrawer();
   byId("shade").onclick = dismissDrawer;
   wide.onchange = () => showSidebar(wide.matches);
   showSidebar(wide.matches);

@@ -8,26 +8,32 @@
 //   chats.js          keeping chats, in the storage and in files
 //   api.js            requests and server-sent events
 //   settings.js       what the user has chosen, and the dialog
+//   address.js        each chat's own address
 //   stream.js         from a chat to a request, from the stream to a message
 //   scroll.js         following an answer down
 //   answers.js        asking the model, and what may go wrong
-//   markdown.js       an answer's text, as elements
+//   inline.js, markdown.js    an answer's text, as elements
 //   probabilities.js  an answer's tokens
 //   messages.js       one message
 //   drawer.js         whether the list of chats is shown
 //   conversation.js   the open chat
 //   sidebar.js        the list of chats
+//   commands.js       /commands, and their menu
 //   notice.js, composer.js, gauge.js    what stands around the conversation
+//   keys.js           keys that hold everywhere
 
-import { meetModels, stop } from "./answers.js";
-import { chatOfTab, loadAll, reload, saveRunning } from "./chats.js";
+import { chatOfAddress, onAddress } from "./address.js";
+import { meetModels } from "./answers.js";
+import { loadAll, reload, saveUnsaved } from "./chats.js";
 import { drawComposer, startComposer } from "./composer.js";
-import { drawConversation, openAnew, openChat } from "./conversation.js";
+import { drawConversation, openChat } from "./conversation.js";
 import { byId, icon } from "./dom.js";
-import { dismissDrawer, drawerIsOpen, startDrawer } from "./drawer.js";
+import { startDrawer } from "./drawer.js";
 import { drawGauge } from "./gauge.js";
+import { onKey } from "./keys.js";
 import { drawNotice } from "./notice.js";
-import { keepSettings, startSettings } from "./settings.js";
+import { startScroll } from "./scroll.js";
+import { KEY, keepSettings, readSettings, startSettings } from "./settings.js";
 import { drawSidebar, startSidebar } from "./sidebar.js";
 import { chats, onRedraw, redraw, state, tell } from "./state.js";
 import { newChat } from "./tree.js";
@@ -49,18 +55,12 @@ function drawHeader() {
   byId("sure").ariaPressed = !!state.settings.odds;
 }
 
-function onKey({ key }) {
-  if (key !== "Escape" || byId("settings").open) return;   // the dialog closes by itself
-  if (drawerIsOpen()) dismissDrawer();
-  else stop(state.chat);
-}
-
 /** Two tabs may show the same chats: what one writes, the other takes over. */
 function onStorage({ key }) {
-  const id = reload(key);
-  if (id === undefined) return;
-  if (id === state.chat.id) openAnew(chats.get(id) ?? newChat());
-  else redraw();
+  if (key === KEY) readSettings();
+  else reload(key);
+  if (chats.has(state.chat.id)) redraw();
+  else openChat(newChat());   // it was deleted there
 }
 
 startSettings(() => {
@@ -68,14 +68,16 @@ startSettings(() => {
 });
 startHeader();
 startDrawer();
+startScroll();
 startSidebar();
 startComposer();
 const drawers = [drawConversation, drawNotice, drawSidebar, drawComposer, drawGauge, drawHeader];
 for (const draw of drawers) onRedraw(draw);
 addEventListener("keydown", onKey);
 addEventListener("storage", onStorage);
-addEventListener("pagehide", saveRunning);
+addEventListener("pagehide", saveUnsaved);
 
 loadAll();
-openChat(chatOfTab() ?? newChat());
+openChat(chatOfAddress() ?? newChat(), true);
+onAddress(chat => openChat(chat ?? newChat(), true));
 meetModels();

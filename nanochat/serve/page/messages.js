@@ -1,13 +1,15 @@
 // One message on the screen: its text, what can be done with it, its editor.
 
-import { askAgain, submit } from "./answers.js";
+import { askAgain, goOn, rate, submit } from "./answers.js";
 import { save } from "./chats.js";
 import { byId, copyButton, element, growToFit, iconButton, sendOnEnter } from "./dom.js";
 import { drawParts } from "./markdown.js";
-import { fillWithTokens } from "./probabilities.js";
+import { markTokens } from "./probabilities.js";
 import { following } from "./scroll.js";
-import { redraw, runs, shownProbabilities, state } from "./state.js";
-import { deepest, textOf, versionsOf } from "./tree.js";
+import { redraw, runs, state } from "./state.js";
+import { deepest, pathOf, textOf, versionsOf } from "./tree.js";
+
+const EARLY = ["Stopped.", "Broken off.", "Cut at the longest answer allowed."];   // notes of answers that lack an end
 
 /** What the message's node depends on: as long as this is the same, so is the node. */
 export function messageKey(chat, index) {
@@ -15,7 +17,10 @@ export function messageKey(chat, index) {
   const running = runs.get(chat.id)?.message === message;
   const editing = state.editing === message;
   const versions = versionsOf(chat, index);
-  return [chat.id, index, versions, running, editing, message.note, !!shownProbabilities(message)].join("/");
+  const length = running ? 0 : textOf(message).length;   // which another tab may have changed
+  const isLast = index === chat.tip;
+  const looks = [running, editing, length, isLast, message.note, message.rating, state.settings.odds && !!message.odds];
+  return [chat.id, index, versions, ...looks, state.model?.feedback].join("/");
 }
 
 export function drawMessage(chat, index) {
@@ -27,50 +32,56 @@ export function drawMessage(chat, index) {
     turn.append(drawEditor(chat, message));
     return turn;
   }
-  const body = element("div.body");
-  turn.append(body);
+  const body = element("div.body", { dir: "auto" });
+  const below = element("div.below");
+  turn.append(body, below);
   const run = runs.get(chat.id);
   const running = run?.message === message;
   if (isUser) body.textContent = message.content;
   else fillBody(body, message, running);
   if (running) {
-    turn.append(drawRunning(turn, body, chat, run));
+    drawRunning(turn, body, below, chat, run);
   } else {
-    if (message.note) turn.append(element("p.note", message.note));
-    turn.append(drawActions(chat, index));
+    below.append(...drawNote(chat, index));
+    below.append(drawActions(chat, index));
   }
   return turn;
 }
 
 function fillBody(body, message, running) {
-  const tokens = shownProbabilities(message);
-  if (tokens) {
-    fillWithTokens(body, tokens);
-    return;
-  }
   body.replaceChildren(...drawParts(message.content));
+  if (state.settings.odds && message.odds) markTokens(body, message.odds);
   body.classList.toggle("thinking", running);
 }
 
-/** The line below an answer that is being written; from here on the run draws both. */
-function drawRunning(turn, body, chat, run) {
-  const line = element("div.acts");
+/** A word about how the answer ended, and if that was too early a way to go on. */
+function drawNote(chat, index) {
+  const { note, content } = chat.messages[index];
+  if (!note) return [];
+  const canGoOn = EARLY.includes(note) && index === chat.tip && content.length;
+  const button = element("button.link", { onclick: () => goOn(chat, index) }, "Continue");
+  return [element("p.note", note), ...canGoOn ? [button] : []];
+}
+
+/** An answer that is being written, with the line below it; from here on the run draws both. */
+function drawRunning(turn, body, below, chat, run) {
+  const line = element("div.acts", element("span.stats"));
+  below.append(line);
   turn.ariaLive = "off";   // a screen reader hears the answer once, when it is whole
   run.show = () => {
     if (chat !== state.chat || runs.get(chat.id) !== run) return;
     following(() => {
       fillBody(body, run.message, true);
-      line.textContent = speedOf(run.message);
+      line.firstChild.textContent = speedOf(run.message);
     });
   };
-  return line;
 }
 
 function drawActions(chat, index) {
   const message = chat.messages[index];
   const actions = element("div.acts", copyButton("Copy", textOf(message)));
   if (message.role === "user") actions.append(iconButton("edit", "Edit", () => edit(message)));
-  else actions.append(iconButton("again", "Regenerate", () => askAgain(chat, message.up)));
+  else actions.append(iconButton("again", "Regenerate", () => askAgain(chat, message.up)), ...drawRatings(chat, index));
 
   const versions = versionsOf(chat, index);
   const place = versions.indexOf(index);
@@ -88,17 +99,33 @@ function drawActions(chat, index) {
   return actions;
 }
 
-function speedOf({ tokens, seconds }) {
+/** Thumbs, where the server keeps them. */
+function drawRatings(chat, index) {
+  if (!state.model?.feedback) return [];
+  const { rating } = chat.messages[index];
+  return [["up", "Good answer"], ["down", "Bad answer"]].map(([name, label]) => {
+    const button = iconButton(name, label, () => rate(chat, index, name === rating ? undefined : name));
+    button.ariaPressed = name === rating;
+    return button;
+  });
+}
+
+function speedOf({ tokens, speed }) {
   if (!tokens) return "";
-  if (!seconds) return `${tokens} tokens`;
-  const speed = (tokens - 1) / seconds;   // the first token's time is the prompt's
-  return `${tokens} tokens · ${speed.toFixed()} tokens/s`;
+  return speed ? `${tokens} tokens · ${speed.toFixed()} tokens/s` : `${tokens} tokens`;
 }
 
 // ---- the editor, in the place of a question
 function edit(message) {
   state.editing = message;
   redraw();
+}
+
+/** Open the editor of the last question. */
+export function editLast() {
+  const { chat } = state;
+  const last = pathOf(chat).findLast(index => chat.messages[index].role === "user");
+  if (last !== undefined && !runs.has(chat.id)) edit(chat.messages[last]);
 }
 
 /** What it sends becomes another version of the question: the old one and its answers stay. */
@@ -118,7 +145,7 @@ function drawEditor(chat, message) {
     event.stopPropagation();   // it would stop an answer, too
     cancel();
   };
-  const area = element("textarea", { "aria-label": "Edit your message", rows: 1, onkeydown });
+  const area = element("textarea", { "aria-label": "Edit your message", dir: "auto", rows: 1, onkeydown });
   area.value = message.content;   // set like this, the caret stands at the end
   sendOnEnter(area, send);
   requestAnimationFrame(() => {   // once it is in the page, and has a size

@@ -1,36 +1,86 @@
-// An answer as its tokens: how sure the model was of each, and what else it might have said.
+// How sure the model was of each token of an answer, and what else it might have said: the answer stays as it
+// is, in Markdown, and each piece of its text becomes a button that tells about its token.
 
-import { element } from "./dom.js";
+import { byId, element } from "./dom.js";
 
-const NEIGHBOUR = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" };
+const STEP = { ArrowRight: 1, ArrowLeft: -1 };
+const FURTHEST = 400;   // characters of markup, such as an address, that may stand between two that are shown
+const UNTOLD = ".chip, .head, .unseen";   // what the page has put there itself
 
-/** Show tokens, {token, logprob, top_logprobs}, in a message's body; what is there already stays. */
-export function fillWithTokens(body, tokens) {
-  if (!body.matches(".tokens")) {
-    body.className = "body tokens";
-    const help = "Point at a token, or walk with the arrow keys.";
-    body.replaceChildren(element("div.odds", { role: "status" }, help));
+/** Make the text of a message's `body` buttons; `odds` are its tokens, as tree.js describes them. */
+export function markTokens(body, odds) {
+  const source = odds.map(([token]) => token).join("");
+  const owners = odds.flatMap(([token], index) => Array(token.length).fill(index));   // by place in the source
+  let at = 0;
+  for (const node of textsOf(body)) {
+    const pieces = [];   // {owner, text}
+    for (const letter of node.data) {
+      const found = placeOf(letter, source, at);
+      const owner = owners[found];
+      if (found !== undefined) at = found + letter.length;
+      if (pieces.length && pieces.at(-1).owner === owner) pieces.at(-1).text += letter;
+      else pieces.push({ owner, text: letter });
+    }
+    if (node.parentNode.closest("a")) continue;   // a link is a link, and holds no buttons
+    node.replaceWith(...pieces.map(({ owner, text }) => owner === undefined ? text : drawToken(odds[owner], text)));
   }
-  const panel = body.lastChild;   // it follows the tokens
-  const drawn = body.children.length - 1;
-  for (const token of tokens.slice(drawn)) panel.before(drawToken(token, panel, body.children.length === 1));
+  body.querySelector(".token")?.setAttribute("tabindex", "0");   // Tab comes to the first, the arrows to the others
 }
 
-function drawToken({ token, logprob, top_logprobs = [] }, panel, isFirst) {
-  const show = () => panel.replaceChildren(...top_logprobs.flatMap(other => drawAlternative(other, token)));
-  const walk = ({ key, target }) => target[NEIGHBOUR[key]]?.focus();
+function textsOf(body) {
+  const walker = document.createTreeWalker(body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) found.push(walker.currentNode);
+  return found.filter(node => !node.parentNode.closest(UNTOLD));
+}
+
+/** Where in the source a letter of the page stands: what is passed over was markup. Half a character is "\uFFFD". */
+function placeOf(letter, source, at) {
+  const found = source.indexOf(letter, at);
+  const half = letter > "\x7F" ? source.indexOf("\uFFFD", at) : -1;
+  const place = half >= 0 && (found < 0 || half < found) ? half : found;
+  return place >= 0 && place - at < FURTHEST ? place : undefined;
+}
+
+function drawToken([token, logprob, others], text) {
+  const walk = ({ key, target }) => {
+    if (key === "Escape") hide();
+    if (!STEP[key]) return;
+    const all = [...target.closest(".body").querySelectorAll(".token")];
+    all[all.indexOf(target) + STEP[key]]?.focus();
+  };
+  const show = ({ target }) => showOthers(target, token, others);
   const attributes = {
     share: Math.exp(logprob),
-    tabindex: isFirst ? 0 : -1,   // Tab comes to the first, the arrow keys to the others
+    role: "button",
+    tabindex: -1,
     "aria-label": token + percent(logprob),
     onfocus: show,
     onmouseover: show,
+    onmouseout: hide,
+    onblur: hide,
     onkeydown: walk,
   };
-  return element("button.token", attributes, token);
+  return element("span.token", attributes, text);
 }
 
-function drawAlternative({ token, logprob }, said) {
+/** A card at the token. It lies over the page, so that nothing moves. */
+function showOthers(target, said, others) {
+  const card = byId("odds");
+  card.replaceChildren(...others.flatMap(other => drawAlternative(other, said)));
+  card.hidden = !others.length;
+  const { left, top, bottom } = target.getBoundingClientRect();
+  const isRoomBelow = bottom + card.offsetHeight + 16 < innerHeight;
+  const y = isRoomBelow ? bottom + 8 : top - card.offsetHeight - 8;
+  card.style.left = `${Math.max(8, Math.min(left, innerWidth - card.offsetWidth - 8))}px`;
+  card.style.top = `${Math.max(8, y)}px`;
+}
+
+function hide() {
+  byId("odds").hidden = true;
+}
+
+function drawAlternative([token, logprob], said) {
   return [
     element(token === said ? "code.here" : "code", JSON.stringify(token)),   // so that spaces can be seen
     element("i.bar", { share: Math.exp(logprob) }),

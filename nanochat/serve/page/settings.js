@@ -1,16 +1,22 @@
 // The settings: what the user has chosen, kept in this browser, and the dialog that shows it.
 
 import { byId, element } from "./dom.js";
-import { redraw, setting, state } from "./state.js";
+import { longestAnswer, redraw, setting, state } from "./state.js";
 import { readStored, writeStored } from "./storage.js";
 
-const KEY = "nanochat.settings";
-export const NUMBERS = ["temperature", "top_k", "max_tokens"];   // sent with every question
+export const KEY = "nanochat.settings";
+const NUMBERS = ["temperature", "top_k", "top_p", "min_p", "seed", "max_tokens"];
 
-/** Change some settings, keep them, and let them show. */
+/** Change some settings, keep them, and let them show. Another tab may have changed others. */
 export function keepSettings(changes) {
-  Object.assign(state.settings, changes);
+  state.settings = { ...state.settings, ...readStored(KEY), ...changes };
   writeStored(KEY, state.settings);
+  applySettings();
+}
+
+/** Take over what is kept, which another tab may have changed. */
+export function readSettings() {
+  state.settings = readStored(KEY) ?? {};
   applySettings();
 }
 
@@ -23,32 +29,31 @@ export function applySettings() {
 }
 
 export function openSettings() {
-  for (const id of [...NUMBERS, "theme", "api_key"]) byId(id).value = setting(id) ?? "";
+  for (const id of [...NUMBERS, "system", "theme", "api_key"]) byId(id).value = setting(id) ?? "";
   byId("choice").replaceChildren(...state.models.map(model => element("option", model.id)));
   byId("choice").value = state.model?.id;
-  const longest = state.model ? state.model.max_model_len - 1 : "";   // a question has one token at least
-  byId("max_tokens").max = longest;
-  byId("room-for").textContent = longest;
+  byId("max_tokens").max = longestAnswer();
+  byId("max_tokens").value = Math.min(setting("max_tokens"), longestAnswer()) || "";
+  byId("room-for").textContent = longestAnswer();
   if (!byId("settings").open) byId("settings").showModal();
 }
 
 function takeInput({ target }) {
   const { id, value, validity } = target;
   if (!NUMBERS.includes(id)) keepSettings({ [id]: value.trim() });
-  else if (value && validity.valid) keepSettings({ [id]: +value });
+  else if (validity.valid) keepSettings({ [id]: value ? +value : undefined });   // nothing: the server's default
 }
 
 function backToDefaults() {
   const { api_key, theme } = state.settings;   // these are not the model's
-  state.settings = { api_key, theme };
-  keepSettings({});
+  writeStored(KEY, { api_key, theme });
+  readSettings();
   openSettings();
 }
 
 /** `closed` is called when the dialog is. */
 export function startSettings(closed) {
-  state.settings = readStored(KEY) ?? {};
-  applySettings();
+  readSettings();
   byId("open-settings").onclick = openSettings;
   byId("done").onclick = () => byId("settings").close();
   byId("reset").onclick = backToDefaults;

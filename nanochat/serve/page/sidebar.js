@@ -1,13 +1,14 @@
 // The list of chats: finding, opening, renaming and deleting them. Whether it is shown, drawer.js says.
 
 import { stop } from "./answers.js";
-import { exportChats, importChats, save } from "./chats.js";
+import { exportChats, exportMarkdown, importChats, save } from "./chats.js";
 import { openChat } from "./conversation.js";
 import { byId, element, iconButton } from "./dom.js";
-import { chats, redraw, state, tell } from "./state.js";
+import { chats, state, tell } from "./state.js";
 import { newChat, textOf, titleOf } from "./tree.js";
 
 export function drawSidebar() {
+  if (byId("chats").querySelector("input")) return;   // a name is being written there
   const wanted = byId("search").value.trim().toLowerCase();
   const found = [...chats.values()].filter(chat => isListed(chat) && matches(chat, wanted));
   found.sort((one, other) => other.changed - one.changed);
@@ -29,20 +30,35 @@ function matches(chat, wanted) {
 function drawRow(chat) {
   const title = titleOf(chat);
   const isOpen = chat === state.chat;
+  const rename = () => actions.parentNode.replaceChildren(drawNameField(chat));
   const actions = element("div.acts",
-    iconButton("edit", `Rename ${title}`, () => rename(chat)),
+    iconButton("edit", `Rename ${title}`, rename),
+    iconButton("save", `Save ${title} as Markdown`, () => exportMarkdown(chat)),
     iconButton("bin", `Delete ${title}`, () => remove(chat)));
   return element(isOpen ? "li.chat.here" : "li.chat",
-    element("button", { "aria-current": isOpen, onclick: () => openChat(chat) }, title),
+    element("button", { dir: "auto", "aria-current": isOpen, onclick: () => openChat(chat) }, title),
     actions);
 }
 
-function rename(chat) {
-  const title = prompt("Name of this chat", titleOf(chat));
-  if (title === null) return;   // cancelled
-  chat.title = title;
-  save(chat);
-  redraw();
+/** Its name in the place of the chat, to be written anew: Enter or leaving it keeps that, Escape does not. */
+function drawNameField(chat) {
+  const finish = isKept => {
+    field.onblur = null;   // it goes, and would be left once more
+    if (isKept) chat.title = field.value.trim();
+    save(chat);
+    const row = drawRow(chat);
+    field.parentNode.replaceWith(row);   // this row alone: another one may just be clicked
+    return row;
+  };
+  const onkeydown = event => {
+    event.stopPropagation();
+    if (event.key === "Enter" || event.key === "Escape") finish(event.key === "Enter").firstChild.focus();
+  };
+  const onblur = () => finish(true);
+  const field = element("input", { "aria-label": "Name of this chat", dir: "auto", onkeydown, onblur });
+  field.value = titleOf(chat);
+  requestAnimationFrame(() => field.select());
+  return field;
 }
 
 function remove(chat) {

@@ -14,7 +14,6 @@ export const state = {
 export const chats = new Map();          // by the chat's id
 export const runs = new Map();           // by the chat's id: the answer that is being written there
 export const troubles = new Map();       // by the chat's id: a notice that belongs to this chat alone
-export const probabilities = new WeakMap();   // by the message: its tokens; not kept when the page closes
 
 const drawers = [];
 
@@ -39,7 +38,7 @@ export function setting(name) {
   return state.settings[name] ?? state.model?.defaults[name];
 }
 
-/** The tokens of a message with their probabilities, if there are some and the user wants to see them. */
-export function shownProbabilities(message) {
-  return state.settings.odds && probabilities.get(message);
+/** Tokens of the longest answer that may be asked for: half of what the model reads, so that a question has room. */
+export function longestAnswer() {
+  return Math.floor((state.model?.max_model_len ?? 2) / 2);
 }

@@ -38,7 +38,7 @@ export function storedKeys() {
   return Object.keys(local);
 }
 
-// Which chat is open is known to the tab: after a reload it is open again, and another tab may have another.
+// What a tab keeps for itself, also over a reload: another may be writing something else.
 export function readOfTab(key) {
   return session[key];
 }

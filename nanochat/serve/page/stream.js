@@ -1,32 +1,40 @@
 // From a chat to the request, and from the stream of chunks back to the message: the protocol of
 // v1/chat/completions.
 //
-// A run is an answer that is being written: {message, abort, began, frame, show}. `show`, set by whoever has
-// drawn the message, draws what has come.
+// A run is an answer that is being written: {message, abort, before, frame, show}. `before` is how many tokens
+// it had if it is continued; `show`, set by whoever has drawn the message, draws what has come.
 
 import { eventsOf } from "./api.js";
-import { probabilities, setting, state } from "./state.js";
+import { longestAnswer, setting, state } from "./state.js";
 import { remembered } from "./tree.js";
 
-/** The request's body. A question that was never answered is left out: two in a row confuse a small model. */
-export function requestBody(chat, run) {
+export const SENT = ["temperature", "top_k", "top_p", "min_p", "seed"];   // settings that go with every question
+
+/**
+ * The request's body. A question that was never answered is left out: two in a row confuse a small model. An
+ * answer that is to be continued stands last. With `isShort` the answer may take what room there is.
+ */
+export function requestBody(chat, run, isShort) {
   const messages = [];
+  const { system, odds } = state.settings;
+  if (system) messages.push({ role: "system", content: system });
   const given = remembered(chat);
   for (const [index, message] of given.entries()) {
     const answer = message.role === "user" ? given[index + 1] : message;
-    const counts = answer === run.message || answer.content.length > 0;
-    if (counts && message !== run.message) messages.push({ role: message.role, content: message.content });
+    const isEmpty = !answer?.content.length;
+    const counts = message.role === "user" ? !isEmpty || answer === run.message : !isEmpty;
+    if (counts) messages.push({ role: message.role, content: message.content });
   }
+  const longest = setting("max_tokens");
   const body = {
     model: state.model?.id,
     messages,
-    temperature: setting("temperature"),
-    top_k: setting("top_k"),
-    max_tokens: setting("max_tokens"),
+    max_tokens: isShort || !longest ? undefined : Math.min(longest, longestAnswer()),
     stream: true,
     stream_options: { include_usage: true },
   };
-  if (state.settings.odds) {
+  for (const name of SENT) body[name] = setting(name);
+  if (odds) {
     body.logprobs = true;
     body.top_logprobs = 5;
   }
@@ -41,14 +49,15 @@ export async function readAnswer(run, response, note) {
       message.note = note;
       return;
     }
-    const { error, usage, choices = [] } = JSON.parse(data);
+    const { error, usage, timings, choices = [] } = JSON.parse(data);
     if (error) throw error;
     const choice = choices[0];   // the last chunk, which has the usage, has none
     if (choice) takeChunk(run, choice);
     if (choice?.finish_reason === "length") note = "Cut at the longest answer allowed.";
     if (usage) {
-      message.tokens = usage.completion_tokens;
+      message.tokens = run.before + usage.completion_tokens;
       message.used = usage.prompt_tokens + usage.completion_tokens;
+      message.speed = timings?.predicted_per_second;   // only the server knows: the network brings many at once
     }
     run.frame ||= requestAnimationFrame(() => {   // chunks may come faster than a screen shows pictures
       run.frame = 0;
@@ -58,29 +67,16 @@ export async function readAnswer(run, response, note) {
   throw new TypeError("The connection broke off.");   // as fetch has it: the server was there and is no more
 }
 
-function takeChunk(run, { delta, logprobs }) {
+function takeChunk({ message, before }, { delta, logprobs }) {
   const { content, parts = [] } = delta;   // `parts` are calls of the calculator and their outputs
-  const { message } = run;
-  takeProbabilities(message, logprobs?.content ?? [], parts);
+  const isWhole = message.odds || !before;   // of a continued answer the first tokens may not be known
+  for (const { token, logprob, top_logprobs = [] } of isWhole && logprobs?.content || []) {
+    message.odds ??= [];
+    message.odds.push([token, logprob, top_logprobs.map(other => [other.token, other.logprob])]);
+  }
   const last = message.content.at(-1);
   if (content && last?.type === "text") last.text += content;
   else if (content) message.content.push({ type: "text", text: content });
   message.content.push(...parts);
-  if (!content && !parts.length) return;
-  const now = performance.now();
-  run.began ??= now;   // the speed is counted from the first token: the wait before it is the prompt's
-  message.tokens = (message.tokens ?? 0) + 1;
-  message.seconds = (now - run.began) / 1000;
-}
-
-function takeProbabilities(message, tokens, parts) {
-  if (!tokens.length && !probabilities.has(message)) return;
-  const before = probabilities.get(message) ?? callsAsTokens(message.content);
-  probabilities.set(message, [...before, ...tokens, ...callsAsTokens(parts)]);
-}
-
-/** Calls have no probabilities of their own; among the tokens they stand as certain. */
-function callsAsTokens(parts) {
-  const calls = parts.filter(part => part.type !== "text");
-  return calls.map(part => ({ token: `[${part.text}]`, logprob: 0 }));
+  if (content || parts.length) message.tokens = (message.tokens ?? 0) + 1;
 }

@@ -1,10 +1,11 @@
 // A chat as a tree of messages; no elements and no storage here.
 //
-// Each message {role, content, up} names the one before it by its index: `up`, -1 for none. Two messages with
+// Each message {id, role, content, up} names the one before it by its index: `up`, -1 for none. Two messages with
 // the same `up` are versions of each other: a question that was edited, an answer that was asked for again.
 // `tip` is the last message shown; from it the path leads up. The model reads on from the last message marked
 // `first`, if the chat has outgrown it. A user's content is a text, an answer's is a list of parts: {type:
-// "text" | "python" | "output", text}.
+// "text" | "python" | "python_output", text}. It may have `odds`, its tokens: [text, log-probability, [[another
+// text, its log-probability], ...]] each; `rating`, "up" or "down"; `note`, a word about how it ended.
 
 export function newId() {
   return Math.random().toString(36).slice(2);
@@ -54,6 +55,20 @@ export function textOf(message) {
   return texts.join("").trim();
 }
 
+/** The messages shown as a text in Markdown. */
+export function asMarkdown(chat) {
+  const parts = [`# ${titleOf(chat)}`];
+  for (const index of pathOf(chat)) {
+    const { role, content } = chat.messages[index];
+    parts.push(role === "user" ? "## You" : "## nanochat");
+    if (role === "user") parts.push(content);
+    else parts.push(content.map(part => AS_MARKDOWN[part.type]?.(part.text) ?? part.text).join("").trim());
+  }
+  return `${parts.join("\n\n")}\n`;
+}
+
+const AS_MARKDOWN = { python: text => `\`${text}\``, python_output: text => ` = \`${text}\` ` };   // 2 * 3 = 6
+
 export function titleOf(chat) {
   const question = chat.messages.find(message => message.role === "user");
   const beginning = (question?.content ?? chat.draft).trim().slice(0, 80);
@@ -62,6 +77,22 @@ export function titleOf(chat) {
 
 export function newChat() {
   return soundChat({ messages: [] });
+}
+
+/**
+ * Take into `chat` what another tab added to it: messages go in, and none goes out. Of those that both have,
+ * the other's version holds where takesOver(message) says so.
+ */
+export function merge(chat, other, takesOver) {
+  const places = new Map(chat.messages.map((message, index) => [message.id, index]));
+  const answered = new Set(other.messages.map(message => message.up));
+  for (const [index, message] of other.messages.entries()) {
+    const up = message.up < 0 ? -1 : places.get(other.messages[message.up].id);
+    const known = chat.messages[places.get(message.id)];
+    const isBegun = message.content.length || answered.has(index);   // else it is still being written, or failed
+    if (known && takesOver(known)) Object.assign(known, message, { up });
+    else if (!known && isBegun) places.set(message.id, chat.messages.push({ ...message, up }) - 1);
+  }
 }
 
 /** A chat made of what a storage or a file held, which may be anything. Raises unless it is sound. */
@@ -79,19 +110,26 @@ export function soundChat(value) {
 }
 
 function soundMessage(chat, value) {
-  const { role, content, up = chat.messages.length - 1, note, first, tokens, seconds, used } = value;
+  const { role, content, up = chat.messages.length - 1, note, first, tokens, speed, used, odds, rating } = value;
   const isUser = up === -1 || chat.messages[up].role === "assistant";   // raises if `up` is no earlier one
   if (role !== (isUser ? "user" : "assistant")) throw new TypeError("out of order");
   return {
+    id: text(value.id ?? String(chat.messages.length)),
     role,
     up,
     content: isUser ? text(content) : [content].flat().map(soundPart),
     note: note && text(note),
     first: first && isUser,
     tokens: +tokens || undefined,
-    seconds: +seconds || undefined,
+    speed: +speed || undefined,   // tokens a second
     used: +used || undefined,
+    odds: odds && odds.map(([token, logprob, others]) => [text(token), +logprob, others.map(soundOther)]),
+    rating: ["up", "down"].find(name => name === rating),
   };
+}
+
+function soundOther([token, logprob]) {
+  return [text(token), +logprob];
 }
 
 function soundPart(part) {   // in files of elsewhere an answer is one text
