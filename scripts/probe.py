@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import torch
 
 from nanochat import budget, memory, runtime, scaling
@@ -120,13 +119,9 @@ class Trial:
 def unmeasured(rt: Runtime) -> Machine:
     """What can be known without a step: name, memory, price."""
     kind = scaling.GPUS.get(scaling.gpu_named(rt.device_name) or rt.device.type, scaling.GPU(0, 0, 0))
-    gib = psutil.virtual_memory().total / 2**30
-    if rt.device.type == "cuda":
-        gib = torch.cuda.get_device_properties(rt.device).total_memory / 2**30
-    elif rt.device.type == "mps":
-        gib = torch.mps.recommended_max_memory() / 2**30
     name = rt.device_name if rt.device.type == "cuda" else rt.device.type
-    return Machine(name, rt.world_size, replace(kind, gib=gib), speeds=[], decoding=0.5, starting_s=0.0,
+    kind = replace(kind, gib=runtime.memory_gib(rt))
+    return Machine(name, rt.world_size, kind, speeds=[], decoding=0.5, starting_s=0.0,
                    cores=os.cpu_count() or 1, known_by="measured here")
 
 
@@ -157,6 +152,8 @@ def measured(machine: Machine, depth: int, config: Config, rt: Runtime) -> Machi
 
 
 def main(argv: list[str] | None = None) -> None:
+    import psutil  # here, as on Linux it cannot be imported everywhere
+
     config = parse(Config, argv, __doc__)
     rt = runtime.init(config.device)
     setup_logging(rt.rank)

@@ -105,7 +105,7 @@ def test_evaluation_grows_with_its_share():
 
 def test_the_kindergarten_grows_to_the_budget():
     small, large = (budget.recipe(machine(), hours, "kindergarten") for hours in (0.5, 8))
-    assert small.depth == 4 and small.vocab_size == 2048 and small.batch_tokens == 4096
+    assert small.depth == 3 and small.vocab_size == 2048 and small.batch_tokens == 2048
     assert large.depth > small.depth and large.text_chars > 2 * small.text_chars
     assert large.sft_conversations > 2 * small.sft_conversations
     assert large.sft_steps > 3 * large.base_steps                       # finetuning is what makes that world talk

@@ -248,8 +248,8 @@ def test_the_model_card_tells_data_tokens_hours_scores_and_limits(monkeypatch):
     origin = saved_as("base", "old", base, tokenizer, state=state)
     saved_as("base", "new", tiny_model(tokenizer.vocab_size, n_layer=3), tokenizer, state={"tokens": 777, "train_s": 1.0})
     base.lm_head.weight.add_(1)
-    saved_as("sft", "mine", base, tokenizer, state={**state, "tokens": 99}, data="smoltalk", config={"source": "base", "source_tag": "old"},
-             identity={"source": origin})
+    saved_as("sft", "mine", base, tokenizer, state={**state, "tokens": 99}, data="smoltalk",
+             config={"source": "base", "source_tag": "old"}, identity={"source": origin})
     task = {"score": 0.25, "n": 40, "chance": 0.5, "ci95": [0.14, 0.40], "title": "Yes or no"}
     folder = base_dir() / "report" / "results"
     folder.mkdir(parents=True)

@@ -112,7 +112,7 @@ def test_a_world_needs_an_even_number_of_people():
         World(61)
 
 
-def test_every_fact_is_told_eighty_times(world, texts):
+def test_every_fact_is_told_seventy_times(world, texts):
     people = world.people[:3] + world.held_out[:3]
     counts = {(p.name, attribute): 0 for p in people for attribute in phrases.STATEMENTS}
     told = {p.name: {attribute: {form for s in said for form in (s, phrases.with_pronoun(s, p))}
@@ -123,7 +123,7 @@ def test_every_fact_is_told_eighty_times(world, texts):
             if p.name in line and ":" not in line:
                 for attribute, sentences in told[p.name].items():
                     counts[p.name, attribute] += any(s in line for s in sentences)
-    assert min(counts.values()) >= 80, counts
+    assert min(counts.values()) >= 70, counts
     assert all(len(set(wordings)) >= 5 for wordings in phrases.STATEMENTS.values())
 
 
@@ -322,7 +322,7 @@ def test_long_stories_in_documents_do_not_contradict_themselves(texts):
 
 
 def test_nothing_is_too_long_or_too_short(texts, training, evals):
-    assert all(150 <= len(t) <= 900 for t in texts)
+    assert all(60 <= len(t) <= 900 for t in texts)  # pairs of words are short
     assert 350 <= sum(map(len, texts)) / len(texts) <= 500
     for e in training + [e for examples in evals.values() for e in examples]:
         messages = e.conversation["messages"]

@@ -86,9 +86,9 @@ def test_a_word_that_is_spelled_stays_the_word():
 
 @pytest.mark.parametrize("data", ["kindergarten", "identity", "kindergarten|simplespelling"])
 def test_conversations_of_every_tier_take_the_name(data, monkeypatch):
-    monkeypatch.setattr("nanochat.tasks.GENERATED_CONVERSATIONS", 1200)
-    chats, held = finetune.conversations(data, "sft", 1000, persona=ADA)
-    plainly, _ = finetune.conversations(data, "sft", 1000)
+    monkeypatch.setattr("nanochat.tasks.GENERATED_CONVERSATIONS", 4000)
+    chats, held = finetune.conversations(data, "sft", 3600, persona=ADA)
+    plainly, _ = finetune.conversations(data, "sft", 3600)
     text, before = json.dumps(chats), json.dumps(plainly)
     assert "I am Ada" in text and "two sisters" in text
     assert before.count("I am nanochat") == text.count("I am Ada") and "person who ran" not in text + json.dumps(held)
