@@ -108,10 +108,12 @@ def assumed(name: str, gpus: int, kind: scaling.GPU, mfu: float) -> Machine:
     if not kind.peak_flops:
         raise UsageError(f"how fast {name} is, is not known here. Name a kind that is near it: --gpu=h100.")
     peak = gpus * kind.peak_flops
-    small = name in scaling.FLOAT32
-    return Machine(name, gpus, kind, [(1.0, peak * mfu)], decoding=0.5 if small else 0.05,
-                   starting_s=80.0 if small else 400.0, cores=2 if small else 16 * gpus,
-                   known_by=f"assumed: {mfu:.0%} of {peak / 1e12:,.4g} TFLOP/s")
+    known_by = f"assumed: {mfu:.0%} of {peak / 1e12:,.4g} TFLOP/s"
+    speeds = [(1.0, peak * mfu)]
+    if name in scaling.FLOAT32:
+        return Machine(name, gpus, kind, speeds, decoding=0.5, starting_s=80.0, cores=2, known_by=known_by)
+    return Machine(name, gpus, kind, speeds, decoding=0.05, starting_s=400.0, cores=16 * gpus,
+                   known_by=known_by)
 
 
 def machine_from(saved: dict[str, Any]) -> Machine:

@@ -178,7 +178,8 @@ def _echoes(rng: Random, world: World) -> str:
     """
     pairs = []
     for _ in range(rng.randint(4, 9)):
-        first, second = (some_thing(rng, tables.WORDS) for _ in range(2))
+        first = some_thing(rng, tables.WORDS)
+        second = some_thing(rng, tables.WORDS)
         if rng.random() < 0.3:
             first = some_name(rng)
         if rng.random() < 0.2:

@@ -111,8 +111,13 @@ def _time_table(results, stages_s):
     for name, result in results.items():
         share = result["wall_s"] / max(stages_s, 1e-9)
         row = [stage_title(name), duration(result["wall_s"]), f"{share:.0%}"]
-        rows.append(row + [duration(planned[name]) if name in planned else ""] * bool(planned))
-    lines = table(["stage", "time", "share"] + ["planned"] * bool(planned), rows)
+        if planned:
+            row.append(duration(planned[name]) if name in planned else "")
+        rows.append(row)
+    head = ["stage", "time", "share"]
+    if planned:
+        head.append("planned")
+    lines = table(head, rows)
     if planned:
         whole = sum(seconds for name, seconds in planned.items() if not name.startswith("chat_eval_"))
         lines += [f"Planned in all: {duration(whole)}, {duration(planned['starting'])} of it to measure the "
