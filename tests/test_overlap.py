@@ -5,7 +5,7 @@ import random
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_core_eval import write_bundle
+from test_base_eval import write_bundle
 
 from nanochat.eval.overlap import RUN_LENGTH as N
 from nanochat.eval.overlap import overlap, runs
