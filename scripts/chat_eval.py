@@ -37,12 +37,6 @@ class Config(chat_eval.Options, ModelFlags):
 
     def __post_init__(self):
         at_least(self, max_problems=0, batch_size=1, max_new_tokens=0)
-        if not 1 <= self.pass_k <= self.num_samples:
-            raise UsageError(f"--pass_k must lie between 1 and --num_samples={self.num_samples}, "
-                             f"got {self.pass_k}.")
-        if self.num_samples > 1 and self.temperature <= 0:
-            raise UsageError(f"--num_samples={self.num_samples} wants a --temperature above 0, "
-                             "else all are equal.")
         for name in self.names():
             if lookup(name).kind == "conversations":
                 raise UsageError(f"{name} is for training; there is nothing to grade.")
@@ -106,22 +100,6 @@ def _fetched(name, row, hub_fails):
 
 
 # ---- how they went
-def task_notes(config: Config, score: Score, graded: list[dict]) -> list[str]:
-    """What a reader of a task's score must know of its records."""
-    notes = []
-    if config.pass_k > 1:
-        verdicts = []
-        for record in graded:
-            verdicts += record["verdicts"]
-        once = sum(verdicts) / max(len(verdicts), 1)
-        notes.append(f"{score.name}: pass@{config.pass_k} {score.score:.1%}, pass@1 {once:.1%}")
-    cut = sum(record["cut"] for record in graded)
-    if cut:
-        notes.append(f"{score.name}: {cut} of {score.n} prompts were too long for the model and lost their "
-                     "beginning")
-    return notes
-
-
 def table(scores: list[Score]) -> str:
     """The scores for the terminal."""
     lines = [f"{'task':<28} {'score':>7} {'95 % interval':>15} {'chance':>7} {'n':>6}"]
@@ -176,7 +154,10 @@ def evaluate(config: Config, rt: Runtime) -> None:
         task.persona = Persona(**meta.get("persona", {}))
         score, graded = chat_eval.run_task(task, model, tokenizer, rt, config)
         scores.append(score)
-        notes += task_notes(config, score, graded)
+        cut = sum(record["cut"] for record in graded)
+        if cut:
+            notes.append(f"{name}: {cut} of {score.n} prompts were too long for the model and lost their "
+                         "beginning")
         if rt.rank == 0:
             log.info(f"{name}: {score.score:.1%} of {score.n:,}")  # before it is saved, which may fail
             records.save_items(config.stage, name, graded, config.tag)

@@ -1,5 +1,4 @@
 """Running tasks: batched equals plain, ranks and batch sizes do not matter, what is skipped is said, items are kept."""
-import itertools
 import json
 import time
 from dataclasses import replace
@@ -14,7 +13,6 @@ from nanochat.data.chat_format import parse_reply, render_prompt
 from nanochat.eval import records as kept
 from nanochat.eval import statistics
 from nanochat.eval.chat_eval import Options, Score, run_task
-from nanochat.eval.statistics import pass_at_k
 from nanochat.infer.engine import Engine
 from nanochat.runtime import Runtime
 from nanochat.tasks import TASKS, TaskUnavailable
@@ -121,21 +119,7 @@ def test_no_more_programs_are_run_at_once_than_this_process_has_cores(model, tok
     assert max(most) <= 2
 
 
-# ----------------------------------------------------------------------------------------------------------- sampling
-def test_samples_of_a_question_differ_and_pass_at_k_counts_them(model, tokenizer):
-    score, records = run_task(Words(), model, tokenizer, Runtime(), Options(temperature=1.0, num_samples=6, pass_k=3))
-    assert all(len(r["replies"]) == len(r["verdicts"]) == 6 for r in records)
-    assert any(len({json.dumps(reply) for reply in r["replies"]}) > 1 for r in records)
-    assert score.correct == pytest.approx(sum(pass_at_k(6, sum(r["verdicts"]), 3) for r in records))
-
-
-def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_one():
-    for n in range(1, 7):
-        for c, k in itertools.product(range(n + 1), range(1, n + 1)):
-            subsets = list(itertools.combinations(range(n), k))
-            assert pass_at_k(n, c, k) == pytest.approx(sum(any(i < c for i in s) for s in subsets) / len(subsets))
-
-
+# ------------------------------------------------------------------------------------------------------- long prompts
 def test_long_prompts_are_cut_to_leave_room_and_counted(model, tokenizer):
     class Long(Words):
         def __getitem__(self, i):
@@ -224,8 +208,8 @@ def test_default_tasks_follow_what_the_model_was_trained_on(home):
 
 
 @pytest.mark.parametrize("flags, named", [
-    (["-a", "gsm9k"], "gsm9k.*arc_easy"), (["-a", "smoltalk"], "smoltalk"), (["--num_samples=4"], "--temperature"),
-    (["--pass_k=2"], "--pass_k"), (["--batch_size=0"], "--batch_size"), (["-i", "pre"], "pre")])
+    (["-a", "gsm9k"], "gsm9k.*arc_easy"), (["-a", "smoltalk"], "smoltalk"), (["--batch_size=0"], "--batch_size"),
+    (["-i", "pre"], "pre")])
 def test_wrong_flags_are_refused_by_name_before_anything_is_loaded(home, flags, named):
     with pytest.raises(UsageError, match=named):
         script.main(flags)
@@ -277,22 +261,6 @@ def test_models_named_by_tag_are_kept_apart_and_compared(home, capsys):
     script.main(["--compare=base@one,base@two"])
     assert capsys.readouterr().out.splitlines()[-1].split() == [
         "simplespelling", "0.0%", "0.0%", "+0.0", "+-", "0.0,", "3", "items"]
-
-
-def test_several_replies_give_pass_at_k_and_pass_at_1(home):
-    save_tiny_checkpoint("base", "climbmix", sequence_len=128)
-    script.main(["-i", "base", "-a", "simplespelling", "--max_problems=2", "--device=cpu", "--temperature=1",
-                 "--num_samples=3", "--pass_k=2"])
-    assert any(note.startswith("simplespelling: pass@2 0.0%, pass@1 0.0%") for note in result(home, "base")["notes"])
-
-
-def test_a_choice_of_letters_is_made_once_whatever_the_samples(home, monkeypatch):
-    save_tiny_checkpoint("base", "climbmix", sequence_len=128)
-    monkeypatch.setitem(TASKS, "letters", replace(TASKS["simplespelling"], make=lambda split: Letters(), kind="categorical"))
-    script.main(["-i", "base", "-a", "letters", "--device=cpu", "--temperature=1", "--num_samples=3", "--pass_k=2"])
-    found = result(home, "base")
-    score = found["metrics"]["tasks"]["letters"]["score"]
-    assert score > 0 and f"letters: pass@2 {score:.1%}, pass@1 {score:.1%}" in found["notes"]
 
 
 def test_model_code_is_refused_without_walls_unless_unsafe(home, monkeypatch):

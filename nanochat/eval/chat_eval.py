@@ -8,7 +8,6 @@ read this way it is asked what it knows, not whether it minds the form, and one 
 
 Batch size and number of ranks change results only by rounding.
 """
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from nanochat.data.chat_format import encode_text, parse_reply, render_prompt
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.records import share_out
 from nanochat.eval.scoring import batches, pad
-from nanochat.eval.statistics import centered, pass_at_k, subset, wilson
+from nanochat.eval.statistics import centered, subset, wilson
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.sequence import Sequence
@@ -37,7 +36,7 @@ class Score:
 
     name: str
     n: int  # questions
-    correct: float  # of them; a fraction under pass@k
+    correct: float  # of them
     chance: float  # score of blind guessing
 
     @property
@@ -61,8 +60,6 @@ class Options:
     max_problems: int = option(0, "questions a task, a fixed random sample; 0 for all")
     batch_size: int = option(64, "replies generated together, fewer where memory runs out")
     temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
-    num_samples: int = option(1, "replies to each question, for pass@k; wants a temperature above 0")
-    pass_k: int = option(1, "k of pass@k")
     max_new_tokens: int = option(0, "tokens a reply; 0: the task's own limit")
     batch_tokens: int = option(16384, "of padded prompts in one forward of a multiple-choice task")
 
@@ -70,16 +67,10 @@ class Options:
 def run_task(task: Task, model: GPT, tokenizer: Tokenizer, rt: Runtime,
              options: Options = Options()) -> tuple[Score, list[dict]]:
     """(Score, a record of each question as in records.py), the same on every rank, all of which must call."""
-    grade: Callable
-    if task.kind == "categorical":
-        grade = _grade_letters
-        replies_each = 1
-    else:
-        grade = _grade_replies
-        replies_each = options.num_samples
+    grade = _grade_letters if task.kind == "categorical" else _grade_replies
 
     def graded(numbers):
-        progress = Progress(len(numbers) * replies_each, task.name)
+        progress = Progress(len(numbers), task.name)
         yield from grade(task, model, tokenizer, numbers, options, progress)
         progress.close()
 
@@ -89,11 +80,11 @@ def run_task(task: Task, model: GPT, tokenizer: Tokenizer, rt: Runtime,
     return Score(task.name, len(records), correct, task.chance), records
 
 
-def _record(task, index, chat, cut, replies, verdicts, pass_k=1):
+def _record(task, index, chat, cut, reply, verdict):
     *asked, last = chat["messages"]
     return {"task": task.name, "index": index, "prompt": asked, "cut": cut, "reference": last["content"],
-            "replies": replies, "answers": [task.answer(chat, reply) for reply in replies],
-            "verdicts": verdicts, "score": pass_at_k(len(verdicts), sum(verdicts), pass_k)}
+            "replies": [reply], "answers": [task.answer(chat, reply)], "verdicts": [verdict],
+            "score": float(verdict)}
 
 
 def _prompt(tokenizer, chat, room):
@@ -108,32 +99,26 @@ def _grade_replies(task, model, tokenizer, numbers, options, progress):
     room = model.config.sequence_len
     max_new_tokens = min(options.max_new_tokens or task.max_new_tokens, room // 2)
     sampling = Sampling(max_new_tokens, options.temperature)
-    chats = []
+    chats = [task[number] for number in numbers]
     cut = []  # whether a question's prompt was
-    samples = []  # num_samples of the first question, then of the second, ...
-    asked = []  # the chat of each sample
-    asked_for = [task[number] for number in numbers]
+    sequences = []
     engine = Engine(model, tokenizer)
-    _answer_between(asked_for, engine, sampling, options.batch_size)
-    for number, chat in zip(numbers, asked_for):
+    _answer_between(chats, engine, sampling, options.batch_size)
+    for number, chat in zip(numbers, chats):
         prompt, was_cut = _prompt(tokenizer, chat, room - max_new_tokens)
-        chats.append(chat)
         cut.append(was_cut)
-        for i in range(options.num_samples):
-            # Seeded by what is asked, so that a reply does not depend on which rank gives it.
-            samples.append(Sequence(tokenizer, prompt, sampling, index=mix_seed(task.name, number, i)))
-            asked.append(chat)
-    engine.finish(samples, options.batch_size, progress)
-    replies = [parse_reply(tokenizer, sample.ids) for sample in samples]
+        # Seeded by what is asked, so that a reply does not depend on which rank gives it.
+        sequences.append(Sequence(tokenizer, prompt, sampling, index=mix_seed(task.name, number, 0)))
+    engine.finish(sequences, options.batch_size, progress)
+    replies = [parse_reply(tokenizer, sequence.ids) for sequence in sequences]
 
     # Some tasks run a program. More of them than there are cores would wait for one until their time is over.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        verdicts = list(pool.map(task.evaluate, asked, replies))
+        verdicts = list(pool.map(task.evaluate, chats, replies))
 
     records = []
-    for i, (number, chat) in enumerate(zip(numbers, chats)):
-        part = slice(i * options.num_samples, (i + 1) * options.num_samples)
-        records.append(_record(task, number, chat, cut[i], replies[part], verdicts[part], options.pass_k))
+    for i, number in enumerate(numbers):
+        records.append(_record(task, number, chats[i], cut[i], replies[i], verdicts[i]))
     return records
 
 
@@ -189,8 +174,7 @@ def _grade_letters(task, model, tokenizer, numbers, options, progress):
                 likeliest = int(row[question.letters].argmax())
                 reply = [{"type": "text", "text": question.chat["letters"][likeliest]}]
                 right = task.evaluate(question.chat, reply)
-                records.append(_record(task, question.number, question.chat, question.was_cut, [reply],
-                                       [right]))
+                records.append(_record(task, question.number, question.chat, question.was_cut, reply, right))
             progress.update(len(batch))
 
     memory.fitted(model, "prompt tokens", options.batch_tokens, grade)

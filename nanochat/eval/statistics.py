@@ -1,5 +1,5 @@
 """
-What a score is worth: intervals, means, differences, pass@k.
+What a score is worth: intervals, means, differences.
 
 A benchmark is a sample of the questions that could have been asked. With other questions of the same kind the
 score would be another, so every score here comes with the interval that holds the true one 19 times in 20.
@@ -90,16 +90,6 @@ def paired_difference(before: list[float], after: list[float]) -> tuple[float, f
     squares = sum((y - x - change) ** 2 for x, y in zip(before, after))
     variance = squares / max(total - 1, 1)
     return mean_before, mean_after, Z95 * (variance / total) ** 0.5
-
-
-def pass_at_k(samples: int, right: int, k: int) -> float:
-    """The chance that one of k replies is right, when `right` of so many samples were (arXiv 2107.03374,
-    section 2.1).
-
-    It is the share of all choices of k among the samples that hold a right one, and so unbiased. The formula
-    that comes to mind, 1 - (1 - right / samples)^k, draws with replacement and comes out too low on average.
-    """
-    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
 def subset(total: int, limit: int, seed: int) -> list[int]:

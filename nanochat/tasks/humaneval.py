@@ -3,7 +3,7 @@ HumanEval: 164 Python functions to be written from their docstring; the reply's 
 tests.
 
 Chen et al. 2021 (arXiv 2107.03374), openai/openai_humaneval; evaluation only. Changed from the paper: asked
-in a chat message, so the reply may hold a whole program in a code block; by default pass@1 at temperature 0.
+in a chat message, so the reply may hold a whole program in a code block; pass@1, by default at temperature 0.
 """
 import re
 
