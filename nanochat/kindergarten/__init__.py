@@ -14,7 +14,7 @@ Lineage: Physics of Language Models (arXiv:2309.14316: facts must be told in man
 the simulated stories of bAbI (arXiv:1502.05698), and TinyStories (arXiv:2305.07759: a small model becomes
 fluent when its world is small).
 """
-from nanochat.kindergarten.checks import check, credit
+from nanochat.kindergarten.checks import check
 from nanochat.kindergarten.conversations import (
     SKILLS,
     eval_example,
@@ -26,5 +26,5 @@ from nanochat.kindergarten.documents import document, documents
 from nanochat.kindergarten.skill import Example, Skill
 from nanochat.kindergarten.world import World
 
-__all__ = ["SKILLS", "Example", "Skill", "World", "check", "credit", "document", "documents", "eval_example",
+__all__ = ["SKILLS", "Example", "Skill", "World", "check", "document", "documents", "eval_example",
            "rl_example", "train_conversations", "training_example"]

@@ -5,7 +5,6 @@ They are the reward of reinforcement learning, too, and a model finds whatever i
 punctuation are forgiven; hedges ("Tom or Ben"), all values in one reply, sums without the calculator and
 letters that were only parroted are not.
 """
-import os
 import re
 from collections.abc import Iterable
 
@@ -65,23 +64,6 @@ def check(wanted: Check, reply_text: str, used_tool: bool = False) -> bool:
     if wanted.get("tool") and not used_tool:
         return False
     return KINDS[wanted["kind"]](wanted, reply_text)
-
-
-def credit(wanted: Check, reply_text: str) -> float:
-    """For a reply that fails: half the share of letters or words that are right from the start.
-
-    Where whole answers are rare at first, reinforcement learning has nothing else to climb by."""
-    if wanted["kind"] == "spell":
-        goal = list(wanted["letters"])
-        runs = letter_runs(reply_text)
-        said = list(runs[-1]) if runs else []
-    elif wanted["kind"] == "copy":
-        goal = words(wanted["text"])
-        said = words(reply_text)
-    else:
-        return 0.0
-    right_from_the_start = os.path.commonprefix([goal, said])
-    return 0.5 * len(right_from_the_start) / len(goal)
 
 
 # ---- the kinds of checks

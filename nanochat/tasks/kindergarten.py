@@ -41,10 +41,3 @@ class Kindergarten(Task):
     def evaluate(self, chat: dict, parts: list[dict]) -> bool:
         used_tool = any(part["type"] == "python_output" for part in parts)
         return bool(kindergarten.check(chat["check"], reply_text(parts), used_tool))
-
-    def reward(self, chat: dict, parts: list[dict]) -> float:
-        """1 for a right reply, part of it for one that is on the way: where all replies earn 0, nothing is
-        learned."""
-        if self.evaluate(chat, parts):
-            return 1.0
-        return kindergarten.credit(chat["check"], reply_text(parts))
