@@ -147,8 +147,6 @@ def test_a_series_without_depths_or_elsewhere_says_how_to_start_it(tmp_path, she
     for done in (elsewhere, run_in(ROOT, shell, "runs/miniseries.sh")):
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
         assert done.stderr.startswith("error: in nanochat's folder, with its .venv: bash ")
-    nothing = run_in(ROOT, shell, "runs/scaling.sh")
-    assert nothing.returncode and nothing.stderr.rstrip().endswith("wants budgets and depths, as above")
 
 
 def test_nodes_without_slurm_says_so():
