@@ -23,7 +23,7 @@ for depth in $depths; do
     [ -d "$NANOCHAT_BASE_DIR/tokenizer" ] ||
         python -m scripts.tok_train --dataset="$dataset" --vocab_size="$vocab_size" --max_chars="$tokenizer_chars"
     python -m scripts.base_train --dataset="$dataset" --depth="$depth" --sequence_len="$sequence_len" \
-        --total_batch_size="$batch_tokens" --num_iterations="$base_steps" --device_batch_size="$rows" --resume_anyway
+        --total_batch_size="$batch_tokens" --num_iterations="$base_steps" --device_batch_size="$rows"
 done
 for depth in $depths; do
     python -c 'import json, sys; m = json.load(open(sys.argv[1]))["metrics"]; print(sys.argv[2], m["tokens"], m["train_s"], m["val_bpb"])' \

@@ -150,21 +150,20 @@ def test_a_run_from_before_a_flag_goes_on(stage, flag):
 
 
 def test_what_is_reported_of_a_finished_run_is_what_trained_it():
-    script("base").main([*FLAGS["base"], "--matrix_lr=0.9", "--resume_anyway"])
+    script("base").main([*FLAGS["base"], "--keep=7"])
     result = json.loads((base_dir() / "report" / "results" / "base_train.json").read_text(encoding="utf-8"))
-    assert result["config"]["matrix_lr"] == 0.02 and result["notes"] == []
+    assert result["config"]["keep"] == 2 and result["notes"] == []
 
 
-def test_going_on_with_other_flags_is_noted_in_the_result(monkeypatch):
+def test_going_on_at_another_commit_is_noted_in_the_result(monkeypatch):
     from test_pipeline import interrupted_in_its_first_step
     flags = [*FLAGS["base"], "--tag=mixed", "--num_iterations=3"]
     interrupted_in_its_first_step(script("base").main, flags)
-    with pytest.raises(CheckpointError, match="matrix_lr=0.02, this one has matrix_lr=0.9"):
-        script("base").main([*flags, "--matrix_lr=0.9"])
-    script("base").main([*flags, "--matrix_lr=0.9", "--resume_anyway"])
+    before = checkpoint.read_meta(checkpoint.find("base", "mixed"))["commit"]
+    monkeypatch.setattr("nanochat.train.resume.git_commit", lambda: "abc1234")
+    script("base").main(flags)
     result = json.loads((base_dir() / "report" / "results" / "base_train.json").read_text(encoding="utf-8"))
-    assert result["config"]["matrix_lr"] == 0.9
-    assert result["notes"] == ["from step 2 on matrix_lr=0.9, before matrix_lr=0.02"]
+    assert result["notes"] == [f"from step 2 on commit=abc1234, before commit={before}"]
 
 
 def test_replace_starts_over_only_where_something_differs(caplog):

@@ -59,7 +59,7 @@ def test_a_tracker_gets_each_line_of_the_log(small, monkeypatch, name):
     assert first == "init" and last[0] == "finish" and settings["name"] == "base_d1" and settings["config"]["depth"] == 1
     assert [record for _, record in middle] == log_of() and len(middle) == 4         # three steps and a validation
     assert ("dir" in settings) == (name == "wandb")
-    base_train.main([f"--track={name}", "--resume_anyway", *RUN])                     # it is no part of the run's identity
+    base_train.main(RUN)                                                              # it is no part of the run's identity
 
 
 def test_it_ends_when_training_fails(small, monkeypatch):

@@ -146,17 +146,6 @@ def test_resume_with_other_settings_is_refused_with_both_values(tmp_path):
         loop.run(*make(tmp_path, rows="new"))
 
 
-def test_resume_anyway_takes_other_data_but_never_another_model(tmp_path, caplog):
-    loop.run(*make(tmp_path, rows="old", model="small"))
-    stage, *rest = make(tmp_path, steps=13, rows="new", model="small")
-    stage.resume_anyway = True
-    _, state = loop.run(stage, *rest)
-    assert state.step == 13 and "rows=old" in caplog.text and "rows=new" in caplog.text
-    stage.identity["model"] = "large"
-    with pytest.raises(CheckpointError, match="model=small.*model=large"):
-        loop.run(stage, *rest)
-
-
 def test_non_finite_step_changes_nothing_and_names_the_rows(tmp_path):
     def poison(step, micro):
         if step == 3:

@@ -112,7 +112,10 @@ def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
         _delete(stage, differences, rt)
         return TrainState()
     if differences:
-        _refuse_unless_asked(stage, differences)
+        there, here = _told(differences)
+        raise CheckpointError(
+            f"{stage.folder} holds a run with {there}, this one has {here}. Go on with what it has, or give "
+            "this script another --tag to keep both, or --fresh to start over.")
     state = TrainState(**meta["state"])
     if state.best is None:
         state.best = math.inf
@@ -121,7 +124,7 @@ def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
         optimizer.scale = LossScale(**meta["loss_scale"])
     log.info(f"going on from step {state.step:,} of {stage.steps:,} in {stage.folder}")
     if state.step < stage.steps:
-        _note_changes(state, differences, meta, rt)
+        _note_changes(state, meta, rt)
     else:  # what is reported is what trained it, not what was asked for now
         stage.meta.update({key: meta[key] for key in ("config", "device") if key in meta})
     return state
@@ -161,19 +164,6 @@ def _told(differences):
             ", ".join(f"{key}={here}" for key, _, here in differences))
 
 
-def _refuse_unless_asked(stage, differences):
-    """With --resume_anyway a run may go on with others flags or data, not with another model or tokenizer."""
-    there, here = _told(differences)
-    differs = f"{stage.folder} holds a run with {there}, this one has {here}."
-    keys = {key for key, _, _ in differences}
-    if not stage.resume_anyway or keys & {"model", "tokenizer"}:
-        raise CheckpointError(
-            f"{differs} Go on with what it has, or give this script another --tag to keep both, --fresh to "
-            "start over, or, unless it is the model or its tokenizer, --resume_anyway."
-        )
-    log.warning(f"{differs} Going on as asked.")
-
-
 def _delete(stage, differences, rt):
     there, here = _told(differences)
     if rt.rank == 0:
@@ -182,9 +172,9 @@ def _delete(stage, differences, rt):
     runtime.barrier(rt)
 
 
-def _note_changes(state, differences, meta, rt):
+def _note_changes(state, meta, rt):
     """Say, and keep for the result, what is not the same in all of the run's steps."""
-    changes = list(differences)
+    changes = []
     for key, here in (("commit", git_commit()), ("device", str(rt))):
         there = meta.get(key, here)
         if there != here:
