@@ -1,6 +1,6 @@
 """
 Pull the plug at any moment and lose nothing: the promises that benchmarks/crash.py measures, at small counts, and what
-the background writer, the best checkpoint and skipped steps promise beside them.
+the background writer and the best checkpoint promise beside them.
 """
 import json
 import math
@@ -203,48 +203,7 @@ def test_half_a_line_in_the_log_does_not_keep_a_run_from_going_on(tmp_path):
     assert [json.loads(line)["step"] for line in stage.log_path.read_text(encoding="utf-8").splitlines()] == [1, 2]
 
 
-# -------------------------------------------------------------------------------------------------------- skipped steps
-def poisoned(tmp_path, steps, skip, **more):
-    """A run in which the given steps give NaN."""
-    def poison(step, micro):
-        if step in steps:
-            micro[0].weight[0, 0] = math.nan
-    parts = make(tmp_path, hook=poison, **more)
-    parts[0].skip_nonfinite = skip
-    return parts
-
-
-def test_a_skipped_step_changes_nothing_and_is_counted_said_and_logged(tmp_path, caplog):
-    parts = poisoned(tmp_path, [3], skip=1)
-    _, state = loop.run(*parts)
-    assert (state.step, state.skipped, parts[2].steps) == (12, 1, 12) and math.isfinite(state.loss)
-    assert loop.metrics(*parts[:2], state, parts[3])["skipped"] == 1
-    assert "skipping step 3: " in caplog.text and "rows 24..31" in caplog.text
-    lines = [json.loads(x) for x in parts[0].log_path.read_text(encoding="utf-8").splitlines()]
-    assert [line["step"] for line in lines if "loss" not in line] == [4] and lines[3]["skipped"] == 1
-    assert all(torch.isfinite(p).all() for p in weights(parts[1]).values())
-
-
-def test_more_bad_steps_than_may_be_skipped_stop_the_run_also_after_a_resume(tmp_path):
-    with pytest.raises(NanochatError, match="step 7: .*not finite"):
-        loop.run(*poisoned(tmp_path, [3, 7], skip=1, save_every=4))
-    with pytest.raises(NanochatError, match="step 7: .*not finite"):
-        loop.run(*poisoned(tmp_path, [3, 7], skip=1, save_every=4))
-    _, state = loop.run(*poisoned(tmp_path, [3, 7], skip=2, save_every=4))
-    assert state.skipped == 2
-
-
-def test_a_run_resumed_after_a_skip_equals_the_uninterrupted_one(tmp_path):
-    straight = poisoned(tmp_path / "a", [0, 3], skip=2)
-    _, state = loop.run(*straight)
-    with pytest.raises(NanochatError):
-        loop.run(*poisoned(tmp_path / "b", [0, 3, 8], skip=2, save_every=4))
-    resumed = poisoned(tmp_path / "b", [0, 3], skip=2, save_every=4)
-    _, again = loop.run(*resumed)
-    assert (again.skipped, again.loss) == (state.skipped, state.loss) and again.step == 12
-    assert all(torch.equal(p, weights(resumed[1])[name]) for name, p in weights(straight[1]).items())
-
-
+# ----------------------------------------------------------------------------------------------------------- validation
 def test_a_validation_that_fails_costs_no_step_and_is_made_up_for(tmp_path, monkeypatch):
     def fails():
         raise OSError(5, "Input/output error")

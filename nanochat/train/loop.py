@@ -94,14 +94,13 @@ def _backward(loss_of, batch, scale):
 
 
 def train_step(loss_of: Callable[[Batch], torch.Tensor], optimizer: MuonAdamW, batches: list[Batch],
-               rt: Runtime, lr_scale: float, momentum: float, wishes: Sequence[bool] = (),
-               may_skip: bool = False) -> tuple[float, float, list[float]]:
+               rt: Runtime, lr_scale: float, momentum: float,
+               wishes: Sequence[bool] = ()) -> tuple[float, float, list[float]]:
     """One step over this rank's micro-batches: (global loss, gradient norm, how many ranks have each wish).
     All must call.
 
     All raise RanOut where one rank's memory runs out. Where something is not finite nothing is applied,
-    either: raises NanochatError, or with `may_skip` gives NaN for both. In fp16 a gradient alone first lowers
-    the loss scale, with inf as norm.
+    either: raises NanochatError. In fp16 a gradient alone first lowers the loss scale, with inf as norm.
     """
     said = torch.tensor([0.0, 0.0, *map(float, wishes)], device=rt.device)  # one message for all
     try:
@@ -125,27 +124,20 @@ def train_step(loss_of: Callable[[Batch], torch.Tensor], optimizer: MuonAdamW, b
 
     optimizer.zero_grad()
     if math.isfinite(loss) and optimizer.scale is not None and optimizer.scale.lower():
-        norm = math.inf
-    else:
-        _report_nonfinite(optimizer, batches, rt, loss, local_loss, norm, may_skip)
-        loss = norm = math.nan
-    optimizer.steps += 1
-    return loss, norm, wished
+        optimizer.steps += 1
+        return loss, math.inf, wished
+    raise NanochatError(f"step {optimizer.steps}: loss {loss} or gradient norm {norm} is not finite; nothing "
+                        f"was applied. {_seen_by_all(batches, rt, local_loss)}. Lower the learning rate or "
+                        "look at these rows.")
 
 
-def _report_nonfinite(optimizer, batches, rt, loss, local_loss, norm, may_skip):
-    """Say which rank saw what in which rows; raises NanochatError where it may not be skipped."""
+def _seen_by_all(batches, rt, local_loss):
+    """What loss each rank saw in which rows, in words."""
     rows = []
     for batch in batches:
         rows += batch.rows
     seen = f"rows {rows[0]}..{rows[-1]}" if rows else "rows none..none"
-    everyone = runtime.all_gather_object(rt, f"rank {rt.rank}: loss {local_loss}, {seen}")
-    what = (f"step {optimizer.steps}: loss {loss} or gradient norm {norm} is not finite; nothing was "
-            f"applied. {'; '.join(everyone)}.")
-    if not may_skip:
-        raise NanochatError(f"{what} Lower the learning rate or look at these rows.")
-    if rt.rank == 0:
-        log.warning(f"skipping {what}")
+    return "; ".join(runtime.all_gather_object(rt, f"rank {rt.rank}: loss {local_loss}, {seen}"))
 
 
 # ---- all steps
@@ -178,10 +170,9 @@ class _Sitting:
                     loss_of = loss_function(stage, self.model, self.optimizer, self.rt, first)
                     start += time.monotonic() - begun  # compiling is no step's time
                 lr_factor, momentum = stage.schedule(step)
-                may_skip = self.state.skipped < stage.skip_nonfinite
                 wishes = (bool(self.asked), time.monotonic() - self.saved_at > save_s)
                 loss, norm, (stop, save_now) = train_step(loss_of, self.optimizer, micro_batches, self.rt,
-                                                          lr_factor, momentum, wishes, may_skip)
+                                                          lr_factor, momentum, wishes)
                 seconds = time.monotonic() - start
                 tokens = sum(batch.inputs.numel() for batch in micro_batches) * self.rt.world_size
                 self.state.record(loss, tokens, seconds)
@@ -228,7 +219,7 @@ class _Sitting:
         gc.collect()
 
     def log_step(self, loss, norm, lr_factor, tok_per_s):
-        record = {"step": self.state.step, **_outcome(loss, norm, self.state.skipped, self.optimizer.scale)}
+        record = {"step": self.state.step, **_outcome(loss, norm, self.optimizer.scale)}
         record["lr"] = round(lr_factor, 5)
         record["tok_per_s"] = round(tok_per_s)
         record["elapsed_s"] = round(self.state.train_s, 2)
@@ -245,12 +236,8 @@ def _validates_at(stage, step):
     return stage.evaluate is not None and (regular or step == stage.steps)
 
 
-def _outcome(loss: float, norm: float, skipped: int, scale: LossScale | None) -> dict:
-    """A step's part of the log: without a norm where fp16 could not hold it, without a loss where it was
-    skipped.
-    """
-    if math.isnan(loss):
-        return {"skipped": skipped}
+def _outcome(loss: float, norm: float, scale: LossScale | None) -> dict:
+    """A step's part of the log: without a norm where fp16 could not hold it."""
     found = {"loss": round(loss, 5)}
     if math.isfinite(norm):
         found["grad_norm"] = round(norm, 5)
@@ -334,7 +321,7 @@ def metrics(stage: Stage, model: GPT, state: TrainState, rt: Runtime) -> dict:
     rate = state.tokens / max(state.train_s, 1e-9)  # tokens a second
     found = {
         "params": model.num_params(), "tokens": state.tokens, "steps": state.step, "final_loss": state.loss,
-        **state.val, "skipped": state.skipped, "save_stall_s": state.save_stall_s, "tok_per_s": rate,
+        **state.val, "save_stall_s": state.save_stall_s, "tok_per_s": rate,
         "flops_per_token": flops, "total_flops": flops * state.tokens,
         # Model FLOPs utilization: the share of what the hardware could do at best (PaLM, arXiv 2204.02311).
         "mfu": rate * flops / (rt.peak_flops * rt.world_size) if rt.peak_flops else None,

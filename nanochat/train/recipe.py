@@ -28,7 +28,7 @@ from nanochat.train.stages import StageRow
 # they are but for rounding: where a run computes, how much at a time, when it looks, how its files are kept.
 INDIFFERENT = frozenset({
     "device", "device_batch_size", "recompute", "compile", "eval_every", "eval_tokens", "save_every",
-    "save_minutes", "keep", "skip_nonfinite", "replace", "fresh", "dry_run", "tag", "track",
+    "save_minutes", "keep", "replace", "fresh", "dry_run", "tag", "track",
 })
 # Then those that count by what they come to, under this key of the identity: --num_iterations=0 and the
 # number that follows from the depth are one run.
@@ -71,10 +71,9 @@ class Stage:
     loss: Callable[[GPT, Batch], torch.Tensor] = weighted_cross_entropy
     evaluate: Callable[[], dict[str, float]] | None = None  # -> {"val_...": loss}; every rank calls it
     eval_every: int = 0  # 0: only at the end
-    save_every: int = 0  # this and the next four: as in RunFlags
+    save_every: int = 0  # this and the next three: as in RunFlags
     save_minutes: float = 0.0
     keep: int = 2
-    skip_nonfinite: int = 0
     replace: bool = False
     compile: bool = False  # the loss, on CUDA; wants micro-batches of one shape
     extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
@@ -90,8 +89,6 @@ class RunFlags:
     save_minutes: float = option(10.0, "minutes between checkpoints, written while training goes on (0: by "
                                       "steps alone)")
     keep: int = option(2, "newest checkpoints that stay, besides the one that validated best (0: all)")
-    skip_nonfinite: int = option(0, "steps with a loss or gradient that is not finite to skip before giving "
-                                    "up")
     replace: bool = option(False, "start over as with --fresh, but only if flags or data differ from the "
                                   "checkpoint's")
     recompute: bool = option(False, "compute activations twice, to keep fewer (comes on where not one row "
@@ -139,4 +136,4 @@ class RunFlags:
                      meta={**meta, "config": config},
                      log_path=base_dir() / "logs" / f"{row.name}_{tag}.jsonl", steps=steps, schedule=schedule,
                      save_every=save_every, save_minutes=self.save_minutes, keep=self.keep,
-                     skip_nonfinite=self.skip_nonfinite, replace=self.replace, **parts)
+                     replace=self.replace, **parts)

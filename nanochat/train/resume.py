@@ -38,14 +38,11 @@ class TrainState:
     best: float = math.inf  # lowest validation loss
     val: dict = field(default_factory=dict)  # the last validation; {}: that of this step is still to be made
     notes: list[str] = field(default_factory=list)  # what a reader of the result must know
-    skipped: int = 0  # steps that were not finite
     save_stall_s: float = 0.0  # for which saving kept the next step waiting
 
     def record(self, loss: float, tokens: int, seconds: float) -> None:
-        """Count a step. A NaN loss stands for a skipped one."""
-        if math.isnan(loss):
-            self.skipped += 1
-        elif self.step == self.skipped:  # the first that counts
+        """Count a step."""
+        if self.step == 0:
             self.loss = loss
         else:
             self.loss = 0.9 * self.loss + 0.1 * loss
@@ -116,6 +113,7 @@ def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
         raise CheckpointError(
             f"{stage.folder} holds a run with {there}, this one has {here}. Go on with what it has, or give "
             "this script another --tag to keep both, or --fresh to start over.")
+    meta["state"].pop("skipped", None)  # older code counted steps that it left out
     state = TrainState(**meta["state"])
     if state.best is None:
         state.best = math.inf
