@@ -3,8 +3,7 @@ The kindergarten: a data set so small that a 3M-parameter model can learn all of
 
 A seeded world of invented people, true facts and stories yields documents to pretrain on, conversations to
 finetune on, and for each conversation a check, which serves as evaluation and as reward. Everything is a
-function of numbers (which example, which seed, how many people): the same bytes in every process and on every
-machine. `size` is the number of people: 60 for a laptop, 100,000 for gigabytes of text.
+function of numbers (which example, which seed): the same bytes in every process and on every machine.
 
     python -c "from nanochat.kindergarten import *; print(*documents(3), sep='\\n\\n')"
 

@@ -1,7 +1,7 @@
 """
 The mixture: which skills exist, how often each is trained, and the examples of each side of the split.
 
-A training example depends on (index, seed, size, stage) alone, so that any of them can be made again; test
+A training example depends on (index, seed, stage) alone, so that any of them can be made again; test
 examples are numbered per skill and distinct as long as its space lasts. SFT leans to what is hard and leaves
 the word problems to reinforcement learning, which needs something that is not yet solved.
 """
@@ -100,7 +100,7 @@ def _skills() -> dict[str, Skill]:
 
 
 SKILLS = _skills()
-_world = functools.lru_cache(maxsize=2)(World)  # making one takes longer than an example
+_world = functools.cache(World)  # making one takes longer than an example
 
 
 def _example(skill: str, made: Made) -> Example:
@@ -112,12 +112,12 @@ def _example(skill: str, made: Made) -> Example:
 
 
 # ---- training
-def training_example(index: int, seed: int = 0, size: int = 60, stage: str = "mid") -> Example:
+def training_example(index: int, seed: int = 0, stage: str = "mid") -> Example:
     """The training Example of this number of a stage ("mid" or "sft")."""
     if stage not in STAGES:
         raise UsageError(f"stage is one of {', '.join(STAGES)}; got {stage!r}")
     rng = Random(mix_seed("train", stage, seed, index))
-    world = _world(size)
+    world = _world()
     weights = [getattr(skill, stage) for skill in SKILLS.values()]
 
     def one() -> tuple[str, Made]:
@@ -133,7 +133,7 @@ def training_example(index: int, seed: int = 0, size: int = 60, stage: str = "mi
     return _example(name, (messages, check))
 
 
-def train_conversations(n_conversations: int, seed: int = 0, size: int = 60,
+def train_conversations(n_conversations: int, seed: int = 0,
                         stage: str = "mid") -> Iterator[dict[str, Any]]:
     """Yield so many training conversations, the first ones; some are replaced by a biography: {"text": str}.
 
@@ -141,46 +141,46 @@ def train_conversations(n_conversations: int, seed: int = 0, size: int = 60,
     for index in range(n_conversations):
         rng = Random(mix_seed("replay", stage, seed, index))
         if rng.random() < REPLAYED:
-            person = rng.choice(_world(size).people)
+            person = rng.choice(_world().people)
             yield {"text": documents.life(rng, person)}
         else:
-            yield training_example(index, seed, size, stage).conversation
+            yield training_example(index, seed, stage).conversation
 
 
-def rl_example(index: int, seed: int = 0, size: int = 60, skill: str = "word_problem") -> Example:
+def rl_example(index: int, seed: int = 0, skill: str = "word_problem") -> Example:
     """A fresh training-side Example of one skill, at full difficulty."""
     if skill not in SKILLS or not SKILLS[skill].sft:
         trained = ", ".join(name for name in SKILLS if SKILLS[name].sft)
         raise UsageError(f"no training examples of skill {skill!r}; one of {trained}")
     rng = Random(mix_seed("rl", skill, seed, index))
-    made = SKILLS[skill].make(rng, _world(size), False, STAGES["sft"])
+    made = SKILLS[skill].make(rng, _world(), False, STAGES["sft"])
     return _example(skill, made)
 
 
 # ---- tests
-def eval_example(skill: str, index: int, seed: int = 0, size: int = 60) -> Example:
+def eval_example(skill: str, index: int, seed: int = 0) -> Example:
     """The test Example of this number of a skill, which begins again after its last."""
     if skill not in SKILLS:
         raise UsageError(f"unknown skill {skill!r}; one of {', '.join(SKILLS)}")
-    made, more = _tests_so_far(skill, seed, size)
+    made, more = _tests_so_far(skill, seed)
     missing = max(0, index + 1 - len(made))
     made.extend(itertools.islice(more, missing))
     return made[index % len(made)]
 
 
 @functools.cache
-def _tests_so_far(skill: str, seed: int, size: int) -> tuple[list[Example], Iterator[Example]]:
+def _tests_so_far(skill: str, seed: int) -> tuple[list[Example], Iterator[Example]]:
     """(a skill's test examples so far, the iterator that makes more)."""
-    return [], _distinct_tests(skill, seed, size)
+    return [], _distinct_tests(skill, seed)
 
 
-def _distinct_tests(skill: str, seed: int, size: int) -> Iterator[Example]:
+def _distinct_tests(skill: str, seed: int) -> Iterator[Example]:
     """Test examples no two of which ask the same: a small space would be counted several times over."""
     asked = set()
     repeats = 0
     for number in itertools.count():
         rng = Random(mix_seed("test", skill, seed, number))
-        made = SKILLS[skill].make(rng, _world(size), True, STAGES["sft"])
+        made = SKILLS[skill].make(rng, _world(), True, STAGES["sft"])
         messages, _ = made
         question = str(messages[:-1])
         if question not in asked:

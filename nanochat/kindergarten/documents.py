@@ -301,8 +301,8 @@ def document(world: World, index: int, seed: int = 0) -> str:
     return kind(rng, world)
 
 
-def documents(n_documents: int, seed: int = 0, size: int = 60) -> Iterator[str]:
-    """Yield so many documents of the world of `size` people; `seed` chooses which, never the world."""
-    world = World(size)
+def documents(n_documents: int, seed: int = 0) -> Iterator[str]:
+    """Yield so many documents of the world; `seed` chooses which, never the world."""
+    world = World()
     for index in range(n_documents):
         yield document(world, index, seed)

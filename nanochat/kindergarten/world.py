@@ -4,16 +4,16 @@ The little world: who lives where, does what, has which pet and which friend. Fr
 People come in pairs of best friends, and every fifth pair is *held out*: documents tell about them, but no
 conversation of training asks about them. Questions about them measure what matters in pretraining: whether
 what was only read can be answered. Values are dealt evenly, so that guessing the most frequent one gains
-nothing. Pets' names, and the pair of town and job while the world is small, are unique, so that they lead
-back to one person.
+nothing. Pets' names and the pair of town and job are unique, so that they lead back to one person.
 """
 from dataclasses import dataclass
 from random import Random
 
-from nanochat.common import UsageError, mix_seed
+from nanochat.common import DataError, mix_seed
 from nanochat.kindergarten import tables
 
 DEALT = {"species": tables.SPECIES, "food": tables.FOODS, "colour": tables.COLOURS, "hobby": tables.HOBBIES}
+PEOPLE = 60  # an even number: they come in pairs
 HELD_OUT_EVERY = 5  # pairs of friends: 12 of 60 people
 
 
@@ -38,31 +38,32 @@ class Person:
 
 
 class World:
-    """`size` invented people (an even number, at least 20) and their towns."""
+    """PEOPLE invented people. Raises DataError where words.txt has not names enough for them."""
 
-    def __init__(self, size: int = 60, seed: int = 0) -> None:
-        if size < 20 or size % 2:
-            raise UsageError(f"the kindergarten's size is an even number of people, at least 20; got {size}")
+    def __init__(self, seed: int = 0) -> None:
         # The order of draws from this generator is what makes a world: a draw more or less makes another one.
-        rng = Random(mix_seed("world", size, seed))
-        first_names = [(name, "she") for name in tables.GIRLS] + [(name, "he") for name in tables.BOYS]
-        rng.shuffle(first_names)
-        names = _unique([name for name, _ in first_names], size)
-        pets = _unique(tables.PETS, size)
+        rng = Random(mix_seed("world", PEOPLE, seed))
+        names = [(name, "she") for name in tables.GIRLS] + [(name, "he") for name in tables.BOYS]
+        pets = tables.PETS[:PEOPLE]
+        if min(len(names), len(pets)) < PEOPLE:
+            raise DataError(f"words.txt has {len(names)} girls and boys and {len(pets)} pets; it wants "
+                            f"{PEOPLE} of both.")
+        rng.shuffle(names)
         rng.shuffle(pets)
-        self.towns = _towns(size, rng)
-        homes = _homes(self.towns, size, rng)
-        dealt = {attribute: _deal(values, size, rng) for attribute, values in DEALT.items()}
+        rng.shuffle(list(range(400)))  # of towns that only bigger worlds had
+        homes = _homes(rng)
+        dealt = {attribute: _deal(values, rng) for attribute, values in DEALT.items()}
 
         self.people = []
-        for i in range(size):
+        for i in range(PEOPLE):
             town, job = homes[i]
             friend = i ^ 1  # 0 and 1, 2 and 3, ... are each other's best friends
             pair = i // 2
+            name, he = names[i]
             self.people.append(Person(
-                index=i, name=names[i], he=first_names[i % len(first_names)][1], town=town, job=job,
+                index=i, name=name, he=he, town=town, job=job,
                 species=dealt["species"][i], pet=pets[i], food=dealt["food"][i], colour=dealt["colour"][i],
-                hobby=dealt["hobby"][i], friend=names[friend],
+                hobby=dealt["hobby"][i], friend=names[friend][0],
                 held_out=pair % HELD_OUT_EVERY == HELD_OUT_EVERY - 1))
 
         self.seen = [person for person in self.people if not person.held_out]
@@ -74,53 +75,25 @@ class World:
     def values(self, attribute: str) -> list[str]:
         """All that somebody's town, job, species, food, colour or hobby can be."""
         if attribute == "town":
-            return self.towns
+            return tables.TOWNS
         if attribute == "job":
             return tables.JOBS
         return DEALT[attribute]
 
 
-def _unique(first_names: list[str], size: int) -> list[str]:
-    """`size` different names: the first names, in a big world with surnames ("Mia Balbar")."""
-    if size <= len(first_names):
-        return first_names[:size]
-    n_surnames = -(-size // len(first_names))  # rounded up
-    names = []
-    for number in range(n_surnames):
-        surname = _surname(number)
-        names += [f"{first_name} {surname}" for first_name in first_names]
-    return names[:size]
-
-
-def _surname(number: int) -> str:
-    """The number written with syllables for digits, two of them at least."""
-    surname = ""
-    while number or len(surname) < 6:
-        number, digit = divmod(number, len(tables.SYLLABLES))
-        surname += tables.SYLLABLES[digit]
-    return surname.capitalize()
-
-
-def _towns(size: int, rng: Random) -> list[str]:
-    """12 towns for 60 people, and one more for every further 50, up to 412."""
-    invented = [head + tail for head in tables.TOWN_HEADS for tail in tables.TOWN_TAILS]
-    rng.shuffle(invented)
-    n_invented = max(0, size - 60) // 50
-    return tables.TOWNS + invented[:n_invented]
-
-
-def _homes(towns: list[str], size: int, rng: Random) -> list[tuple[str, str]]:
+def _homes(rng: Random) -> list[tuple[str, str]]:
     """(town, job) of everybody: round after round through the towns, the jobs moved on by one in each."""
+    n_towns = len(tables.TOWNS)
     homes = []
-    for i in range(size):
-        job = (i // len(towns) + i) % len(tables.JOBS)
-        homes.append((towns[i % len(towns)], tables.JOBS[job]))
+    for i in range(PEOPLE):
+        job = (i // n_towns + i) % len(tables.JOBS)
+        homes.append((tables.TOWNS[i % n_towns], tables.JOBS[job]))
     rng.shuffle(homes)
     return homes
 
 
-def _deal(values: list[str], size: int, rng: Random) -> list[str]:
-    """`size` values in random order, each as often as the others."""
-    dealt = [values[i % len(values)] for i in range(size)]
+def _deal(values: list[str], rng: Random) -> list[str]:
+    """A value for everybody in random order, each as often as the others."""
+    dealt = [values[i % len(values)] for i in range(PEOPLE)]
     rng.shuffle(dealt)
     return dealt
