@@ -13,14 +13,12 @@ from pathlib import Path
 from nanochat import runtime
 from nanochat.cli import at_least, option, parse
 from nanochat.common import DataError, log, run, save_result, setup_logging
-from nanochat.data.dataloader import TextRows, prepare_tokens
-from nanochat.data.datasets import shards
+from nanochat.data.dataloader import text_rows
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bits_per_byte import bits_per_byte
 from nanochat.infer.engine import Engine
 from nanochat.kindergarten import World
 from nanochat.model.gpt import GPT
-from nanochat.runtime import Runtime
 from nanochat.train.checkpoint import ModelFlags, load_model
 
 PROMPTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
@@ -37,14 +35,6 @@ class Config(ModelFlags):
 
     def __post_init__(self):
         at_least(self, max_rows=0, device_batch_size=1, sample_tokens=0)
-
-
-def rows_of(split: str, name: str, tokenizer: Tokenizer, sequence_len: int, rt: Runtime) -> TextRows:
-    """The rows of a split's first shard; rank 0 tokenizes it if pretraining has not. Every rank must call."""
-    folder = name.rstrip("/").rpartition("/")[2]
-    with runtime.rank_zero_first(rt):
-        tokens = prepare_tokens(tokenizer, shards(name, split)[:1], folder)
-    return TextRows(tokens, sequence_len)
 
 
 def sample(model: GPT, tokenizer: Tokenizer, dataset: str, max_new_tokens: int) -> list[dict]:
@@ -72,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     token_bytes = tokenizer.token_bytes()
     metrics: dict = {}
     for split in ("train", "val"):
-        rows = rows_of(split, name, tokenizer, model.config.sequence_len, rt)
+        rows = text_rows(name, split, tokenizer, model.config.sequence_len, rt, most_shards=1)
         if not len(rows):
             raise DataError(f"the {split} text of {name} is empty. Give another --dataset.")
         bpb = bits_per_byte(model, rows, token_bytes.tolist(), config.device_batch_size, rt, config.max_rows)

@@ -10,12 +10,12 @@ Pretrain a model from nothing: predict the next token of documents.
 The steps are those of every stage: resolve the flags into a plan, make data, model and optimizer, put them
 into a Stage and let the loop run it. All the text counts here, so every target's weight is 1.
 """
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from nanochat import runtime, scaling
 from nanochat.cli import at_least, option, parse
 from nanochat.common import DataError, UsageError, log, mix_seed, run, setup_logging
-from nanochat.data.dataloader import StepBatches, TextRows, prepare_tokens
+from nanochat.data.dataloader import StepBatches, TextRows, text_rows
 from nanochat.data.datasets import shards
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bits_per_byte import bits_per_byte
@@ -24,12 +24,12 @@ from nanochat.model.attention import pick_fastest
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import loop
-from nanochat.train.recipe import RunFlags
+from nanochat.train.recipe import RowsFlags
 from nanochat.train.stages import STAGES
 
 
 @dataclass
-class Config(RunFlags):
+class Config(RowsFlags):
     dataset: str = option(
         "climbmix", "climbmix, fineweb-edu, kindergarten, or a folder of parquet files with a text column"
     )
@@ -37,8 +37,6 @@ class Config(RunFlags):
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
     key_offset: float = option(0.5, "share of a head that finds words by the word before")
     value_tables: bool = option(True, "every second layer adds a vector by token to its values")
-    device_batch_size: int = option(0, "rows a device takes at a time, fewer where memory runs out (0: 32, "
-                                       "on a CPU fewer)")
     total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
     num_iterations: int = option(0, "optimizer steps (0: from the ratio)")
     param_data_ratio: float = option(20.0, "training tokens for each parameter when num_iterations is 0")
@@ -52,7 +50,6 @@ class Config(RunFlags):
     fp8: bool = option(False, "the blocks' products in 8 bits, for GPUs that have them (H100, 4090, ...)")
     eval_every: int = option(250, "steps between validations (0: only at the end)")
     eval_tokens: int = option(0, "validation tokens (0: 20 batches)")
-    compile: bool = option(True, "compile the model on CUDA: a minute at the start")
     seed: int = option(0, "of the initial weights")
 
     def __post_init__(self):
@@ -68,14 +65,9 @@ class Plan:
     """What the flags come to."""
 
     model: GPTConfig
-    steps: int
-    batch_tokens: int  # a step, over all ranks
-    rows_per_step: int  # the same in rows
+    recipe: scaling.Pretraining
+    rows_per_step: int  # over all ranks
     device_batch_size: int  # rows a device takes at a time
-    lr_factor: float
-    weight_decay: float
-    warmdown_frac: float
-    final_lr: float
 
 
 def resolve(config: Config, vocab_size: int, rt: Runtime) -> Plan:
@@ -84,22 +76,15 @@ def resolve(config: Config, vocab_size: int, rt: Runtime) -> Plan:
                       value_tables=config.value_tables, **asdict(scaling.model_shape(config.depth)))
     recipe = scaling.pretraining(config.depth, vocab_size, config.param_data_ratio, config.total_batch_size,
                                  config.num_iterations, config.matrix_lr, rt.world_size)
-    if recipe.batch_tokens % config.sequence_len:
-        raise UsageError(f"--total_batch_size={recipe.batch_tokens} must be a multiple of "
-                         f"--sequence_len={config.sequence_len}.")
+    if config.weight_decay is not None:
+        recipe = replace(recipe, weight_decay=config.weight_decay)
+    if config.warmdown_frac is not None:
+        recipe = replace(recipe, warmdown_frac=config.warmdown_frac)
+    rows_per_step, at_a_time = config.rows_of(recipe.batch_tokens, config.sequence_len, rt)
     if config.fp8:
         fp8.check(rt.device, {"--sequence_len": config.sequence_len, "n_embd": model.n_embd,
                               "of the keys": model.n_kv_head * model.head_dim})
-    rows_per_step = recipe.batch_tokens // config.sequence_len
-    # A step's rows are shared by the ranks, and what a rank cannot hold at once it takes in turns (gradient
-    # accumulation): memory bounds the micro-batch, never the batch.
-    at_a_time = scaling.rows_at_a_time(rt.device.type, config.sequence_len, rows_per_step // rt.world_size,
-                                       config.device_batch_size)
-    return Plan(
-        model=model, steps=recipe.steps, batch_tokens=recipe.batch_tokens, rows_per_step=rows_per_step,
-        device_batch_size=at_a_time, lr_factor=recipe.lr_factor, final_lr=recipe.final_lr,
-        weight_decay=recipe.weight_decay if config.weight_decay is None else config.weight_decay,
-        warmdown_frac=recipe.warmdown_frac if config.warmdown_frac is None else config.warmdown_frac)
+    return Plan(model, recipe, rows_per_step, at_a_time)
 
 
 def describe(config: Config, plan: Plan, rt: Runtime) -> str:
@@ -107,23 +92,22 @@ def describe(config: Config, plan: Plan, rt: Runtime) -> str:
     n_params = scaling.num_params(config.depth, plan.model.vocab_size, config.value_tables)
     attention = pick_fastest(rt.device, rt.dtype, plan.device_batch_size, plan.model)
     precision = ", fp8" if config.fp8 else ""
-    return (f"d{config.depth} on {rt}{precision}: {n_params:,} parameters, {plan.steps:,} steps of "
-            f"{plan.batch_tokens:,} tokens = {plan.steps * plan.batch_tokens:,} tokens of {config.dataset}; "
+    steps = plan.recipe.steps
+    batch_tokens = plan.recipe.batch_tokens
+    return (f"d{config.depth} on {rt}{precision}: {n_params:,} parameters, {steps:,} steps of "
+            f"{batch_tokens:,} tokens = {steps * batch_tokens:,} tokens of {config.dataset}; "
             f"attention: {attention}")
 
 
 def load_rows(config: Config, plan: Plan, tokenizer: Tokenizer, rt: Runtime) -> tuple[TextRows, TextRows]:
-    """(training, validation); rank 0 tokenizes first, the others then map the same files."""
-    name = config.dataset.rstrip("/").rpartition("/")[2]
-    with runtime.rank_zero_first(rt):
-        train_shards = prepare_tokens(tokenizer, shards(config.dataset, "train"), name)
-        rows = TextRows(train_shards, config.sequence_len)
-        val_paths = shards(config.dataset, "val")
-        val_rows = TextRows(prepare_tokens(tokenizer, val_paths, name), config.sequence_len)
-        if not len(val_rows):  # now, not after the last step
-            raise DataError(f"{val_paths[-1]}, the text for validation, is empty. Put some text there: in a "
-                            "folder it is the last file by name.")
-    wanted = plan.steps * plan.rows_per_step
+    """(training, validation)."""
+    rows = text_rows(config.dataset, "train", tokenizer, config.sequence_len, rt)
+    val_rows = text_rows(config.dataset, "val", tokenizer, config.sequence_len, rt)
+    if not len(val_rows):  # now, not after the last step
+        last = shards(config.dataset, "val")[-1]
+        raise DataError(f"{last}, the text for validation, is empty. Put some text there: in a folder it is "
+                        "the last file by name.")
+    wanted = plan.recipe.steps * plan.rows_per_step
     if wanted > len(rows):
         log.info(f"the training shards on this machine hold {len(rows):,} rows: they will be read "
                  f"{wanted / len(rows):.1f} times. More: python -m nanochat.dataset")
@@ -144,7 +128,7 @@ def make_stage(config: Config, plan: Plan, model: GPT, tokenizer: Tokenizer, rt:
     flatter.
     """
     rows, val_rows = load_rows(config, plan, tokenizer, rt)
-    val_tokens = config.eval_tokens or 20 * plan.batch_tokens
+    val_tokens = config.eval_tokens or 20 * plan.recipe.batch_tokens
     val_count = max(1, val_tokens // config.sequence_len)  # rows
     token_bytes = tokenizer.token_bytes()
 
@@ -157,11 +141,9 @@ def make_stage(config: Config, plan: Plan, model: GPT, tokenizer: Tokenizer, rt:
 
     origin = {"tokenizer": tokenizer.hash, "model": asdict(plan.model)}
     return config.make_stage(
-        STAGES["base"], config.tag or f"d{config.depth}", rt, plan.steps, plan.warmdown_frac,
-        identity={**origin, "rows": rows.hash, "batch_tokens": plan.batch_tokens, "lr_factor": plan.lr_factor,
-                  "weight_decay": plan.weight_decay, "warmdown_frac": plan.warmdown_frac,
-                  "final_lr": plan.final_lr},
-        meta={**origin, "dataset": config.dataset}, final_lr=plan.final_lr, tokenizer=tokenizer,
+        STAGES["base"], config.tag or f"d{config.depth}", rt, plan.recipe.steps, plan.recipe.warmdown_frac,
+        identity={**origin, "rows": rows.hash, **asdict(plan.recipe)},
+        meta={**origin, "dataset": config.dataset}, final_lr=plan.recipe.final_lr, tokenizer=tokenizer,
         batches=batches, rows=plan.device_batch_size, evaluate=evaluate, eval_every=config.eval_every,
         compile=config.compile)
 
@@ -177,9 +159,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     model = make_model(config, plan, rt)
     optimizer = loop.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
-                                    plan.weight_decay, plan.lr_factor)
+                                    plan.recipe.weight_decay, plan.recipe.lr_factor)
     stage = make_stage(config, plan, model, tokenizer, rt)
-    loop.run_locked(stage, model, optimizer, rt, config, STAGES["base"].script)
+    loop.run_locked(stage, model, optimizer, rt)
 
 
 if __name__ == "__main__":

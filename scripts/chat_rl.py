@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     stage = make_stage(config, plan, origin)
     optimizer = finetune.optimizer_from(origin, config.lr_scale)
-    loop.run_locked(stage, origin.model, optimizer, origin.rt, config, row.script,
+    loop.run_locked(stage, origin.model, optimizer, origin.rt,
                     lambda: {"task": plan.names, **rewards(stage.log_path)})
 
 

@@ -16,6 +16,7 @@ from nanochat.model import attention, loss
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import loop
+from nanochat.train.recipe import RunFlags
 
 T, V = 32, 90           # V is not the padded size, which is 128
 SHAPES = {"plain": {}, "grouped heads, key offset": {"n_kv_head": 2, "key_offset": 0.5, "value_tables": True}}
@@ -73,7 +74,7 @@ def stage(tmp_path=None, n=4, compile=True, **more):
     def batches(start, at_a_time):
         yield from enumerate(steps(n))
     return loop.Stage("test", tmp_path and tmp_path / "run", tmp_path and tmp_path / "log.jsonl", n, batches,
-                       lambda step: (scaling.lr_scale(step, n), 0.9), {"steps": n}, {"tokenizer": "x"}, compile=compile, **more)
+                       lambda step: (scaling.lr_scale(step, n), 0.9), {"steps": n}, {"tokenizer": "x"}, RunFlags(), compile=compile, **more)
 
 
 def losses(model, optimizer, compile):

@@ -28,6 +28,7 @@ from nanochat.model import attention
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import checkpoint, loop
+from nanochat.train.recipe import RunFlags
 
 CONFIG = GPTConfig(sequence_len=64, vocab_size=500, n_layer=2, n_head=2, n_kv_head=1, n_embd=128, key_offset=0.5,
                    value_tables=True)
@@ -66,7 +67,7 @@ def make(tmp_path, rt, hook=None, compile=True):
                          for t, w in zip(tokens, weight)]
 
     stage = loop.Stage("test", tmp_path / "run", tmp_path / "log.jsonl", STEPS, batches, lambda step: (0.5, 0.9), {},
-                        {"model": dataclasses.asdict(CONFIG), "tokenizer": "x"}, save_every=2, compile=compile)
+                        {"model": dataclasses.asdict(CONFIG), "tokenizer": "x"}, flags=RunFlags(save_every=2), compile=compile)
     return stage, model, loop.make_optimizer(model, rt), rt
 
 
@@ -190,7 +191,7 @@ def test_a_step_takes_no_more_memory_than_planned(compile, share):
     model.init_weights()
     optimizer, idx = loop.make_optimizer(model, rt), torch.zeros(4, 2048, dtype=torch.int64)
     batch = Batch(idx, idx, torch.ones(4, 2048), 4 * 2048.0, [0])
-    stage = loop.Stage("test", None, None, 1, None, None, {}, {}, compile=compile)
+    stage = loop.Stage("test", None, None, 1, None, None, {}, {}, RunFlags(), compile=compile)
     loss_of = loop.loss_function(stage, model, optimizer, rt, batch)
     assert isinstance(loss_of, partial) != compile
     for _ in range(3):

@@ -53,7 +53,7 @@ def make(folder, rows, rt=Runtime(), steps=3, **more):
     def batches(start, at_a_time):
         return iter(StepBatches(ManyRows(), 64 * rt.world_size, at_a_time, rt.rank, rt.world_size, start_step=start))
     stage = loop.Stage("test", folder / "run", folder / "log.jsonl", steps, batches, lambda step: (1.0, 0.9), {},
-                       {"model": asdict(CONFIG), "tokenizer": "x"}, rows=rows, **more)
+                       {"model": asdict(CONFIG), "tokenizer": "x"}, RunFlags(), rows=rows, **more)
     return stage, model, loop.make_optimizer(model, rt), rt
 
 
@@ -322,7 +322,7 @@ def test_by_default_a_cpu_saves_by_steps_and_a_gpu_by_time(base):
     def made(device, **flags):
         rt = Runtime(device=torch.device(device))
         stage = RunFlags(**flags).make_stage(STAGES["mid"], "t", rt, 1, 1.0, {}, {}, batches=None)
-        return stage.save_every, stage.save_minutes
+        return stage.flags.steps_between_saves(rt), stage.flags.save_minutes
     assert made("cpu") == (100, 10) and made("cuda") == (0, 10)
     assert made("cuda", save_every=7, save_minutes=0) == (7, 0) and made("cpu", save_every=0) == (0, 10)
     with pytest.raises(NanochatError, match="save_every must be at least 0"):

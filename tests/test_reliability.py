@@ -153,7 +153,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
 def test_training_marks_the_checkpoint_with_the_lowest_validation_loss(tmp_path):
     stage, model, optimizer, rt = make(tmp_path, steps=6, save_every=1)
     losses = iter([3.0, 1.0, 2.0])
-    stage.evaluate, stage.eval_every, stage.keep = lambda: {"val_loss": next(losses)}, 2, 1
+    stage.evaluate, stage.eval_every, stage.flags.keep = lambda: {"val_loss": next(losses)}, 2, 1
     _, state = loop.run(stage, model, optimizer, rt)
     assert checkpoint.steps_in(stage.folder) == [4, 6] and checkpoint.best_step(stage.folder) == 4
     assert loop.metrics(stage, model, state, rt)["best_step"] == 4

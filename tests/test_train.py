@@ -21,7 +21,7 @@ from nanochat.data.dataloader import StepBatches
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import checkpoint, loop
-from nanochat.train.recipe import weighted_cross_entropy
+from nanochat.train.recipe import RunFlags, weighted_cross_entropy
 from nanochat.train.stages import STAGES
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
@@ -46,7 +46,7 @@ class FakeRows:
         return self.tokens[i].astype(np.int64), self.weight[i]
 
 
-def make(tmp_path, rt=Runtime(), steps=12, device_batch_size=4, hook=None, save_every=0, **identity):
+def make(tmp_path, rt=Runtime(), steps=12, device_batch_size=4, hook=None, save_every=None, **identity):
     model = GPT(CONFIG, rt.dtype)
     model.init_weights(1)
     optimizer = loop.make_optimizer(model, rt)
@@ -60,7 +60,7 @@ def make(tmp_path, rt=Runtime(), steps=12, device_batch_size=4, hook=None, save_
     stage = loop.Stage("test", tmp_path / "run", tmp_path / "log.jsonl", steps, batches,
                         lambda step: (scaling.lr_scale(step, steps), scaling.muon_momentum(step, steps)),
                         {"steps": steps, **identity}, {"model": vars(CONFIG), "tokenizer": "x"}, rows=device_batch_size,
-                        save_every=save_every)
+                        flags=RunFlags(save_every=save_every))
     return stage, model, optimizer, rt
 
 

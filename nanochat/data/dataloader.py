@@ -6,8 +6,7 @@ A row has a global number, which depends on the documents' lengths alone, and st
 exactly, also on another number of GPUs, and one GPU trains the same model as eight. A loader that reads files
 rank by rank has neither.
 
-    tokens = prepare_tokens(tokenizer, shards("kindergarten", "train"), "kindergarten")
-    rows = TextRows(tokens, sequence_len=512)
+    rows = text_rows("kindergarten", "train", tokenizer, 512, rt)
     for step, batches in StepBatches(rows, rows_per_step=64, device_batch_size=16): ...
 """
 import functools
@@ -21,11 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from nanochat import runtime
 from nanochat.common import UsageError, log
 from nanochat.data.chat_format import render
+from nanochat.data.datasets import shards
 from nanochat.data.packing import Plan, pack, shuffled
-from nanochat.data.token_shards import TokenShard, prepare_tokens, token_dtype  # noqa: F401 (for callers)
+from nanochat.data.token_shards import TokenShard, prepare_tokens, token_dtype
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.runtime import Runtime
 from nanochat.terminal import Progress
 
 FORMAT = 1  # of packing
@@ -81,6 +83,18 @@ class TextRows(PackedRows):
         super().__init__(shards, plans, sequence_len)
         self.counts = np.concatenate([np.zeros(0), *(plan.row_lengths() - 1.0 for plan in plans)])
         self.hash = _digest(FORMAT, sequence_len, [shard.sha256 for shard in shards])
+
+
+def text_rows(dataset: str, split: str, tokenizer: Tokenizer, sequence_len: int, rt: Runtime,
+              most_shards: int | None = None) -> TextRows:
+    """Of a data set's split, or its first shards; rank 0 tokenizes, the others then map the same files.
+
+    Every rank must call.
+    """
+    name = dataset.rstrip("/").rpartition("/")[2]
+    with runtime.rank_zero_first(rt):
+        made = prepare_tokens(tokenizer, shards(dataset, split)[:most_shards], name)
+    return TextRows(made, sequence_len)
 
 
 class ChatRows(PackedRows):

@@ -26,7 +26,7 @@ from nanochat.runtime import Runtime
 from nanochat.tasks import GENERATED, GENERATED_CONVERSATIONS, factors, training_conversations
 from nanochat.tasks.persona import USUAL, Persona
 from nanochat.train import checkpoint, loop
-from nanochat.train.recipe import RunFlags
+from nanochat.train.recipe import RowsFlags
 from nanochat.train.stages import STAGES, StageRow
 
 VAL_CONVERSATIONS = 400
@@ -39,7 +39,7 @@ def source_option(stage: str) -> str:
 
 
 @dataclass
-class FinetuneConfig(RunFlags):
+class FinetuneConfig(RowsFlags):
     """Flags that both stages have; each adds its --source."""
 
     data: str = option(
@@ -49,15 +49,12 @@ class FinetuneConfig(RunFlags):
         "that grew up there)",
     )
     conversations: int = option(0, "how many to use (0: all there are; the kindergarten makes 20,000)")
-    device_batch_size: int = option(0, "rows a device takes at a time, fewer where memory runs out (0: 32, "
-                                       "on a CPU fewer)")
     total_batch_size: int = option(0, "tokens a step over all devices (0: as in pretraining)")
     num_iterations: int = option(0, "optimizer steps (0: epochs decide)")
     epochs: float = option(1.0, "times over the data when num_iterations is 0")
     lr_scale: float = option(1.0, "factor on pretraining's learning rates")
     warmdown_frac: float = option(1.0, "last share of the steps, over which learning rates fall to zero")
     eval_every: int = option(0, "steps between validations (0: only at the end)")
-    compile: bool = option(True, "compile the model on CUDA: a minute at the start")
     seed: int = option(0, "of the order of the conversations")
     source_tag: str = option("", "tag of the model to start from (default: the newest)")
     name: str = option("", "what the assistant is called (default: as its source, else nanochat)")
@@ -171,11 +168,7 @@ def resolve(config: Any, stage: str, origin: Origin, real_data: str) -> Plan:
         raise DataError(f"there is nothing to learn, or to validate by, in --data={data}: no reply begins "
                         f"within the model's {T} tokens. Give other conversations or a longer context.")
     batch_tokens = config.total_batch_size or origin.meta["identity"]["batch_tokens"]
-    if batch_tokens % T:
-        raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the model's context, {T}.")
-    rows_per_step = batch_tokens // T
-    at_a_time = scaling.rows_at_a_time(origin.rt.device.type, T, rows_per_step // origin.rt.world_size,
-                                       config.device_batch_size)
+    rows_per_step, at_a_time = config.rows_of(batch_tokens, T, origin.rt)
     steps = config.num_iterations or max(1, round(config.epochs * len(rows) / rows_per_step))
     return Plan(data, len(chosen), rows, val_rows, batch_tokens, rows_per_step, at_a_time, steps)
 
@@ -206,7 +199,7 @@ def run_stage(stage: str, config: Any, real_data: str) -> None:
     lr_factor = scaling.lr_factor(origin.model.config.n_layer, plan.batch_tokens)
     optimizer = optimizer_from(origin, config.lr_scale * lr_factor)
     made = make_stage(row, config, origin, plan)
-    loop.run_locked(made, origin.model, optimizer, origin.rt, config, row.script)
+    loop.run_locked(made, origin.model, optimizer, origin.rt)
 
 
 def make_stage(row: StageRow, config: FinetuneConfig, origin: Origin, plan: Plan) -> loop.Stage:

@@ -31,7 +31,7 @@ from nanochat.model.optim import Group, LossScale, MuonAdamW
 from nanochat.runtime import Runtime
 from nanochat.terminal import Progress
 from nanochat.train import checkpoint, tracking
-from nanochat.train.recipe import RunFlags, Stage
+from nanochat.train.recipe import Stage
 from nanochat.train.resume import TrainState, resume, save, save_validation, trim_log
 
 COMPILED_ON = ("cuda",)  # a CPU gains too little
@@ -160,7 +160,7 @@ class _Sitting:
         stage = self.stage
         loss_of = None
         rows = scaling.equal_part(stage.rows, most)
-        save_s = 60 * stage.save_minutes or math.inf
+        save_s = 60 * stage.flags.save_minutes or math.inf
         with contextlib.closing(stage.batches(self.state.step, rows)) as batches:
             start = time.monotonic()  # of a step: reading its batches is part of it
             for step, micro_batches in batches:
@@ -190,12 +190,13 @@ class _Sitting:
         stage = self.stage
         state = self.state
         done = stop or state.step == stage.steps
-        due = save_now or (stage.save_every > 0 and state.step % stage.save_every == 0)
+        save_every = stage.flags.steps_between_saves(self.rt)
+        due = save_now or (save_every > 0 and state.step % save_every == 0)
         validating = _validates_at(stage, state.step)
         if validating:
             state.val = {}
             # What goes wrong in there costs no step, if saving is not by time alone.
-            due = due or stage.save_every > 0 or not stage.save_minutes
+            due = due or save_every > 0 or not stage.flags.save_minutes
         if done or due:
             save(stage, self.optimizer, state, self.rt, self.writer, wait=done)
             self.saved_at = time.monotonic()
@@ -333,27 +334,26 @@ def metrics(stage: Stage, model: GPT, state: TrainState, rt: Runtime) -> dict:
     return found
 
 
-def run_locked(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime, config: RunFlags, result: str,
+def run_locked(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime,
                more: Callable[[], dict] = dict) -> None:
-    """Train behind the folder's lock; metrics and `more()` go to report/results/<result>.json. Ends the group
-    of ranks.
-    """
+    """Train behind the folder's lock, save the stage's result with `more()`. Ends the group of ranks."""
+    flags = stage.flags
     lock: AbstractContextManager = contextlib.nullcontext()
     if rt.rank == 0:
         lock = run_lock(stage.folder.parent / f".{stage.folder.name}.lock")
     with lock:
-        if config.fresh and rt.rank == 0 and stage.folder.exists():
+        if flags.fresh and rt.rank == 0 and stage.folder.exists():
             log.info(f"starting over: deleting {stage.folder}")
             shutil.rmtree(stage.folder)
         runtime.barrier(rt)
-        tracker = config.track if rt.rank == 0 else ""
-        model.recompute = config.recompute
+        tracker = flags.track if rt.rank == 0 else ""
+        model.recompute = flags.recompute
         with (runtime.watched(rt),
               tracking.tracked(tracker, stage.log_path.stem, stage.meta["config"]) as stage.track):
             before_s, state = run(stage, model, optimizer, rt)
         if rt.rank == 0:
             wall_s = before_s + time.monotonic() - rt.started  # of earlier sittings, the steps alone
-            save_result(result, metrics={**metrics(stage, model, state, rt), **more()},
+            save_result(stage.result, metrics={**metrics(stage, model, state, rt), **more()},
                         config=stage.meta["config"], device=stage.meta.get("device", str(rt)), wall_s=wall_s,
                         notes=state.notes)
             log.info(f"the model is in {checkpoint.step_dir(stage.folder, state.step)}")

@@ -66,15 +66,13 @@ class Stage:
     schedule: Callable[[int], tuple[float, float]]  # step -> (learning-rate factor, Muon momentum)
     identity: dict  # what a resumed run must share with the saved one
     meta: dict  # saved beside it: model, hash of the tokenizer, config
+    flags: "RunFlags"
+    result: str = ""  # the name under report/results
     rows: int = 1  # of a device at a time, or fewer where memory runs out: a part that divides it
     tokenizer: Tokenizer | None = None  # saved beside it, so that a checkpoint alone is a model
     loss: Callable[[GPT, Batch], torch.Tensor] = weighted_cross_entropy
     evaluate: Callable[[], dict[str, float]] | None = None  # -> {"val_...": loss}; every rank calls it
     eval_every: int = 0  # 0: only at the end
-    save_every: int = 0  # this and the next three: as in RunFlags
-    save_minutes: float = 0.0
-    keep: int = 2
-    replace: bool = False
     compile: bool = False  # the loss, on CUDA; wants micro-batches of one shape
     extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
     track: Callable[[dict], None] = lambda record: None  # gets each line of the log, too
@@ -108,6 +106,12 @@ class RunFlags:
         if "/" in self.tag or self.tag in (".", ".."):  # --fresh deletes it
             raise UsageError(f"--tag wants one folder's name, got {self.tag}.")
 
+    def steps_between_saves(self, rt: Runtime) -> int:
+        """--save_every, or what it is by default; 0: none by steps."""
+        if self.save_every is not None:
+            return self.save_every
+        return 100 if rt.device.type == "cpu" else 0
+
     def make_stage(self, row: StageRow, tag: str, rt: Runtime, steps: int, warmdown_frac: float,
                    identity: dict, meta: dict, final_lr: float = 0.0, **parts: Any) -> Stage:
         """The Stage of a run: places, schedule and flags from here, its `parts` (batches, evaluate, ...) as
@@ -129,11 +133,27 @@ class RunFlags:
                 assert RESOLVED[flag] in whole, f"--{flag} decides, and the identity has no {RESOLVED[flag]}"
             elif flag not in INDIFFERENT:
                 whole.setdefault(flag, value)
-        save_every = self.save_every
-        if save_every is None:
-            save_every = 100 if rt.device.type == "cpu" else 0
         return Stage(name=row.title.lower(), folder=stage_dir(row.name) / tag, identity=whole,
-                     meta={**meta, "config": config},
+                     meta={**meta, "config": config}, flags=self, result=row.script,
                      log_path=base_dir() / "logs" / f"{row.name}_{tag}.jsonl", steps=steps, schedule=schedule,
-                     save_every=save_every, save_minutes=self.save_minutes, keep=self.keep,
-                     replace=self.replace, **parts)
+                     **parts)
+
+
+@dataclass
+class RowsFlags(RunFlags):
+    """Flags of training on packed rows, of text or of conversations."""
+
+    device_batch_size: int = option(0, "rows a device takes at a time, fewer where memory runs out (0: 32, "
+                                       "on a CPU fewer)")
+    compile: bool = option(True, "compile the model on CUDA: a minute at the start")
+
+    def rows_of(self, batch_tokens: int, sequence_len: int, rt: Runtime) -> tuple[int, int]:
+        """(rows of a step over all ranks, rows that a device takes at a time). Raises UsageError."""
+        if batch_tokens % sequence_len:
+            raise UsageError(f"--total_batch_size={batch_tokens} must be a multiple of the context, "
+                             f"{sequence_len} tokens.")
+        rows = batch_tokens // sequence_len
+        # A step's rows are shared by the ranks, and what a rank cannot hold at once it takes in turns
+        # (gradient accumulation): memory bounds the micro-batch, never the batch.
+        return rows, scaling.rows_at_a_time(rt.device.type, sequence_len, rows // rt.world_size,
+                                            self.device_batch_size)

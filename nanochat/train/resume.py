@@ -79,7 +79,8 @@ def save(stage: Stage, optimizer: MuonAdamW, state: TrainState, rt: Runtime, wri
     }
     with runtime.rank_zero_first(rt):
         if rt.rank == 0:
-            writer.save(stage.folder, state.step, masters, averages, meta, stage.keep, stage.tokenizer)
+            writer.save(stage.folder, state.step, masters, averages, meta, stage.flags.keep,
+                        stage.tokenizer)
             if wait:
                 writer.wait()
     state.save_stall_s += time.monotonic() - start
@@ -91,8 +92,8 @@ def save_validation(stage: Stage, state: TrainState, rt: Runtime, writer: checkp
         if rt.rank == 0:
             writer.wait()
             if state.step in checkpoint.steps_in(stage.folder):
-                checkpoint.amend(stage.folder, state.step, stage.keep, val=min(state.val.values()),
-                                 state=_as_json(state))
+                checkpoint.amend(stage.folder, state.step, stage.flags.keep,
+                                 val=min(state.val.values()), state=_as_json(state))
 
 
 def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
@@ -105,7 +106,7 @@ def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
         return TrainState()
     masters, optim_state, meta = found
     differences = _differences(stage, meta)
-    if differences and stage.replace:
+    if differences and stage.flags.replace:
         _delete(stage, differences, rt)
         return TrainState()
     if differences:
