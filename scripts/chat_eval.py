@@ -36,7 +36,7 @@ class Config(chat_eval.Options, ModelFlags):
                                   "here")
 
     def __post_init__(self):
-        at_least(self, max_problems=0, batch_size=1, max_new_tokens=0)
+        at_least(self, max_problems=0, batch_size=1, max_new_tokens=0, batch_tokens=0)
         for name in self.names():
             if lookup(name).kind == "conversations":
                 raise UsageError(f"{name} is for training; there is nothing to grade.")

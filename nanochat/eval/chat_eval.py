@@ -4,7 +4,7 @@ Runs a task with a chat model: the model's replies, their verdicts, and a score 
 "generative" tasks are answered in free text by the engine, tools included, and graded by the task.
 "categorical" ones offer lettered choices, and the answer is the letter that the model holds for likeliest as
 the first of its reply. A small model that knows the answer may still not have learned to say just the letter;
-read this way it is asked what it knows, not whether it minds the form, and one forward answers a question.
+read this way it is asked what it knows, not whether it minds the form.
 
 Batch size and number of ranks change results only by rounding.
 """
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
-from nanochat import memory
 from nanochat.cli import option
 from nanochat.common import mix_seed
 from nanochat.data.chat_format import encode_text, parse_reply, render_prompt
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.eval.prompts import Item, Span
 from nanochat.eval.records import share_out
-from nanochat.eval.scoring import batches, pad
+from nanochat.eval.scoring import likeliest_option, score_items
 from nanochat.eval.statistics import centered, subset, wilson
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
@@ -28,6 +28,8 @@ from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.tasks.base import Task
 from nanochat.terminal import Progress
+
+LETTERS_TOGETHER = 512  # questions of choice that are rendered, sorted into batches and scored together
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Options:
     batch_size: int = option(64, "replies generated together, fewer where memory runs out")
     temperature: float = option(0.0, "0 takes the likeliest token; above 0 samples")
     max_new_tokens: int = option(0, "tokens a reply; 0: the task's own limit")
-    batch_tokens: int = option(16384, "of padded prompts in one forward of a multiple-choice task")
+    batch_tokens: int = option(0, "computed in a batch of a multiple-choice task; 0: 1,024 on a CPU, else "
+                                 "16,384")
 
 
 def run_task(task: Task, model: GPT, tokenizer: Tokenizer, rt: Runtime,
@@ -142,51 +145,26 @@ def _answer_between(chats, engine, sampling, batch_size):
 
 
 # ---- categorical
-@dataclass
-class _Question:
-    number: int
-    chat: dict
-    prompt: list[int]
-    was_cut: bool
-    before: list[int]  # ids between the prompt and the letter
-    letters: list[int]  # the id of each letter
-
-
 def _grade_letters(task, model, tokenizer, numbers, options, progress):
-    questions = []
-    for number in numbers:
-        chat = task[number]
-        prompt, was_cut = _prompt(tokenizer, chat, model.config.sequence_len)
-        before, letters = letter_ids(tokenizer, chat["letters"])
-        questions.append(_Question(number, chat, prompt, was_cut, before, letters))
-
-    def padded_tokens(batch):
-        return len(batch[0].prompt) * len(batch)
-
-    # Prompts of about one length together, the longest first, so that memory runs out at once or never.
-    questions.sort(key=lambda question: -len(question.prompt))
     records = []
-
-    def grade(batch_tokens):
-        for batch in batches(questions[len(records):], padded_tokens, batch_tokens):
-            rows = last_logits(model, [question.prompt + question.before for question in batch])
-            for question, row in zip(batch, rows):
-                likeliest = int(row[question.letters].argmax())
-                reply = [{"type": "text", "text": question.chat["letters"][likeliest]}]
-                right = task.evaluate(question.chat, reply)
-                records.append(_record(task, question.number, question.chat, question.was_cut, reply, right))
-            progress.update(len(batch))
-
-    memory.fitted(model, "prompt tokens", options.batch_tokens, grade)
+    for first in range(0, len(numbers), LETTERS_TOGETHER):
+        group = numbers[first:first + LETTERS_TOGETHER]
+        chats = [task[number] for number in group]
+        cut = []  # whether a question's prompt was
+        items = []
+        for number, chat in zip(group, chats):
+            prompt, was_cut = _prompt(tokenizer, chat, model.config.sequence_len)
+            cut.append(was_cut)
+            before, letters = letter_ids(tokenizer, chat["letters"])
+            start = len(prompt) + len(before)
+            spans = [Span([*prompt, *before, letter], start) for letter in letters]
+            items.append(Item(number, spans, chat["letters"].index(chat["messages"][-1]["content"])))
+        for i, scores in enumerate(score_items(model, items, options.batch_tokens)):
+            reply = [{"type": "text", "text": chats[i]["letters"][likeliest_option(scores)]}]
+            right = task.evaluate(chats[i], reply)
+            records.append(_record(task, group[i], chats[i], cut[i], reply, right))
+        progress.update(len(group))
     return records
-
-
-@torch.inference_mode()
-def last_logits(model: GPT, prompts: list[list[int]]) -> torch.Tensor:
-    """float32 logits (B, V) on the CPU of the token that follows each of B prompts."""
-    hidden = model.hidden(pad(prompts, model.device))  # (B, T, C)
-    last = torch.stack([row[len(prompt) - 1] for row, prompt in zip(hidden, prompts)])  # (B, C)
-    return model.logits(last).cpu()
 
 
 def letter_ids(tokenizer: Tokenizer, letters: list[str]) -> tuple[list[int], list[int]]:

@@ -14,19 +14,13 @@ from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bundle import CoreTask, read_examples
 from nanochat.eval.prompts import Item, options, posed, render_item
 from nanochat.eval.records import share_out
-from nanochat.eval.scoring import SpanScore, score_items
+from nanochat.eval.scoring import SpanScore, likeliest_option, score_items
 from nanochat.eval.statistics import centered, wilson
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.terminal import Progress
 
 GROUP = 512  # items that are rendered, sorted into batches and scored together
-
-
-def likeliest_option(results: list[SpanScore]) -> int:
-    """The number of the option that the model holds for likeliest, the first of several; nan never beats
-    another."""
-    return max(range(len(results)), key=lambda i: results[i].log_likelihood)
 
 
 def is_right(task: CoreTask, item: Item, results: list[SpanScore]) -> bool:

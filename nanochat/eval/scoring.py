@@ -25,6 +25,12 @@ class SpanScore(NamedTuple):
     likeliest: list[int]  # the token it held for likeliest at each place
 
 
+def likeliest_option(results: list[SpanScore]) -> int:
+    """The number of the option that the model holds for likeliest, the first of several; nan never beats
+    another."""
+    return max(range(len(results)), key=lambda i: results[i].log_likelihood)
+
+
 # ---- batches
 def batches(items: Iterable, cost: Callable[[list], float], limit: float) -> Iterator[list]:
     """Lists of `items`, in order, with cost(list) at most `limit`; one item alone may cost more."""
