@@ -235,18 +235,13 @@ def adam_lr_scale(n_embd: int) -> float:
 
 
 # ---- schedules
-def lr_scale(
-    step: int, steps: int, warmup_frac: float = 0.0, warmdown_frac: float = 0.4, final: float = 0.0
-) -> float:
-    """The factor on the learning rate in a step: a trapezoid, linearly up, flat, linearly down to `final`.
+def lr_scale(step: int, steps: int, warmdown_frac: float = 0.4, final: float = 0.0) -> float:
+    """The factor on the learning rate in a step: flat, then linearly down to `final`.
 
     The flat part finds the valley, the way down settles into it. Unlike with a cosine the end need not be
     known until the warm-down begins (arXiv 2405.18392).
     """
-    warmup = round(warmup_frac * steps)
     warmdown = round(warmdown_frac * steps)
-    if step < warmup:
-        return (step + 1) / warmup
     if step < steps - warmdown:
         return 1.0
     return final + (1 - final) * ((steps - step) / max(warmdown, 1))

@@ -142,10 +142,9 @@ def test_d20_has_the_known_number_of_parameters():
     assert scaling.num_params(20, 65536, tables=False) == pytest.approx(561e6, rel=0.01)
 
 
-def test_learning_rate_goes_up_stays_and_comes_down():
-    rates = [scaling.lr_scale(s, 100, warmup_frac=0.1, warmdown_frac=0.3) for s in range(100)]
-    assert rates[:10] == sorted(rates[:10]) and rates[0] > 0
-    assert rates[10:70] == [1.0] * 60
+def test_learning_rate_stays_and_comes_down():
+    rates = [scaling.lr_scale(s, 100, warmdown_frac=0.3) for s in range(100)]
+    assert rates[:70] == [1.0] * 70
     assert rates[70:] == sorted(rates[70:], reverse=True) and 0 < rates[-1] < 0.05
 
 
