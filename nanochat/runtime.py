@@ -121,9 +121,8 @@ def _pick_dtype(device: torch.device) -> torch.dtype:
             return torch.bfloat16
         return torch.float16 if capability >= (7, 0) else torch.float32  # Volta and Turing: V100, T4
     if device.type == "cpu":
-        for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):  # a torch may lack them
-            if hasattr(torch.cpu, probe) and getattr(torch.cpu, probe)():
-                return torch.bfloat16
+        if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported():
+            return torch.bfloat16
     return torch.float32
 
 
@@ -182,8 +181,7 @@ def reduce_scatter_sum(rt: Runtime, whole: torch.Tensor) -> tuple[torch.Tensor, 
     if rt.world_size == 1:
         return whole, lambda: None
     mine = torch.empty_like(whole[: whole.size(0) // rt.world_size])
-    scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)  # the newer name first
-    return mine, scatter(mine, whole, async_op=True).wait
+    return mine, dist.reduce_scatter_single(mine, whole, async_op=True).wait
 
 
 def all_gather_into(rt: Runtime, whole: torch.Tensor, mine: torch.Tensor) -> Callable[[], Any]:
@@ -192,8 +190,7 @@ def all_gather_into(rt: Runtime, whole: torch.Tensor, mine: torch.Tensor) -> Cal
     if rt.world_size == 1:
         whole.copy_(mine)
         return lambda: None
-    gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
-    work = gather(whole, mine, async_op=True)
+    work = dist.all_gather_single(whole, mine, async_op=True)
     return lambda: (work.wait(), mine)  # `mine` must live so long
 
 
