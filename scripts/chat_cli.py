@@ -21,8 +21,7 @@ from nanochat.common import NanochatError, UsageError, log, mix_seed, run, setup
 from nanochat.data.chat_format import render_prompt
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
-from nanochat.infer.text_stream import Event
-from nanochat.serve.message_parts import join_texts, message_part
+from nanochat.infer.text_stream import Event, join_texts
 from nanochat.train import checkpoint
 
 HELP = """/clear             forget the conversation
@@ -127,7 +126,7 @@ class Chat:
                 note(" (stopped)", end="")
             print()
             if not self.base:
-                parts = [message_part(event) for event in join_texts(events) if event.kind != "end"]
+                parts = [event.part for event in join_texts(events) if event.kind != "end"]
                 self.messages.append({"role": "assistant", "content": parts})
 
     def _show(self, event: Event, before: list[Event]) -> None:

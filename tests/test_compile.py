@@ -74,7 +74,8 @@ def stage(tmp_path=None, n=4, compile=True, **more):
     def batches(start, at_a_time):
         yield from enumerate(steps(n))
     return loop.Stage("test", tmp_path and tmp_path / "run", tmp_path and tmp_path / "log.jsonl", n, batches,
-                       lambda step: (scaling.lr_scale(step, n), 0.9), {"steps": n}, {"tokenizer": "x"}, RunFlags(), compile=compile, **more)
+                       lambda step: (scaling.lr_scale(step, n), 0.9), {"steps": n}, {"tokenizer": "x"}, RunFlags(),
+                       compile=compile, **more)
 
 
 def losses(model, optimizer, compile):

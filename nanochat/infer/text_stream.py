@@ -6,7 +6,7 @@ A token is bytes, and a character may need several tokens: the first two bytes o
 Likewise the beginning of a stop string may or may not become one. What is not yet certain is held back.
 """
 import codecs
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nanochat.data.tokenizer import Tokenizer
@@ -29,6 +29,22 @@ class Event:
     usage: dict | None = None
     seconds: float = 0.0  # of an end: since the first token, where somebody measured that
     logprobs: list | tuple = ()
+
+    @property
+    def part(self) -> dict[str, str]:
+        """A "text", "python" or "python_output" as a part of a message's content."""
+        return {"type": self.kind, "text": self.text}
+
+
+def join_texts(events: list[Event]) -> list[Event]:
+    """The same events, neighbouring texts made one."""
+    joined: list[Event] = []
+    for event in events:
+        if event.kind == "text" and joined and joined[-1].kind == "text":
+            last = joined.pop()
+            event = replace(event, text=last.text + event.text, logprobs=[*last.logprobs, *event.logprobs])
+        joined.append(event)
+    return joined
 
 
 class TextStream:

@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator
 from itertools import accumulate
 from typing import Any
 
-from nanochat.infer.text_stream import Event
+from nanochat.infer.text_stream import Event, join_texts
 from nanochat.serve.errors import server_error
-from nanochat.serve.message_parts import join_texts, message_part
 from nanochat.serve.text_requests import AnyRequest
 
 Arrivals = AsyncIterator[tuple[int, list[Event]]]  # (index of an answer, its new events)
@@ -94,7 +93,7 @@ class ReplyWriter:
         if event.kind == "text":
             delta["content"] = event.text
         elif event.kind != "end":
-            delta["parts"] = [message_part(event)]
+            delta["parts"] = [event.part]
         said = {"delta": delta} if self.wanted.is_chat else {"text": event.text}
         choice = self._choice(index, said, event.logprobs, event.finish_reason)
         return server_sent({**self.head, "choices": [choice]})
@@ -119,7 +118,7 @@ class ReplyWriter:
             tokens += event.logprobs
             if event.kind == "text":
                 text += event.text
-        message = {"role": "assistant", "content": text, "parts": [message_part(event) for event in events]}
+        message = {"role": "assistant", "content": text, "parts": [event.part for event in events]}
         said = {"message": message} if self.wanted.is_chat else {"text": text}
         return self._choice(index, said, tokens, end.finish_reason)
 
