@@ -19,6 +19,7 @@ SENTENCE = PIECES["openers"]["sentence"]
 CLOSERS = PIECES["closers"]["any"]
 SHORTER = PIECES["shorter"]
 SPELLINGS = PIECES["words"]
+OTHER_SPELLINGS = {other.lower() for others in SPELLINGS.values() for other in others} - set(SPELLINGS)
 
 AS_IT_IS = 0.4  # part of the texts that are typed as by a teacher
 SPELLED = 0.12  # part of the others' words that have another spelling and get it
@@ -52,6 +53,13 @@ def typed(rng: Random, text: str, lower: bool = True) -> str:
     if chance < 0.27:
         return text.upper()
     return text
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text looks as nobody in a hurry typed it: no other spelling, and no opener before it."""
+    said = re.findall(r"[a-z'’]+", text.lower())
+    opened = text.lower().startswith(tuple(opener.lower() for opener in (*PLAIN, *QUESTION, *SENTENCE)))
+    return text[:1].isupper() and text[-1:] in ("?", ".") and not opened and not OTHER_SPELLINGS.intersection(said)
 
 
 def _uncapped(text: str) -> str:
