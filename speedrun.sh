@@ -91,8 +91,8 @@ budget_tier() {
     stage probe            "${train[@]}" scripts.probe "$budget"
     stage plan             python -m scripts.plan "$budget" --keep
     eval "$(python -m scripts.plan "$budget" --shell)"
-    [ "$dataset" != kindergarten ] ||
-        { rl_tasks='kg_word_problem|kg_word_problem_wide|kg_letter_of_word|kg_sentences' rl_scale=0.25; }
+    { [ "$dataset" != kindergarten ] && [ "$depth" -ge 8 ]; } ||  # smaller, all answers to GSM8K would be wrong
+        { rl_tasks='kg_word_problem_wide|kg_letter_of_word|kg_sentences' rl_scale=0.25; }
     stage first_text       python -m nanochat.dataset --dataset="$dataset" --chars="$tokenizer_chars"
     background text        python -m nanochat.dataset --dataset="$dataset" --chars="$text_chars"
     stage tok_train        python -m scripts.tok_train --dataset="$dataset" --vocab_size="$vocab_size" \

@@ -7,7 +7,7 @@ the word problems to reinforcement learning, which needs something that is not y
 """
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from random import Random
 from typing import Any
 
@@ -112,16 +112,18 @@ def _example(skill: str, made: Made) -> Example:
 
 
 # ---- training
-def training_example(index: int, seed: int = 0, size: int = 60, stage: str = "mid") -> Example:
-    """The training Example of this number of a stage ("mid" or "sft")."""
+def training_example(index: int, seed: int = 0, size: int = 60, stage: str = "mid",
+                     skills: Collection[str] = ()) -> Example:
+    """The training Example of this number of a stage ("mid" or "sft"), of these skills ((): of all)."""
     if stage not in STAGES:
         raise UsageError(f"stage is one of {', '.join(STAGES)}; got {stage!r}")
     rng = Random(mix_seed("train", stage, seed, index))
     world = _world(size)
-    weights = [getattr(skill, stage) for skill in SKILLS.values()]
+    names = sorted(skills) if skills else list(SKILLS)
+    weights = [getattr(SKILLS[name], stage) for name in names]
 
     def one() -> tuple[str, Made]:
-        name = rng.choices(tuple(SKILLS), weights)[0]
+        name = rng.choices(names, weights)[0]
         return name, SKILLS[name].make(rng, world, False, STAGES[stage])
 
     name, (messages, check) = one()

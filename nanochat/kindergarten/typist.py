@@ -57,9 +57,11 @@ def typed(rng: Random, text: str, lower: bool = True) -> str:
 
 def is_plain(text: str) -> bool:
     """Whether a text looks as nobody in a hurry typed it: no other spelling, and no opener before it."""
-    said = re.findall(r"[a-z'’]+", text.lower())
-    opened = text.lower().startswith(tuple(opener.lower() for opener in (*PLAIN, *QUESTION, *SENTENCE)))
-    return text[:1].isupper() and text[-1:] in ("?", ".") and not opened and not OTHER_SPELLINGS.intersection(said)
+    if not text[:1].isupper() or text[-1:] not in ("?", "."):
+        return False
+    lowered = text.lower()
+    opened = any(lowered.startswith(opener.lower()) for opener in (*PLAIN, *QUESTION, *SENTENCE))
+    return not opened and OTHER_SPELLINGS.isdisjoint(re.findall(r"[a-z'’]+", lowered))
 
 
 def _uncapped(text: str) -> str:
