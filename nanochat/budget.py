@@ -29,6 +29,7 @@ from nanochat.common import UsageError
 # More than one number these do not support. Between them, where laptops and single GPUs lie, nothing is
 # measured; benchmarks/depths.sh would.
 RATIO = 8.0
+MOST_FLOPS_FITTED = 1e15  # thirty times the largest run behind predicted_bits()
 
 FORWARD = 1 / 3  # of a training step's FLOPs: the backward pass has twice as many
 MARGIN = 1.04  # on the seconds of training: validations, saving
@@ -181,6 +182,19 @@ class Recipe:
     def ratio(self) -> float:
         """Tokens of pretraining for each parameter of matrices and head."""
         return self.base_steps * self.batch_tokens / _multiplied(self)
+
+
+def predicted_bits(found: Recipe) -> float | None:
+    """Bits per byte of hidden text after pretraining on text of the web; None beyond what was measured.
+
+    The form is Chinchilla's (arXiv 2203.15556): what no model knows, what more parameters and what more
+    tokens would have known. Fitted to twelve runs of d1 to d4 (dev/LOG.md, "Scaling on web text").
+    """
+    tokens = found.base_steps * found.batch_tokens
+    flops = tokens * scaling.flops_per_token(found.depth, found.vocab_size, found.sequence_len)
+    if found.dataset != "climbmix" or flops > MOST_FLOPS_FITTED:
+        return None
+    return 1.40 + 2269 * _multiplied(found) ** -0.75 + 32.6 * tokens ** -0.30
 
 
 def _multiplied(found: Recipe) -> int:
