@@ -64,6 +64,13 @@ TEXTS = {
          "chat_rl": 0.02, "chat_eval": 0.08}, RATIO, deepest=40,
         bytes_per_s=math.inf, text_tokens=400e9, chat_tokens=240e6, conversation_tokens=150,
         conversation_s=1 / 6000, asked_tokens=3 * 150, said_tokens=3 * 200),
+    # A model of fewer than scaling.SMALL layers. Of the web's text it learns words and how sentences go; to
+    # answer anything it needs as long again (dev/LOG.md, "what half an hour of real text can say").
+    "climbmix, small": Text(
+        {"tok_train": 0.02, "base_train": 0.45, "base_eval": 0.04, "mid_train": 0.17, "chat_sft": 0.22,
+         "chat_rl": 0.02, "chat_eval": 0.08}, RATIO, deepest=40,
+        bytes_per_s=math.inf, text_tokens=400e9, chat_tokens=60e6, conversation_tokens=50,
+        conversation_s=1 / 2500, asked_tokens=4 * 150, said_tokens=4 * 200),
     # Its few sentences are soon known: the kindergarten's own tier, a d3, learns from 5.7 tokens a parameter,
     # all stages together.
     "kindergarten": Text(
@@ -209,7 +216,7 @@ def recipe(machine: Machine, hours: float, dataset: str = "climbmix") -> Recipe:
     """
     def misfit(found):
         steps = found.base_steps
-        if found.dataset == "kindergarten":
+        if found.dataset == "kindergarten" or found.depth < scaling.SMALL:
             steps += found.mid_steps + found.sft_steps
         return abs(math.log(steps * found.batch_tokens / _multiplied(found) / TEXTS[dataset].ratio))
 
@@ -221,8 +228,9 @@ def recipe(machine: Machine, hours: float, dataset: str = "climbmix") -> Recipe:
 # Long: one stage after another, each from its seconds.
 def of_depth(machine: Machine, hours: float, depth: int, dataset: str = "climbmix") -> Recipe:
     """The recipe of this depth for these hours, whether it is the best or not."""
-    text = TEXTS[dataset]
     generated = dataset == "kindergarten"
+    is_small = depth < scaling.SMALL and not generated
+    text = TEXTS["climbmix, small" if is_small else dataset]
     vocabulary = 2048 if generated else vocab_size(depth)
     context = 256 if generated else sequence_len(depth)
 

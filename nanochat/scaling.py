@@ -24,6 +24,7 @@ ASPECT_RATIO = 64  # model width per layer
 HEAD_DIM = 128  # half of it for narrow models
 REFERENCE_WIDTH = 768  # at which AdamW's learning rates were tuned
 REFERENCE_BATCH = 2**19  # tokens a step, at which all learning rates were tuned (first public d20 run)
+SMALL = 8  # with fewer layers a model follows short texts only, and is taught what it can answer
 DEEP = 12  # from here on the recipe follows published laws; below, what was measured here
 TOKENS_PER_SHARD = 52e6  # of web text: 250M characters, 4.8 a token (vocabulary 65,536)
 LATER_STAGES = 0.12  # of pretraining's hours: with MFU 0.4 the first d20 run's 3h51m

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nanochat import kindergarten as world
+from nanochat import scaling
 from nanochat.common import UsageError
 from nanochat.data.sources import kind_of
 from nanochat.tasks.arc import ARCChallenge, ARCEasy
@@ -82,8 +83,8 @@ MIXTURE = {
     "spellingbee": (1, 1),  # 8,000
     "identity": (1, 1),  # 6,000: who it is, and manners
 }
-# And one of fewer than BIG layers. Short runs take a random part of it, so who it is stands there often.
-BIG = 8
+# And one of fewer than scaling.SMALL layers. Short runs take a random part of it, so who it is stands there
+# often.
 SMALL_MIXTURE = {
     "everyday": (1, 1),  # 40,000: what it can answer
     "smoltalk_short": (1, 1),  # how to talk
@@ -96,7 +97,7 @@ def mixture(stage: str, n_layer: int) -> str:
     """What a model of so many layers is trained on in a stage, as --data has it: "smoltalk|mmlu*3|.."."""
     column = ("mid", "sft").index(stage)
     names = []
-    for name, times in (MIXTURE if n_layer >= BIG else SMALL_MIXTURE).items():
+    for name, times in (SMALL_MIXTURE if n_layer < scaling.SMALL else MIXTURE).items():
         if times[column]:
             names.append(name if times[column] == 1 else f"{name}*{times[column]}")
     return "|".join(names)
