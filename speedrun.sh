@@ -106,10 +106,10 @@ budget_tier() {
     stage base_eval        "${train[@]}" scripts.base_eval --max_per_task="$core_questions" --download
     stage chat_eval_base   "${train[@]}" scripts.chat_eval -i base --max_problems="$questions"
     stage mid_train        "${train[@]}" scripts.mid_train --num_iterations="$mid_steps" --conversations="$mid_conversations" \
-                               --device_batch_size="$rows"
+                               --total_batch_size="$chat_batch_tokens" --device_batch_size="$rows"
     stage chat_eval_mid    "${train[@]}" scripts.chat_eval -i mid --max_problems="$questions"
     stage chat_sft         "${train[@]}" scripts.chat_sft --num_iterations="$sft_steps" --conversations="$sft_conversations" \
-                               --device_batch_size="$rows"
+                               --lr_scale="$sft_lr_scale" --total_batch_size="$chat_batch_tokens" --device_batch_size="$rows"
     stage chat_eval_sft    "${train[@]}" scripts.chat_eval -i sft --max_problems="$questions"
     stage chat_rl          "${train[@]}" scripts.chat_rl --num_iterations="$rl_steps" --questions="$each" --anchor_rows="$each" \
                                --samples=8 --tasks="$rl_tasks" --lr_scale="$rl_scale"

@@ -79,7 +79,7 @@ TEXTS = {
         bytes_per_s=1.5e6, text_tokens=400e6, chat_tokens=150e6, conversation_tokens=45,
         conversation_s=1 / 2500, asked_tokens=45 * 30, said_tokens=45 * 50),
 }
-KINDERGARTEN_BATCH = 2048  # tokens a step, as in its tier
+SHORT_BATCH = 2048  # tokens a step on short texts, as in the kindergarten's tier
 
 
 # ---- the machine
@@ -170,7 +170,8 @@ class Recipe:
     depth: int
     vocab_size: int
     sequence_len: int
-    batch_tokens: int  # a step of training, on all devices
+    batch_tokens: int  # a step of pretraining, on all devices
+    chat_batch_tokens: int  # of the stages after it
     rows: int  # at a time on a device; 0 where not even one fits
     fp8: bool
     tokenizer_chars: int
@@ -181,6 +182,7 @@ class Recipe:
     mid_conversations: int
     sft_steps: int
     sft_conversations: int
+    sft_lr_scale: float  # on pretraining's learning rates
     rl_steps: int
     questions: int  # a task, after each of four stages; 0: all there are
     seconds: dict[str, float]  # planned, by the stages' names in speedrun.sh
@@ -215,10 +217,10 @@ def recipe(machine: Machine, hours: float, dataset: str = "climbmix") -> Recipe:
     sides of the best. Raises UsageError where starting the stages takes nearly all of the hours.
     """
     def misfit(found):
-        steps = found.base_steps
+        tokens = found.base_steps * found.batch_tokens
         if found.dataset == "kindergarten" or found.depth < scaling.SMALL:
-            steps += found.mid_steps + found.sft_steps
-        return abs(math.log(steps * found.batch_tokens / _multiplied(found) / TEXTS[dataset].ratio))
+            tokens += (found.mid_steps + found.sft_steps) * found.chat_batch_tokens
+        return abs(math.log(tokens / _multiplied(found) / TEXTS[dataset].ratio))
 
     depths = range(1, TEXTS[dataset].deepest + 1)
     found = [of_depth(machine, hours, depth, dataset) for depth in depths]
@@ -258,22 +260,27 @@ def of_depth(machine: Machine, hours: float, depth: int, dataset: str = "climbmi
     base_tokens = seconds["base_train"] / text_s
     mid_tokens = seconds["mid_train"] / chat_s
     sft_tokens = seconds["chat_sft"] / chat_s
-    batch_tokens = KINDERGARTEN_BATCH
+    batch_tokens = SHORT_BATCH
     if not generated:
         batch_tokens = scaling.total_batch_tokens(depth, base_tokens, machine.gpus)
+    chat_batch_tokens = batch_tokens
+    if is_small:
+        chat_batch_tokens = max(SHORT_BATCH, context * machine.gpus)
     questions = _count(seconds["chat_eval"] / 4, question_s, least=2, most=MOST_QUESTIONS)
     return Recipe(
         hours=hours, dataset=dataset, depth=depth, vocab_size=vocabulary, sequence_len=context,
-        batch_tokens=batch_tokens, rows=_rows(machine, depth, vocabulary, context, batch_tokens),
+        batch_tokens=batch_tokens, chat_batch_tokens=chat_batch_tokens,
+        rows=_rows(machine, depth, vocabulary, context, batch_tokens),
         fp8=machine.kind.fp8 and depth >= scaling.DEEP,
         tokenizer_chars=int(max(1e6, seconds["tok_train"] * TOKENIZER_CHARS_PER_S)),
         text_chars=int(base_tokens * bytes_per_token(vocabulary)),
         base_steps=max(1, int(base_tokens / batch_tokens)),
         core_questions=_count(seconds["base_eval"], core_s, least=2, most=MOST_CORE),
-        mid_steps=max(1, int(mid_tokens / batch_tokens)),
+        mid_steps=max(1, int(mid_tokens / chat_batch_tokens)),
         mid_conversations=int(max(200, mid_tokens / text.conversation_tokens)),
-        sft_steps=max(1, int(sft_tokens / batch_tokens)),
+        sft_steps=max(1, int(sft_tokens / chat_batch_tokens)),
         sft_conversations=int(max(200, sft_tokens / text.conversation_tokens)),
+        sft_lr_scale=1.0 if generated or is_small else 0.5,  # what is new wants more than what is chosen from
         rl_steps=_count(seconds["chat_rl"], rl_step_s, least=1, most=467),
         questions=questions % MOST_QUESTIONS, seconds=seconds)
 

@@ -36,7 +36,8 @@ def said(capsys, *argv):
 def test_the_stages_fill_the_hours(name, gpus, hours):
     found = budget.recipe(machine(name, gpus), hours)
     assert sum(found.seconds.values()) == pytest.approx(3600 * hours)
-    assert found.seconds["base_train"] >= 0.6 * (3600 * hours - found.seconds["starting"])
+    least = 0.44 if found.depth < scaling.SMALL else 0.6  # a small one needs more of conversations
+    assert found.seconds["base_train"] >= least * (3600 * hours - found.seconds["starting"])
     token_s = machine(name, gpus).token_s(found.depth, found.vocab_size, found.sequence_len)
     planned = found.base_steps * found.batch_tokens * token_s
     assert 0.8 * found.seconds["base_train"] < planned * budget.MARGIN <= found.seconds["base_train"] + found.batch_tokens * token_s
@@ -48,7 +49,7 @@ def test_more_hours_never_make_a_smaller_model_and_the_ratio_stays_near_what_was
     for hours in (0.25, 0.5, 1, 2, 4, 8, 16, 32):
         found = budget.recipe(machine(name, gpus), hours)
         depths.append(found.depth)
-        assert budget.RATIO / 3 < found.ratio < budget.RATIO * 3, (hours, found)
+        assert budget.RATIO / 4 < found.ratio < budget.RATIO * 3, (hours, found)
     assert depths == sorted(depths) and depths[-1] > depths[0]
 
 
