@@ -218,7 +218,7 @@ def recipe(machine: Machine, hours: float, dataset: str = "climbmix") -> Recipe:
     """
     def misfit(found):
         tokens = found.base_steps * found.batch_tokens
-        if found.dataset == "kindergarten" or found.depth < scaling.SMALL:
+        if found.dataset == "kindergarten":
             tokens += (found.mid_steps + found.sft_steps) * found.chat_batch_tokens
         return abs(math.log(tokens / _multiplied(found) / TEXTS[dataset].ratio))
 

@@ -18,7 +18,7 @@ SKILLS = frozenset("""
 class Everyday(Task):
     name = "everyday"
     kind = "conversations"
-    n = 40_000
+    n = 80_000
 
     def __init__(self, split: str = "train") -> None:
         self.split = split
