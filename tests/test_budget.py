@@ -98,7 +98,7 @@ def test_speed_lies_on_a_line_between_the_measured_depths_and_is_flat_beyond():
 
 
 def test_evaluation_grows_with_its_share():
-    few, many = (budget.recipe(machine(), hours) for hours in (0.25, 2))
+    few, many = (budget.of_depth(machine(), hours, depth=3) for hours in (0.25, 2))
     assert 2 <= few.questions < many.questions and few.core_questions < many.core_questions
     assert budget.recipe(machine("h100", 8), 8).questions == 0         # all there are
     assert few.seconds["chat_eval"] == pytest.approx(0.08 * (900 - few.seconds["starting"]))

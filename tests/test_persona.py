@@ -139,4 +139,4 @@ def test_a_graded_question_wants_the_name_that_was_trained():
 def test_a_name_that_would_change_nothing_is_refused():
     config = finetune.FinetuneConfig(data="simplespelling", name="Ada")
     with pytest.raises(UsageError, match="--data=simplespelling says nowhere who the assistant is.*identity"):
-        finetune.resolve(config, "sft", None, "")
+        finetune.resolve(config, "sft", None)
