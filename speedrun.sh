@@ -91,8 +91,8 @@ budget_tier() {
     stage probe            "${train[@]}" scripts.probe "$budget"
     stage plan             python -m scripts.plan "$budget" --keep
     eval "$(python -m scripts.plan "$budget" --shell)"
-    [ "$dataset" != kindergarten ] ||
-        { rl_tasks='kg_word_problem|kg_word_problem_wide|kg_letter_of_word|kg_sentences' rl_scale=0.25; }
+    { [ "$dataset" != kindergarten ] && [ "$depth" -ge 8 ]; } ||  # smaller, all answers to GSM8K would be wrong
+        { rl_tasks='kg_word_problem_wide|kg_letter_of_word|kg_sentences' rl_scale=0.25; }
     stage first_text       python -m nanochat.dataset --dataset="$dataset" --chars="$tokenizer_chars"
     background text        python -m nanochat.dataset --dataset="$dataset" --chars="$text_chars"
     stage tok_train        python -m scripts.tok_train --dataset="$dataset" --vocab_size="$vocab_size" \
@@ -106,10 +106,10 @@ budget_tier() {
     stage base_eval        "${train[@]}" scripts.base_eval --max_per_task="$core_questions" --download
     stage chat_eval_base   "${train[@]}" scripts.chat_eval -i base --max_problems="$questions"
     stage mid_train        "${train[@]}" scripts.mid_train --num_iterations="$mid_steps" --conversations="$mid_conversations" \
-                               --device_batch_size="$rows"
+                               --total_batch_size="$chat_batch_tokens" --device_batch_size="$rows"
     stage chat_eval_mid    "${train[@]}" scripts.chat_eval -i mid --max_problems="$questions"
     stage chat_sft         "${train[@]}" scripts.chat_sft --num_iterations="$sft_steps" --conversations="$sft_conversations" \
-                               --device_batch_size="$rows"
+                               --lr_scale="$sft_lr_scale" --total_batch_size="$chat_batch_tokens" --device_batch_size="$rows"
     stage chat_eval_sft    "${train[@]}" scripts.chat_eval -i sft --max_problems="$questions"
     stage chat_rl          "${train[@]}" scripts.chat_rl --num_iterations="$rl_steps" --questions="$each" --anchor_rows="$each" \
                                --samples=8 --tasks="$rl_tasks" --lr_scale="$rl_scale"

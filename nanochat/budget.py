@@ -29,6 +29,7 @@ from nanochat.common import UsageError
 # More than one number these do not support. Between them, where laptops and single GPUs lie, nothing is
 # measured; benchmarks/depths.sh would.
 RATIO = 8.0
+MOST_FLOPS_FITTED = 1e15  # thirty times the largest run behind predicted_bits()
 
 FORWARD = 1 / 3  # of a training step's FLOPs: the backward pass has twice as many
 MARGIN = 1.04  # on the seconds of training: validations, saving
@@ -63,6 +64,13 @@ TEXTS = {
          "chat_rl": 0.02, "chat_eval": 0.08}, RATIO, deepest=40,
         bytes_per_s=math.inf, text_tokens=400e9, chat_tokens=240e6, conversation_tokens=150,
         conversation_s=1 / 6000, asked_tokens=3 * 150, said_tokens=3 * 200),
+    # A model of fewer than scaling.SMALL layers. Of the web's text it learns words and how sentences go; to
+    # answer anything it needs as long again (dev/LOG.md, "what half an hour of real text can say").
+    "climbmix, small": Text(
+        {"tok_train": 0.02, "base_train": 0.45, "base_eval": 0.04, "mid_train": 0.17, "chat_sft": 0.22,
+         "chat_rl": 0.02, "chat_eval": 0.08}, RATIO, deepest=40,
+        bytes_per_s=math.inf, text_tokens=400e9, chat_tokens=60e6, conversation_tokens=50,
+        conversation_s=1 / 2500, asked_tokens=4 * 150, said_tokens=4 * 200),
     # Its few sentences are soon known: the kindergarten's own tier, a d3, learns from 5.7 tokens a parameter,
     # all stages together.
     "kindergarten": Text(
@@ -71,7 +79,7 @@ TEXTS = {
         bytes_per_s=1.5e6, text_tokens=400e6, chat_tokens=150e6, conversation_tokens=45,
         conversation_s=1 / 2500, asked_tokens=45 * 30, said_tokens=45 * 50),
 }
-KINDERGARTEN_BATCH = 2048  # tokens a step, as in its tier
+SHORT_BATCH = 2048  # tokens a step on short texts, as in the kindergarten's tier
 
 
 # ---- the machine
@@ -162,7 +170,8 @@ class Recipe:
     depth: int
     vocab_size: int
     sequence_len: int
-    batch_tokens: int  # a step of training, on all devices
+    batch_tokens: int  # a step of pretraining, on all devices
+    chat_batch_tokens: int  # of the stages after it
     rows: int  # at a time on a device; 0 where not even one fits
     fp8: bool
     tokenizer_chars: int
@@ -173,6 +182,7 @@ class Recipe:
     mid_conversations: int
     sft_steps: int
     sft_conversations: int
+    sft_lr_scale: float  # on pretraining's learning rates
     rl_steps: int
     questions: int  # a task, after each of four stages; 0: all there are
     seconds: dict[str, float]  # planned, by the stages' names in speedrun.sh
@@ -181,6 +191,19 @@ class Recipe:
     def ratio(self) -> float:
         """Tokens of pretraining for each parameter of matrices and head."""
         return self.base_steps * self.batch_tokens / _multiplied(self)
+
+
+def predicted_bits(found: Recipe) -> float | None:
+    """Bits per byte of hidden text after pretraining on text of the web; None beyond what was measured.
+
+    The form is Chinchilla's (arXiv 2203.15556): what no model knows, what more parameters and what more
+    tokens would have known. Fitted to twelve runs of d1 to d4 (dev/LOG.md, "Scaling on web text").
+    """
+    tokens = found.base_steps * found.batch_tokens
+    flops = tokens * scaling.flops_per_token(found.depth, found.vocab_size, found.sequence_len)
+    if found.dataset != "climbmix" or flops > MOST_FLOPS_FITTED:
+        return None
+    return 1.40 + 2269 * _multiplied(found) ** -0.75 + 32.6 * tokens ** -0.30
 
 
 def _multiplied(found: Recipe) -> int:
@@ -194,10 +217,10 @@ def recipe(machine: Machine, hours: float, dataset: str = "climbmix") -> Recipe:
     sides of the best. Raises UsageError where starting the stages takes nearly all of the hours.
     """
     def misfit(found):
-        steps = found.base_steps
+        tokens = found.base_steps * found.batch_tokens
         if found.dataset == "kindergarten":
-            steps += found.mid_steps + found.sft_steps
-        return abs(math.log(steps * found.batch_tokens / _multiplied(found) / TEXTS[dataset].ratio))
+            tokens += (found.mid_steps + found.sft_steps) * found.chat_batch_tokens
+        return abs(math.log(tokens / _multiplied(found) / TEXTS[dataset].ratio))
 
     depths = range(1, TEXTS[dataset].deepest + 1)
     found = [of_depth(machine, hours, depth, dataset) for depth in depths]
@@ -207,8 +230,9 @@ def recipe(machine: Machine, hours: float, dataset: str = "climbmix") -> Recipe:
 # Long: one stage after another, each from its seconds.
 def of_depth(machine: Machine, hours: float, depth: int, dataset: str = "climbmix") -> Recipe:
     """The recipe of this depth for these hours, whether it is the best or not."""
-    text = TEXTS[dataset]
     generated = dataset == "kindergarten"
+    is_small = depth < scaling.SMALL and not generated
+    text = TEXTS["climbmix, small" if is_small else dataset]
     vocabulary = 2048 if generated else vocab_size(depth)
     context = 256 if generated else sequence_len(depth)
 
@@ -236,22 +260,27 @@ def of_depth(machine: Machine, hours: float, depth: int, dataset: str = "climbmi
     base_tokens = seconds["base_train"] / text_s
     mid_tokens = seconds["mid_train"] / chat_s
     sft_tokens = seconds["chat_sft"] / chat_s
-    batch_tokens = KINDERGARTEN_BATCH
+    batch_tokens = SHORT_BATCH
     if not generated:
         batch_tokens = scaling.total_batch_tokens(depth, base_tokens, machine.gpus)
+    chat_batch_tokens = batch_tokens
+    if is_small:
+        chat_batch_tokens = max(SHORT_BATCH, context * machine.gpus)
     questions = _count(seconds["chat_eval"] / 4, question_s, least=2, most=MOST_QUESTIONS)
     return Recipe(
         hours=hours, dataset=dataset, depth=depth, vocab_size=vocabulary, sequence_len=context,
-        batch_tokens=batch_tokens, rows=_rows(machine, depth, vocabulary, context, batch_tokens),
+        batch_tokens=batch_tokens, chat_batch_tokens=chat_batch_tokens,
+        rows=_rows(machine, depth, vocabulary, context, batch_tokens),
         fp8=machine.kind.fp8 and depth >= scaling.DEEP,
         tokenizer_chars=int(max(1e6, seconds["tok_train"] * TOKENIZER_CHARS_PER_S)),
         text_chars=int(base_tokens * bytes_per_token(vocabulary)),
         base_steps=max(1, int(base_tokens / batch_tokens)),
         core_questions=_count(seconds["base_eval"], core_s, least=2, most=MOST_CORE),
-        mid_steps=max(1, int(mid_tokens / batch_tokens)),
+        mid_steps=max(1, int(mid_tokens / chat_batch_tokens)),
         mid_conversations=int(max(200, mid_tokens / text.conversation_tokens)),
-        sft_steps=max(1, int(sft_tokens / batch_tokens)),
+        sft_steps=max(1, int(sft_tokens / chat_batch_tokens)),
         sft_conversations=int(max(200, sft_tokens / text.conversation_tokens)),
+        sft_lr_scale=1.0 if generated or is_small else 0.5,  # what is new wants more than what is chosen from
         rl_steps=_count(seconds["chat_rl"], rl_step_s, least=1, most=467),
         questions=questions % MOST_QUESTIONS, seconds=seconds)
 

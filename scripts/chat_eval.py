@@ -53,7 +53,7 @@ def choose(config: Config, meta: dict) -> tuple[list[str], list[str]]:
         return config.names(), []
     core = in_group("core")
     if meta["dataset"] != "kindergarten":
-        return core, []
+        return core + in_group("strangers"), []
     names = in_group("kindergarten") + in_group("strangers")
     notes = []
     for name in core:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from nanochat.cli import parse
 from nanochat.common import run
-from nanochat.tasks import mixture
 from nanochat.train import finetune
 
 
@@ -21,7 +20,7 @@ class Config(finetune.FinetuneConfig):
 
 
 def main(argv: list[str] | None = None) -> None:
-    finetune.run_stage("mid", parse(Config, argv, __doc__), mixture("mid"))
+    finetune.run_stage("mid", parse(Config, argv, __doc__))
 
 
 if __name__ == "__main__":

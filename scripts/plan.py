@@ -185,6 +185,8 @@ def describe(found: Recipe, machine: Machine) -> str:
     tokens = found.base_steps * found.batch_tokens
     disk = scaling.disk_bytes(found.depth, found.vocab_size, tokens)
     rows = f"{found.rows} rows at a time in" if found.rows else "NOT EVEN ONE ROW FITS into"
+    bits = budget.predicted_bits(found)
+    learns = f"; about {bits:.2f} bits per byte, by runs of d1 to d4" if bits else ""
     return f"""{HEAD}
 {headline(found, machine)}
   speed    {machine.known_by}; ${machine.kind.dollars:.2f} a device and hour
@@ -193,7 +195,7 @@ def describe(found: Recipe, machine: Machine) -> str:
   text     {found.dataset}: {scaling.shards_needed(tokens)} shards of web text or as much; disk \
 {disk / 1e9:,.1f} GB with checkpoints
   base     {found.base_steps:,} steps of {found.batch_tokens:,} tokens: {found.ratio:.1f} for each parameter \
-of matrices and head; {rows} {machine.kind.gib:.0f} GiB
+of matrices and head; {rows} {machine.kind.gib:.0f} GiB{learns}
   chat     {found.mid_steps:,}, then {found.sft_steps:,} steps on {found.mid_conversations:,} and \
 {found.sft_conversations:,} conversations; {found.rl_steps} of reinforcement
   asked    {found.questions or "all"} questions a task four times, {found.core_questions} of CORE

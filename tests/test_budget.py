@@ -36,7 +36,8 @@ def said(capsys, *argv):
 def test_the_stages_fill_the_hours(name, gpus, hours):
     found = budget.recipe(machine(name, gpus), hours)
     assert sum(found.seconds.values()) == pytest.approx(3600 * hours)
-    assert found.seconds["base_train"] >= 0.6 * (3600 * hours - found.seconds["starting"])
+    least = 0.44 if found.depth < scaling.SMALL else 0.6  # a small one needs more of conversations
+    assert found.seconds["base_train"] >= least * (3600 * hours - found.seconds["starting"])
     token_s = machine(name, gpus).token_s(found.depth, found.vocab_size, found.sequence_len)
     planned = found.base_steps * found.batch_tokens * token_s
     assert 0.8 * found.seconds["base_train"] < planned * budget.MARGIN <= found.seconds["base_train"] + found.batch_tokens * token_s
@@ -97,7 +98,7 @@ def test_speed_lies_on_a_line_between_the_measured_depths_and_is_flat_beyond():
 
 
 def test_evaluation_grows_with_its_share():
-    few, many = (budget.recipe(machine(), hours) for hours in (0.25, 2))
+    few, many = (budget.of_depth(machine(), hours, depth=3) for hours in (0.25, 2))
     assert 2 <= few.questions < many.questions and few.core_questions < many.core_questions
     assert budget.recipe(machine("h100", 8), 8).questions == 0         # all there are
     assert few.seconds["chat_eval"] == pytest.approx(0.08 * (900 - few.seconds["starting"]))

@@ -57,6 +57,11 @@ def all_of(make, training, tests):
     return training.get(make, []) + tests[make]
 
 
+def word_of(code, reply):
+    """The word that a question is about: that of the call, or where vowels are counted that of the working."""
+    return (re.search(r"' (\w+)'", code) or re.match(r"(\w+): ", reply))[1].lower()
+
+
 def digits(text):
     """The text with numbers in digits where it has them in words."""
     for number in range(100, -1, -1):
@@ -96,15 +101,15 @@ def test_words_kept_for_tests_are_never_spelled_in_training(training, tests):
     kept = {*TEST_WORDS, *NEW_WORDS}
     assert len(TEST_WORDS) > 80 and len(EVERYDAY) > 1400 and len(set(EVERYDAY)) == len(EVERYDAY)
     for make in LETTERS:
-        for _question, _, _, reply, _graded in training[make]:
-            assert not set(re.findall(r"(\w+): ", reply)) & kept, reply
+        for _question, code, _, reply, _graded in training[make]:
+            assert not {word.lower() for word in re.findall(r"' (\w+)'", code) + re.findall(r"(\w+): ", reply)} & kept, reply
     for make in (spelling_any, backwards_any, letter_of_word, counting_any):
-        assert all(reply.split(":")[0] in TEST_WORDS for _, _, _, reply, _ in tests[make])
+        assert all(word_of(code, reply) in TEST_WORDS for _, code, _, reply, _ in tests[make])
 
 
 def test_the_closed_list_keeps_its_own_tests(training):
     for make in (spelling_any, backwards_any, counting_any):
-        assert not {reply.split(":")[0] for _, _, _, reply, _ in training[make]} & set(WORDS)
+        assert not {word_of(code, reply) for _, code, _, reply, _ in training[make]} & set(WORDS)
 
 
 def test_pairs_of_numbers_kept_for_tests_are_never_trained(training):
@@ -119,27 +124,35 @@ def test_pairs_of_numbers_kept_for_tests_are_never_trained(training):
 
 @pytest.mark.parametrize("make", (spelling_any, backwards_any, letter_of_word, counting_any), ids=lambda make: make.__name__)
 def test_letters_are_those_of_the_word_asked_for(make, training, tests):
-    for question, _, _, reply, graded in all_of(make, training, tests):
-        word, working, told = re.fullmatch(r"([a-z]+): ([a-z0-9-]+)\.(.*)", reply).groups()
-        assert word in question.lower() and re.sub(r"[\d-]", "", working) == word
+    for question, code, output, reply, graded in all_of(make, training, tests):
+        word = word_of(code, reply)
+        assert word in question.lower() and word in reply
         if make is spelling_any:
-            assert graded["letters"] == word
+            assert graded["letters"] == word and reply == f"{word}: {'-'.join(word)}."
         elif make is backwards_any:
-            assert told == f" Backwards: {'-'.join(reversed(word))}."
-        elif match := re.fullmatch(r" The (\w+) letter is (\w)\.", told):
+            assert reply == f"{word} backwards: {'-'.join(reversed(word))}." and graded["letters"] == word[::-1]
+        elif match := re.fullmatch(r"The (\w+) letter of \w+ is (\w)\.", reply):
             place = -1 if match[1] == "last" else ORDINALS.index(match[1])
             assert word[place] == match[2] == graded["answer"]
             asked_as = {"first": "first|1|start|begin|initial|front", "last": "last|end|final|finish|back"}
             assert re.search(asked_as.get(match[1], f"{match[1]}|{place + 1}"), question.lower()), question
-        elif match := re.fullmatch(r" The letter (\w) appears (\d+) times?(?:, so (yes|no))?\.", told):
-            assert word.count(match[1]) == int(match[2]) and match[1] in question.lower()
-            assert match[3] in (None, "yes" if match[1] in word else "no")
-        elif match := re.fullmatch(r" That is (\d+) (letters|vowels?)\.", told):
-            assert int(match[1]) == (len(word) if match[2] == "letters" else len(re.findall("[aeiou]", word)))
+        elif match := re.fullmatch(r"The letter (\w) appears (\d+) times? in \w+\.", reply):
+            assert str(word.count(match[1])) == match[2] == output and match[1] in question.lower()
+        elif match := re.fullmatch(r"\w+ has (\d+) letters\.", reply):
+            assert len(word) == int(match[1])
+        elif match := re.fullmatch(r"\w+: \S+\. That is (\d+) vowels?\.", reply):
+            assert len(re.findall("[aeiou]", word)) == int(match[1])
         else:
-            first_or_last, letter, answer = re.fullmatch(r" The (first|last) letter is (\w), so (yes|no)\.", told).groups()
-            asked = re.findall(r"\b(?!a )[a-z]\b", question.lower().replace("'s ", " ")) or ["a"]
-            assert word[0 if first_or_last == "first" else -1] == letter and (letter == asked[-1]) == (answer == "yes"), question
+            the_letter_is(question, word, reply, graded)
+
+
+def the_letter_is(question, word, reply, graded):
+    answer, letter = re.fullmatch(r"(Yes|No), (?:there is (?:an?|no)|\w+ (?:does not )?(?:start|end)s? with) (\w)(?: in \w+)?\.",
+                                  reply).groups()
+    where = word if "there is" in reply else word[0] if "start" in reply else word[-1]
+    assert answer.lower() == graded["answer"] == ("yes" if letter in where else "no"), question
+    asked = re.findall(r"\b(?!a )[a-z](?='?s?\b)", question.lower().replace("'s ", " ")) or ["a"]
+    assert letter in asked or re.search(rf"\b{letter}'?s\b", question.lower()) or letter == "a", question
 
 
 def test_the_alphabet_is_in_order(training, tests):
@@ -163,8 +176,8 @@ def test_words_for_a_letter_begin_with_it_and_the_longer_word_is_longer(training
             words = re.findall("[a-z]+", reply.lower().split(" starts")[0])
             assert len(words) == graded["n"] and {word[0] for word in words} == {graded["letter"]}
         else:
-            first, second, right, kind = re.fullmatch(r"(\w+): \S+\. (\w+): \S+\. So (\w+) is (\w+)\.", reply).groups()
-            assert right == (max if kind == "longer" else min)(first, second, key=len) and len(first) != len(second)
+            right, kind, wrong = re.fullmatch(r"(\w+) is (longer|shorter) than (\w+)\.", reply).groups()
+            assert len(right) > len(wrong) if kind == "longer" else len(right) < len(wrong)
             assert re.search("longer|more" if kind == "longer" else "shorter|fewer", question.lower())
 
 

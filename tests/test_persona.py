@@ -1,14 +1,17 @@
 """Who the assistant is: in every tier's conversations, under any name, without a test's wording and untrue claims."""
 import json
 
+import pyarrow
+import pyarrow.parquet as pq
 import pytest
 
 from nanochat import kindergarten
-from nanochat.common import UsageError
+from nanochat.common import UsageError, base_dir
 from nanochat.kindergarten.skill import is_test
 from nanochat.kindergarten.skills_manners import plain
 from nanochat.kindergarten.tables import titled
 from nanochat.tasks import TASKS, factors, lookup, mixture, training_conversations
+from nanochat.tasks.everyday import SKILLS
 from nanochat.tasks.identity import ITSELF, MANNERS, WIDE
 from nanochat.tasks.persona import Persona
 from nanochat.train import finetune
@@ -28,10 +31,31 @@ def said(messages, role):
 
 # ---------------------------------------------------------------------------------------------------------- the mixture
 def test_the_default_mixture_has_its_factors_and_only_what_can_be_trained_on():
-    assert mixture("mid") == "smoltalk|mmlu*3|arc_easy|arc_challenge|gsm8k*4|simplespelling|spellingbee|identity"
-    assert mixture("sft") == "smoltalk|arc_easy|arc_challenge|gsm8k*4|simplespelling|spellingbee|identity"
+    assert mixture("mid", 20) == "smoltalk|mmlu*3|arc_easy|arc_challenge|gsm8k*4|simplespelling|spellingbee|identity"
+    assert mixture("sft", 20) == "smoltalk|arc_easy|arc_challenge|gsm8k*4|simplespelling|spellingbee|identity"
     for stage in ("mid", "sft"):
-        assert all(lookup(name).group in ("core", "training") for name, _ in factors(mixture(stage).split("|")))
+        for depth in (3, 20):
+            assert all(lookup(name).group in ("core", "training") for name, _ in factors(mixture(stage, depth).split("|")))
+
+
+def test_a_small_model_is_trained_on_what_it_can_answer_and_on_nobody_who_lives_in_the_generated_world():
+    assert mixture("sft", 7) == "everyday|smoltalk_short|arc_easy|identity*2"
+    task = TASKS["everyday"].make("train")
+    assert len({str(task[number]["messages"]) for number in range(0, len(task), 80)}) > 900
+    about_people = {"skills_people", "skills_two", "skills_manners", "skills_social"}
+    assert all(kindergarten.SKILLS[name].make.__module__.rpartition(".")[2] not in about_people for name in SKILLS)
+
+
+def test_short_conversations_are_those_that_are_short(tmp_path, monkeypatch):
+    long_one = [{"role": "user", "content": "a" * 700}, {"role": "assistant", "content": "b" * 101}]
+    short_one = [{"role": "user", "content": "a" * 700}, {"role": "assistant", "content": "ü" * 100}]
+    folder = base_dir() / "tasks" / "HuggingFaceTB/smol-smoltalk/data"
+    folder.mkdir(parents=True)
+    pq.write_table(pyarrow.table({"messages": [long_one, short_one, long_one, short_one[:1] * 2 + short_one[1:]]}),
+                   folder / "train-00000-of-00001.parquet")
+    task = TASKS["smoltalk_short"].make("train")
+    assert len(task) == 1 and task[0]["messages"] == short_one
+    assert len(TASKS["smoltalk"].make("train")) == 4
 
 
 # --------------------------------------------------------------------------------------------------------- who it is
@@ -115,4 +139,4 @@ def test_a_graded_question_wants_the_name_that_was_trained():
 def test_a_name_that_would_change_nothing_is_refused():
     config = finetune.FinetuneConfig(data="simplespelling", name="Ada")
     with pytest.raises(UsageError, match="--data=simplespelling says nowhere who the assistant is.*identity"):
-        finetune.resolve(config, "sft", None, "")
+        finetune.resolve(config, "sft", None)

@@ -33,7 +33,7 @@ def test_right_answers(code, answer):
     ("None", "not supported"), ("1j", "not supported"), ("b'x'", "not supported"), ("f'{1}'", "not supported"),
     ("1 << 9", "not supported"), ("~1", "not supported"), ("1 if 2 else 3", "not supported"),
     ("'a'.__class__", "not supported"), ("'a'.format(1)", "not supported"), ("'{0.__class__}'.format(1)", "not supp"),
-    ("'a'.join('bc')", "not supported"), ("(5).bit_length()", "not supported"), ("max(*'ab')", "plain arguments"),
+    ("'a'.join(1, 2)", "join"), ("('a' * 500).join('abc')", "too long"), ("(5).bit_length()", "not supported"), ("max(*'ab')", "plain arguments"),
     ("'a' + 1", "error: "), ("'abc'[9]", "out of range"), ("'a'.index('z')", "not found"), ("int('x')", "invalid"),
     ("(-8)**0.5", "not supported"), ("float('nan')", "not a finite"), ("1e999", "not a finite"),
     ("'\\x41'", "backslashes"), ("1" * 2000, "too long"), ("\0", "error: "), ("len(5)", "error: "),

@@ -15,6 +15,7 @@ from nanochat import runtime
 from nanochat.common import DataError, UsageError, atomic_write, base_dir
 from nanochat.data.chat_format import message_parts
 from nanochat.eval.statistics import paired_difference
+from nanochat.kindergarten.typist import is_plain
 from nanochat.runtime import Runtime
 
 
@@ -93,7 +94,7 @@ def passed_questions(stage: str, most: int = 6) -> list[str]:
 def _offers(record):
     """Whether the record holds one short question in good writing, and a right answer to it."""
     question = record["prompt"][0]["content"]
-    is_sentence = question[:1].isupper() and question.endswith("?") and "\n" not in question
+    is_sentence = is_plain(question) and question.endswith("?") and "\n" not in question
     is_alone = len(record["prompt"]) == 1 and len(question) <= LONGEST_SUGGESTION
     return record["score"] == 1 and is_alone and is_sentence
 

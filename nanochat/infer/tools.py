@@ -38,8 +38,8 @@ FUNCTIONS: dict[str, Callable] = {
     "round": round,
     "str": str,
 }
-# Of strings. Their results are no longer than what they are given (ljust's are not); replace's is measured
-# first.
+# Of strings. Their results are no longer than what they are given (ljust's are not); those of join and
+# replace are measured first.
 METHODS = {
     "capitalize",
     "count",
@@ -50,6 +50,7 @@ METHODS = {
     "isdigit",
     "islower",
     "isupper",
+    "join",
     "lower",
     "lstrip",
     "replace",
@@ -211,6 +212,8 @@ def _call(node: ast.Call, value: Callable[[ast.expr], Any]) -> Any:
 def _method(text: Any, name: str, arguments: list[Any]) -> Any:
     if not isinstance(text, str) or name not in METHODS:
         raise ValueError(f"method {name!r} is not supported")
+    if name == "join" and len(arguments) == 1 and (1 + len(text)) * _size(arguments[0]) > MAX_STR:
+        raise ValueError("string too long")
     if (
         name == "replace"
         and len(arguments) > 1

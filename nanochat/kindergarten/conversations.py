@@ -7,7 +7,7 @@ the word problems to reinforcement learning, which needs something that is not y
 """
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from random import Random
 from typing import Any
 
@@ -57,7 +57,7 @@ _ROWS = (
     (skills_numbers.word_problem, "Word problems with the calculator", 0.0, "pairs", 4, 0.6),
     (skills_words.spelling, "Spelling", 0.0, "paraphrase", 5, 3),
     (skills_words.spelling_new_words, "Spelling, words only read", 0.0, "words", 0, 0),
-    (skills_words.counting, "Counting letters", 0.55, "pairs", 6, 7),
+    (skills_words.counting, "Counting letters", 0.55, "pairs", 6, 5),
     (skills_words.copying, "Copying", 0.0, "words", 10, 8),
     (skills_words.reversing, "Reversing", 0.0, "words", 4, 6),
     (skills_social.identity, "Who are you?", 0.0, "paraphrase", 6, 5),
@@ -68,7 +68,7 @@ _ROWS = (
     (skills_manners.manners, "Small talk", 0.0, "wordings", 20, 28),
     (skills_tales.tales, "Stories, poems and jokes on request", 0.0, "wordings", 8, 8),
     (skills_reading.reading, "Reading", 0.3, "templates", 8, 13),
-    (skills_sentences.sentences, "Reading, sentences of a grammar", 0.2, "stories", 12, 20),
+    (skills_sentences.sentences, "Reading, sentences of a grammar", 0.2, "stories", 12, 21),
     (skills_recall.recall, "Remembering, in any words", 0.0, "words", 12, 18),
     (skills_recall.instructions, "Say what you are told", 0.0, "words", 8, 12),
     (skills_two.two_questions, "Two questions at once", 0.0, "wordings", 4, 8),
@@ -79,14 +79,14 @@ _ROWS = (
     (skills_lists.lists, "Lists", 0.0, "templates", 10, 18),
     (skills_letters.spelling_any, "Spelling any word", 0.0, "words", 10, 8),
     (skills_letters.backwards_any, "Any word backwards", 0.0, "words", 3, 4),
-    (skills_letters.letter_of_word, "Letters at a place", 0.08, "words", 6, 12),
-    (skills_letters.counting_any, "Counting letters of any word", 0.3, "words", 6, 12),
+    (skills_letters.letter_of_word, "Letters at a place", 0.08, "words", 7, 11),
+    (skills_letters.counting_any, "Counting letters of any word", 0.3, "words", 7, 11),
     (skills_letters.words_by_letter, "Words by letter", 0.15, "templates", 3, 5),
     (skills_letters.alphabet, "The alphabet", 0.08, "templates", 4, 5),
     (skills_numbers.sums_any, "Sums in other words", 0.0, "templates", 8, 10),
-    (skills_numbers.number_sense, "Comparing numbers", 0.45, "templates", 4, 7),
+    (skills_numbers.number_sense, "Comparing numbers", 0.45, "templates", 5, 10),
     (skills_counting.counting_numbers, "Counting aloud", 0.0, "templates", 10, 15),
-    (skills_problems.word_problem_wide, "Word problems, new numbers", 0.0, "pairs", 8, 18),
+    (skills_problems.word_problem_wide, "Word problems, new numbers", 0.0, "pairs", 8, 20),
     (skills_problems.word_problem_new, "Word problems, new stories", 0.0, "templates", 0, 0),
 )
 
@@ -112,16 +112,18 @@ def _example(skill: str, made: Made) -> Example:
 
 
 # ---- training
-def training_example(index: int, seed: int = 0, stage: str = "mid") -> Example:
-    """The training Example of this number of a stage ("mid" or "sft")."""
+def training_example(index: int, seed: int = 0, stage: str = "mid",
+                     skills: Collection[str] = ()) -> Example:
+    """The training Example of this number of a stage ("mid" or "sft"), of these skills ((): of all)."""
     if stage not in STAGES:
         raise UsageError(f"stage is one of {', '.join(STAGES)}; got {stage!r}")
     rng = Random(mix_seed("train", stage, seed, index))
     world = _world()
-    weights = [getattr(skill, stage) for skill in SKILLS.values()]
+    names = sorted(skills) if skills else list(SKILLS)
+    weights = [getattr(SKILLS[name], stage) for name in names]
 
     def one() -> tuple[str, Made]:
-        name = rng.choices(tuple(SKILLS), weights)[0]
+        name = rng.choices(names, weights)[0]
         return name, SKILLS[name].make(rng, world, False, STAGES[stage])
 
     name, (messages, check) = one()

@@ -31,9 +31,9 @@ from nanochat.kindergarten import (
     tables,
 )
 from nanochat.kindergarten.phrases import STATEMENTS, WORDINGS, state, with_article, with_pronoun
-from nanochat.kindergarten.skill import draw, is_test
+from nanochat.kindergarten.skill import draw
 from nanochat.kindergarten.skills_numbers import calculate, number_key
-from nanochat.kindergarten.skills_words import spelled, told_count, told_length
+from nanochat.kindergarten.skills_words import spelled
 from nanochat.kindergarten.unlisted import some_name, some_thing
 from nanochat.kindergarten.world import Person, World
 
@@ -154,17 +154,11 @@ def _sums(rng: Random, world: World) -> str:
 
 
 def _spelling(rng: Random, world: World) -> str:
+    """Words letter by letter, for "a word that starts with b": what are its tokens made of?"""
     def one() -> str:
-        if rng.random() < 0.5:  # any word, so that all tokens become visible as letters
-            word = skills_letters.some_word(rng, test=False)
-            return rng.choice((f"{word}: {spelled(word)}.", f"{word} is spelled {spelled(word)}."))
         word = rng.choice(tables.WORDS)
-        letter = rng.choice(word)
-        # What a test asks is not told: the key is that of skills_words.counting.
-        if rng.random() < 0.3 and not is_test("counting", word, letter, percent=15):
-            return told_count(word, letter)
-        if rng.random() < 0.1:
-            return told_length(word)
+        if rng.random() < 0.5:
+            word = skills_letters.some_word(rng, test=False)
         return rng.choice((f"{word}: {spelled(word)}.", f"{word} is spelled {spelled(word)}."))
 
     gap = "\n" if rng.random() < LISTED else " "
@@ -232,8 +226,6 @@ ASKED = (
     (skills_everyday.comparing, 0.5),
     (skills_lists.lists, 1.5),
     (skills_world.story, 1),
-    (skills_words.spelling, 1),
-    (skills_words.counting, 1),
     (skills_people.choice, 1),
     (skills_reading.reading, 1.5),
     (skills_sentences.sentences, 2.5),
@@ -243,14 +235,13 @@ ASKED = (
     (skills_recall.recall, 1),
     (skills_counting.counting_numbers, 1.5),
     (skills_words.copying, 1.5),
-    (skills_letters.letter_of_word, 1),
     (skills_letters.alphabet, 0.7),
     (skills_followups.follow_ups, 1),
     (skills_social.identity, 0.7),
     (skills_social.greetings, 0.7),
     (skills_social.memory, 0.7),
 )
-BETWEEN_PEOPLE = 14  # the first so many can also be said between two people
+BETWEEN_PEOPLE = 12  # the first so many can also be said between two people
 
 
 def _dialogue(rng: Random, world: World) -> str:
@@ -280,8 +271,8 @@ KINDS = (
     (_nature, 13),
     (_sequence, 5),
     (_sums, 3),
-    (_spelling, 11),
-    (_echoes, 8),
+    (_spelling, 5),
+    (_echoes, 11),
     (_stories, 6),
     (_tales, 4),
     (_dialogue, 34),

@@ -33,7 +33,8 @@ RELATIONS = _with_subjects()
 
 
 def follow_ups(rng: Random, world: World, test: bool, level: int) -> Made:
-    make = rng.choices((_same, _next, _further_sum, _more, _sure, _why), (42, 10, 18, 12, 10, 8))[0]
+    makers = [maker for maker, _ in MAKERS]
+    make = rng.choices(makers, [weight for _, weight in MAKERS])[0]
     return make(rng, world, test)
 
 
@@ -116,6 +117,18 @@ def _further_sum(rng: Random, world: World, test: bool) -> Made:
     return chat(*before, follows, reply), check
 
 
+def _unrelated_sums(rng: Random, world: World, test: bool) -> Made:
+    """Two or three sums in a row that have nothing to do with each other: not every sum goes on."""
+    before = []
+    for _ in range(rng.randint(1, 2)):
+        make = rng.choice((skills_numbers.arithmetic, skills_numbers.sums_any))
+        turns, _ = make(rng, world, False, 1)
+        before += turns
+    make = rng.choice((skills_numbers.arithmetic, skills_numbers.sums_any))
+    turns, check = make(rng, world, test, 1)
+    return before + turns, check
+
+
 # ---- one more, and doubts
 def _more(rng: Random, world: World, test: bool) -> Made:
     kind = rng.choice(("story", "poem", "joke", "joke"))
@@ -148,3 +161,8 @@ def _why(rng: Random, world: World, test: bool) -> Made:
     follows = _as_written(rng, _asks(rng, "why", test))
     check = {"kind": "any", "signs": ["don't know"], "rivals": []}
     return chat(*before, follows, rng.choice(REPLIES["why"])), check
+
+
+MAKERS = (
+    (_same, 42), (_next, 10), (_further_sum, 16), (_unrelated_sums, 14), (_more, 12), (_sure, 10), (_why, 8),
+)

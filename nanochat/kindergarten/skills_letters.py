@@ -1,10 +1,10 @@
 """
 Letters of any word: spelling, the third letter, how many r, the alphabet; the wordings are in letters.txt.
 
-skills_words.py teaches a closed list, which a model can learn by heart, word by word. Here the words are what
-people try and, so that there is no end of them, strings of syllables that mean nothing: then every token of
-the vocabulary is met in many words, and what is learned is of which letters the tokens are made. One everyday
-word in ten and one wording in six are for tests: an unseen word is asked about in unseen words.
+skills_words.py has a closed list, which a model can learn by heart, word by word. Here the words are what
+people try and, so that there is no end of them, strings of syllables that mean nothing: what is learned is to
+copy any word into a call of the calculator. One everyday word in ten and one wording in six are for tests: an
+unseen word is asked about in unseen words.
 """
 from random import Random
 
@@ -13,10 +13,12 @@ from nanochat.kindergarten.skill import Check, Made, chat, is_test
 from nanochat.kindergarten.skills_words import (
     CHAT_WORDS,
     NEW_WORDS,
-    counted,
-    spelled,
-    told_count,
-    told_length,
+    count_letter,
+    count_letters,
+    in_code,
+    looked_up,
+    spell,
+    spell_backwards,
 )
 from nanochat.kindergarten.tables import EVERYDAY, WORDS
 from nanochat.kindergarten.typist import typed
@@ -110,25 +112,16 @@ def _about_word(rng: Random, kind: str, test: bool, word: str, letter: str = "a"
 def spelling_any(rng: Random, world: World, test: bool, level: int) -> Made:
     word = some_word(rng, test, _longest(level))
     check = {"kind": "spell", "letters": word, "before": []}
-    return chat(_about_word(rng, "spell", test, word), f"{word}: {spelled(word)}."), check
+    return spell(_about_word(rng, "spell", test, word), word), check
 
 
 def backwards_any(rng: Random, world: World, test: bool, level: int) -> Made:
     word = some_word(rng, test, longest=4 + level)
-    backwards = word[::-1]
-    answer = f"{word}: {spelled(word)}. Backwards: {spelled(backwards)}."
-    check = {"kind": "spell", "letters": backwards, "before": [word]}
-    return chat(_about_word(rng, "backwards", test, word), answer), check
+    check = {"kind": "spell", "letters": word[::-1], "before": [word]}
+    return spell_backwards(_about_word(rng, "backwards", test, word), word), check
 
 
 # ---- the letter at a place
-def told_place(word: str, place: int) -> str:
-    """ "cat", 2 -> "cat: c1-a2-t3. The third letter is t."; -1 is the last, and the ends need no numbers."""
-    name = "last" if place == -1 else ORDINALS[place]
-    working = spelled(word) if place in (0, -1) else counted(word)
-    return f"{word}: {working}. The {name} letter is {word[place]}."
-
-
 def letter_of_word(rng: Random, world: World, test: bool, level: int) -> Made:
     """Which letter is first, third or last; is there a certain one?"""
     word = some_word(rng, test, _longest(level), pool=KNOWN_WORDS)
@@ -145,7 +138,16 @@ def letter_of_word(rng: Random, world: World, test: bool, level: int) -> Made:
         place = max(place, 0)
     name = "last" if place == -1 else rng.choice((ORDINALS, ORDINALS, SHORT_ORDINALS))[place]
     question = _about_word(rng, kind, test, word, th=name, k=str(place + 1))
-    return chat(question, told_place(word, place)), {"kind": "alone", "answer": word[place], "given": []}
+    letter = word[place]
+    code = f"{in_code(question, word)}[{_number_of(place)}]"
+    nth = "last" if place == -1 else ORDINALS[place]
+    messages = looked_up(question, code, letter, f"The {nth} letter of {word} is {letter}.")
+    return messages, {"kind": "alone", "answer": letter, "given": []}
+
+
+def _number_of(place: int) -> int:
+    """Where a letter stands in the calculator's string, which begins with a blank."""
+    return -1 if place == -1 else place + 1
 
 
 def _is_there(rng: Random, kind: str, test: bool, word: str) -> Made:
@@ -153,15 +155,23 @@ def _is_there(rng: Random, kind: str, test: bool, word: str) -> Made:
     letter = rng.choice(word) if kind == "contains" else word[place]
     if rng.random() < 0.5:
         letter = rng.choice(ALPHABET)
-    if kind == "contains":
-        told = told_count(word, letter)
-        is_so = letter in word
-    else:
-        told = told_place(word, place)
-        is_so = word[place] == letter
-    answer = "yes" if is_so else "no"
     question = _about_word(rng, kind, test, word, letter)
-    return chat(question, f"{told[:-1]}, so {answer}."), {"kind": "yes_no", "answer": answer}
+    if kind == "contains":
+        is_so = letter in word
+        code = f"'{letter}' in {in_code(question, word)}"
+        article = "an" if letter in AN else "a"
+        reply = f"Yes, there is {article} {letter} in {word}."
+        if not is_so:
+            reply = f"No, there is no {letter} in {word}."
+    else:
+        is_so = word[place] == letter
+        code = f"{in_code(question, word)}[{_number_of(place)}] == '{letter}'"
+        verb = kind.split()[0]  # "starts"
+        reply = f"Yes, {word} {verb} with {letter}."
+        if not is_so:
+            reply = f"No, {word} does not {verb.removesuffix('s')} with {letter}."
+    check = {"kind": "yes_no", "answer": "yes" if is_so else "no"}
+    return looked_up(question, code, str(is_so), reply), check
 
 
 # ---- counting
@@ -178,18 +188,19 @@ def counting_any(rng: Random, world: World, test: bool, level: int) -> Made:
     word = some_word(rng, test, _longest(level))
     kind = rng.choices(("count", "length", "vowels"), (62, 20, 18))[0]
     letter = _letter_to_count(rng, word)
+    question = _about_word(rng, kind, test, word, letter)
+    given = []
     if kind == "count":
         count = word.count(letter)
-        told = told_count(word, letter)
+        messages = count_letter(question, word, letter)
     elif kind == "length":
         count = len(word)
-        told = told_length(word)
+        messages = count_letters(question, word)
     else:
         count = sum(letter in VOWELS for letter in word)
-        told = told_vowels(word)
-    on_the_way = [str(number) for number in range(1, count)]
-    check = {"kind": "number", "answer": str(count), "given": on_the_way, "tool": False}
-    return chat(_about_word(rng, kind, test, word, letter), told), check
+        messages = chat(question, told_vowels(word))
+        given = [str(number) for number in range(1, count)]  # said on the way
+    return messages, {"kind": "number", "answer": str(count), "given": given, "tool": False}
 
 
 def _letter_to_count(rng: Random, word: str) -> str:
@@ -240,8 +251,10 @@ def _longer(rng: Random, test: bool) -> Made:
     kind = rng.choice(("longer", "longer", "shorter"))
     right, wrong = sorted((first, second), key=len, reverse=kind == "longer")
     question = _about_word(rng, kind, test, first, v=_written(rng, second))
-    answer = f"{first}: {counted(first)}. {second}: {counted(second)}. So {right} is {kind}."
-    return chat(question, answer), {"kind": "picked", "answer": right, "rivals": [wrong], "unlike": []}
+    sign = ">" if kind == "longer" else "<"
+    code = f"len({in_code(question, first)}) {sign} len({in_code(question, second)})"
+    messages = looked_up(question, code, str(right == first), f"{right} is {kind} than {wrong}.")
+    return messages, {"kind": "picked", "answer": right, "rivals": [wrong], "unlike": []}
 
 
 # ---- the alphabet

@@ -1,7 +1,7 @@
 """
 Lists: "Name three animals", "the days of the week", "something red", "an animal that starts with b".
 
-A small model loses count of what it has said, so answers number their items. They keep to the order of the
+A small model loses count of what it has said, so answers number their items. They follow the order of the
 table, so that what comes next was never said before. Split by the wording: whole frames are kept for tests.
 """
 from random import Random
@@ -96,11 +96,14 @@ def _ask(rng: Random, how: str, test: bool, **words: str) -> str:
 
 
 def _some(rng: Random, category: Category, how_many: int) -> list[str]:
-    """So many members in the order of the category, mostly usual ones."""
-    usual = category.members[:USUAL]
-    pool = usual if how_many <= len(usual) and rng.random() < 0.7 else category.members
-    chosen = rng.sample(range(len(pool)), how_many)
-    return [pool[place] for place in sorted(chosen)]
+    """So many members that follow each other in the category, mostly the first ones: what comes next can be
+    learned, and nothing is said twice."""
+    pool = category.members
+    if how_many <= USUAL and rng.random() < 0.7:
+        pool = pool[:USUAL]
+    last_start = max(0, len(pool) - how_many)
+    start = 0 if rng.random() < 0.4 else rng.randint(0, last_start)
+    return list(pool[start:start + how_many])
 
 
 def _check(category: Category, how_many: int, in_order: bool = False) -> Check:

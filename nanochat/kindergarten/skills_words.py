@@ -1,15 +1,16 @@
 """
-Letters and words: spelling, counting letters after spelling them out, copying, reversing.
+Letters and words: spelling, counting letters, copying, reversing.
 
 A model sees tokens, not letters: "cheese" may be one token or three, and nothing in its number tells of the
-three e's. So spelling has to be learned word by word, and counting goes by way of spelling
-("c-h-e1-e2-s-e3"), which turns one impossible step into many easy ones. Hyphens stand between letters so that
-"-a" is one token whatever the word. One word in ten of the closed list is spelled in documents only.
+three e's. So the calculator looks at the letters, and what has to be learned is to copy the word into a call:
+`' cheese'.count('e')`. The blank before the word makes its tokens those of the question, and numbers the
+letters from one. One word in ten of the closed list is spelled in documents only.
 """
+import re
 from random import Random
 
 from nanochat.kindergarten.phrases import WORDINGS
-from nanochat.kindergarten.skill import Made, chat, draw, is_test
+from nanochat.kindergarten.skill import Made, Message, chat, draw, is_test
 from nanochat.kindergarten.tables import COLOURS, NAMES, WORDS
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import some_thing
@@ -23,39 +24,54 @@ ASKED_LETTERS = "abcdefghiklmnoprstuwy"
 ASKED = WORDINGS["letters"]  # {what: questions}
 
 
-# ---- what is said; documents say it, too
+# ---- asking the calculator
 def spelled(word: str) -> str:
     """ "cat" -> "c-a-t" """
     return "-".join(word)
 
 
-def counted(word: str, letter: str | None = None) -> str:
-    """ "cheese", "e" -> "c-h-e1-e2-s-e3"; counts every letter if None."""
-    said = []
-    count = 0
-    for character in word:
-        if letter is None or character == letter:
-            count += 1
-            said.append(f"{character}{count}")
-        else:
-            said.append(character)
-    return "-".join(said)
+def in_code(question: str, word: str) -> str:
+    """The word as the calculator's string, copied as the question has it: "How is Cat spelled?" ->
+    "' Cat'.lower()"."""
+    found = re.search(rf"\b{word}\b", question, re.IGNORECASE)
+    copied = found.group() if found else word
+    return f"' {copied}'" if copied.islower() else f"' {copied}'.lower()"
 
 
-def told_count(word: str, letter: str) -> str:
+def looked_up(question: str, code: str, output: str | int, reply: str) -> list[Message]:
+    """A question, and an answer that calls the calculator first."""
+    answer = [{"type": "python", "text": code}, {"type": "python_output", "text": str(output)},
+              {"type": "text", "text": reply}]
+    return chat(question, answer)
+
+
+def spell(question: str, word: str) -> list[Message]:
+    code = f"'-'.join({in_code(question, word)}[1:])"
+    return looked_up(question, code, spelled(word), f"{word}: {spelled(word)}.")
+
+
+def spell_backwards(question: str, word: str) -> list[Message]:
+    code = f"'-'.join({in_code(question, word)}[:0:-1])"
+    backwards = spelled(word[::-1])
+    return looked_up(question, code, backwards, f"{word} backwards: {backwards}.")
+
+
+def count_letter(question: str, word: str, letter: str) -> list[Message]:
     count = word.count(letter)
+    code = f"{in_code(question, word)}.count('{letter}')"
     times = "time" if count == 1 else "times"
-    return f"{word}: {counted(word, letter)}. The letter {letter} appears {count} {times}."
+    return looked_up(question, code, count, f"The letter {letter} appears {count} {times} in {word}.")
 
 
-def told_length(word: str) -> str:
-    return f"{word}: {counted(word)}. That is {len(word)} letters."
+def count_letters(question: str, word: str) -> list[Message]:
+    code = f"len({in_code(question, word)}[1:])"
+    return looked_up(question, code, len(word), f"{word} has {len(word)} letters.")
 
 
 # ---- skills
 def _spell(rng: Random, word: str, wording: str) -> Made:
     check = {"kind": "spell", "letters": word, "before": []}
-    return chat(typed(rng, wording.format(w=word)), f"{word}: {spelled(word)}."), check
+    return spell(typed(rng, wording.format(w=word)), word), check
 
 
 def spelling(rng: Random, world: World, test: bool, level: int) -> Made:
@@ -76,27 +92,23 @@ def spelling_new_words(rng: Random, world: World, test: bool, level: int) -> Mad
 
 def counting(rng: Random, world: World, test: bool, level: int) -> Made:
     if rng.random() < 0.15:
-        question, answer, count = _letters_of_a_word(rng, test)
+        messages, count = _letters_of_a_word(rng, test)
     else:
-        question, answer, count = _one_letter_of_a_word(rng, test)
-    on_the_way = NUMBERS[:max(0, count - 1)]  # 1, 2, ... are said while counting
-    check = {"kind": "number", "answer": str(count), "given": on_the_way, "tool": False}
-    return chat(typed(rng, question), answer), check
+        messages, count = _one_letter_of_a_word(rng, test)
+    return messages, {"kind": "number", "answer": str(count), "given": [], "tool": False}
 
 
-def _letters_of_a_word(rng: Random, test: bool) -> tuple[str, str, int]:
-    """(question, answer, number)"""
+def _letters_of_a_word(rng: Random, test: bool) -> tuple[list[Message], int]:
     def make() -> tuple[str, str]:
         word = rng.choice(CHAT_WORDS)
         wording = rng.choice(ASKED["length"])
         return word, wording
 
     word, wording = draw(make, lambda made: ("length", *made), test, percent=15)
-    return wording.format(w=word), told_length(word), len(word)
+    return count_letters(typed(rng, wording.format(w=word)), word), len(word)
 
 
-def _one_letter_of_a_word(rng: Random, test: bool) -> tuple[str, str, int]:
-    """(question, answer, number)"""
+def _one_letter_of_a_word(rng: Random, test: bool) -> tuple[list[Message], int]:
     def make() -> tuple[str, str]:
         word = rng.choice(CHAT_WORDS)
         repeated = [letter for letter in word if word.count(letter) > 1]
@@ -107,8 +119,8 @@ def _one_letter_of_a_word(rng: Random, test: bool) -> tuple[str, str, int]:
         return word, rng.choice(ASKED_LETTERS)
 
     word, letter = draw(make, lambda made: ("counting", *made), test, percent=15)
-    question = rng.choice(ASKED["count"]).format(w=word, x=letter)
-    return question, told_count(word, letter), word.count(letter)
+    question = typed(rng, rng.choice(ASKED["count"]).format(w=word, x=letter))
+    return count_letter(question, word, letter), word.count(letter)
 
 
 def copying(rng: Random, world: World, test: bool, level: int) -> Made:
@@ -146,8 +158,6 @@ def reversing(rng: Random, world: World, test: bool, level: int) -> Made:
 def _letters_backwards(rng: Random, test: bool, longest: int) -> Made:
     short_words = [word for word in CHAT_WORDS if len(word) <= longest]
     word = draw(lambda: rng.choice(short_words), lambda made: ("backwards", made), test, percent=12)
-    backwards = word[::-1]
-    answer = f"{word}: {spelled(word)}. Backwards: {spelled(backwards)}."
-    check = {"kind": "spell", "letters": backwards, "before": [word]}
-    question = rng.choice(ASKED["backwards"]).format(w=word)
-    return chat(typed(rng, question), answer), check
+    check = {"kind": "spell", "letters": word[::-1], "before": [word]}
+    question = typed(rng, rng.choice(ASKED["backwards"]).format(w=word))
+    return spell_backwards(question, word), check

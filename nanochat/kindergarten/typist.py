@@ -19,6 +19,7 @@ SENTENCE = PIECES["openers"]["sentence"]
 CLOSERS = PIECES["closers"]["any"]
 SHORTER = PIECES["shorter"]
 SPELLINGS = PIECES["words"]
+OTHER_SPELLINGS = {other.lower() for others in SPELLINGS.values() for other in others} - set(SPELLINGS)
 
 AS_IT_IS = 0.4  # part of the texts that are typed as by a teacher
 SPELLED = 0.12  # part of the others' words that have another spelling and get it
@@ -52,6 +53,15 @@ def typed(rng: Random, text: str, lower: bool = True) -> str:
     if chance < 0.27:
         return text.upper()
     return text
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text looks as nobody in a hurry typed it: no other spelling, and no opener before it."""
+    if not text[:1].isupper() or text[-1:] not in ("?", "."):
+        return False
+    lowered = text.lower()
+    opened = any(lowered.startswith(opener.lower()) for opener in (*PLAIN, *QUESTION, *SENTENCE))
+    return not opened and OTHER_SPELLINGS.isdisjoint(re.findall(r"[a-z'’]+", lowered))
 
 
 def _uncapped(text: str) -> str:

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from nanochat import kindergarten as world
+from nanochat import scaling
 from nanochat.common import UsageError
 from nanochat.data.sources import kind_of
 from nanochat.tasks.arc import ARCChallenge, ARCEasy
 from nanochat.tasks.base import Task, TaskUnavailable, local_files  # noqa: F401
 from nanochat.tasks.customjson import CustomJSON
+from nanochat.tasks.everyday import Everyday
 from nanochat.tasks.gsm8k import GSM8K
 from nanochat.tasks.humaneval import HumanEval
 from nanochat.tasks.identity import Identity
 from nanochat.tasks.kindergarten import PREFIX, Kindergarten
 from nanochat.tasks.mmlu import MMLU
 from nanochat.tasks.persona import USUAL, Persona
-from nanochat.tasks.smoltalk import SmolTalk
+from nanochat.tasks.smoltalk import ShortSmolTalk, SmolTalk
 from nanochat.tasks.spellingbee import SimpleSpelling, SpellingBee
 from nanochat.tasks.strangers import Strangers
 
@@ -57,6 +59,8 @@ TASKS: dict[str, Row] = {
     "spellingbee": _row(SpellingBee, "core", "SpellingBee"),
     "simplespelling": _row(SimpleSpelling, "training", "Spelling"),
     "smoltalk": _row(SmolTalk, "training", "SmolTalk"),
+    "smoltalk_short": _row(ShortSmolTalk, "training", "SmolTalk, short ones"),
+    "everyday": _row(Everyday, "training", "What everybody asks first"),
     "identity": _row(Identity, "training", "Identity"),
 }
 for _name, _skill in world.SKILLS.items():
@@ -79,13 +83,21 @@ MIXTURE = {
     "spellingbee": (1, 1),  # 8,000
     "identity": (1, 1),  # 6,000: who it is, and manners
 }
+# And one of fewer than scaling.SMALL layers. Short runs take a random part of it, so who it is stands there
+# often.
+SMALL_MIXTURE = {
+    "everyday": (1, 1),  # 80,000: what it can answer
+    "smoltalk_short": (1, 1),  # how to talk
+    "arc_easy": (1, 1),  # a letter is an answer
+    "identity": (2, 2),
+}
 
 
-def mixture(stage: str) -> str:
-    """A stage's column of MIXTURE as --data has it: "smoltalk|mmlu*3|.."."""
+def mixture(stage: str, n_layer: int) -> str:
+    """What a model of so many layers is trained on in a stage, as --data has it: "smoltalk|mmlu*3|.."."""
     column = ("mid", "sft").index(stage)
     names = []
-    for name, times in MIXTURE.items():
+    for name, times in (SMALL_MIXTURE if n_layer < scaling.SMALL else MIXTURE).items():
         if times[column]:
             names.append(name if times[column] == 1 else f"{name}*{times[column]}")
     return "|".join(names)

@@ -23,7 +23,7 @@ from nanochat.model.attention import pick_fastest
 from nanochat.model.gpt import GPT
 from nanochat.model.optim import MuonAdamW
 from nanochat.runtime import Runtime
-from nanochat.tasks import GENERATED, GENERATED_CONVERSATIONS, factors, training_conversations
+from nanochat.tasks import GENERATED, GENERATED_CONVERSATIONS, factors, mixture, training_conversations
 from nanochat.tasks.persona import USUAL, Persona
 from nanochat.train import checkpoint, loop
 from nanochat.train.recipe import RowsFlags
@@ -150,13 +150,13 @@ class Plan:
     steps: int
 
 
-def resolve(config: Any, stage: str, origin: Origin, real_data: str) -> Plan:
-    """Render and pack the conversations, and count steps. `real_data` is --data for a model not of the
-    kindergarten.
-    """
+def resolve(config: Any, stage: str, origin: Origin) -> Plan:
+    """Render and pack the conversations, and count steps."""
     data = config.data
     if not data:
-        data = "kindergarten" if origin.meta["dataset"] == "kindergarten" else real_data
+        data = GENERATED
+        if origin.meta["dataset"] != GENERATED:
+            data = mixture(stage, origin.model.config.n_layer)
     names = {name for name, _ in factors(data.split("|"))}
     if (config.name or config.made_by) and not names & {GENERATED, "identity"}:
         raise UsageError(f"--data={data} says nowhere who the assistant is. Add it: --data='{data}|identity'")
@@ -185,11 +185,11 @@ def masked_loss(model: GPT, rows: ChatRows, device_batch_size: int, rt: Runtime)
 
 
 # ---- the stage
-def run_stage(stage: str, config: Any, real_data: str) -> None:
+def run_stage(stage: str, config: Any) -> None:
     """Run one stage of the table from the flags to its result."""
     row = STAGES[stage]
     origin = start(config, stage)
-    plan = resolve(config, stage, origin, real_data)
+    plan = resolve(config, stage, origin)
     attention = pick_fastest(origin.rt.device, origin.rt.dtype, plan.device_batch_size, origin.model.config)
     log.info(f"{row.title.lower()} of {config.source}/{origin.folder.parent.name} on {origin.rt}: "
              f"{plan.n_conversations:,} conversations of {plan.data}, {plan.steps:,} steps of "
