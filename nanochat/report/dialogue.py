@@ -26,8 +26,8 @@ def dialogue(results: dict[str, dict]) -> list[str]:
         wrong = [record for task in reversed(tasks) for record in kept[task] if record["score"] < 1]
         chosen[-1:] = wrong[:1] or chosen[-1:]
     lines = [f"Asked in the evaluation after {phases[-1].upper()}, each in a conversation of its own, and "
-             "chosen by a rule, not by hand: the first in good writing of tasks from its best to its worst.",
-             ""]
+             f"chosen by a rule, not by hand: of {len(chosen)} tasks from its best to its worst, the first "
+             "question in good writing.", ""]
     for record in chosen:
         lines += _exchange(record, found[record["task"]])
     return lines

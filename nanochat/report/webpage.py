@@ -9,10 +9,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
+from jinja2 import Environment
 from markdown_it import MarkdownIt
 
-from nanochat.report.plots import COLORS, Curve
+from nanochat.report.plots import Curve
+from nanochat.report.results import PHASES
 from nanochat.report.summary import Row
 
 TEMPLATE = Path(__file__).parent / "report.html.txt"
@@ -25,9 +26,11 @@ def write(text: str, rows: list[Row], curves: list[Curve]) -> str:
     markdown.add_render_rule("image", _chart)
     markdown.add_render_rule("table_open", lambda *_: '<div class="wide" tabindex="0"><table>')
     markdown.add_render_rule("table_close", lambda *_: "</table></div>")
-    template = Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
+    templates = Environment(autoescape=True, trim_blocks=True)
+    templates.policies["json.dumps_kwargs"] = {"sort_keys": False}  # stages stay in their order
+    template = templates.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(body=markdown.render(text), skills=_skills(rows), charts=_charts(curves),
-                           phases=list(COLORS))
+                           phases=PHASES)
 
 
 def _chart(renderer, tokens, index, options, environment):
