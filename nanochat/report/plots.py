@@ -4,6 +4,7 @@ Curves of training and scores by stage: what to draw, out of logs/<run>.jsonl an
 report.html draws the same curves and scores itself, so what is drawn is worked out apart from the drawing.
 """
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def load_curves(results: dict[str, dict]) -> list[Curve]:
     return curves
 
 
-def smoothed(values: list[float]) -> list[float]:
+def smoothed(values: Sequence[float]) -> list[float]:
     """The mean of each value's neighbours, as many on both sides, so that it does not lag behind.
 
     At the beginning, where a loss falls fast, there are fewer of them. At the end a line is fitted to the
