@@ -12,7 +12,7 @@ import numpy as np
 
 from nanochat.common import DataError, atomic_file, base_dir
 from nanochat.report.results import NOT_RUN, PHASES
-from nanochat.report.summary import MEAN, Row, measured_phases
+from nanochat.report.summary import MEAN, ScoreRow, measured_phases
 from nanochat.train.stages import STAGES
 
 # what a log's line may hold -> (what it is, its unit)
@@ -97,7 +97,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return means.tolist()
 
 
-def chart_rows(rows: list[Row]) -> list[Row]:
+def chart_rows(rows: list[ScoreRow]) -> list[ScoreRow]:
     """Shares of questions: the skills' mean, then what the last model is best at, down to its worst."""
     shares = [row for row in rows if not row.is_centered]
     return sorted(shares, key=lambda row: (row.name != MEAN, -row.last["score"]))
@@ -137,7 +137,7 @@ def _draw_curve(axis, curve, unit):
         axis.plot(steps, values, color=color, marker="o", markersize=4, label=curve.told)
 
 
-def draw_skills(rows: list[Row], path: Path) -> None:
+def draw_skills(rows: list[ScoreRow], path: Path) -> None:
     """Write a PNG with a line a task: its score after each stage, chance, and the last score's interval."""
     from matplotlib.figure import Figure  # here: it takes a second
     columns = 1 if len(rows) < DENSE else 2
@@ -175,7 +175,7 @@ def _save(figure, path):
 
 
 # ---- in words, for who cannot see them
-def skills_told(rows: list[Row]) -> str:
+def skills_told(rows: list[ScoreRow]) -> str:
     """What the chart of these rows shows."""
     first = rows[0]
     scores = [f"{phase.upper()} {first.written(record)} %" for phase, record in first.records.items()]

@@ -30,7 +30,7 @@ SPLIT = ("Split: what of a test was in no training conversation, be it nothing (
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """The scores of a task or of a mean."""
 
     name: str
@@ -73,7 +73,7 @@ class Row:
         return percent(record["score"], record["ci95"])
 
 
-def score_rows(results: dict[str, dict]) -> list[Row]:
+def score_rows(results: dict[str, dict]) -> list[ScoreRow]:
     """What was measured: the benchmarks and their means, then the kindergarten, its mean first."""
     names = [CORE, CHATCORE, *wanted(results)]
     if SKILLS[0] in names:
@@ -86,7 +86,7 @@ def score_rows(results: dict[str, dict]) -> list[Row]:
             if record:
                 records[phase] = record
         if records:
-            rows.append(Row(name, records))
+            rows.append(ScoreRow(name, records))
     return rows
 
 
@@ -123,7 +123,7 @@ def _skill_mean(tasks):
     return {"score": mean, "ci95": ci95, "chance": chance, "n": len(SKILLS)}
 
 
-def headline(rows: list[Row]) -> tuple[str, str]:
+def headline(rows: list[ScoreRow]) -> tuple[str, str]:
     """(the one number, what it is), ("", "") where none of them was measured."""
     found = ("", "")
     for row in rows:
@@ -135,7 +135,7 @@ def headline(rows: list[Row]) -> tuple[str, str]:
     return found
 
 
-def score_table(rows: list[Row]) -> list[str]:
+def score_table(rows: list[ScoreRow]) -> list[str]:
     """The table and its legend, of what was measured; what was not has a line elsewhere."""
     if not rows:
         return ["No model was asked anything.", ""]
@@ -155,7 +155,7 @@ def score_table(rows: list[Row]) -> list[str]:
     return [*table(header, lines, left=2), " ".join(legend), ""]
 
 
-def measured_phases(rows: list[Row]) -> list[str]:
+def measured_phases(rows: list[ScoreRow]) -> list[str]:
     """The phases of which there is a score, in order."""
     found = set()
     for row in rows:

@@ -14,13 +14,13 @@ from markdown_it import MarkdownIt
 
 from nanochat.report.plots import Curve
 from nanochat.report.results import PHASES
-from nanochat.report.summary import Row
+from nanochat.report.summary import ScoreRow
 
 TEMPLATE = Path(__file__).parent / "report.html.txt"
 MOST_POINTS = 400  # of a curve: more than a screen shows apart
 
 
-def write(text: str, rows: list[Row], curves: list[Curve]) -> str:
+def write(text: str, rows: list[ScoreRow], curves: list[Curve]) -> str:
     """The page of the Markdown `text`, where pictures are charts of the rows and curves."""
     markdown = MarkdownIt("js-default")  # with tables, without HTML
     markdown.add_render_rule("image", _chart)
@@ -39,7 +39,7 @@ def _chart(renderer, tokens, index, options, environment):
     return f'<span class="{Path(token.attrs["src"]).stem}">{html.escape(token.content)}</span>'
 
 
-def _skills(rows: list[Row]) -> list[dict[str, Any]]:
+def _skills(rows: list[ScoreRow]) -> list[dict[str, Any]]:
     """What the page's script needs of each row, in per cent."""
     skills = []
     for row in rows:
