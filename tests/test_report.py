@@ -2,23 +2,23 @@
 The report card: exact numbers with their errors, a reason for whatever is missing, links that hold in both places.
 """
 import dataclasses
+import html
 import importlib
 import json
 import math
 import os
-import random
 import re
 import shlex
 import time
+from pathlib import Path
 
 import pytest
 
 from nanochat import common, kindergarten, report
 from nanochat.cli import parse
 from nanochat.common import DataError, MissingArtifact, UsageError
-from nanochat.eval import statistics
-from nanochat.report import card, inventory, markdown, plots, results, sections
-from nanochat.tasks import PREFIX
+from nanochat.report import card, dialogue, inventory, markdown, plots, results, sections, summary, webpage
+from nanochat.tasks import PREFIX, TASKS
 
 MODEL = {"n_layer": 4, "n_embd": 256, "n_head": 2, "n_kv_head": 1, "sequence_len": 256, "vocab_size": 2048}
 SKILLS = [PREFIX + name for name in kindergarten.SKILLS]
@@ -36,6 +36,14 @@ def record(score, n=120, group="kindergarten"):
 
 def save(name, metrics, wall_s=10.0, config=None, notes=()):
     common.save_result(name, metrics=metrics, config=config or {}, device="cpu", wall_s=wall_s, notes=notes)
+
+
+def ask(base, stage, task, *questions, right=1.0):
+    """Keep the records of an evaluation: questions, each with its answer, all of them graded as `right`."""
+    records = [{"task": task, "index": i, "prompt": [{"role": "user", "content": question}], "cut": False, "reference": "Oslo.",
+                "replies": [[{"type": "text", "text": answer}]], "answers": [answer], "verdicts": [right == 1], "score": right}
+               for i, (question, answer) in enumerate(questions)]
+    common.atomic_write(base / "report" / "items" / f"{stage}_{task}.jsonl", "".join(json.dumps(r) + "\n" for r in records))
 
 
 def write_log(path, n=60, **fields):
@@ -75,24 +83,111 @@ def full_run(base, tmp_path, monkeypatch):
 
 
 def generated(base):
+    """report.md, without the pictures, which take a second."""
+    found = results.shareable(results.load_results())
+    return card.render(found, plots.load_curves(found))
+
+
+def written(base):
+    """report.md and report.html as the command writes them."""
     report.main(["generate"])
-    return (base / "report" / "report.md").read_text(encoding="utf-8")
+    return [(base / "report" / name).read_text(encoding="utf-8") for name in ("report.md", "report.html")]
 
 
 def row(text, name):
     return next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
 
 
-# ------------------------------------------------------------------------------------------------------------- summary
-def test_summary_has_every_row_and_column_of_the_design(full_run, base):
+# ----------------------------------------------------------------------------------------------------------- the opening
+def test_it_opens_with_the_one_number_and_its_interval(full_run, base):
     text = generated(base)
-    assert re.search(r"\| BASE \| MID \| SFT \| RL \|", text)
-    for name in ("CORE", "ARC-Challenge", "ARC-Easy", "GSM8K", "HumanEval", "MMLU", "ChatCORE"):
-        assert row(text, name)
+    mean = (0.925 + 0.7 * (len(SKILLS) - 1)) / len(SKILLS)
+    low, high = wilson(0.7, 120), wilson(0.925, 120)
+    half = math.sqrt((0.7 - low[0]) ** 2 * (len(SKILLS) - 1) + (0.925 - high[0]) ** 2) / len(SKILLS)
+    assert text.splitlines()[2] == f"## {100 * mean:.1f} ± {100 * half:.1f} %"
+    assert f"answered right after RL, the mean of {len(SKILLS)} skills. Blind guessing gets 0.0 %." in text.splitlines()[4]
+
+
+def test_it_says_what_was_trained_on_what(full_run, base):
+    line = generated(base).splitlines()[6]
+    assert line.startswith("A language model of 3.15M parameters, trained from nothing on 5.24M tokens of kindergarten and "
+                           "15.73M tokens of conversations, on cpu. Total wall clock time: **")
+
+
+@pytest.mark.parametrize("measured, opening", [
+    ({"chatcore": 0.2734, "chatcore_ci95": [0.26, 0.29], "chatcore_tasks": ["gsm8k"]}, "## ChatCORE 0.2734 ± 0.0166"),
+    ({"chatcore": None}, "## CORE 0.2219 ± 0.0081")])
+def test_a_model_of_real_text_opens_with_its_benchmarks(base, measured, opening):
+    save("base_eval", {"core": 0.2219, "core_ci95": [0.2138, 0.23], "tasks": {}})
+    save("chat_eval_sft", {"tasks": {"gsm8k": record(0.1, group="core")}, **measured}, config={"stage": "sft"})
+    assert generated(base).splitlines()[2] == opening
+
+
+def test_the_chart_of_skills_stands_before_the_table(full_run, base):
+    text = generated(base)
+    assert text.index("](report_files/skills.png)") < text.index("## Scores")
+    first, *others = plots.chart_rows(summary.score_rows(results.load_results()))
+    assert first.title == summary.MEAN and len(others) == len(SKILLS)
+    assert others[0].title == next(iter(kindergarten.SKILLS.values())).title, "then the best of the last model"
+
+
+# ---------------------------------------------------------------------------------------------------------- the dialogue
+def answered(base, *scores_of_tasks):
+    """A run in which these tasks were asked two questions each."""
+    tasks = {}
+    for task, right in zip(SKILLS, scores_of_tasks):
+        ask(base, "sft", task, ("What is it?", f"It is {task}."), ("And what is this?", "No idea."), right=right)
+        tasks[task] = record(right, 2)
+    save("chat_eval_sft", {"tasks": tasks}, config={"stage": "sft"})
+
+
+def test_the_dialogue_goes_from_the_best_task_to_the_worst(base):
+    answered(base, *[0.0, 1.0] * 10)
+    said = re.findall(r"It is (\w+)", dialogue_of(base))
+    assert said == [SKILLS[i] for i in (1, 7, 13, 0, 6, 12, 18)]
+
+
+def dialogue_of(base):
+    return generated(base).split("## A talk with it")[1].split("## ")[0].replace("\\_", "_")
+
+
+def test_the_dialogue_shows_a_wrong_answer_and_says_so(base):
+    answered(base, *[1.0] * 7, 0.0)
+    text = dialogue_of(base)
+    assert text.count("✓ right") == 6 and text.count("✗ wrong; a right answer: Oslo.") == 1
+
+
+def test_the_dialogue_takes_the_first_question_in_good_writing(base):
+    bad = ["what now", "WHAT NOW?", "What now", "What? " * 100]
+    ask(base, "rl", SKILLS[0], *[(question, "Well.") for question in bad], ("What is *it*?", "<b>Oslo</b>"), right=0.0)
+    save("chat_eval_rl", {"tasks": {SKILLS[0]: record(0.0, 5)}}, config={"stage": "rl"})
+    assert "> What is \\*it\\*?\n>\n> **\\<b\\>Oslo\\</b\\>**\n" in generated(base)
+
+
+@pytest.mark.parametrize("task, n", [("strangers", 1), (SKILLS[0], 7)])
+def test_the_dialogue_has_no_strangers_and_nothing_of_another_evaluation(base, task, n):
+    ask(base, "sft", task, ("What is it?", "Stale."))
+    save("chat_eval_sft", {"tasks": {task: record(1.0, n)}}, config={"stage": "sft"})
+    assert "Stale." not in generated(base) and "## A talk" not in generated(base)
+
+
+def test_the_dialogue_knows_models_by_their_tag_and_shows_what_the_calculator_did(base):
+    ask(base, "sft@big", "gsm8k", ("How many?", "6."))
+    save("chat_eval_sft", {"tasks": {"gsm8k": record(1.0, 1)}}, config={"stage": "sft", "tag": "big"})
+    assert "> **6.**" in generated(base)
+    parts = [{"type": "python", "text": "2*3"}, {"type": "python_output", "text": "6"}, {"type": "text", "text": "It is 6."}]
+    assert dialogue._text(parts) == "[2*3 = 6] It is 6."
+
+
+# ------------------------------------------------------------------------------------------------------------- the scores
+def test_the_table_has_a_row_for_what_was_measured_and_no_rows_of_dashes(full_run, base):
+    text = generated(base)
+    assert "| task | split | n | chance | BASE | MID | SFT | RL |" in text
     for skill in kindergarten.SKILLS.values():
         cells = row(text, skill.title)
         assert skill.split in cells and "120" in cells
-    assert re.search(r"\*\*Total wall clock time: \dh\d\dm\*\*", text)
+    assert "| - |" not in text and not re.search(r"^\| (CORE,|ChatCORE|ARC-|GSM8K|MMLU)", text, re.MULTILINE)
+    assert "<sup>" not in text and re.search(r"wall clock time: \*\*\dh\d\dm\*\*", text)
 
 
 def test_a_score_carries_its_error(full_run, base):
@@ -101,79 +196,81 @@ def test_a_score_carries_its_error(full_run, base):
     assert markdown.percent(0.5) == "50.0"
 
 
-def test_every_dash_has_a_footnote_that_says_why(full_run, base):
+def test_what_was_skipped_is_told_once_with_its_reason(full_run, base):
     text = generated(base)
-    used = set(re.findall(r"- <sup>(\d+)</sup> \|", text))
-    explained = dict(re.findall(r"^<sup>(\d+)</sup> (.+)$", text, re.MULTILINE))
-    assert used == set(explained) and len(used) == 4
-    assert not re.findall(r"\| - \|", text)
-    assert "the evaluation bundle is not there." in explained[re.search(r"<sup>(\d+)", row(text, "CORE"))[1]]
-    assert "its data are not here" in explained[re.search(r"<sup>(\d+)", row(text, "GSM8K"))[1]]
+    skipped = text.split("## What was skipped")[1].split("##")[0]
+    assert "- CORE: the evaluation bundle is not there." in skipped
+    assert "- Chat evaluation: ARC-Challenge, ARC-Easy, GSM8K, HumanEval, MMLU, SpellingBee: its data are not here" in skipped
+    assert text.count("its data are not here") == text.count("the evaluation bundle is not there.") == 1
 
 
-def test_a_stage_that_was_not_run_is_said_to_be_missing(full_run, base):
+def test_a_task_that_one_stage_was_not_asked_is_a_dash_and_a_line(full_run, base):
+    asked = {task: record(0.5) for task in SKILLS[1:]}
+    save("chat_eval_mid", {"tasks": asked, "chatcore": None}, config={"stage": "mid"})
+    text = generated(base)
+    title = TASKS[SKILLS[0]].title
+    assert re.search(r"\| 5\.0 ± \d\.\d \| - \| 70\.0 ± \d\.\d \| 92\.5 ± 6\.1 \|", row(text, title))
+    assert re.search(rf"- Chat evaluation, mid: .*{title}.*: not asked for: `python -m scripts.chat_eval -i STAGE -a TASK`", text)
+
+
+def test_a_stage_that_was_not_run_is_one_line_and_no_column(full_run, base):
     for name in ("chat_rl", "chat_eval_rl"):
         (base / "report" / "results" / f"{name}.json").unlink()
     text = generated(base)
-    assert "Not run: `python -m scripts.chat_eval -i rl`." in text
-    assert "- Reinforcement learning: the stage was not run." in text and "### Reinforcement learning" not in text
+    assert "- Not run: Reinforcement learning; Chat evaluation, RL." in text
+    assert "| task | split | n | chance | BASE | MID | SFT |\n" in text and "| RL |" not in text
 
 
-def test_measured_benchmarks_are_shown(full_run, base):
-    save("base_eval", {"core": 0.22191, "tasks": {"arc": {"accuracy": 0.5, "centered": 0.3, "n": 100, "ci95": [0.4, 0.6]}}})
-    save("chat_eval_sft", {"tasks": {"gsm8k": record(0.0754, 1319, "core")}, "chatcore": 0.1234}, config={"stage": "sft"})
+def test_a_run_of_real_text_shows_its_benchmarks_and_what_was_planned(full_run, base):
+    core = {"arc": {"accuracy": 0.5, "centered": 0.3, "n": 100, "ci95": [0.4, 0.6], "chance": 0.25}}
+    save("base_eval", {"core": 0.22191, "core_ci95": [0.2, 0.25], "tasks": core,
+                       "gpt2": {"arc": ["0.1", "0.2", "0.3", "0.4"], "CORE": ["0.11", "0.22", "0.33", "0.44"]}})
+    tasks = {"gsm8k": record(0.0754, 1319, "core"), "mmlu": {**record(0.31, 14042, "core"), "chance": 0.25}}
+    for phase in results.PHASES:
+        (base / "report" / "results" / f"chat_eval_{phase}.json").unlink()
+    save("chat_eval_sft", {"tasks": tasks, "chatcore": 0.1234, "chatcore_ci95": [0.11, 0.14],
+                           "chatcore_tasks": list(tasks)}, wall_s=90.0, config={"stage": "sft"})
+    common.write_json(base / "plan.json", {"seconds": {"starting": 60.0, "base_train": 120.0, "chat_eval": 400.0}})
     text = generated(base)
-    assert "0.2219" in row(text, "CORE") and "1 tasks" in row(text, "CORE")
-    assert "7.5 ± 1.6" in row(text, "GSM8K") and "1,319" in row(text, "GSM8K")
-    assert "0.1234" in row(text, "ChatCORE")
-    assert "| arc | 100 | 50.0 ± 10.0 | 0.3000 |" in text
-
-
-def test_chatcore_says_of_how_many_tasks_it_is_the_mean(full_run, base):
-    assert "tasks" not in row(generated(base), "ChatCORE")
-    for phase, tasks in (("base", ("gsm8k", "mmlu", "arc_easy")), ("sft", ("gsm8k", SKILLS[0]))):
-        save(f"chat_eval_{phase}", {"tasks": {task: record(0.5, group="core" if task in results.BENCHMARKS else "kindergarten")
-                                              for task in tasks}, "chatcore": 0.5}, config={"stage": phase})
-    assert "| ChatCORE |  | 1 to 3 tasks | 0 | 0.5000 |" in generated(base)
+    assert text.splitlines()[2] == "## ChatCORE 0.1234 ± 0.0166"
+    assert "| task | split | n | chance | BASE | SFT |" in text
+    assert "| CORE, of the base model |  | 1 tasks | 0.0 | 0.2219 ± 0.0281 | - |" in text
+    assert "| ChatCORE |  | 2 tasks | 0.0 | - | 0.1234 ± 0.0166 |" in text
+    assert "| GSM8K | test | 1,319 | 0.0 | - | 7.5 ± 1.6 |" in text
+    assert "| MMLU | test | 14,042 | 25.0 | - | 31.0 ± 0.8 |" in text
+    assert "| arc | 100 | 50.0 ± 10.0 | 0.3000 | 25.0 | 0.1 | 0.2 | 0.3 | 0.4 |" in text
+    assert re.search(r"\| Pretraining \| 1m40s \| \d+\.\d% \| 2m00s \|", text)
+    assert re.search(r"\| Chat evaluation, SFT \| 1m30s \| \d+\.\d% \| 1m40s \|", text)
+    assert "Planned in all: 9m40s, 1m00s of it to measure the machine" in text
 
 
 # -------------------------------------------------------------------------------------------------------------- stages
-def test_rl_reports_its_change_with_an_interval(full_run, base):
+def test_the_stages_of_training_stand_side_by_side(full_run, base):
     text = generated(base)
-    trained = next(line for line in text.splitlines() if "(trained)" in line)
-    assert "| 70.0 | 92.5 | +22.5 | +12.8 to +31.9 | up |" in trained
-    assert f"Of the {len(SKILLS) - 1} tasks that were not trained, none changed" in text
+    assert "| Pretraining | Midtraining | Supervised finetuning | Reinforcement learning |" in text
+    assert "| training loss at the end, nats a token | 1.2500 | 1.2500 | 1.2500 |  |" in text
+    assert "| validation, bits a byte | 0.8123 |  |  |  |" in text
+    assert "| validation loss, nats a token |  | 0.8123 | 0.8123 |  |" in text
+    assert "| mean reward, last tenth |  |  |  | 0.8000 |" in text
+    assert f"Rewarded for: {TASKS[SKILLS[0]].title}." in text
+    assert "steps skipped" not in text, "unless there were any"
 
 
-def test_the_interval_of_a_difference_is_newcombes():
-    """The example of table II in Newcombe 1998 (Statistics in Medicine 17:873): 56/70 - 48/80 by method 10."""
-    assert statistics.difference(record(48 / 80, 80), record(56 / 70, 70)) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+def test_all_commands_are_told_in_the_order_of_the_run(full_run, base):
+    commands = generated(base).split("```bash\n")[1].split("```")[0].splitlines()
+    assert "# Pretraining: 1m40s on cpu" in commands
+    assert commands.index("python -m scripts.base_train --dataset=kindergarten --depth=4") < commands.index(
+        "python -m scripts.chat_eval -i sft")
+    assert [line[2:].split(": ")[0] for line in commands if line[0] == "#"] == list(results.TITLES.values())
 
 
-@pytest.mark.parametrize("p, q", [(0.7, 0.925), (0.5, 0.5), (1.0, 1.0), (0.0, 1.0), (0.95, 0.6)])
-def test_the_interval_of_a_difference_covers_it_95_times_in_100(p, q, n=120, runs=1500):
-    draw = random.Random(1)
-    inside = 0
-    for _ in range(runs):
-        before, after = (sum(draw.random() < x for _ in range(n)) / n for x in (p, q))
-        change, low, high = statistics.difference(record(before), record(after))
-        assert low <= change <= high
-        inside += low <= q - p <= high
-    assert inside / runs >= 0.93
-
-
-def test_every_stage_has_its_section_command_and_picture(full_run, base):
-    text = generated(base)
-    for label in results.TITLES.values():
-        assert f"### {label}" in text
-    assert "python -m scripts.base_train --dataset=kindergarten --depth=4" in text
-    assert "python -m scripts.chat_eval -i sft\n" in text
-    links = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len(links) == 4
+def test_pictures_are_there_in_both_places(full_run, base):
+    links = re.findall(r"!\[.*?\]\((.*?)\)", written(base)[0])
+    assert links == ["report_files/skills.png", "report_files/curves.png"]
     for place in (base / "report", full_run):
-        assert (place / "report.md").exists()
-        for link in links:
-            assert (place / link).read_bytes().startswith(b"\x89PNG")
+        assert (place / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+        for name in links:
+            assert (place / name).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("script, flags", [("base_loss", ["--max_rows=0", "--sample_tokens=0"]),
@@ -189,16 +286,21 @@ def test_model_text_cannot_break_the_page(full_run, base):
     assert r"is \*blue\* \<b\> \| \`x\`" in generated(base)
 
 
-def test_skipped_work_is_listed_once(full_run, base):
-    text = generated(base)
-    skipped = text.split("## What was skipped")[1].split("##")[0]
-    assert skipped.count("its data are not here") == 1 and "ARC-Easy" in skipped and "the evaluation bundle" in skipped
+def test_no_folder_of_this_machine_is_told(full_run, base, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/jane doe")
+    save("mid_train", {"tokens": 1}, config={"data": "/home/jane doe/mine/chats.jsonl|HuggingFaceTB/smoltalk*2", "out": "D:\\x\\y"},
+         notes=[f"read {base}/tasks/a.parquet, /mnt/disk-7/b.parquet and https://example.org/a/b at /srv/x/c:3"])
+    text = "".join(written(base))
+    for folder in (base, base.parent, "jane", "/mnt", "disk-7", "/srv", "D:\\x"):
+        assert str(folder) not in text, folder
+    assert "read $NANOCHAT_BASE_DIR/tasks/a.parquet, b.parquet and https://example.org/a/b at c:3" in text
+    assert "'--data=~/mine/chats.jsonl|HuggingFaceTB/smoltalk*2' --out=y" in text
 
 
 def test_a_reason_keeps_the_names_of_files_and_repositories():
     why = "cannot read /here/openai/gsm8k/main/test-00000-of-00001.parquet: bad. Delete it, or leave out -a {}"
-    assert results.skipped({"notes": [f"skipped: gsm8k: {why.format('gsm8k')}"]}) == [("gsm8k", why.format("TASK"))]
-    assert results.skipped({"notes": ["skipped: no None here"]}) == [("", "no None here")]
+    assert results.skipped({"notes": [f"skipped: gsm8k: {why.format('gsm8k')}"]}) == {"gsm8k": why.format("TASK")}
+    assert results.skipped({"notes": ["skipped: no None here"]}) == {"": "no None here"}
 
 
 # ----------------------------------------------------------------------------------------------------------- the clock
@@ -206,7 +308,7 @@ def test_the_clock_runs_from_reset_to_the_last_result(full_run, base):
     start = common.read_json(base / "report" / "start.json")
     common.write_json(base / "report" / "start.json", {**start, "start": time.time() - 3600 * 3 - 60 * 51})
     text = generated(base)
-    assert "**Total wall clock time: 3h51m** (the stages themselves: " in text
+    assert "Total wall clock time: **3h51m** (the stages themselves: " in text
     assert text == generated(base), "generating again changes nothing"
 
 
@@ -214,19 +316,19 @@ def test_its_date_is_that_of_the_last_result(full_run, base):
     first, *others = sorted((base / "report" / "results").glob("*.json"))
     for path in (first, *others):
         common.write_json(path, {**common.read_json(path), "time": f"2026-01-0{1 + (path == first)}T03:04:05+0000"})
-    assert "| date | 2026-01-02 03:04 |" in generated(base)
+    assert "- 2026-01-02 03:04, commit " in generated(base)
 
 
 def test_without_a_reset_the_clock_is_said_to_be_unknown(full_run, base):
     (base / "report" / "start.json").unlink()
-    assert "Total wall clock time: not known" in generated(base)
+    assert "Total wall clock time: **not known" in generated(base)
 
 
 def test_reset_forgets_results_but_nothing_else(full_run, base):
-    generated(base)
+    written(base)
     (base / "tokenizer").mkdir()
     report.main(["reset"])
-    assert os.listdir(base / "report") == ["start.json"]
+    assert os.listdir(base / "report") == ["start.json"], "neither report.md nor report.html"
     assert (base / "tokenizer").exists() and (full_run / "report.md").exists() and list((base / "logs").iterdir())
 
 
@@ -258,7 +360,7 @@ def test_out_can_be_another_folder_or_none(full_run, base, tmp_path):
     report.main(["generate", "--out="])
     assert not (full_run / "report.md").exists()
     report.main(["generate", f"--out={tmp_path / 'there'}"])
-    assert (tmp_path / "there" / "report.md").exists() and (tmp_path / "there" / sections.PICTURES).is_dir()
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {"report.md", "report.html", card.PICTURES}
 
 
 def test_a_folder_that_takes_no_copy_is_no_failure_unless_it_was_asked_for(full_run, base, monkeypatch, capsys):
@@ -285,13 +387,80 @@ def test_a_step_made_again_counts_once_and_a_torn_last_line_is_left_out(tmp_path
 
 @pytest.mark.parametrize("n", [1, 2, 30])
 def test_a_curve_is_drawn_of_any_number_of_steps(tmp_path, n):
-    plots.draw([{"step": i, "loss": 1.0 / (i + 1)} for i in range(n)], tmp_path / "a.png")
+    points = [(i, 1.0 / (i + 1)) for i in range(n)]
+    plots.draw_curves([plots.Curve("base", "training loss", "nats a token", points)], tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def drawn(monkeypatch, draw, *args):
+    """The axes of a picture that would be written."""
+    found = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: found.extend(figure.axes))
+    draw(*args, Path("unwritten"))
+    return found
+
+
+def test_curves_have_titles_axes_and_their_validation(full_run, base, monkeypatch):
+    write_log(base / "logs" / "mid_train.jsonl", n=30, val_loss=0.25)
+    write_log(base / "logs" / "base_train.jsonl", n=30, val_bpb=0.75)
+    axes = drawn(monkeypatch, plots.draw_curves, plots.load_curves(results.load_results()))
+    assert [axis.get_title() for axis in axes] == [row.title for row in plots.STAGES.values()]
+    assert [axis.get_ylabel() for axis in axes] == ["nats a token"] * 3 + ["mean reward, 0 to 1"]
+    assert all(axis.get_xlabel() == "optimizer step" for axis in axes)
+    legends = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in axes]
+    assert legends[0][1] == "validation 0.7500 bits a byte" and legends[1][1] == "validation loss 0.2500"
+    assert legends[2][1] == "validation loss 0.5000" and legends[3] == ["reward 0.5000"]
+    assert [len(line.get_xdata()) for line in axes[1].lines] == [30, 30, 1], "noisy, smoothed to the end, validation"
+
+
+def test_the_chart_of_skills_has_every_task_and_stage(full_run, base, monkeypatch):
+    rows = plots.chart_rows(summary.score_rows(results.load_results()))
+    axes = drawn(monkeypatch, plots.draw_skills, rows)
+    labels = [label.get_text() for axis in axes for label in axis.get_yticklabels()]
+    assert labels == [row.title for row in rows] and len(axes) == 2
+    assert all(axis.get_xlabel() == "answered right, %" for axis in axes)
 
 
 def test_the_smooth_curve_follows_a_straight_line_without_lag():
     line = [float(i) for i in range(500)]
-    assert plots._smooth(line) == pytest.approx(line)
+    assert plots.smoothed(line) == pytest.approx(line)
+
+
+def test_the_smooth_curve_is_smooth_to_its_end():
+    noisy = [10 - i / 100 + (-1) ** i for i in range(1000)]
+    smooth = plots.smoothed(noisy)
+    assert len(smooth) == 1000
+    assert all(abs(smooth[i] - (10 - i / 100)) < 0.1 for i in range(20, 1000)), "no noise, no lag, not at the end either"
+
+
+# ------------------------------------------------------------------------------------------------------------ report.html
+def test_a_long_run_stays_a_small_page_and_keeps_its_spikes():
+    points = [(i, 1.0 + (i == 77_777)) for i in range(1, 200_001)]
+    kept = webpage.thinned(points)
+    assert len(kept) <= webpage.MOST_POINTS + 1 and (77_777, 2.0) in kept and kept[-1] == points[-1]
+    assert webpage.thinned(points[:5]) == points[:5] and webpage.thinned([]) == []
+
+
+def test_the_page_is_one_small_file_that_asks_nobody(full_run, base):
+    for name in ("base_train", "mid_train", "chat_sft", "rl"):
+        write_log(base / "logs" / f"{name}.jsonl", n=20_000, val_loss=0.5)
+    _, page = written(base)
+    assert len(page.encode()) < 300_000
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?[^"')]""", page) and "@import" not in page and "fetch(" not in page
+
+
+@pytest.mark.parametrize("said", ["<script>window.hacked = 1</script>", "</script><script>window.hacked=1</script>",
+                                  "[x](javascript:window.hacked=1)", "<img src=x onerror=window.hacked=1>", "{{ 7 * 7 }}",
+                                  "<!-- ", "```\n<b>", "![x](https://example.org/x.png)", "<https://example.org>"])
+def test_what_a_model_says_stays_text(base, said):
+    ask(base, "sft", SKILLS[0], (f"What is {said}?", said), right=0.0)
+    save("chat_eval_sft", {"tasks": {SKILLS[0]: record(0.0, 1)}}, config={"stage": "sft"})
+    save("base_loss", {"val_bpb": 1.0, "train_bpb": 1.0, "samples": [{"prompt": said, "text": said}]})
+    text = generated(base)
+    page = webpage.write(text, [], [])
+    assert "## A talk with it" in text
+    assert page.count("<script") == 1 and "<img" not in page and "<a " not in page and "<!--" not in page and ">49<" not in page
+    assert re.sub(r"\s+", " ", said) in re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", "", page))), "and all of it is there"
 
 
 # ------------------------------------------------------------------------------------------------------------- counting

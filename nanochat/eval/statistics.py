@@ -61,21 +61,6 @@ def mean_centered(scores: Collection[dict]) -> tuple[float, list[float]]:
     return mean, [mean - math.hypot(*below) / len(scores), mean + math.hypot(*above) / len(scores)]
 
 
-def difference(before: dict, after: dict) -> tuple[float, float, float]:
-    """(change, low, high): the 95 % interval of after - before, of scores {"score", "ci95"} on different
-    questions.
-
-    Newcombe's (1998, method 10): the sides of the two Wilson intervals that face each other, added as
-    squares. For the same questions `paired_difference` is narrower.
-    """
-    change = after["score"] - before["score"]
-    before_low, before_high = before["ci95"]
-    after_low, after_high = after["ci95"]
-    low = change - math.hypot(after["score"] - after_low, before_high - before["score"])
-    high = change + math.hypot(after_high - after["score"], before["score"] - before_low)
-    return change, low, high
-
-
 def paired_difference(before: list[float], after: list[float]) -> tuple[float, float, float]:
     """(mean before, mean after, half of the 95 % interval of their difference) of two models on the same
     questions.

@@ -1,8 +1,8 @@
 """
-The report card: results become report.md; nothing else writes Markdown.
+The report card: results become report.md and report.html; nothing else writes Markdown.
 
     python -m nanochat.report reset       forget earlier results, start the clock
-    python -m nanochat.report generate    write report.md
+    python -m nanochat.report generate    write report.md and report.html
 """
 import sys
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nanochat.report.card import generate, reset
 
 @dataclass
 class Config:
-    out: str = option(".", "generate: folder that gets a copy of report.md and its pictures; '' for none")
+    out: str = option(".", "generate: folder that gets a copy of both and of the pictures; '' for none")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,5 +1,5 @@
 """
-How the report writes numbers, tables, footnotes and foreign text.
+How the report writes numbers, tables and foreign text.
 """
 import re
 from collections.abc import Iterable, Sequence
@@ -60,18 +60,6 @@ def table(header: Sequence, rows: Iterable[Sequence], left: int = 1) -> list[str
 def _row(cells):
     escaped = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
     return "| " + " | ".join(escaped) + " |"
-
-
-class Footnotes(dict):
-    """{reason: its number}, in the order of their first use."""
-
-    def dash(self, reason: str) -> str:
-        """A cell without a number, and the mark of the footnote that says why."""
-        return f"- <sup>{self.setdefault(reason, len(self) + 1)}</sup>"
-
-    def lines(self) -> list[str]:
-        """The footnotes themselves; two blanks at the end make Markdown break the line."""
-        return [f"<sup>{number}</sup> {reason}  " for reason, number in self.items()]
 
 
 def inline(text: str) -> str:

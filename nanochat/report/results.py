@@ -1,5 +1,5 @@
 """
-What the report is made of: the stages' results as JSON, the names of stages and tasks, reasons for what is
+What the report is made of: the stages' results as JSON, the names of stages and tasks, why something is
 missing.
 
 Every stage leaves report/results/<name>.json (common.save_result); a chat evaluation's metrics hold {task:
@@ -8,9 +8,9 @@ record}.
 import re
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from nanochat.common import DataError, MissingArtifact, base_dir, read_json
-from nanochat.report.plots import draw, load_log
 from nanochat.tasks import TASKS, in_group
 from nanochat.train.stages import STAGES
 
@@ -57,18 +57,6 @@ def load_results() -> dict[str, dict]:
     return in_order
 
 
-def draw_all(results: dict[str, dict], folder: Path) -> dict[str, str]:
-    """{stage: file name} of the curves drawn into `folder`, of those stages that keep a log."""
-    pictures = {}
-    for name, result in results.items():
-        path = result["metrics"].get("log")
-        records = load_log(base_dir() / path) if path else []
-        if any("loss" in record for record in records):
-            pictures[name] = f"{name}.png"
-            draw(records, folder / pictures[name])
-    return pictures
-
-
 def since_reset(results: dict[str, dict]) -> float | None:
     """Seconds from reset to the last result; None without a reset."""
     path = base_dir() / "report" / "start.json"
@@ -79,6 +67,24 @@ def since_reset(results: dict[str, dict]) -> float | None:
         end = datetime.strptime(result["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
         last = max(last, end)
     return last - read_json(path)["start"]
+
+
+# A folder as it stands in a message or a flag, "/mnt/disk/" of "/mnt/disk/chats.jsonl", but not of an address
+# or of a repository's name.
+_FOLDERS = re.compile(r"""(?<![\w.:~/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\|'":;,()]+[/\\])+""")
+
+
+def shareable(value: Any) -> Any:
+    """A result's value without the folders of this machine: whoever reads a report need not know them."""
+    if isinstance(value, dict):
+        return {key: shareable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shareable(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    for folder, name in ((base_dir(), "$NANOCHAT_BASE_DIR"), (Path.home(), "~")):
+        value = value.replace(str(folder), name)
+    return _FOLDERS.sub("", value)
 
 
 # ---- names
@@ -99,26 +105,54 @@ def scores(results: dict[str, dict], phase: str) -> dict[str, dict]:
     return result["metrics"].get("tasks") or {}
 
 
-def skipped(result: dict) -> list[tuple[str, str]]:
-    """[(task, or "" for the whole stage, reason)] of the notes "skipped: task: reason", in a command as TASK.
+# ---- what is missing
+def wanted(results: dict[str, dict]) -> list[str]:
+    """The tasks that a reader looks for: benchmarks, whatever was measured, the skills of a model of the
+    kindergarten."""
+    measured = set()
+    for phase in PHASES:
+        measured |= set(scores(results, phase))
+    tasks = [task for task in BENCHMARKS if task in measured or TASKS[task].source]
+    tasks += sorted(measured - set(tasks) - set(SKILLS))
+    return tasks + SKILLS if measured & set(SKILLS) else tasks
+
+
+def skipped(result: dict) -> dict[str, str]:
+    """{task, or "" for the whole stage: reason} of the notes "skipped: task: reason", in a command as TASK.
 
     With TASK for the name, tasks that share a reason share its words too, and are told of in one line.
     """
-    found = []
+    found = {}
     for note in result["notes"]:
         match = re.match(r"skipped:? (?:(\w+): )?(.*)", note, re.DOTALL)
         if match:
-            task = match[1] or ""
-            reason = match[2].replace(f"-a {match[1]}", "-a TASK")
-            found.append((task, reason))
+            found[match[1] or ""] = match[2].replace(f"-a {match[1]}", "-a TASK")
     return found
 
 
-def why_missing(results: dict[str, dict], phase: str, task: str) -> str:
-    """Why there is no score of a task after `phase`."""
-    name = f"chat_eval_{phase}"
-    command = f"python -m scripts.chat_eval -i {phase}"
-    if name not in results:
-        return f"Not run: `{command}`."
-    reasons = dict(skipped(results[name]))
-    return reasons.get(task, f"Not asked for: `{command} -a TASK`.")
+def missing(results: dict[str, dict]) -> list[str]:
+    """A line for each reason, with the stages and tasks that it holds for, and one for all stages not run."""
+    stages = {}  # (task, reason) -> titles of the stages
+    for name, result in results.items():
+        reasons = skipped(result)
+        if name.startswith("chat_eval_"):
+            found = scores(results, name.removeprefix("chat_eval_"))
+            for task in wanted(results):
+                if task not in found:
+                    reasons.setdefault(task, "not asked for: `python -m scripts.chat_eval -i STAGE -a TASK`")
+        for task, reason in reasons.items():
+            stages.setdefault((task, reason), []).append(stage_title(name))
+    tasks = {}  # (titles of the stages, reason) -> titles of the tasks
+    for (task, reason), titles in stages.items():
+        tasks.setdefault(("; ".join(titles), reason), []).append(task_title(task))
+    every = "; ".join(stage_title(name) for name in results if name.startswith("chat_eval_"))
+    lines = []
+    for (where, reason), names in tasks.items():
+        if where == every:
+            where = "Chat evaluation"
+        what = ", ".join(sorted(names))  # "" is no task but the whole stage
+        lines.append(f"{where}: {what}: {reason}" if what else f"{where}: {reason}")
+    not_run = [title for name, title in TITLES.items() if name not in results]
+    if not_run:
+        lines.append(f"Not run: {'; '.join(not_run)}.")
+    return lines

@@ -1,117 +1,163 @@
 """
-The report's first table: what every task's score was after each stage of training, one row a task.
+What every task's score was after each stage, one row a task: for the table, the chart, and the one number.
 
-A score carries its interval and the chance level; a dash carries a footnote that says why there is nothing.
+A score carries its 95 % interval (eval/statistics.py: Wilson's) and stands beside the chance level.
 """
+from dataclasses import dataclass
 
 from nanochat import kindergarten
-from nanochat.report.markdown import Footnotes, percent, table
-from nanochat.report.results import (
-    BENCHMARKS,
-    NOT_RUN,
-    PHASES,
-    SKILLS,
-    scores,
-    skipped,
-    task_title,
-    why_missing,
-)
-from nanochat.tasks import PREFIX, TASKS
+from nanochat.eval.statistics import mean_centered
+from nanochat.report.markdown import percent, table
+from nanochat.report.results import BENCHMARKS, NOT_RUN, PHASES, SKILLS, scores, task_title, wanted
+from nanochat.tasks import PREFIX
 
-HEADER = ["", "split", "n", "chance", *(phase.upper() for phase in PHASES)]
-LEGEND = ("Per cent of n answers that are right, ± the longer side of the 95 % interval; chance is what "
-          "blind guessing gets. CORE and ChatCORE are means of centered scores: 0 is blind guessing, 1 is "
-          "perfection.")
-
-
-def summary(results: dict[str, dict]) -> list[str]:
-    """The lines of the table and of its footnotes."""
-    notes = Footnotes()
-    measured = set()
-    for phase in PHASES:
-        measured |= set(scores(results, phase))
-
-    rows = [_core_row(results, notes)]
-    for task in BENCHMARKS:
-        if task in measured or TASKS[task].source:  # SpellingBee only where measured
-            rows.append(_task_row(results, task, "test", notes))
-    rows.append(_chatcore_row(results, notes))
-    if measured & set(SKILLS):
-        rows.append(["**Kindergarten**"] + [""] * (len(HEADER) - 1))
-        for name, skill in kindergarten.SKILLS.items():
-            rows.append(_task_row(results, PREFIX + name, skill.split, notes))
-        rows.append([f"mean of the {len(SKILLS)} skills", "", "", "", *skill_means(results)])
-    for task in sorted(measured - set(BENCHMARKS) - set(SKILLS)):
-        rows.append(_task_row(results, task, "", notes))
-    return [*table(HEADER, rows, left=2), LEGEND, "", *notes.lines()]
+CORE = "CORE, of the base model"
+CHATCORE = "ChatCORE"
+MEAN = "Kindergarten, the mean"
+CENTERED = "a mean of centered scores: 0 is blind guessing, 1 is perfection"
+OF_WHAT = {CORE: " tasks", CHATCORE: " tasks", MEAN: " skills"}
+HEADLINES = {  # the last of them that was measured opens the report
+    CORE: ("CORE {score}", "of the base model over {size}, " + CENTERED + "."),
+    CHATCORE: ("ChatCORE {score}", "after {phase} over {size}, " + CENTERED + "."),
+    MEAN: ("{score} %", "of the kindergarten's questions answered right after {phase}, the mean of {size}. "
+           "Blind guessing gets {chance} %."),
+}
+LEGEND = ("Per cent of n answers that are right, ± the longer side of the 95 % interval; n is a range where "
+          "stages were asked different numbers of questions. Chance is what blind guessing gets.")
+SPLIT = ("Split: what of a test was in no training conversation, be it nothing (seen), the person (people), "
+         "which two things meet (pairs), the word, the wording (paraphrase, wordings, templates), the story. "
+         "Strangers are questions of people who did not know what it learns.")
 
 
-def skill_means(results: dict[str, dict]) -> list[str]:
-    """The skills' mean after each phase, per cent; "" where one was not measured."""
-    means = []
-    for phase in PHASES:
-        found = scores(results, phase)
-        if all(task in found for task in SKILLS):
-            total = sum(found[task]["score"] for task in SKILLS)
-            means.append(percent(total / len(SKILLS)))
-        else:
-            means.append("")
-    return means
+@dataclass(frozen=True)
+class ScoreRow:
+    """The scores of a task or of a mean."""
+
+    name: str
+    records: dict[str, dict]  # phase -> {"score", "n", "chance", "ci95"}, at least one
+
+    @property
+    def title(self) -> str:
+        return task_title(self.name)
+
+    @property
+    def split(self) -> str:
+        """Which part of its data it is asked from."""
+        if self.name in SKILLS:
+            return kindergarten.SKILLS[self.name.removeprefix(PREFIX)].split
+        return "test" if self.name in BENCHMARKS else ""
+
+    @property
+    def size(self) -> str:
+        """How many questions, or of what it is the mean: '3', or '3 to 7' where the stages differ."""
+        counts = sorted({record["n"] for record in self.records.values()})
+        ends = f"{counts[0]:,}"
+        if len(counts) > 1:
+            ends += f" to {counts[-1]:,}"
+        return ends + OF_WHAT.get(self.name, "")
+
+    @property
+    def last(self) -> dict:
+        """The record of the last model that was asked."""
+        return list(self.records.values())[-1]
+
+    @property
+    def is_centered(self) -> bool:
+        """Whether it is no share of questions."""
+        return self.name in (CORE, CHATCORE)
+
+    def written(self, record: dict) -> str:
+        """One of its scores with its error."""
+        if self.is_centered:
+            return percent(record["score"], record["ci95"], whole=1, digits=4)
+        return percent(record["score"], record["ci95"])
 
 
-def _centered(result, name, notes, reason):
-    """A mean of centred scores with its error, or a dash with the reason."""
-    value = result["metrics"].get(name)
-    if value is None:
-        return notes.dash(reason)
-    return percent(value, result["metrics"].get(f"{name}_ci95"), whole=1, digits=4)
+def score_rows(results: dict[str, dict]) -> list[ScoreRow]:
+    """What was measured: the benchmarks and their means, then the kindergarten, its mean first."""
+    names = [CORE, CHATCORE, *wanted(results)]
+    if SKILLS[0] in names:
+        names.insert(names.index(SKILLS[0]), MEAN)
+    rows = []
+    for name in names:
+        records = {}
+        for phase in PHASES:
+            record = _record(results, phase, name)
+            if record:
+                records[phase] = record
+        if records:
+            rows.append(ScoreRow(name, records))
+    return rows
 
 
-def _core_row(results, notes):
-    result = results.get("base_eval", NOT_RUN)
-    tasks = result["metrics"].get("tasks")
-    size = f"{len(tasks)} tasks" if tasks else ""
-    reason = dict(skipped(result)).get("", "Not run: `python -m scripts.base_eval`.")
-    cells = [_centered(result, "core", notes, reason)]
-    for _ in PHASES[1:]:
-        cells.append(notes.dash("CORE measures the base model only."))
-    return ["CORE", "", size, "0", *cells]
+def _record(results, phase, name):
+    """The score of a task or mean after a phase, or None."""
+    tasks = scores(results, phase)
+    if name == MEAN:
+        return _skill_mean(tasks)
+    if name == CORE:
+        result = "base_eval" if phase == "base" else ""
+        return _centered(results, result, "core", "tasks")
+    if name == CHATCORE:
+        return _centered(results, f"chat_eval_{phase}", "chatcore", "chatcore_tasks")
+    return tasks.get(name)
 
 
-def _chatcore_row(results, notes):
-    counts = []
-    for phase in PHASES:
-        records = scores(results, phase).values()
-        counts.append(sum(record["group"] == "core" for record in records))
-    tasks = _sizes(counts)
-    cells = []
-    for phase in PHASES:
-        result = results.get(f"chat_eval_{phase}", NOT_RUN)
-        reason = "The mean of the benchmarks above, which are missing."
-        cells.append(_centered(result, "chatcore", notes, reason))
-    return ["ChatCORE", "", f"{tasks} tasks" if tasks else "", "0", *cells]
+def _centered(results, result, name, of):
+    metrics = results.get(result, NOT_RUN)["metrics"]
+    if metrics.get(name) is None:
+        return None
+    return {"score": metrics[name], "ci95": metrics[f"{name}_ci95"], "chance": 0.0, "n": len(metrics[of])}
 
 
-def _task_row(results, task, split, notes):
-    found = []
-    cells = []
-    for phase in PHASES:
-        record = scores(results, phase).get(task)
-        if record:
-            found.append(record)
-            cells.append(percent(record["score"], record.get("ci95")))
-        else:
-            cells.append(notes.dash(why_missing(results, phase, task)))
-    size = _sizes(record["n"] for record in found)
-    chance = percent(found[0]["chance"]) if found else ""
-    return [task_title(task), split, size, chance, *cells]
+def _skill_mean(tasks):
+    """Where all skills were measured."""
+    if not set(SKILLS) <= set(tasks):
+        return None
+    raw = []
+    chance = 0.0
+    for name in SKILLS:
+        raw.append({**tasks[name], "centered": tasks[name]["score"], "chance": 0.0})  # on 0 they stay
+        chance += tasks[name]["chance"] / len(SKILLS)
+    mean, ci95 = mean_centered(raw)
+    return {"score": mean, "ci95": ci95, "chance": chance, "n": len(SKILLS)}
 
 
-def _sizes(counts):
-    """'3', or '3 to 7' where the stages differ."""
-    measured = sorted({count for count in counts if count})
-    if not measured:
-        return ""
-    if len(measured) == 1:
-        return f"{measured[0]:,}"
-    return f"{measured[0]:,} to {measured[-1]:,}"
+def headline(rows: list[ScoreRow]) -> tuple[str, str]:
+    """(the one number, what it is), ("", "") where none of them was measured."""
+    found = ("", "")
+    for row in rows:
+        if row.name in HEADLINES:
+            number, meaning = HEADLINES[row.name]
+            told = {"score": row.written(row.last), "phase": list(row.records)[-1].upper(), "size": row.size,
+                    "chance": percent(row.last["chance"])}
+            found = (number.format(**told), meaning.format(**told))
+    return found
+
+
+def score_table(rows: list[ScoreRow]) -> list[str]:
+    """The table and its legend, of what was measured; what was not has a line elsewhere."""
+    if not rows:
+        return ["No model was asked anything.", ""]
+    phases = measured_phases(rows)
+    lines = []
+    legend = {LEGEND: True}  # as dicts: sets that keep their order
+    for row in rows:
+        cells = []
+        for phase in phases:
+            cells.append(row.written(row.records[phase]) if phase in row.records else "-")
+        lines.append([row.title, row.split, row.size, percent(row.last["chance"]), *cells])
+        if row.name in SKILLS:
+            legend[SPLIT] = True
+        if row.is_centered:
+            legend[f"CORE and ChatCORE: {CENTERED}."] = True
+    header = ["task", "split", "n", "chance", *map(str.upper, phases)]
+    return [*table(header, lines, left=2), " ".join(legend), ""]
+
+
+def measured_phases(rows: list[ScoreRow]) -> list[str]:
+    """The phases of which there is a score, in order."""
+    found = set()
+    for row in rows:
+        found |= set(row.records)
+    return sorted(found, key=PHASES.index)
