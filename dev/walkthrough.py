@@ -1,7 +1,8 @@
 """
 Makes the chapters of docs/ true: runs their commands, puts what these print into them, draws their pictures.
 
-    NANOCHAT_BASE_DIR=FOLDER python dev/walkthrough.py
+    NANOCHAT_BASE_DIR=FOLDER python dev/walkthrough.py          all of it
+    NANOCHAT_BASE_DIR=FOLDER python dev/walkthrough.py 04 06    only these chapters, and no picture
 
 FOLDER holds a finished kindergarten run (bash speedrun.sh kindergarten); all is done in a copy of it. A block of bash or
 Python is run if "<!-- output: of a run -->" follows, or "<!-- output: always -->": that needs no run and prints the same
@@ -115,20 +116,27 @@ def pretraining(axis, model, tokenizer):
     log = [record for record in load_log(base_dir() / "logs" / "base_d3.jsonl") if "loss" in record]
     axis.plot([record["step"] for record in log], [record["loss"] for record in log], color=BLUE, linewidth=0.8)
     axis.plot([record["step"] for record in log], [record["lr"] for record in log], color=RED, linewidth=0.8)
-    axis.set(xlabel="step", ylabel="loss (nats a token); red: learning rate")
+    axis.set(xlabel="step", ylabel="loss; red: rate")
+
+
+def draw_all():
+    for draw, size in ((attention, (4.4, 4.2)), (muon, (4.8, 2.8)), (packing, (7.2, 1.9)), (pretraining, (4.8, 2.8))):
+        figure = Figure(size, layout="tight")
+        axis = figure.subplots()
+        draw(axis, *load_model("base", runtime.init("cpu"), "d3")[:2])
+        axis.spines[["top", "right"]].set_visible(False)
+        figure.savefig(ROOT / "docs" / "pictures" / f"{draw.__name__}.png", dpi=100)
 
 
 def main():
+    wanted = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NANOCHAT_BASE_DIR"] = str(shutil.copytree(base_dir(), Path(folder) / "copy"))
-        for draw, size in ((attention, (4.4, 4.2)), (muon, (4.8, 2.8)), (packing, (7.2, 1.9)), (pretraining, (4.8, 2.8))):
-            figure = Figure(size, layout="tight")
-            axis = figure.subplots()
-            draw(axis, *load_model("base", runtime.init("cpu"), "d3")[:2])
-            axis.spines[["top", "right"]].set_visible(False)
-            figure.savefig(ROOT / "docs" / "pictures" / f"{draw.__name__}.png", dpi=100)
+        if not wanted:
+            draw_all()
         for path in sorted((ROOT / "docs").glob("[0-9]*.md")):
-            path.write_text(BLOCK.sub(filled, path.read_text(encoding="utf-8")), encoding="utf-8")
+            if not wanted or path.name[:2] in wanted:
+                path.write_text(BLOCK.sub(filled, path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
