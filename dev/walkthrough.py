@@ -27,7 +27,6 @@ from nanochat.common import base_dir
 from nanochat.data.dataloader import TextRows, collate, prepare_tokens
 from nanochat.data.datasets import shards
 from nanochat.data.packing import pack
-from nanochat.kindergarten import World
 from nanochat.model.gpt import offset_keys
 from nanochat.model.optim import orthogonalize
 from nanochat.report.plots import load_log
@@ -63,8 +62,7 @@ def filled(block):
 # ---- pictures
 def attention(axis, model, tokenizer):
     """The head that finds best what followed the same token before."""
-    who = World().people[0]
-    ids = tokenizer.encode(f"{who.name} lives in {who.town}. {who.name} likes {who.food}. {who.name} lives in")
+    ids = [tokenizer.bos_id, *tokenizer.encode(" Nora likes tea. Tom has a red lamp. Nora likes")]
     same = torch.tensor(ids)[:, None] == torch.tensor(ids)
     followed = same.tril(-1).roll(1, dims=1).float()  # (T, T): 1 where a token came after the same one
     heads = []
@@ -76,7 +74,7 @@ def attention(axis, model, tokenizer):
 
     model.hidden(torch.tensor([ids]), attend=attend)
     axis.imshow(max(heads, key=lambda weights: (weights * followed).sum()), cmap="Blues", vmin=0, vmax=1)
-    names = [tokenizer.decode([i]) for i in ids]
+    names = [tokenizer.decode([i]) or "bos" for i in ids]
     axis.set_xticks(range(len(ids)), names, rotation=90, fontsize=7)
     axis.set_yticks(range(len(ids)), names, fontsize=7)
     axis.set(xlabel="what is looked at", ylabel="who looks")
@@ -97,17 +95,17 @@ def muon(axis, model, tokenizer):
 
 def packing(axis, model, tokenizer):
     """Documents cut as one stream, and packed."""
-    offsets = np.cumsum([0, *np.random.RandomState(3).randint(12, 70, 16)])
-    plan = pack(offsets, 65, crop=True)
-    cuts = np.union1d(offsets[:-1], np.arange(0, offsets[-1], 65))
-    streamed = [(start, end - start, start // 65) for start, end in zip(cuts, [*cuts[1:], offsets[-1]])]
+    offsets = np.cumsum([0, *np.random.RandomState(1).randint(6, 60, 48)])
+    plan = pack(offsets, 128, crop=True)
+    cuts = np.union1d(offsets[:-1], np.arange(0, offsets[-1], 128))
+    streamed = [(start, end - start, start // 128) for start, end in zip(cuts, [*cuts[1:], offsets[-1]])]
     packed = list(zip(plan.start, plan.length, np.repeat(range(len(plan)), np.diff(plan.first))))
-    for x, pieces in ((0, streamed), (75, packed)):
+    for x, pieces in ((0, streamed), (148, packed)):
         left = [x] * len(offsets)
         for start, length, row in pieces:
             axis.barh(-row, length, 0.8, left[row], color="#9ab8d8" if start in offsets else RED, edgecolor="white")
             left[row] += length
-    axis.set_title("one stream, cut every 65 tokens" + " " * 26 + "packed by best fit", loc="left", fontsize=9)
+    axis.set_title("one stream, cut every 128 tokens" + " " * 26 + "packed by best fit", loc="left", fontsize=9)
     axis.axis("off")
 
 
