@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 from test_commands import check, shown_commands
 
+from nanochat import tasks
 from nanochat.data import datasets
 from nanochat.model import gpt, optim
 
@@ -22,7 +23,7 @@ BLOCK = re.compile(r"```(bash|python)\n(.*?)```(?:\n\n<!-- output: (always|of a 
 LINK = re.compile(r"\[([^\]]*)\]\(([^)]+)\)")
 SMALL = {r"--num_iterations=\d+": "--num_iterations=1", r"--conversations=\d+": "--conversations=60",
          r"--max_problems=\d+": "--max_problems=2", r"--eval_tokens=\d+": "--eval_tokens=1024", r"range\(40\)": "range(2)",
-         r"max_new_tokens=64": "max_new_tokens=4"}
+         r"max_new_tokens=64": "max_new_tokens=4", r"Sampling\(64": "Sampling(4"}
 
 
 def text_of(page):
@@ -88,7 +89,7 @@ def test_every_command_of_a_chapter_parses(page):
     for command in shown_commands(f"docs/{page.name}"):
         for part in command.split(" | "):
             if not part.startswith(("cp ", "head ", "tail ", "cut ", "grep ")):
-                check(part)
+                check(part.replace("kg_leap_year|", ""))  # the last chapter makes that skill
     for language, code, _, _ in blocks(page):
         if language == "python":
             compile(code, page.name, "exec")
@@ -128,14 +129,17 @@ def test_what_needs_a_run_runs_on_a_toy(monkeypatch):
     """A model of one layer and a few steps stands in for the kindergarten's; what it says is nonsense."""
     monkeypatch.setattr(datasets, "KINDERGARTEN_SHARD", 120)
     monkeypatch.setattr(datasets, "KINDERGARTEN_VAL", 30)
+    monkeypatch.setattr(tasks, "GENERATED_CONVERSATIONS", 100)
     monkeypatch.setattr(gpt, "attention", gpt.attention)  # a chapter replaces it, and the next
     monkeypatch.setattr(optim, "orthogonalize", optim.orthogonalize)
     rl = "--num_iterations=1 --questions=2 --samples=2 --anchor_rows=0 --tasks=kg_alphabet --max_new_tokens=8"
-    tasks = "kg_word_problem|kg_sentences|kg_story|kg_lists|kg_words_by_letter"
+    compared = "kg_word_problem|kg_sentences|kg_story|kg_lists|kg_words_by_letter"
     for line in ("tok_train --vocab_size=600",
-                 "base_train --dataset=kindergarten --depth=1 --sequence_len=256 --total_batch_size=512 --num_iterations=2 --tag=d3",
-                 "mid_train --conversations=60 --num_iterations=1", "chat_sft --conversations=60 --num_iterations=1", f"chat_rl {rl}",
-                 *(f"chat_eval -i {stage} -a '{tasks}' --max_problems=2 --max_new_tokens=4" for stage in ("sft", "rl"))):
+                 "base_train --dataset=kindergarten --depth=1 --sequence_len=256 --total_batch_size=512 --num_iterations=2 "
+                 "--tag=d3",
+                 "mid_train --conversations=60 --num_iterations=1", "chat_sft --conversations=60 --num_iterations=1",
+                 f"chat_rl {rl}",
+                 *(f"chat_eval -i {stage} -a '{compared}' --max_problems=2 --max_new_tokens=4" for stage in ("sft", "rl"))):
         command(f"python -m scripts.{line}")
     for page in CHAPTERS:
         for language, code, when, _ in blocks(page):
