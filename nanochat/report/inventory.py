@@ -3,8 +3,9 @@ What the report counts beside results: the code, the packages it asks for, the m
 
 The count is for a reader, and for the language model that reads in a reader's stead: everything in this
 repository that somebody must read to understand what it does, shell, style sheets, pages of text and tables
-that are code included. Word lists are data, which nobody reads to understand the code; tests, benchmarks and
-the log stand beside it. Characters count rather than lines, because lines can be made longer.
+that are code included. Word lists are data, which nobody reads to understand the code; tests, benchmarks, the
+log and the walkthrough, which tells in other words what the code says, stand beside it. Characters count
+rather than lines, because lines can be made longer.
 """
 import os
 import platform
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SUFFIXES = (".py", ".sh", ".html", ".css", ".js", ".md", ".toml", ".txt")
 SHELL_OF_THE_SPEEDRUN = ("dev/venv.sh", "dev/stages.sh")  # it sources them: whoever reads it reads these
 WORD_LISTS = ("nanochat/kindergarten/", "nanochat/tasks/")  # here a .txt is data; elsewhere a table of code
-ASIDE = ("tests", "benchmarks", "dev")  # not needed to understand the code
+ASIDE = ("tests", "benchmarks", "dev", "docs")  # not needed to understand the code
 MADE = ("build", "report.md", "report.html", "report_files")  # by running it, like *.egg-info
 
 CODE = "the code"
