@@ -76,7 +76,6 @@ forget_from() {
 # The flag by which a command replaces what another run has left; none where it leaves nothing to go on with.
 replacing() {
     case "$1 " in
-        *' scripts.tok_train '*) echo --fresh ;;
         *' scripts.base_train '* | *' scripts.mid_train '* | *' scripts.chat_sft '* | *' scripts.chat_rl '*) echo --replace ;;
     esac
 }

@@ -6,18 +6,16 @@ Train the tokenizer: byte pair encoding on the first characters of a data set's 
 Its vocabulary decides how many tokens a text is, and so what a model can read in its context and learn in its
 budget; its embedding is a matrix of vocab_size rows, which is why a small model wants a small one.
 """
-import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from nanochat.cli import at_least, option, parse
-from nanochat.common import DataError, MissingArtifact, UsageError, log, run, save_result, setup_logging
+from nanochat.common import DataError, log, run, save_result, setup_logging
 from nanochat.data.datasets import iter_texts, shards
 from nanochat.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanochat.terminal import Progress
-from nanochat.train import checkpoint
 
 
 @dataclass
@@ -28,7 +26,6 @@ class Config:
     vocab_size: int = option(32768, "tokens, special ones included; 2048 is plenty for the kindergarten")
     max_chars: int = option(2_000_000_000, "characters to read; more hardly change the tokens")
     doc_cap: int = option(10_000, "characters used of one document, so that no single one dominates")
-    fresh: bool = option(False, "replace the tokenizer though models here were trained with it")
 
     def __post_init__(self) -> None:
         at_least(self, max_chars=1, doc_cap=1)
@@ -57,20 +54,6 @@ def read(config: Config, seen: Seen) -> Iterator[str]:
              "now learning...")
 
 
-def refuse_to_replace(tokenizer: Tokenizer) -> None:
-    """Raise UsageError where the base directory's tokenizer is another, and models here want another, too."""
-    with contextlib.suppress(MissingArtifact, DataError):
-        if Tokenizer.load().hash == tokenizer.hash:
-            return
-    others = {model: its for model, its in checkpoint.tokenizers_in_use().items() if its != tokenizer.hash}
-    if others:
-        told = ", ".join(f"{model} ({its})" for model, its in others.items())
-        raise UsageError(
-            f"this tokenizer, {tokenizer.hash}, is not that of the models here: {told}. It was not saved. "
-            "Give it a NANOCHAT_BASE_DIR of its own, or --fresh: then those with no tokenizer.json in their "
-            "folder, made by older code, cannot be read.")
-
-
 def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
     setup_logging()
@@ -80,8 +63,6 @@ def main(argv: list[str] | None = None) -> None:
     if not seen.chars:
         raise DataError(f"{config.dataset} holds no text to learn from. Try another --dataset.")
     seconds = time.monotonic() - start
-    if not config.fresh:
-        refuse_to_replace(tokenizer)
     path = tokenizer.save()
 
     notes = []

@@ -139,15 +139,19 @@ def test_a_tags_folder_alone_is_enough_to_chat(tmp_path, monkeypatch, capsys, be
     assert origin.tokenizer.hash == tiny_tokenizer().hash == origin.identity()["tokenizer"]
 
 
-def test_a_checkpoint_of_older_code_takes_the_base_directorys_tokenizer_and_no_other(base):
-    _, tokenizer = save_tiny_checkpoint("sft", "kindergarten")
-    assert not list(base.rglob("sft_checkpoints/**/tokenizer.json"))
-    assert checkpoint.load_model("sft", Runtime())[1].hash == tokenizer.hash
-    for change in (lambda: Tokenizer.train(["another text"] * 9, 300).save(), (base / "tokenizer" / "tokenizer.json").unlink):
+def test_a_checkpoint_without_its_tokenizer_takes_no_other_and_says_which_it_wants():
+    model, tokenizer = save_tiny_checkpoint("sft", "kindergarten")     # the right one lies in the base directory, too
+    meta = checkpoint.read_meta(checkpoint.find("sft"))
+    checkpoint.save(checkpoint.stage_dir("sft") / "bare", 5, model.state_dict(), None, meta)
+    folder = checkpoint.find("sft", "bare")
+    other = Tokenizer.train(["another text"] * 9, 300)
+    for change in (lambda: None, lambda: other.save(folder)):
         change()
         with pytest.raises(CheckpointError, match=f"tokenizer {tokenizer.hash}.*Put the tokenizer.json") as error:
-            checkpoint.load_model("sft", Runtime())
+            checkpoint.load_model("sft", Runtime(), "bare")
         assert "--fresh" not in str(error.value) and "tok_train" not in str(error.value)
+    tokenizer.save(folder)
+    assert checkpoint.load_model("sft", Runtime(), "bare")[1].hash == tokenizer.hash
 
 
 def test_a_damaged_tokenizer_inside_is_damage(tmp_path):

@@ -236,7 +236,8 @@ def test_it_lies_whole_in_its_folder_and_replaces_what_was_there(exported):
 # ---------------------------------------------------------------------------------------------------------- model card
 def saved_as(stage, tag, model, tokenizer, step=5, **meta):
     checkpoint.save(checkpoint.stage_dir(stage) / tag, step, model.state_dict(), None, {
-        "model": vars(model.config), "tokenizer": tokenizer.hash, "dataset": "kindergarten", "device": "a laptop", **meta})
+        "model": vars(model.config), "tokenizer": tokenizer.hash, "dataset": "kindergarten", "device": "a laptop", **meta},
+        tokenizer=tokenizer)
     return checkpoint.read_meta(checkpoint.find(stage, tag, step))["files"]["model.safetensors"]
 
 

@@ -19,7 +19,8 @@ def test_as_many_conversations_are_trained_on_as_asked_for(data, count):
 def test_a_damaged_newest_checkpoint_is_passed_over_for_model_and_masters():
     model, tokenizer = save_tiny_checkpoint("base", "kindergarten")
     folder = checkpoint.stage_dir("base") / "tiny"
-    checkpoint.save(folder, 9, model.state_dict(), None, checkpoint.read_meta(folder / "000005"))
+    checkpoint.save(folder, 9, model.state_dict(), None, checkpoint.read_meta(folder / "000005"),
+                    tokenizer=tokenizer)
     (folder / "000009" / "model.safetensors").write_bytes(b"cut short")
     origin = finetune.start(mid_train.Config(device="cpu"), "mid")
     assert origin.folder == folder / "000005"

@@ -108,7 +108,7 @@ def test_a_stage_whose_command_changed_may_replace_its_old_run_and_so_may_those_
     training()
     assert training("lr_scale=1", "lr_scale=2") == {"mid_train": ["--", "--lr_scale=2", "--replace"], "chat_eval": ["-i", "mid"],
                                                     "chat_sft": ["--replace"]}
-    assert training("-m scripts.tok_train", "-m scripts.tok_train --vocab_size=9")["tok_train"] == ["--vocab_size=9", "--fresh"]
+    assert training("-m scripts.tok_train", "-m scripts.tok_train --vocab_size=9")["tok_train"] == ["--vocab_size=9"]
 
 
 def test_a_stage_that_was_stopped_goes_on_by_the_same_command_and_not_by_another(training):

@@ -210,21 +210,3 @@ def test_no_text_is_an_error_naming_the_data_set(small_data, monkeypatch):
     with pytest.raises(DataError, match="kindergarten holds no text"):
         tok_train.main(["--vocab_size=300"])
     assert not (small_data / "tokenizer").exists()
-
-
-def test_a_tokenizer_is_not_replaced_under_its_models(small_data):
-    from tiny import save_tiny_checkpoint
-    file = small_data / "tokenizer" / "tokenizer.json"
-    tok_train.main(["--vocab_size=400"])
-    whole = file.read_bytes()
-    save_tiny_checkpoint("base", "kindergarten", tokenizer=Tokenizer.load())
-    for there in (True, False):                                        # missing, it is not made anew as another either
-        with pytest.raises(UsageError, match="base/tiny.*--fresh"):
-            tok_train.main(["--vocab_size=300"])
-        assert file.exists() is there and (not there or file.read_bytes() == whole)
-        tok_train.main(["--vocab_size=400"])                           # the same is no other
-        assert file.read_bytes() == whole
-        file.unlink()
-    tok_train.main(["--vocab_size=300", "--fresh"])
-    assert Tokenizer.load().vocab_size == 300
-    tok_train.main(["--vocab_size=300"])                               # replaces nothing

@@ -41,5 +41,5 @@ def save_tiny_checkpoint(stage, dataset, sequence_len=64, tag="tiny", tokenizer=
     tokenizer.save()
     model = model or tiny_model(tokenizer.vocab_size, sequence_len)
     checkpoint.save(checkpoint.stage_dir(stage) / tag, 5, model.state_dict(), None,
-                    {"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": dataset})
+                    {"model": asdict(model.config), "tokenizer": tokenizer.hash, "dataset": dataset}, tokenizer=tokenizer)
     return model, tokenizer

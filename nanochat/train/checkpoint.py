@@ -124,16 +124,6 @@ def _written(folder):
     return folder.stat().st_mtime
 
 
-def tokenizers_in_use() -> dict[str, str]:
-    """{"stage/tag": hash of its tokenizer} of all models here."""
-    found = {}
-    for stage in STAGES:
-        for folder in newest_of_tags(stage):
-            with contextlib.suppress(DamagedCheckpoint):
-                found[f"{stage}/{folder.parent.name}"] = read_meta(folder)["tokenizer"]
-    return found
-
-
 def newest_chat_stage() -> str:
     """The latest stage with a model that one can talk to; "sft" where there is none yet, to be named in the
     error.
@@ -371,13 +361,11 @@ def load_model(stage: str, rt: Runtime, tag: str | None = None,
 
 
 def _tokenizer_of(path, meta):
-    """The checkpoint's own; one of older code has none, and wants the base directory's."""
-    place = path if "tokenizer.json" in meta["files"] else base_dir() / "tokenizer"
     found = "none"
     with contextlib.suppress(MissingArtifact):
-        tokenizer = Tokenizer.load(place)
+        tokenizer = Tokenizer.load(path)
         if tokenizer.hash == meta["tokenizer"]:
             return tokenizer
         found = tokenizer.hash
-    raise CheckpointError(f"{path} was trained with tokenizer {meta['tokenizer']}; {place} holds {found}. "
+    raise CheckpointError(f"{path} was trained with tokenizer {meta['tokenizer']} and holds {found}. "
                           "Put the tokenizer.json with that hash there.")

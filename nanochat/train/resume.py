@@ -139,17 +139,12 @@ def _check_ranks(stage, found, rt):
 
 def _differences(stage, meta):
     """[(key, its value in the checkpoint's run, its value in this one)] of what is not the same."""
-    given_then = meta.get("config", {})
-    given_now = stage.meta.get("config", {})
     found = []
     for key, here in json.loads(json.dumps(stage.identity)).items():
-        there = here  # older code did not write down all of this; what is not known is no difference
+        there = here  # a flag younger than the checkpoint is no difference
         if key in meta["identity"]:
             there = meta["identity"][key]
-        elif key in given_then and key in given_now:  # it did keep its flags, not yet what they come to
-            there = given_then[key]
-            here = given_now[key]
-        elif here is True:  # a switch that it did not have was off
+        elif here is True:  # but a switch that the checkpoint's run did not have was off
             there = False
         if key == "model" and isinstance(there, dict):
             there = asdict(GPTConfig(**there))  # a field that it did not have has its default
