@@ -19,8 +19,7 @@ from nanochat.cli import option
 from nanochat.common import mix_seed
 from nanochat.data.chat_format import encode_text, parse_reply, render_prompt
 from nanochat.data.tokenizer import Tokenizer
-from nanochat.eval.records import share_out
-from nanochat.eval.scoring import batches, pad
+from nanochat.eval.scoring import batches, pad, share_out
 from nanochat.eval.statistics import centered, pass_at_k, subset, wilson
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling

@@ -78,7 +78,10 @@ class Stage:
     resume_anyway: bool = False
     replace: bool = False
     compile: bool = False  # the loss, on CUDA; wants micro-batches of one shape
-    extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
+    extra: dict = field(default_factory=dict)  # numbers that `batches` wants logged with the step
+    prompts: tuple[str, ...] = ()  # what the model is asked now and then, its answers into the log
+    chats: bool = True  # whether these are questions of a chat, or beginnings of texts
+    told: dict = field(default_factory=dict)  # what `batches` wants logged with the answers
     track: Callable[[dict], None] = lambda record: None  # gets each line of the log, too
 
 
@@ -142,4 +145,4 @@ class RunFlags:
                      log_path=base_dir() / "logs" / f"{row.name}_{tag}.jsonl", steps=steps, schedule=schedule,
                      save_every=save_every, save_minutes=self.save_minutes, keep=self.keep,
                      skip_nonfinite=self.skip_nonfinite, resume_anyway=self.resume_anyway,
-                     replace=self.replace, **parts)
+                     replace=self.replace, prompts=row.prompts, chats=row.chats, **parts)
