@@ -14,7 +14,7 @@
 set -euo pipefail +Cf  # the last two and what is unset may come with the environment
 unset CDPATH PYTHONPATH PYTHONHOME
 { true 3>&1; } 2>/dev/null || exec >/dev/null  # closed
-fail() { echo "error: $1" >&2; exit 2; }
+fail() { echo "error: $*" >&2; exit 2; }
 
 [ -n "${BASH_SOURCE[0]:-}" ] || fail "fetch the whole folder, then: bash speedrun.sh"
 here=$(pwd -P) script=${BASH_SOURCE[0]}
@@ -127,8 +127,8 @@ for argument in "$@"; do
         --fresh) fresh=yes ;;
         --no_page|--no-page) page='' ;;
         -h|--help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' speedrun.sh; exit ;;
-        *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32|--hours=8|--dollars=8]"\
-" [--fresh] [--no_page]" ;;
+        *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32|--hours=8|--dollars=8]" \
+            "[--fresh] [--no_page]" ;;
     esac
 done
 case $asked in

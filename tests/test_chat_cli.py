@@ -14,7 +14,6 @@ from standin import ByHeart, pieces
 from tiny import save_tiny_checkpoint
 
 from nanochat import runtime
-from nanochat import runtime
 from nanochat.common import UsageError
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.terminal import mend_streams

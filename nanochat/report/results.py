@@ -57,6 +57,16 @@ def load_results() -> dict[str, dict]:
     return in_order
 
 
+def report_files() -> dict[str, Path]:
+    """{name: path} of the report that was written, as a page and as a text, then of its pictures."""
+    folder = base_dir() / "report"
+    found = {}
+    for path in [folder / "report.html", folder / "report.md", *sorted(folder.glob("report_files/*.png"))]:
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = path
+    return found
+
+
 def draw_all(results: dict[str, dict], folder: Path) -> dict[str, str]:
     """{stage: file name} of the curves drawn into `folder`, of those stages that keep a log."""
     pictures = {}

@@ -18,7 +18,7 @@ from typing import Any
 from nanochat.common import DataError, Unreadable, base_dir, read_json
 from nanochat.kindergarten import World
 from nanochat.report.markdown import duration, human
-from nanochat.report.results import PHASES, TITLES, scores, task_title
+from nanochat.report.results import PHASES, TITLES, report_files, scores, task_title
 from nanochat.train.stages import STAGES
 
 DENSE = 200  # so many steps are shown one by one; then a point stands for half a per cent of the steps before
@@ -26,7 +26,6 @@ TAIL_BYTES = 1 << 14  # of a log, for its last steps
 NUMBERS = ("step", "of", "loss", "lr", "tok_per_s", "elapsed_s", "reward")  # and validations
 SPOKEN = ("step", "answers", "group", "memory_gib")
 IDLE_S = 120  # without a new line: a run that no speedrun looks after has stopped
-REPORTS = ("report.html", "report.md")  # in report/, the first that is there
 
 
 # ---- logs
@@ -132,7 +131,7 @@ def _results(folder):
 
 def _version(folder):
     """Another one when a result has come, or the report."""
-    paths = [*(folder / "report" / "results").glob("*.json"), *(folder / "report" / name for name in REPORTS)]
+    paths = [*(folder / "report" / "results").glob("*.json"), *report_files().values()]
     return str(sum(path.stat().st_mtime_ns for path in paths if path.exists()))
 
 
@@ -334,6 +333,5 @@ def view(after: dict[str, Any]) -> dict[str, Any]:
         found["card"] = card(results)
         found["skills"] = skills(results)
         found["people"] = people(results)
-        there = [name for name in REPORTS if (folder / "report" / name).exists()]
-        found["report"] = there[0] if there else ""
+        found["report"] = next(iter(report_files()), "")
     return found

@@ -10,9 +10,9 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from nanochat.common import NanochatError, log
+from nanochat.common import NanochatError, UsageError, log
 from nanochat.eval import records
 from nanochat.serve.errors import ApiError
 from nanochat.serve.metrics import Metrics
@@ -41,22 +41,6 @@ class Found:
     size: int = 0  # of its weights, in bytes
 
 
-class Source(Protocol):
-    """Where models come from."""
-
-    def found(self) -> list[Found]:
-        """Those that there are now; the first answers who names none."""
-
-    def suggestions(self, found: Found) -> list[str]:
-        """Questions that a page may offer."""
-
-    def load(self, found: Found) -> "Engine":
-        """One of them. Raises NanochatError."""
-
-    def room(self) -> float:
-        """So many bytes of weights may be held."""
-
-
 class Checkpoints:
     """The newest checkpoint of each of these stages; of one tag, or one step's, if these are given."""
 
@@ -68,42 +52,28 @@ class Checkpoints:
         self.device = device
         self.options = options  # of the Engine
         self._runtime: Any = None
-        self._passed: dict[tuple, list[str]] = {}  # suggestions by stage, and when it was graded
 
     def found(self) -> list[Found]:
-        """One of a damaged meta.json is passed over for the one before it."""
+        """Those that there are now; the first answers who names none."""
         models = []
         for stage in self.stages:
-            with contextlib.suppress(NanochatError):
-                newest = places.find(stage, self.tag, self.step)
-                steps = [self.step] if self.step is not None else places.steps_in(newest.parent)
-                models.append(self._newest_whole(stage, newest.parent, steps))
+            with contextlib.suppress(NanochatError, OSError):  # an older one is just being dropped
+                folder = places.find(stage, self.tag, self.step)
+                meta = places.read_meta(folder)
+                size = (folder / "model.safetensors").stat().st_size
+                models.append(Found(f"nanochat-{stage}", meta["model"]["sequence_len"],
+                                    f"{folder.parent.name}/{folder.name}", STAGES[stage].chats,
+                                    int(meta["time"]), size))
         return models
 
-    def _newest_whole(self, stage, folder, steps):
-        for step in reversed(steps):
-            path = places.step_dir(folder, step)
-            with contextlib.suppress(places.DamagedCheckpoint):
-                meta = places.read_meta(path)
-                return Found(f"nanochat-{stage}", meta["model"]["sequence_len"], f"{folder.name}/{step}",
-                             STAGES[stage].chats, int(meta["time"]),
-                             (path / "model.safetensors").stat().st_size)
-        raise NoModel(f"every checkpoint under {folder} is damaged")
-
     def suggestions(self, found: Found) -> list[str]:
-        """Questions that it answered right in its last evaluation."""
+        """Questions for a page to offer: those that it answered right in its last evaluation."""
         stage = found.id.removeprefix("nanochat-")
-        graded = f"{stage}@{self.tag}" if self.tag else stage
-        folder = records.items_path(graded, "").parent
-        key = (stage, folder.stat().st_mtime_ns if folder.exists() else 0)
-        if key not in self._passed:
-            self._passed[key] = records.passed_questions(graded)
-        return self._passed[key]
+        return records.passed_questions(f"{stage}@{self.tag}" if self.tag else stage)
 
     def load(self, found: Found) -> "Engine":
         """Its weights, or where these are damaged the checkpoint's before it."""
         from nanochat import runtime  # here, as these bring torch
-        from nanochat.common import UsageError
         from nanochat.infer.engine import Engine
         from nanochat.train.checkpoint import load_model
 
@@ -136,7 +106,7 @@ class Served:
     """Loads models for those who ask; `slots` and `max_waiting` are each model's, `defaults` are settings of
     requests that name none."""
 
-    def __init__(self, source: Source, slots: int = 8, max_waiting: int = 32, temperature: float = 0.0,
+    def __init__(self, source: Checkpoints, slots: int = 8, max_waiting: int = 32, temperature: float = 0.0,
                  top_k: int = 50):
         self.source = source
         self.slots = slots
@@ -251,7 +221,7 @@ class Served:
         return Loaded(found, OpenAIApi(worker, found.id, self.defaults, self.metrics))
 
     def preload(self) -> "OpenAIApi":
-        """Load the first model before the server starts. Raises as `find` and `Source.load`."""
+        """Load the first model before the server starts. Raises as `find` and `Checkpoints.load`."""
         found = self.find(None)
         self.loaded[found.id] = self._open(found)
         return self.loaded[found.id].api

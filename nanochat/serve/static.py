@@ -13,11 +13,11 @@ from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-from nanochat.common import base_dir
+from nanochat.report.results import report_files
 
 FOLDER = Path(__file__).parent / "page"
 TYPES = {".css": "text/css", ".js": "text/javascript"}  # browsers refuse modules and styles of another type
-REPORT_TYPES = {".html": "text/html", ".md": "text/plain", ".png": "image/png"}
+REPORT_TYPES = {".html": "text/html", ".png": "image/png"}
 
 # Content-Security-Policy: what the browser lets the page do, whatever comes to stand in it. A model may
 # repeat anything that was ever written, a <script> too; should a mistake of ours ever put that into the page
@@ -79,13 +79,9 @@ def add_report(app: FastAPI, keyed: list) -> None:
     """Serve the report that a run has left, and its pictures, to read."""
     @app.get("/report/{name:path}", dependencies=keyed, include_in_schema=False)
     def report_file(name: str) -> Response:  # no coroutine, so that a slow disk holds up a thread alone
-        folder = base_dir() / "report"
-        files = {}
-        for path in [*folder.glob("*.*"), *folder.glob("report_files/*")]:
-            if path.suffix in REPORT_TYPES:
-                files[path.relative_to(folder).as_posix()] = path
-        if name not in files:
+        path = report_files().get(name)
+        if path is None:
             raise HTTPException(404)
-        path = files[name]
         headers = {**PAGE_HEADERS, "Content-Security-Policy": REPORT_POLICY}
-        return Response(path.read_bytes(), headers=headers, media_type=REPORT_TYPES[path.suffix])
+        media_type = REPORT_TYPES.get(path.suffix, "text/plain")
+        return Response(path.read_bytes(), headers=headers, media_type=media_type)

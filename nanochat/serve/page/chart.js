@@ -11,7 +11,7 @@ const SMOOTH = 50;   // a curve is the mean over a 50th of its points to either 
 export function chart(title, unit, height, isLog) {
   const told = element("output");
   const svg = element("svg.chart", { tabindex: 0, role: "img" });
-  const figure = element("figure", element("figcaption", element("b", title), ` ${unit}`, told), svg);
+  const figure = element("figure", { hidden: "" }, element("figcaption", element("b", title), ` ${unit}`, told), svg);
   let curves = [];   // {name, places}, each of these [step, value, x, y]
   let at;   // the x that is told of; undefined: the end
 

@@ -64,7 +64,7 @@ function take(view) {
   if (view.card) drawSection("card", [view.card, view.people, view.report], drawCard);
   if (view.card) drawSection("skills", view.skills, drawSkills);
   drawSection("said", said, drawSaid);
-  drawSection("group", said.findLast(words => words.group)?.group, drawGroup);
+  drawSection("group", said.filter(words => words.group).slice(-1), drawGroup);
   drawSection("compare", view.models, drawCompare, meetModels);
   drawCurves();
 }
@@ -74,8 +74,8 @@ function drawSection(id, data, draw, changed = () => {}) {
   const key = JSON.stringify(data);
   if (drawn[id] === key) return;
   drawn[id] = key;
-  byId(id).hidden = !data?.length;
-  if (data?.length) byId(id).replaceChildren(...draw(data));
+  byId(id).hidden = !data.length;
+  if (data.length) byId(id).replaceChildren(...draw(data));
   changed();
 }
 
@@ -121,7 +121,7 @@ function drawWords([asked, text], prompt) {
   return element("td", { dir: "auto" }, ...asked === prompt ? [] : [element("i", asked)], text);
 }
 
-function drawGroup(group) {
+function drawGroup([{ group }]) {
   const rows = group.answers.map(([text, reward]) => element("tr",
     element("td", { dir: "auto" }, text), element("td.right", String(+reward.toFixed(2)))));
   const head = element("tr", element("th", { dir: "auto" }, group.question), element("th.right", "reward"));
