@@ -3,14 +3,11 @@ import json
 import os
 import time
 
-import httpx
 import pytest
-from serving import engine, serving, tokenizer  # noqa: F401
 
 from nanochat.common import append_jsonl, atomic_write, save_result
 from nanochat.serve import run_view
 from nanochat.serve.run_view import DENSE, view
-from nanochat.train.resume import trim_log
 
 
 def write_log(base, name, steps, loss=4.0, of=100):
@@ -22,6 +19,10 @@ def write_log(base, name, steps, loss=4.0, of=100):
 
 def write_result(name, **metrics):
     save_result(name, metrics=metrics, config={"dataset": "kindergarten"}, device="1 x CPU", wall_s=61.0)
+
+
+def near(expected):
+    return pytest.approx(expected, abs=1e-4)
 
 
 def losses(view, stage="base"):
@@ -38,12 +39,12 @@ def test_an_empty_folder_says_how_to_begin(base):
 def test_only_what_is_new_is_sent(base):
     path = write_log(base, "base_d3.jsonl", range(1, 6))
     first = view({})
-    assert losses(first) == {step: 4.0 / step for step in range(1, 6)} and first["logs"][0]["anew"]
+    assert losses(first) == near({step: 4 / step for step in range(1, 6)}) and first["logs"][0]["anew"]
     assert losses(view(first["after"])) == {} and "card" not in view(first["after"])
     write_log(base, "base_d3.jsonl", [6, 7])
     append_jsonl(path, {"step": 7, "val_bpb": 0.5})
     second = view(json.loads(json.dumps(first["after"])))
-    assert losses(second) == {6: 4 / 6, 7: 4 / 7} and not second["logs"][0]["anew"]
+    assert losses(second) == near({6: 4 / 6, 7: 4 / 7}) and not second["logs"][0]["anew"]
     assert second["logs"][0]["points"][-1]["val_bpb"] == 0.5
 
 
@@ -62,12 +63,14 @@ def test_a_line_that_is_being_written_waits_and_a_torn_one_is_passed_over(base):
 def test_of_steps_made_again_the_last_word_holds(base):
     path = write_log(base, "base_d3.jsonl", range(1, 9))
     seen = view({})["after"]
-    trim_log(path, 4)
+    kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:4]
+    atomic_write(path, "".join(kept))       # as resume.trim_log does
     write_log(base, "base_d3.jsonl", range(5, 8), loss=40.0)
     found = view(seen)
-    assert found["logs"][0]["anew"] and losses(found) == {**{s: 4 / s for s in range(1, 5)}, **{s: 40 / s for s in range(5, 8)}}
+    expected = {**{step: 4 / step for step in range(1, 5)}, **{step: 40 / step for step in range(5, 8)}}
+    assert found["logs"][0]["anew"] and losses(found) == near(expected)
     write_log(base, "base_d3.jsonl", [6], loss=400.0)     # by a hand that did not trim
-    assert losses(view({}))[6] == pytest.approx(400 / 6)
+    assert losses(view({}))[6] == near(400 / 6)
 
 
 def test_a_run_that_starts_over_is_read_from_its_beginning(base):
@@ -158,31 +161,3 @@ def test_results_are_told_when_they_come_and_a_damaged_one_is_passed_over(base):
     assert found["report"] == "report.md"
     assert found["skills"][0] == ["base", "sft"] and found["skills"][1][1:] == [0.5, pytest.approx(0.8)]
     assert [row[1:] for row in found["skills"][2:]] == [[0.5, 0.9], [None, 0.7]]
-
-
-# ----------------------------------------------------------------------------------------------------------------- HTTP
-def test_the_server_tells_it_and_wants_the_key(base, engine):     # noqa: F811
-    write_log(base, "base_d3.jsonl", range(1, 4))
-    with serving(engine, api_key="right") as (url, _), httpx.Client(base_url=url) as client:
-        assert client.get("/run").status_code == 401 and client.get("/report/report.md").status_code == 401
-        client.headers["Authorization"] = "Bearer right"
-        found = client.get("/run").json()
-        assert losses(found) == {1: 4, 2: 2, 3: 4 / 3} and found["models"] == ["tiny"]
-        assert losses(client.get("/run", params={"after": json.dumps(found["after"])}).json()) == {}
-        for wrong in ("{", "7", '{"base_d3.jsonl": ["a", 1]}', '{"base_d3.jsonl": [1, 2, 3]}', "[" * 5000):
-            refused = client.get("/run", params={"after": wrong})
-            assert refused.status_code == 400 and refused.json()["error"]["param"] == "after"
-
-
-def test_the_report_is_shown_in_a_sandbox_and_nothing_beside_it(base, engine):     # noqa: F811
-    for name in ("report.html", "report_files/base_train.png", "results/base_train.json", "start.json", "items/x.jsonl"):
-        atomic_write(base / "report" / name, "<script>1</script>")
-    (base / "secret.md").write_text("x", encoding="utf-8")
-    with serving(engine) as (url, _), httpx.Client(base_url=url) as client:
-        found = client.get("/report/report.html")
-        assert found.text == "<script>1</script>" and found.headers["content-type"].startswith("text/html")
-        policy = found.headers["content-security-policy"]
-        assert policy.startswith("sandbox allow-scripts;") and "allow-same-origin" not in policy and "default-src 'none'" in policy
-        assert client.get("/report/report_files/base_train.png").headers["content-type"] == "image/png"
-        for name in ("results/base_train.json", "start.json", "items/x.jsonl", "../secret.md", "..%2fsecret.md", "report.md", ""):
-            assert client.get(f"/report/{name}").status_code == 404

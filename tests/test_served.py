@@ -1,4 +1,5 @@
 """The models of a server: each loaded when somebody asks it, in its newest version, and let go for room."""
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from conftest import ROOT
 from serving import Given, ask, make_engine, serving, settles, tokenizer  # noqa: F401
 from tiny import save_tiny_checkpoint
 
-from nanochat.common import MissingArtifact
+from nanochat.common import MissingArtifact, append_jsonl, atomic_write
 from nanochat.serve.served import Checkpoints
 from nanochat.train import checkpoint
 from scripts import chat_web
@@ -104,3 +105,32 @@ def test_the_page_alone_needs_no_torch():
             "web.create_app(served)\nrun_view.view({})\nprint({'torch', 'numba', 'matplotlib'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------- the run, its report
+def test_the_server_tells_it_and_wants_the_key(base, tokenizer):     # noqa: F811
+    for step in (1, 2, 3):
+        append_jsonl(base / "logs" / "base_d3.jsonl", {"step": step, "loss": 1.0})
+    with serving(make_engine(tokenizer), api_key="right") as (url, _), httpx.Client(base_url=url) as client:
+        assert client.get("/run").status_code == 401 and client.get("/report/report.md").status_code == 401
+        client.headers["Authorization"] = "Bearer right"
+        found = client.get("/run").json()
+        assert [point["step"] for point in found["logs"][0]["points"]] == [1, 2, 3] and found["models"] == ["tiny"]
+        assert client.get("/run", params={"after": json.dumps(found["after"])}).json()["logs"][0]["points"] == []
+        for wrong in ("{", "7", '{"base_d3.jsonl": ["a", 1]}', '{"base_d3.jsonl": [1, 2, 3]}', "[" * 5000):
+            refused = client.get("/run", params={"after": wrong})
+            assert refused.status_code == 400 and refused.json()["error"]["param"] == "after"
+
+
+def test_the_report_is_shown_in_a_sandbox_and_nothing_beside_it(base, tokenizer):     # noqa: F811
+    for name in ("report.html", "report_files/base_train.png", "results/base_train.json", "start.json", "items/x.jsonl"):
+        atomic_write(base / "report" / name, "<script>1</script>")
+    (base / "secret.md").write_text("x", encoding="utf-8")
+    with serving(make_engine(tokenizer)) as (url, _), httpx.Client(base_url=url) as client:
+        found = client.get("/report/report.html")
+        assert found.text == "<script>1</script>" and found.headers["content-type"].startswith("text/html")
+        policy = found.headers["content-security-policy"]
+        assert policy.startswith("sandbox allow-scripts;") and "allow-same-origin" not in policy and "default-src 'none'" in policy
+        assert client.get("/report/report_files/base_train.png").headers["content-type"] == "image/png"
+        for name in ("results/base_train.json", "start.json", "items/x.jsonl", "../secret.md", "..%2fsecret.md", "report.md", ""):
+            assert client.get(f"/report/{name}").status_code == 404

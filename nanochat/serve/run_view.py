@@ -79,7 +79,7 @@ def thinned(records: list[dict]) -> list[dict]:
     points: dict[int, list[dict]] = {}
     for record in records:
         step = max(1, record["step"])
-        point = step if step <= DENSE else DENSE + int(DENSE * math.log(step / DENSE))
+        point = step if step <= DENSE else DENSE + 1 + int(DENSE * math.log(step / DENSE))
         points.setdefault(point, []).append(record)
     found = []
     for together in points.values():
@@ -284,7 +284,7 @@ def headline(line: list[Step]) -> str:
     """How the run gets on, in a sentence."""
     if not line:
         return "Nothing has been trained here yet. To begin: bash speedrun.sh"
-    left_s = sum(step.left_s or 0 for step in line if step.state != "done")
+    all_s = sum(step.left_s or 0 for step in line if step.state != "done")
     for step in line:
         if step.state not in ("running", "stopped"):
             continue
@@ -295,8 +295,8 @@ def headline(line: list[Step]) -> str:
             return f"{text}. Stopped; the same command goes on from there."
         if step.of and step.left_s:
             text += f", about {_about(step.left_s)} left"
-        if left_s and left_s != step.left_s:
-            text += f" ({_about(left_s)} for all of it)"
+        if all_s and _about(all_s) != _about(step.left_s or 0):
+            text += f" ({_about(all_s)} for all of it)"
         return text + "."
     if all(step.state == "done" for step in line):
         return f"All {len(line)} stages are done."

@@ -11,7 +11,8 @@ const LONGEST = 64;   // tokens of an answer
 /** A box for the question, and below it a column for each model. */
 export function drawCompare() {
   const columns = element("div.models");
-  const box = element("textarea", { rows: 1, dir: "auto", "aria-label": "A question for all stages" });
+  const label = "A question for all stages";
+  const box = element("textarea", { rows: 1, dir: "auto", "aria-label": label, placeholder: label });
   const send = async () => {
     const text = box.value.trim();
     await meetModels();   // there may be newer ones

@@ -21,7 +21,7 @@ const drawn = {};   // by section: what it shows
 
 const validated = point => point.val_loss ?? point.val_bpb;
 const CHARTS = [   // with what is a curve in them, and what are dots
-  [chart("Loss", "nats a token; dots: validation", 260, true), point => point.loss, validated],
+  [chart("Loss", "nats a token; dots: validation, of BASE in bits a byte", 260, true), point => point.loss, validated],
   [chart("Reward", "of 1", 120), point => point.reward],
   [chart("Learning rate", "of its peak", 120), point => point.lr],
   [chart("Speed", "tokens/s", 120), point => point.tok_per_s],
@@ -103,7 +103,8 @@ function drawCard([facts, people, report]) {
     const button = element("button.link", { onclick }, `ask about ${name}`);
     nodes.push(element("p", element("small", "Knows"), `${people.length} people: `, button));
   }
-  if (report) nodes.push(element("p", element("a", { href: `report/${report}`, target: "_blank" }, "The whole report")));
+  const link = element("a", { href: `report/${report}`, target: "_blank" }, "All of it");
+  if (report) nodes.push(element("p", element("small", "Report"), link));
   return nodes;
 }
 
