@@ -71,6 +71,11 @@ def test_it_speaks_early_often_and_at_the_end():
         assert {1, steps} <= found and len(found) <= speech.TIMES
 
 
+def test_only_rank_0_speaks(tmp_path, monkeypatch):
+    monkeypatch.setattr(speech, "answers", lambda *_: pytest.fail("another rank spoke"))
+    loop.run(*make(tmp_path, ("hello",), rank=1))
+
+
 def test_a_stopped_run_goes_on_speaking_and_repeats_nothing(tmp_path):
     def stop(step):
         if step == 5:
