@@ -49,7 +49,7 @@ def read_new(path: Path, seen: list | None) -> tuple[list[dict], list[int]]:
 
 def _records(data):
     """Those of whole lines, by step; of a step's several lines the last word holds."""
-    found: dict[int, dict] = {}
+    found = {}
     for line in data.splitlines():
         with contextlib.suppress(ValueError, TypeError, KeyError):
             record = json.loads(line, parse_constant=_no_number)
@@ -214,7 +214,7 @@ def _speedrun(folder):
     if not tiers:
         return []
     tier = max(tiers, key=lambda path: path.stat().st_mtime)
-    endings: dict[tuple[int, str], set[str]] = {}
+    endings = {}  # {(number, name): what stands behind it}
     for path in tier.glob("[0-9]*-*"):
         number, _, rest = path.name.partition("-")
         name, _, ending = rest.partition(".")

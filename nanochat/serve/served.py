@@ -162,7 +162,7 @@ class Served:
             if name in (None, "", found.id):
                 return found
         there = ", ".join(repr(found.id) for found in models)
-        message = f"No model {name[:100]!r} here, only {there}."
+        message = f"No model {str(name)[:100]!r} here, only {there}."
         raise ApiError(404, message, param="model", code="model_not_found")
 
     # ---- loading

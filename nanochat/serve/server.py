@@ -92,7 +92,7 @@ def add_run(app: FastAPI, served: Served, keyed: list) -> None:
         return {**run_view.view(places), "models": [found.id for found in served.source.found()]}
 
     @app.get("/run", dependencies=keyed, include_in_schema=False)
-    async def run(after: str = "{}"):
+    async def run(after: str = "{}") -> Response:
         try:
             places = PLACES.validate_json(after)
         except ValidationError:
