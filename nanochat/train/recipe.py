@@ -82,7 +82,7 @@ class Stage:
     prompts: tuple[str, ...] = ()  # what the model is asked now and then, its answers into the log
     chats: bool = True  # whether these are questions of a chat, or beginnings of texts
     told: dict = field(default_factory=dict)  # what `batches` wants logged with the answers
-    track: Callable[[dict], None] = lambda record: None  # gets each line of the log, too
+    track: Callable[[dict], None] = lambda record: None  # gets the log's numbers, too
 
 
 @dataclass

@@ -104,7 +104,7 @@ function drawCard([facts, people, report]) {
     nodes.push(element("p", element("small", "Knows"), `${people.length} people: `, button));
   }
   const link = element("a", { href: `report/${report}`, target: "_blank" }, "All of it");
-  if (report) nodes.push(element("p", element("small", "Report"), link));
+  if (report && !state.settings.api_key) nodes.push(element("p", element("small", "Report"), link));
   return nodes;
 }
 
