@@ -42,10 +42,11 @@ list_stages() {
 
 # The page that shows the run, and ends with it, whatever ends that. Where none can be had the run goes on without.
 start_page() {
-    local log=$done_dir/page.log line=''
+    local log=$done_dir/page.log line='' tries=0
     nice python -m scripts.chat_web --next_port --preload=false --device=cpu --ends_with=$$ >"$log" 2>&1 </dev/null &
     page_pid=$!
-    while [ -z "$line" ] && kill -0 "$page_pid" 2>/dev/null; do
+    while [ -z "$line" ] && [ $tries -lt 600 ] && kill -0 "$page_pid" 2>/dev/null; do  # a minute: training can wait no longer
+        tries=$((tries + 1))
         sleep 0.1
         line=$(sed -n 's/^Chat at //p' "$log")
     done

@@ -151,6 +151,7 @@ def test_a_run_without_a_speedrun_is_told_by_what_it_left(base):
 def test_results_are_told_when_they_come_and_a_damaged_one_is_passed_over(base):
     write_result("base_train", params=2_899_968, tokens=1_024_000, steps=500, train_s=172.5, model={"n_layer": 3})
     (base / "report" / "results" / "mid_train.json").write_text("{", encoding="utf-8")
+    write_result("chat_sft", val_loss=0.2)      # by older code, which told less
     seen = view({})
     assert dict(seen["card"])["Size"] == "2,899,968 parameters in 3 layers" and "David" in seen["people"] and not seen["skills"]
     task = {"score": 0.5, "n": 20, "chance": 0.1, "group": "kindergarten"}

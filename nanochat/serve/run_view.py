@@ -156,25 +156,24 @@ def skills(results: dict[str, dict]) -> list[list]:
 
 
 def card(results: dict[str, dict]) -> list[list[str]]:
-    """Who it is, as [[what, in words], ...]."""
+    """Who it is, as [[what, in words], ...]; what an older result does not hold is left out."""
+    metrics = {name: result["metrics"] for name, result in results.items()}
+    base = metrics.get("base_train", {})
     facts = []
-    trained = [results[row.script] for row in STAGES.values() if row.script in results]
-    base = results.get("base_train")
-    if base:
-        metrics = base["metrics"]
-        facts.append(["Size", "{:,} parameters in {n_layer} layers".format(
-            metrics["params"], **metrics["model"])])
-        data = Path(str(base["config"].get("dataset", "text"))).name
-        facts.append(["Read", f"{human(metrics['tokens'])} tokens of {data}"])
+    if "params" in base and "model" in base:
+        facts.append(["Size", f"{base['params']:,} parameters in {base['model']['n_layer']} layers"])
+    if "tokens" in base:
+        data = Path(str(results["base_train"]["config"].get("dataset", "text"))).name
+        facts.append(["Read", f"{human(base['tokens'])} tokens of {data}"])
+    trained = [metrics[row.script] for row in STAGES.values() if "train_s" in metrics.get(row.script, {})]
     if trained:
-        steps = sum(result["metrics"]["steps"] for result in trained)
-        seconds = sum(result["metrics"]["train_s"] for result in trained)
+        steps = sum(stage["steps"] for stage in trained)
+        seconds = sum(stage["train_s"] for stage in trained)
         facts.append(["Learned", f"{steps:,} steps in {duration(seconds)}"])
-    found = results.get("base_eval", {"metrics": {}})["metrics"].get("core")
-    if found is not None:
-        facts.append(["CORE", f"{found:.4f}"])
+    if metrics.get("base_eval", {}).get("core") is not None:
+        facts.append(["CORE", f"{metrics['base_eval']['core']:.4f}"])
     if base:
-        facts.append(["Made on", base["device"]])
+        facts.append(["Made on", results["base_train"]["device"]])
     return facts
 
 
