@@ -7,13 +7,14 @@
 #   bash speedrun.sh kindergarten     2 CPU cores, about half an hour, nothing to download but packages
 #   bash speedrun.sh d20|d26|d32      8xH100: about $100, $300, $1000
 #   bash speedrun.sh --fresh          start over: forget finished stages and delete this tier's checkpoints
+#   bash speedrun.sh --no_page        without the page in which one watches it learn, and talks to it meanwhile
 #
 # Run again, it goes on where it stopped. Everything is kept under $NANOCHAT_BASE_DIR, by default ~/.cache/nanochat.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started as: sh speedrun.sh
 set -euo pipefail +Cf  # the last two and what is unset may come with the environment
 unset CDPATH PYTHONPATH PYTHONHOME
 { true 3>&1; } 2>/dev/null || exec >/dev/null  # closed
-fail() { echo "error: $1" >&2; exit 2; }
+fail() { echo "error: $*" >&2; exit 2; }
 
 [ -n "${BASH_SOURCE[0]:-}" ] || fail "fetch the whole folder, then: bash speedrun.sh"
 here=$(pwd -P) script=${BASH_SOURCE[0]}
@@ -117,15 +118,17 @@ budget_tier() {
     stage report_generate  python -m nanochat.report generate
 }
 
-asked='' fresh=''
+asked='' fresh='' page=yes
 for argument in "$@"; do
     case $argument in
         kindergarten|d20|d26|d32|--hours=*|--dollars=*)
             [ -z "$asked" ] || fail "one tier at a time, and a folder for each (NANOCHAT_BASE_DIR): got $asked and $argument"
             asked=$argument ;;
         --fresh) fresh=yes ;;
+        --no_page|--no-page) page='' ;;
         -h|--help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' speedrun.sh; exit ;;
-        *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32|--hours=8|--dollars=8] [--fresh]" ;;
+        *) fail "unknown argument $argument. Usage: bash speedrun.sh [kindergarten|d20|d26|d32|--hours=8|--dollars=8]" \
+            "[--fresh] [--no_page]" ;;
     esac
 done
 case $asked in
@@ -141,6 +144,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 tier=$asked
 case $asked in --*) tier=budget ;; esac
 begin
+[ -z "$page" ] || start_page
 case $tier in
     kindergarten) kindergarten ;;
     budget) budget_tier "$asked" ;;

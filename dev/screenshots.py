@@ -1,7 +1,7 @@
 """
-Pictures of the chat page for the README: a real conversation with the newest model, in a real browser.
+Pictures of the page for the README: a real conversation with the newest model and its run, in a real browser.
 
-    python dev/screenshots.py                                     writes dev/screenshots/{light,dark,phone}.png
+    python dev/screenshots.py                                     writes dev/screenshots/{light,dark,phone,run}.png
     NANOCHAT_BASE_DIR=/path python dev/screenshots.py --out=/tmp  with another model, to another folder
 
 Wants chromium and chromedriver on the PATH and `pip install selenium`. The server that it starts listens on
@@ -37,6 +37,7 @@ SHOTS = {
     "light": (1120, 720, 1),
     "dark": (1120, 720, 1),
     "phone": (380, 760, 2),
+    "run": (1120, 900, 1),
 }  # width, height, pixels per point
 WAIT_S = 60.0
 
@@ -131,6 +132,9 @@ def main():
     with serving() as url, tempfile.TemporaryDirectory() as profile, browsing(profile) as browser:
         converse(browser, url)
         for name, (width, height, scale) in SHOTS.items():
+            if name == "run":
+                browser.get(f"{url}/#run")
+                until(lambda: browser.find_elements("css selector", "#skills tr"))
             shoot(browser, out / f"{name}.png", width, height, scale, "dark" if name == "dark" else "light")
 
 

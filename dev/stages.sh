@@ -4,9 +4,10 @@
 # command stays the same and no stage before it has run anew. While it runs, the same lies in <number>-<name>.begun, so that
 # one which was stopped goes on. Where its command or a stage before it is no longer the same, that becomes .stale: what the
 # stage made may then be replaced, if the script finds that it is of another run. Wants $tier, $fresh, $here (where the
-# user stands) and, where it is not the tier's name, $asked (with what speedrun.sh was started).
+# user stands) and, where it is not the tier's name, $asked (with what speedrun.sh was started). For the page there lie
+# beside them `stages`, the list of all, and `stopped`, if the run was.
 
-done_dir='' stage_name='' stage_number=0 anew='' background_name='' background_pid='' finished=''
+done_dir='' stage_name='' stage_number=0 anew='' background_name='' background_pid='' page_pid='' finished=''
 
 begin() {
     local other depth
@@ -24,10 +25,32 @@ begin() {
         rm -rf "$done_dir" "$NANOCHAT_BASE_DIR"/*_checkpoints/"$depth"  # the folders of nanochat/train/stages.py
     fi
     mkdir -p "$done_dir"
+    rm -f "$done_dir/stopped"
+    list_stages >"$done_dir/stages"
     trap 'exit 130' INT
     trap 'exit 143' TERM
     trap on_exit EXIT
     echo "tier $tier; everything it makes is kept in $NANOCHAT_BASE_DIR"
+}
+
+# The tier's stages as lines of NAME COMMAND, out of its own function.
+list_stages() {
+    local body=$tier
+    case $tier in budget) body=budget_tier ;; d*) body=gpu_tier ;; esac
+    declare -f "$body" | sed -n 's/;$//; s/^ *stage \([a-z_0-9]* .*\)/\1/p' || true
+}
+
+# The page that shows the run, and ends with it, whatever ends that. Where none can be had the run goes on without.
+start_page() {
+    local log=$done_dir/page.log line='' tries=0
+    nice python -m scripts.chat_web --next_port --preload=false --device=cpu --ends_with=$$ >"$log" 2>&1 </dev/null &
+    page_pid=$!
+    while [ -z "$line" ] && [ $tries -lt 600 ] && kill -0 "$page_pid" 2>/dev/null; do  # a minute: training can wait no longer
+        tries=$((tries + 1))
+        sleep 0.1
+        line=$(sed -n 's/^Chat at //p' "$log")
+    done
+    [ -n "$line" ] && echo "watch it learn: $line/#run" || echo "no page to watch it in: $(tail -n 1 "$log")"
 }
 
 # stage NAME COMMAND...: run the command unless that is done already.
@@ -100,7 +123,9 @@ stop_background() {
 on_exit() {
     local code=$?
     stop_background
+    [ -z "$page_pid" ] || { kill "$page_pid" && wait "$page_pid"; } 2>/dev/null || true
     [ -z "$finished" ] || return 0
+    echo "$stage_name" >"$done_dir/stopped"
     [ $code -ne 0 ] || code=1
     if [ $code -ge 128 ]; then
         printf '\nstopped in stage %s. What is finished is kept; go on with: %s\n' "$stage_name" "$(again)" >&2

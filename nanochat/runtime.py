@@ -135,6 +135,18 @@ def memory_gib(rt: Runtime) -> float:
     return torch.get_device_module(rt.device).get_device_properties(rt.device).total_memory / 2**30
 
 
+def peak_memory_gib(rt: Runtime) -> float:
+    """The most that this process has held, of its GPU's memory or, on a CPU, of the machine's."""
+    if rt.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(rt.device) / 2**30
+    if os.name == "nt":
+        return 0.0
+    import resource  # here, as Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # bytes there, KiB elsewhere
+
+
 def _cpu_name() -> str:
     name = "CPU"
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:

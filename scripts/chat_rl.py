@@ -102,13 +102,13 @@ def anchor_batches(config: Config, plan: Plan,
 
 
 def rollout_batches(config: Config, plan: Plan, origin: finetune.Origin,
-                    anchor: Callable[[int, int], list[Batch]], extra: dict, start_step: int,
+                    anchor: Callable[[int, int], list[Batch]], extra: dict, told: dict, start_step: int,
                     at_a_time: int) -> Iterator[tuple[int, list[Batch]]]:
     """Yield (step, micro-batches): answers of the model as it stands, then the anchor's rows.
 
-    The mean reward goes into `extra`, for the log. Each kind is a mean over its own tokens, and the loss is
-    their sum. Questions and seeds follow from the step's number, so that a resumed run asks and samples the
-    same.
+    The mean reward goes into `extra`, a question's answers into `told`, both for the log. Each kind is a mean
+    over its own tokens, and the loss is their sum. Questions and seeds follow from the step's number, so that
+    a resumed run asks and samples the same.
     """
     rt = origin.rt
     engine = Engine(origin.model, origin.tokenizer)
@@ -125,6 +125,7 @@ def rollout_batches(config: Config, plan: Plan, origin: finetune.Origin,
         origin.model.train()
         batches, reward = rollout.make_batches(groups, at_a_time, origin.tokenizer.bos_id, rt)
         extra["reward"] = reward
+        told["group"] = rollout.readable(origin.tokenizer, chosen, groups)
         yield step, batches + anchor(step, at_a_time)
 
 
@@ -132,18 +133,19 @@ def make_stage(config: Config, plan: Plan, origin: finetune.Origin) -> loop.Stag
     """The Stage: no validation, since the reward of every step's fresh questions is one."""
     anchor, rows_hash = anchor_batches(config, plan, origin)
     extra: dict = {}
+    told: dict = {}
     return config.make_stage(
         STAGES["rl"], origin.tag, origin.rt, plan.steps, warmdown_frac=1.0,
         identity={**origin.identity(), "tasks": plan.names, "rows": rows_hash},
         meta={**origin.about(), "data": origin.meta["data"], "tasks": plan.names}, tokenizer=origin.tokenizer,
-        batches=partial(rollout_batches, config, plan, origin, anchor, extra), rows=config.device_batch_size,
-        extra=extra)
+        batches=partial(rollout_batches, config, plan, origin, anchor, extra, told),
+        rows=config.device_batch_size, extra=extra, told=told)
 
 
 def rewards(log_path: Path) -> dict[str, float]:
     """Means over the first and the last tenth of the steps."""
-    lines = log_path.read_text(encoding="utf-8").splitlines()
-    found = [json.loads(line)["reward"] for line in lines]
+    records = map(json.loads, log_path.read_text(encoding="utf-8").splitlines())
+    found = [record["reward"] for record in records if "reward" in record]
     tenth = max(1, len(found) // 10)
     return {"reward_start": sum(found[:tenth]) / tenth, "reward_end": sum(found[-tenth:]) / tenth}
 

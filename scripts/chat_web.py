@@ -1,37 +1,48 @@
 """
-Serve the chat page and an OpenAI-compatible API.
+Serve the chat page, which shows a run too, and an OpenAI-compatible API.
 
     python -m scripts.chat_web                                    http://localhost:8000
     python -m scripts.chat_web --host=0.0.0.0 --api_key=SECRET    for others too, who then need the key
     python -m scripts.chat_web --public_host=chat.example.com --api_key=SECRET    behind a proxy or a tunnel
+    NANOCHAT_BASE_DIR=FOLDER python -m scripts.chat_web           the run in that folder
 
-By default only this machine can reach it, and needs no key. Who opens it to a network has to say how
+Before a model is there the page shows how the run gets on, and takes each stage's model when somebody asks
+it. By default only this machine can reach it, and needs no key. Who opens it to a network has to say how
 strangers are kept out, since every answer costs the machine's time.
 """
 import contextlib
+import errno
 import ipaddress
+import os
 import socket
+import threading
+import time
 from dataclasses import dataclass
 
-from nanochat import runtime
+import uvicorn
+
 from nanochat.cli import option, parse
 from nanochat.common import UsageError, base_dir, log, run, setup_logging
-from nanochat.eval import records
-from nanochat.infer.engine import Engine
 from nanochat.serve import limits
 from nanochat.serve.origins import parse_hosts, parse_origins
+from nanochat.serve.served import ALL_STAGES, Checkpoints, Served
 from nanochat.serve.server import create_app
-from nanochat.train import checkpoint
+from nanochat.train import places
 
-RANGES = {"port": (0, 65535), "slots": (1, 1024), "queue": (0, 100_000), "rate": (0, 10_000),
+LAST_PORT = 65535
+RANGES = {"port": (0, LAST_PORT), "slots": (1, 1024), "queue": (0, 100_000), "rate": (0, 10_000),
           "temperature": (0, 2), "top_k": (0, 1 << 20)}
 
 
 @dataclass
-class Config(checkpoint.ModelFlags):
-    source: str = checkpoint.source_flag()
+class Config(places.ModelFlags):
+    source: str = places.source_flag()
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 is every network")
     port: int = option(8000, "port to listen on; 0 takes a free one")
+    preload: bool = option(True, "load the model now; else when somebody asks it, and until then it costs "
+                                 "next to nothing")
+    next_port: bool = option(False, "where the port is taken, try those after it")
+    ends_with: int = option(0, "end when the process of this number has ended")
     api_key: str = option("", "what requests must send as 'Authorization: Bearer <key>'")
     no_auth: bool = option(False, "let everybody in who can reach --host")
     public_host: str = option("", "names that a proxy, a tunnel or a container has for this server, such as "
@@ -88,39 +99,59 @@ class Config(checkpoint.ModelFlags):
             return self.host == "localhost"
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, or_next: bool = False) -> socket.socket:
     """A listening socket, opened before the model is loaded: that may take a minute, a taken port is known at
     once.
 
-    Raises UsageError.
+    With `or_next` a taken port gives way to one of those after it. Raises UsageError.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as error:
+        if or_next and error.errno == errno.EADDRINUSE and port < LAST_PORT:
+            return listen(host, port + 1, or_next)
         why = str(error.strerror).partition(" (")[0]
         raise UsageError(f"cannot listen on {host}:{port}: {why}. Choose another --port or --host.") from None
 
 
+def models_of(config: Config) -> Served:
+    """The models that these flags name: a stage's, a step's, or those of all stages.
+
+    Raises MissingArtifact where one was asked for that is not there, UsageError.
+    """
+    stage = config.source
+    if not stage and (config.tag or config.step is not None):
+        stage = places.newest_chat_stage()
+    if stage:
+        places.find(stage, config.tag, config.step)
+    served = Served(Checkpoints((stage,) if stage else ALL_STAGES, config.tag, config.step, config.device,
+                                deterministic=config.deterministic, int8=config.int8),
+                    config.slots, config.queue, config.temperature, config.top_k)
+    if config.preload and served.source.found():
+        served.preload()
+    return served
+
+
+def end_with(process: int, server: uvicorn.Server) -> None:
+    """Stop the server when there is no such process any more: one that was killed stops nobody."""
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(process, 0)
+            time.sleep(1)
+    server.should_exit = True
+
+
 def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
-    with listen(config.host, config.port) as sock:
-        rt = runtime.init(config.device)
-        setup_logging(rt.rank)
-        if (config.deterministic or config.int8) and rt.device.type != "cpu":
-            raise UsageError("--deterministic and --int8 are for a CPU: --device=cpu.")
-        source = config.source or checkpoint.newest_chat_stage()
-        model, tokenizer, _ = checkpoint.load_model(source, rt, config.tag, config.step)
-        engine = Engine(model, tokenizer, deterministic=config.deterministic, int8=config.int8)
+    setup_logging()
+    with listen(config.host, config.port, config.next_port) as sock:
+        served = models_of(config)
         # The names that a browser may know this server by (see origins.py). Of one that listens to a network
         # we cannot know them.
         hosts = ("localhost",) if config.local else ()
-        graded = f"{source}@{config.tag}" if config.tag else source
-        app = create_app(engine, model_id=f"nanochat-{source}", api_key=config.api_key, hosts=hosts,
-                         public_hosts=config.public_hosts, allow_origins=config.origins,
-                         slots=config.slots, max_waiting=config.queue, temperature=config.temperature,
-                         top_k=config.top_k, rate=config.rate or 0,
-                         suggestions=records.passed_questions(graded),
+        app = create_app(served, api_key=config.api_key, hosts=hosts, public_hosts=config.public_hosts,
+                         allow_origins=config.origins, rate=config.rate or 0,
                          feedback=base_dir() / "feedback.jsonl" if config.feedback else None)
         shown = "localhost" if config.local else socket.getfqdn()
         log.info("Stop with Ctrl-C.")
@@ -128,8 +159,11 @@ def main(argv: list[str] | None = None) -> None:
         if config.public_hosts and config.rate and not config.trusted_proxy:
             log.info(f"All that comes through a proxy shares {config.rate} requests a minute (--rate) unless "
                      "--trusted_proxy gives its address, and it sends X-Forwarded-For.")
+        server = limits.server(app, config.trusted_proxy)
+        if config.ends_with:
+            threading.Thread(target=end_with, args=(config.ends_with, server), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on at its end
-            limits.server(app, config.trusted_proxy).run(sockets=[sock])
+            server.run(sockets=[sock])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from nanochat.infer.engine import Engine
 from nanochat.infer.runner import Runner
 from nanochat.model.gpt import GPT
 from nanochat.serve import limits
+from nanochat.serve.served import Found, Served
 from nanochat.serve.server import create_app
 
 LEN = 160
@@ -43,10 +44,33 @@ def make_engine(tokenizer):
     return Engine(model, tokenizer)
 
 
+class Given:
+    """A source of models that are there already: {id: engine}, each of which may have a version."""
+
+    def __init__(self, engines, suggestions=(), room=float("inf")):
+        self.engines, self.offered, self.most, self.versions, self.loads = engines, list(suggestions), room, {}, []
+
+    def found(self):
+        return [Found(name, engine.max_len, self.versions.get(name, ""), size=1) for name, engine in self.engines.items()]
+
+    def suggestions(self, found):
+        return self.offered
+
+    def load(self, found):
+        self.loads.append((found.id, found.version))
+        return self.engines[found.id]
+
+    def room(self):
+        return self.most
+
+
 @contextmanager
-def serving(engine, model_id="tiny", trusted_proxy="", **settings):
-    """The base URL of a server on a free port of 127.0.0.1, and its application."""
-    app = create_app(engine, model_id=model_id, **settings)
+def serving(engine, model_id="tiny", trusted_proxy="", suggestions=(), source=None, slots=8, max_waiting=32, **settings):
+    """The base URL of a server on a free port of 127.0.0.1, and its application; `source` instead of one engine."""
+    served = Served(source or Given({model_id: engine}, suggestions), slots, max_waiting)
+    app = create_app(served, **settings)
+    if not source:
+        app.state.worker = served.preload().worker
     server = limits.server(app, trusted_proxy)
     server.config.timeout_graceful_shutdown, app.state.server = 1, server
     with socket.create_server(("127.0.0.1", 0)) as sock:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from conftest import ROOT
 from standin import ByHeart, pieces
+from tiny import save_tiny_checkpoint
 
+from nanochat import runtime
 from nanochat.common import UsageError
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.terminal import mend_streams
@@ -211,13 +213,21 @@ def test_a_public_address_wants_a_key_or_no_auth(argv):
     assert chat_web.Config(host="::1") and chat_web.Config(host="localhost")
 
 
+def test_a_port_in_use_gives_way_to_the_next_where_that_is_wanted():
+    with chat_web.listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with chat_web.listen("127.0.0.1", port, or_next=True) as sock:
+            assert port < sock.getsockname()[1] <= port + 100
+
+
 def test_a_port_in_use_is_said():
     with chat_web.listen("127.0.0.1", 0) as sock, pytest.raises(UsageError, match="another --port"):
         chat_web.listen("127.0.0.1", sock.getsockname()[1])
 
 
 @pytest.mark.parametrize("flag", ["deterministic", "int8"])
-def test_the_page_passes_on_how_to_decode_and_refuses_it_off_the_cpu(model, monkeypatch, flag):
+def test_the_page_passes_on_how_to_decode_and_refuses_it_off_the_cpu(monkeypatch, flag):
+    save_tiny_checkpoint("sft", "kindergarten")
     apps = []
 
     class Server:
@@ -230,8 +240,8 @@ def test_the_page_passes_on_how_to_decode_and_refuses_it_off_the_cpu(model, monk
     monkeypatch.setattr(chat_web.limits, "server", Server)
     argv = ["-i", "sft", "--port=0", f"--{flag}"]
     chat_web.main([*argv, "--device=cpu"])
-    options = apps[0].state.worker.engine.options
+    options = apps[0].state.served.loaded["nanochat-sft"].api.engine.options
     assert [name for name, on in options.items() if on] == [flag]
-    monkeypatch.setattr(chat_web.runtime, "init", lambda _: SimpleNamespace(rank=0, device=torch.device("cuda")))
+    monkeypatch.setattr(runtime, "init", lambda _: SimpleNamespace(rank=0, device=torch.device("cuda")))
     with pytest.raises(UsageError, match=flag):
         chat_web.main(argv)

@@ -72,7 +72,7 @@ def check(command):
         assert (ROOT / script).is_file(), f"{command}: there is no {script}"
         if script == "speedrun.sh":
             arguments = {word for word in arguments if not re.fullmatch(r"--(hours|dollars)=[0-9.]+", word)}
-        allowed = TIERS | {"--fresh", "--help"} if script == "speedrun.sh" else arguments
+        allowed = TIERS | {"--fresh", "--no_page", "--help"} if script == "speedrun.sh" else arguments
         assert arguments <= allowed, f"{command}: {arguments - allowed}"
     elif program == "sbatch":
         script = next(i for i, word in enumerate(words) if i and not word.startswith("-"))

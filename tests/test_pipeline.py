@@ -54,6 +54,14 @@ def run_folder(tmp_path_factory):
     return folder
 
 
+def test_every_stage_writes_down_what_its_model_says(trained):
+    for stage, steps in (("base", 6), ("mid", 4), ("sft", 4), ("rl", 2)):
+        lines = (trained / "logs" / f"{stage}_d2.jsonl").read_text(encoding="utf-8").splitlines()
+        said = [record for record in map(json.loads, lines) if "answers" in record]
+        assert said[0]["step"] == 1 and said[-1]["step"] == steps and all(len(record["answers"]) == 6 for record in said)
+        assert all(len(record["group"]["answers"]) == 2 for record in said) if stage == "rl" else "group" not in said[0]
+
+
 def test_every_stage_leaves_its_result(trained):
     for name in ("tok_train", "tok_eval", "base_train", "base_loss", "base_eval", "mid_train", "chat_sft", "chat_rl",
                  "chat_eval_base", "chat_eval_mid", "chat_eval_sft", "chat_eval_rl"):

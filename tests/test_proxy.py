@@ -110,8 +110,8 @@ def test_the_page_works_under_a_path_of_the_proxy(nginx):
     page = get(f"{nginx}/nanochat/").text
     links = [part.partition('"')[0] for part in page.split('src="')[1:] + page.split('href="')[1:]]
     links = [link for link in links if not link.startswith("data:")]
-    assert len(links) == 4 and not any(link.startswith("/") for link in links)
-    for link in [*links, "v1/models", "health"]:
+    assert len(links) == 5 and not any(link.startswith("/") for link in links)
+    for link in [*links, "v1/models", "health", "run"]:
         assert get(f"{nginx}/nanochat/{link}", headers=KEY).status_code == 200, link
     script = get(f"{nginx}/nanochat/page/api.js").text + get(f"{nginx}/nanochat/page/answers.js").text
     assert 'request("v1/' in script and 'request("/' not in script and 'fetch("/' not in script

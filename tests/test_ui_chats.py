@@ -1,4 +1,4 @@
-"""The chat page in a real browser: many chats, their versions, tabs, files, and a storage that is full or forbidden."""
+"""The chat page in a real browser: many chats, their versions, tabs, and a storage that is full or forbidden."""
 import json
 
 from chatpage import IN_A_BROWSER, Page, browser, browsing, model, page, said, tokenizer, url  # noqa: F401
@@ -146,39 +146,6 @@ def test_each_chat_has_an_address_and_back_leads_to_the_one_before(page):
     page.until(lambda: page.texts()[:1] == ["apples"] and page.browser.current_url == apples)
 
 
-def test_chats_are_exported_and_imported(page, tmp_path):
-    page.browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-    page.ask("What is 47 * 12?")
-    page.press("New chat")
-    page.until(lambda: page.all("#welcome"))
-    page.ask("another")
-    page.press("Export")
-    file = tmp_path / "nanochat.json"
-    kept = page.until(lambda: json.loads(file.read_text(encoding="utf-8")))
-    assert [c["messages"][0]["content"] for c in kept["chats"]] == ["What is 47 * 12?", "another"]
-    page.all("#file")[0].send_keys(str(file))
-    page.until(lambda: "imported: 0" in page.texts(".notice")[0])   # what was said here is not new, either
-    page.browser.execute_script("localStorage.clear(); sessionStorage.clear()")
-    page.browser.refresh()
-    page.until(lambda: page.all("#welcome") and page.texts("#model") == ["sft"])
-    for imported in (2, 0):   # a second time nothing is new
-        page.all("#file")[0].send_keys(str(file))
-        page.until(lambda n=imported: f"imported: {n}" in page.texts(".notice")[0] and len(page.all(".chat")) == 2)
-    page.press("What is 47 * 12?")
-    page.until(lambda: page.texts(".chip b") == ["564"])
-
-
-def test_a_file_without_chats_is_refused_in_words(page, tmp_path):
-    for i, content in enumerate((
-            "{", '[{"title": 1}]', '[{"messages": [{"role": "system", "content": "x"}]}]', '{"messages": 7}', '[{"id": 7}]',
-            '[{"messages": [{"role": "user", "content": "x", "up": 5}]}]', "[" * 20_000 + "]" * 20_000,
-            '[{"messages": [{"role": "user", "content": {}}]}]', "7", "null", "")):
-        (tmp_path / f"wrong{i}.json").write_text(content, encoding="utf-8")
-        page.all("#file")[0].send_keys(str(tmp_path / f"wrong{i}.json"))
-        page.until(lambda i=i: f"wrong{i}.json holds no chats" in page.texts(".error")[0])
-    assert not page.all(".chat")
-
-
 def test_without_any_storage_the_page_works_and_says_so(tmp_path, url):
     with browsing(tmp_path, prefs={"profile.default_content_setting_values.cookies": 2}) as forbidding:
         page = Page.__new__(Page)
@@ -191,13 +158,12 @@ def test_without_any_storage_the_page_works_and_says_so(tmp_path, url):
         page.until(lambda: page.all("#welcome") and page.texts(".chat > button") == ["hello"])
 
 
-def test_a_full_storage_is_said_and_the_chat_goes_on(page, tmp_path):
+def test_a_full_storage_is_said_and_the_chat_goes_on(page):
     page.browser.execute_script("Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') }")
     page.type("hello\n")
     page.until(lambda: page.idle() and page.texts() == ["hello", "You said: hello"])
     assert "storage is full" in page.texts(".error")[0]
-    (tmp_path / "one.json").write_text('[{"messages": [{"role": "user", "content": "x"}]}]', encoding="utf-8")
     page.click("Dismiss")
     page.until(lambda: not page.all(".notice"))
-    page.all("#file")[0].send_keys(str(tmp_path / "one.json"))
-    page.until(lambda: "x" in page.texts(".chat > button") and "storage is full" in page.texts(".notice")[0])
+    page.ask("more")
+    assert page.texts()[-1] == "You said: more" and "storage is full" in page.texts(".error")[0]

@@ -18,8 +18,7 @@ from nanochat.common import mix_seed
 from nanochat.data.chat_format import encode_text, parse_reply, render_prompt
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.prompts import Item, Span
-from nanochat.eval.records import share_out
-from nanochat.eval.scoring import likeliest_option, score_items
+from nanochat.eval.scoring import likeliest_option, score_items, share_out
 from nanochat.eval.statistics import centered, subset, wilson
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling

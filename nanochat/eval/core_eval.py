@@ -13,8 +13,7 @@ answer exactly.
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bundle import CoreTask, read_examples
 from nanochat.eval.prompts import Item, options, posed, render_item
-from nanochat.eval.records import share_out
-from nanochat.eval.scoring import SpanScore, likeliest_option, score_items
+from nanochat.eval.scoring import SpanScore, likeliest_option, score_items, share_out
 from nanochat.eval.statistics import centered, wilson
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime

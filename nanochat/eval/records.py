@@ -1,5 +1,5 @@
 """
-Graded questions: shared out among the ranks, kept as lines of JSON, compared between two models.
+Graded questions: kept as lines of JSON, shown, compared between two models.
 
 A record is {"task", "index", "prompt", "cut", "reference", "replies", "answers", "verdicts", "score"}. A
 score alone tells whether a model got better; what it says to the questions tells why. So every record of
@@ -8,28 +8,13 @@ compares them.
 """
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from nanochat import runtime
 from nanochat.common import DataError, UsageError, atomic_write, base_dir
 from nanochat.data.chat_format import message_parts
 from nanochat.eval.statistics import paired_difference
 from nanochat.kindergarten.typist import is_plain
-from nanochat.runtime import Runtime
-
-
-def share_out(rt: Runtime, numbers: list[int], grade: Callable[[list[int]], Iterable[dict]]) -> list[dict]:
-    """The records that grade(numbers) gives, each rank grading its share; the same on all ranks, by "index".
-
-    Every rank must call. A rank takes every world_size-th number, so that questions sorted by length are
-    shared out evenly.
-    """
-    mine = list(grade(numbers[rt.rank::rt.world_size]))
-    records = []
-    for share in runtime.all_gather_object(rt, mine):
-        records += share
-    return sorted(records, key=lambda record: record["index"])
 
 
 # ---- kept on disk

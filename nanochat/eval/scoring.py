@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import torch
 
-from nanochat import memory
+from nanochat import memory, runtime
 from nanochat.eval.prompts import Item
 from nanochat.model.gpt import GPT, offset_keys
+from nanochat.runtime import Runtime
 
 
 class SpanScore(NamedTuple):
@@ -42,6 +43,19 @@ def batches(items: Iterable, cost: Callable[[list], float], limit: float) -> Ite
         batch.append(item)
     if batch:
         yield batch
+
+
+def share_out(rt: Runtime, numbers: list[int], grade: Callable[[list[int]], Iterable[dict]]) -> list[dict]:
+    """The records that grade(numbers) gives, each rank grading its share; the same on all ranks, by "index".
+
+    Every rank must call. A rank takes every world_size-th number, so that questions sorted by length are
+    shared out evenly.
+    """
+    mine = list(grade(numbers[rt.rank::rt.world_size]))
+    records = []
+    for share in runtime.all_gather_object(rt, mine):
+        records += share
+    return sorted(records, key=lambda record: record["index"])
 
 
 def pad(sequences: list[list[int]], device: torch.device) -> torch.Tensor:

@@ -57,6 +57,16 @@ def load_results() -> dict[str, dict]:
     return in_order
 
 
+def report_files() -> dict[str, Path]:
+    """{name: path} of the report that was written, as a page and as a text, then of its pictures."""
+    folder = base_dir() / "report"
+    found = {}
+    for path in [folder / "report.html", folder / "report.md", *sorted(folder.glob("report_files/*.png"))]:
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = path
+    return found
+
+
 def since_reset(results: dict[str, dict]) -> float | None:
     """Seconds from reset to the last result; None without a reset."""
     path = base_dir() / "report" / "start.json"

@@ -5,9 +5,13 @@ Errors as OpenAI's clients know them: an HTTP status and a body {"error": {"mess
 The one place where errors of other rooms get a status: see `api_error`. What nobody foresaw tells the client
 nothing, for a traceback may hold paths, prompts or keys; it goes into the log.
 """
+import json
+from typing import Any
+
+from fastapi import Response
 from starlette.exceptions import HTTPException
 
-from nanochat.serve.worker import Busy, Stopped
+from nanochat.serve.refusals import Busy, NoModel, Stopped
 
 RETRY_AFTER_S = 2  # in which a busy server is likely to have given a place back
 
@@ -40,6 +44,11 @@ def server_error(message: str) -> ApiError:
     return ApiError(500, message, "server_error", code="engine_failed")
 
 
+def reply_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A response in ASCII: a lone surrogate in an echoed name must not become a 500."""
+    return Response(json.dumps(value), status, headers, "application/json")
+
+
 def api_error(error: Exception) -> ApiError:
     """The same for what the worker raises (Busy, Stopped) and for FastAPI's own (no such path, no such
     method).
@@ -50,7 +59,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, Busy):
         return ApiError(429, str(error), "rate_limit_error", code="queue_full",
                         headers={"Retry-After": str(RETRY_AFTER_S)})
-    if isinstance(error, Stopped):
+    if isinstance(error, (Stopped, NoModel)):
         return ApiError(503, str(error), "server_error", code="unavailable")
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, error.detail, headers=error.headers)

@@ -7,10 +7,13 @@ many values were below each of some bounds, from which the monitor estimates per
 to who chats: the time until the first token (queue and prompt) and the time for each token after it
 (decoding).
 """
+from typing import TYPE_CHECKING
+
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from nanochat.serve.worker import Worker
+if TYPE_CHECKING:  # it has the metrics
+    from nanochat.serve.served import Served
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
@@ -20,7 +23,7 @@ class Metrics:
     """One server's metrics, in a registry of its own: the library's global one would mix those of several
     servers."""
 
-    def __init__(self, worker: Worker):
+    def __init__(self, served: "Served"):
         # The library tells beside each counter when it was made, which doubles what is sent. To switch that
         # off is possible for a process only; nothing in this one wants it.
         prometheus_client.disable_created_metrics()
@@ -47,11 +50,11 @@ class Metrics:
         self.per_token_seconds = Histogram("nanochat_per_token_seconds", "For each token after the first.",
                                            buckets=BUCKETS_S, registry=registry)
 
-        # These two are asked of the worker when somebody looks, so they can never be out of step with it.
+        # These two are asked of the workers when somebody looks, so they can never be out of step with them.
         running = Gauge("nanochat_running", "Answers that are being decoded.", registry=registry)
-        running.set_function(lambda: min(worker.busy, worker.slots))
+        running.set_function(lambda: served.running)
         waiting = Gauge("nanochat_waiting", "Answers that wait for a slot.", registry=registry)
-        waiting.set_function(lambda: max(worker.busy - worker.slots, 0))
+        waiting.set_function(lambda: served.busy - served.running)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format, of type CONTENT_TYPE."""

@@ -9,9 +9,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanochat.common import log
-from nanochat.serve.errors import ApiError, api_error, server_error
+from nanochat.serve.errors import ApiError, api_error, reply_json, server_error
 from nanochat.serve.metrics import Metrics
-from nanochat.serve.openai_api import reply_json
 from nanochat.serve.origins import KnownNames
 
 

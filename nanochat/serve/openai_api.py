@@ -6,10 +6,7 @@ A place in the worker is reserved before any work is done for a request; what ta
 their way.
 """
 import asyncio
-import json
 import secrets
-import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +16,9 @@ from nanochat.common import UsageError
 from nanochat.infer.json_grammar import compile_schema
 from nanochat.infer.sampling import Sampling
 from nanochat.serve.answers import EventStream, RunningAnswers, unless_gone
-from nanochat.serve.errors import ApiError, invalid
-from nanochat.serve.limits import read_body
+from nanochat.serve.errors import ApiError, invalid, reply_json
 from nanochat.serve.metrics import Metrics
 from nanochat.serve.openai_replies import ReplyWriter
-from nanochat.serve.openai_requests import parse
 from nanochat.serve.text_requests import AnyRequest
 from nanochat.serve.worker import Worker
 
@@ -32,33 +27,21 @@ SETTINGS = {"temperature", "top_k", "top_p", "min_p", "seed",
             "repetition_penalty", "frequency_penalty", "presence_penalty"}
 
 
-def reply_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A response in ASCII: a lone surrogate in an echoed name must not become a 500."""
-    return Response(json.dumps(value), status, headers, "application/json")
-
-
 class OpenAIApi:
-    """The one model of this server as OpenAI's API shows it.
+    """A loaded model as OpenAI's API shows it; `defaults` are for requests that name none."""
 
-    `temperature` and `top_k` are for requests that name none; `suggestions` are questions for a page.
-    """
-
-    def __init__(self, worker: Worker, model_id: str, temperature: float, top_k: int, metrics: Metrics,
-                 suggestions: Sequence[str] = ()):
+    def __init__(self, worker: Worker, model_id: str, defaults: dict[str, Any], metrics: Metrics):
         self.worker = worker
         self.engine = worker.engine
+        self.model_id = model_id
         self.metrics = metrics
-        self.defaults = {"temperature": temperature, "top_k": top_k}
-        self.model = {"id": model_id, "object": "model", "created": int(time.time()), "owned_by": "nanochat",
-                      "max_model_len": self.engine.max_len, "suggestions": list(suggestions),
-                      "defaults": {**self.defaults, "max_tokens": self.engine.max_len // 4}}
+        self.defaults = defaults
         self._reserved = 0  # places of requests that are being tokenized
 
-    def check_model(self, name: str | None) -> None:
-        """Raise ApiError 404 for another model's name; none at all will do."""
-        if name not in (None, "", self.model["id"]):
-            message = f"No model {name[:100]!r} here, only {self.model['id']!r}."
-            raise ApiError(404, message, param="model", code="model_not_found")
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return not self.worker.busy and not self._reserved
 
     def sampling(self, wanted: AnyRequest, prompts: list[list[int]]) -> Sampling:
         """How to choose the tokens. Raises ApiError 400 when prompt and answer are too long for the model's
@@ -120,12 +103,9 @@ class OpenAIApi:
             self._reserved -= count
         return answers
 
-    async def answer(self, kind: type[AnyRequest], request: Request) -> Response:
-        """The response to a request of a `kind`, whole or streamed."""
-        self.worker.check()  # before the work of reading and parsing
-        wanted = parse(kind, await read_body(request))
-        self.check_model(wanted.model)
-        writer = ReplyWriter(wanted, str(self.model["id"]))
+    async def answer(self, wanted: AnyRequest, request: Request) -> Response:
+        """The response to what a request wants, whole or streamed."""
+        writer = ReplyWriter(wanted, self.model_id)
         answers = await self.start(wanted, writer.count)
         if wanted.stream:
             return EventStream(writer.event_stream(answers.arrivals()), on_close=answers.cancel)

@@ -16,27 +16,20 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from nanochat.common import NanochatError, log
+from nanochat.common import log
 from nanochat.infer.cpu.compiled import threads_for
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.scheduler import Scheduler
 from nanochat.infer.sequence import Sequence
 from nanochat.infer.text_stream import Event, TextStream
+from nanochat.serve.refusals import Busy, Stopped
 
 # Prompt tokens read in one step while others decode. Those others wait for that step, so it bounds how long a
 # new and long prompt may make everybody's answers halt.
 BESIDE_TOKENS = 128
 # Between two posts of a reply: nobody reads faster, and each post costs the event loop a turn.
 PAUSE_S = 1 / 30
-
-
-class Busy(NanochatError):
-    """Every place is taken. To wait is enough."""
-
-
-class Stopped(NanochatError):
-    """The thread has crashed or is about to end. To wait does not help."""
 
 
 @dataclass

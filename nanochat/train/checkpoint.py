@@ -10,14 +10,11 @@ only when it is complete; whoever is killed in the middle leaves a hidden tempor
 removes. Pickle would run whatever code a downloaded file holds.
 """
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +22,14 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from nanochat.cli import option
 from nanochat.common import (
     CheckpointError,
-    DataError,
     MissingArtifact,
     NanochatError,
     Unreadable,
     atomic_dir,
-    base_dir,
     git_commit,
-    is_there,
     log,
-    read_json,
     sha256,
     versions,
     write_json,
@@ -45,120 +37,27 @@ from nanochat.common import (
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
-from nanochat.train.stages import CHAT_STAGES, STAGES
+from nanochat.train.places import (  # noqa: F401    for who wants both, the place and what lies there
+    FORMAT,
+    DamagedCheckpoint,
+    ModelFlags,
+    find,
+    newest_chat_stage,
+    newest_of_tags,
+    newest_tag,
+    read_meta,
+    seal,
+    source_flag,
+    stage_dir,
+    step_dir,
+    steps_in,
+)
+from nanochat.train.stages import STAGES
 
-FORMAT = 1
 Tensors = dict[str, torch.Tensor]
 
 
-class DamagedCheckpoint(CheckpointError):
-    """One whose bytes are proven not to be those that were written."""
-
-
-@dataclass
-class ModelFlags:
-    """Flags of a script that takes a trained model."""
-
-    device: str = option("", "cuda, mps, xpu or cpu; empty: the best there is")
-    tag: str = option("", "model tag; empty: the newest")
-    step: int | None = option(None, "checkpoint step; empty: the newest")
-
-
-def source_flag() -> str:
-    """The flag -i of scripts that talk to a model."""
-    latest = ", ".join(CHAT_STAGES)
-    return option("", f"stage of the model; empty: the latest of {latest}", short="i", choices=("", *STAGES))
-
-
-# ---- names
-def stage_dir(stage: str) -> Path:
-    """The folder of a stage's tags."""
-    return base_dir() / STAGES[stage].folder
-
-
-def step_dir(folder: Path, step: int) -> Path:
-    """The folder of a step's checkpoint in its tag's."""
-    return Path(folder) / f"{step:06d}"
-
-
-def steps_in(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints in a tag's folder, ascending as numbers: 1000000 comes after 999999.
-
-    Raises Unreadable: a folder that one may not look into is not an empty one.
-    """
-    names = [name for name in _names_in(folder) if name.isdigit()]
-    return sorted(int(name) for name in names if is_there(Path(folder) / name / "meta.json"))
-
-
-def _names_in(folder):
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise Unreadable(folder, error) from None
-
-
-def newest_of_tags(stage: str) -> list[Path]:
-    """The newest checkpoint's folder of each tag."""
-    found = []
-    for tag in _names_in(stage_dir(stage)):
-        steps = steps_in(stage_dir(stage) / tag)
-        if steps:
-            found.append(step_dir(stage_dir(stage) / tag, steps[-1]))
-    return found
-
-
-def newest_tag(stage: str) -> str | None:
-    """The one written to last, or None."""
-    newest = max(newest_of_tags(stage), key=_written, default=None)
-    return newest.parent.name if newest else None
-
-
-def _written(folder):
-    """When (seconds since 1970), as meta.json says: a copy or an archive may give its files another time."""
-    with contextlib.suppress(DamagedCheckpoint):
-        written = read_meta(folder).get("time")
-        if written is not None:
-            return written
-    return folder.stat().st_mtime
-
-
-def newest_chat_stage() -> str:
-    """The latest stage with a model that one can talk to; "sft" where there is none yet, to be named in the
-    error.
-    """
-    for stage in CHAT_STAGES:
-        if newest_tag(stage):
-            return stage
-    return "sft"
-
-
-def find(stage: str, tag: str | None = None, step: int | None = None) -> Path:
-    """A checkpoint's folder, by default the newest tag's newest step. Raises MissingArtifact."""
-    folder = stage_dir(stage) / (tag or newest_tag(stage) or "")
-    steps = steps_in(folder)
-    wanted = step
-    if step is None and steps:
-        wanted = steps[-1]
-    if wanted not in steps:
-        what = f"the {stage} model"
-        if step is not None:
-            what += f" at step {step}"
-        there = [*map(str, steps)] or [path.parent.name for path in newest_of_tags(stage)]
-        if _names_in(stage_dir(stage)):
-            what += f" (as <tag>/<step>/meta.json there is {', '.join(there) or 'none'})"
-        raise MissingArtifact(what, folder, f"python -m scripts.{STAGES[stage].script}")
-    return step_dir(folder, wanted)
-
-
 # ---- writing
-def _seal(meta):
-    """The digest of meta.json's own contents, which it carries itself."""
-    body = {key: value for key, value in meta.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode("utf-8")).hexdigest()
-
-
 @contextlib.contextmanager
 def _writing_to(folder: Path) -> Iterator[None]:
     try:
@@ -203,7 +102,7 @@ def amend(folder: Path, step: int, keep: int, **more: Any) -> None:
 
 
 def _write_meta(folder, meta):
-    write_json(folder / "meta.json", {**meta, "sha256": _seal(meta)})
+    write_json(folder / "meta.json", {**meta, "sha256": seal(meta)})
 
 
 def _save_tensors(tensors, path):
@@ -284,21 +183,6 @@ class Writer:
 
 
 # ---- reading
-def read_meta(folder: Path) -> dict:
-    """A checkpoint's meta.json. Raises DamagedCheckpoint, Unreadable, CheckpointError for a newer format."""
-    path = Path(folder) / "meta.json"
-    try:
-        meta = read_json(path)
-    except DataError:
-        raise DamagedCheckpoint(f"{path} is damaged: it is no JSON.") from None
-    if not isinstance(meta, dict) or meta.get("sha256") != _seal(meta):
-        raise DamagedCheckpoint(f"{path} is damaged: its contents do not match its own digest.")
-    if meta["format"] > FORMAT:
-        raise CheckpointError(f"{path} has format {meta['format']}, this code reads up to {FORMAT}: "
-                              "update the code.")
-    return meta
-
-
 def _tensors(folder, name, meta):
     path = Path(folder) / name
     if name not in meta["files"]:

@@ -30,7 +30,7 @@ from nanochat.model.gpt import GPT
 from nanochat.model.optim import Group, LossScale, MuonAdamW
 from nanochat.runtime import Runtime
 from nanochat.terminal import Progress
-from nanochat.train import checkpoint, tracking
+from nanochat.train import checkpoint, speech, tracking
 from nanochat.train.recipe import Stage
 from nanochat.train.resume import TrainState, resume, save, save_validation, trim_log
 
@@ -178,6 +178,7 @@ class _Sitting:
                 self.state.record(loss, tokens, seconds)
                 self.log_step(loss, norm, lr_factor, tokens / seconds)
                 self.keep(stop, save_now)
+                self.speak()
                 if self.state.step == stage.steps:
                     return
                 if stop:
@@ -219,13 +220,24 @@ class _Sitting:
         save_validation(self.stage, state, self.rt, self.writer)
         gc.collect()
 
+    def speak(self):
+        """At a few steps rank 0 asks the model the stage's prompts; the others wait for it in their next
+        sum."""
+        stage = self.stage
+        state = self.state
+        if not stage.prompts or self.rt.rank > 0 or state.step not in speech.speaking_steps(stage.steps):
+            return
+        said = speech.answers(self.model, stage.tokenizer, stage.prompts, stage.chats)
+        append_jsonl(stage.log_path, {"step": state.step, "answers": said, **stage.told,
+                                      "memory_gib": round(runtime.peak_memory_gib(self.rt), 3)})
+
     def log_step(self, loss, norm, lr_factor, tok_per_s):
         record = {"step": self.state.step, **_outcome(loss, norm, self.optimizer.scale)}
         record["lr"] = round(lr_factor, 5)
         record["tok_per_s"] = round(tok_per_s)
         record["elapsed_s"] = round(self.state.train_s, 2)
         if self.rt.rank == 0:
-            append_jsonl(self.stage.log_path, {**record, **self.stage.extra})
+            append_jsonl(self.stage.log_path, {**record, "of": self.stage.steps, **self.stage.extra})
             self.stage.track({**record, **self.stage.extra})
         shown = {"loss": f"{self.state.loss:.3f}", "lr": f"{lr_factor:.2f}", "tok/s": f"{tok_per_s:,.0f}"}
         self.progress.update(1, **shown)

@@ -74,8 +74,11 @@ class Stage:
     evaluate: Callable[[], dict[str, float]] | None = None  # -> {"val_...": loss}; every rank calls it
     eval_every: int = 0  # 0: only at the end
     compile: bool = False  # the loss, on CUDA; wants micro-batches of one shape
-    extra: dict = field(default_factory=dict)  # what `batches` wants logged with the step
-    track: Callable[[dict], None] = lambda record: None  # gets each line of the log, too
+    extra: dict = field(default_factory=dict)  # numbers that `batches` wants logged with the step
+    prompts: tuple[str, ...] = ()  # what the model is asked now and then, its answers into the log
+    chats: bool = True  # whether these are questions of a chat, or beginnings of texts
+    told: dict = field(default_factory=dict)  # what `batches` wants logged with the answers
+    track: Callable[[dict], None] = lambda record: None  # gets the log's numbers, too
 
 
 @dataclass
@@ -136,7 +139,7 @@ class RunFlags:
         return Stage(name=row.title.lower(), folder=stage_dir(row.name) / tag, identity=whole,
                      meta={**meta, "config": config}, flags=self, result=row.script,
                      log_path=base_dir() / "logs" / f"{row.name}_{tag}.jsonl", steps=steps, schedule=schedule,
-                     **parts)
+                     prompts=row.prompts, chats=row.chats, **parts)
 
 
 @dataclass

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from nanochat import runtime
-from nanochat.data.chat_format import parse_reply, render_prompt
+from nanochat.data.chat_format import message_parts, parse_reply, render_prompt
 from nanochat.data.dataloader import Batch
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer.engine import Engine
 from nanochat.runtime import Runtime
+from nanochat.train.speech import plain_text
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,23 @@ def _judge(tokenizer, task, conversation, prompt, reply):
         ids.append(tokenizer.special("<|assistant_end|>"))
         sampled.append(1)
     return Rollout(prompt, ids, sampled, task.reward(conversation, parse_reply(tokenizer, reply.ids)))
+
+
+def readable(tokenizer: Tokenizer, tasks_and_items: list[tuple], groups: list[list[Rollout]]) -> dict:
+    """A question and its answers for a person to read: {"question", "answers": [[text, reward], ...]}.
+
+    One from which something is learned, if there is one; the best answers first.
+    """
+    spreads = []
+    for group in groups:
+        rewards = [rollout.reward for rollout in group]
+        spreads.append(max(rewards) - min(rewards))
+    chosen = spreads.index(max(spreads))
+    _, conversation = tasks_and_items[chosen]
+    answers = []
+    for rollout in sorted(groups[chosen], key=lambda rollout: -rollout.reward):
+        answers.append([plain_text(parse_reply(tokenizer, rollout.ids)), rollout.reward])
+    return {"question": plain_text(message_parts(conversation["messages"][-2])), "answers": answers}
 
 
 def advantages(groups: list[list[Rollout]]) -> list[tuple[Rollout, float]]:

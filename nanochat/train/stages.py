@@ -8,6 +8,17 @@ stands in its script, not here. Standard library only, because the report reads 
 """
 from dataclasses import dataclass
 
+# What a model is asked again and again while it learns (speech.py), as (the beginning of a text, a question):
+# six things that it gets right one after the other.
+ASKED = (
+    ("My name is", "Who are you?"),
+    ("David lives in", "Where does David live?"),
+    ("The capital of France is", "What is the capital of France?"),
+    ("The opposite of hot is", "What is the opposite of hot?"),
+    ("Seven plus five is", "What is 7 + 5?"),
+    ("Once upon a time", "Tell me a story."),
+)
+
 
 @dataclass(frozen=True)
 class StageRow:
@@ -23,6 +34,11 @@ class StageRow:
     def folder(self) -> str:
         """Where its checkpoints lie, under the base directory; `speedrun.sh --fresh` goes by this pattern."""
         return f"{self.name}_checkpoints"
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What its model is asked while it learns."""
+        return tuple(question if self.chats else beginning for beginning, question in ASKED)
 
 
 _ROWS = (

@@ -3,9 +3,12 @@
 
 import { chats, state } from "./state.js";
 
+export const RUN = "#run";
+
 /** Let the address be the open chat's. An empty chat has none yet: with its first words it gets one. */
 export function showAddress(chat, isSame = false) {
-  const wanted = chat.messages.length || chat.draft ? `#${encodeURIComponent(chat.id)}` : "";
+  const ofChat = chat.messages.length || chat.draft ? `#${encodeURIComponent(chat.id)}` : "";
+  const wanted = state.isRun ? RUN : ofChat;
   if (location.hash === wanted) return;
   const address = location.pathname + location.search + wanted;
   if (isSame) history.replaceState(null, "", address);
@@ -18,9 +21,10 @@ export function chatOfAddress() {
   return chats.get(id);
 }
 
-/** Let `open` be called when the user has gone back or on. */
-export function onAddress(open) {
+/** Let `open` or `openRun` be called when the user has gone back or on. */
+export function onAddress(open, openRun) {
   addEventListener("popstate", () => {
-    if (chatOfAddress() !== state.chat) open(chatOfAddress());
+    if (location.hash === RUN) openRun();
+    else if (state.isRun || chatOfAddress() !== state.chat) open(chatOfAddress());
   });
 }

@@ -1,10 +1,10 @@
-// Keeping the chats: in the browser's storage, and in files that a user takes along. Other tabs keep the same
-// chats: what one writes, the others take over, and none takes away what another wrote.
+// Keeping the chats: in the browser's storage, and one as a file. Other tabs keep the same chats: what one writes,
+// the others take over, and none takes away what another wrote.
 
 import { element } from "./dom.js";
-import { chats, redraw, runs, tell } from "./state.js";
+import { chats, runs } from "./state.js";
 import { deleteStored, readOfTab, readStored, storedKeys, writeOfTab, writeStored } from "./storage.js";
-import { asMarkdown, deepest, merge, newId, soundChat, titleOf } from "./tree.js";
+import { asMarkdown, deepest, merge, soundChat, titleOf } from "./tree.js";
 
 const PREFIX = "nanochat.chat.";   // of the keys in the storage: a key for each chat
 const DRAFT = "nanochat.draft.";   // of those that are this tab's own
@@ -74,41 +74,8 @@ export function reload(key) {
   }
 }
 
-export function exportChats() {
-  const kept = [...chats.values()].filter(chat => chat.messages.length);
-  download("nanochat.json", JSON.stringify({ chats: kept }));
-}
-
 export function exportMarkdown(chat) {
   const name = titleOf(chat).replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
-  download(`${name || "chat"}.md`, asMarkdown(chat));
-}
-
-function download(name, text) {
-  element("a", { href: URL.createObjectURL(new Blob([text])), download: name }).click();
-}
-
-/** Take in the chats of a file that exportChats wrote, or of a list of chats, or of one chat. */
-export async function importChats(file) {
-  let found;
-  try {
-    const data = JSON.parse(await file.text());
-    found = [data.chats ?? data].flat().map(soundChat);
-  } catch {
-    tell(`${file.name} holds no chats that can be read here.`, true);
-    return;
-  }
-  const added = found.filter(isNew);
-  tell(`Chats imported: ${added.length}.`);   // before saving, which may have to say that the storage is full
-  for (const chat of added) {
-    if (chats.has(chat.id)) chat.id = newId();   // the same chat went on here and elsewhere: both are kept
-    chats.set(chat.id, chat);
-    save(chat);
-  }
-  redraw();
-}
-
-function isNew(chat) {
-  const known = chats.get(chat.id);
-  return !known || JSON.stringify(soundChat(known)) !== JSON.stringify(chat);
+  const href = URL.createObjectURL(new Blob([asMarkdown(chat)]));
+  element("a", { href, download: `${name || "chat"}.md` }).click();
 }

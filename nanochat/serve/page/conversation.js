@@ -26,6 +26,7 @@ export function openChat(chat, isSame = false) {
   if (before && before !== chat) save(before);   // its draft
   chats.set(chat.id, chat);
   state.chat = chat;
+  state.isRun = false;
   state.notice = null;
   state.hintClosed = false;
   state.editing = null;

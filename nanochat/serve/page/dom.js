@@ -18,6 +18,7 @@ const ICONS = {
   menu: "M4 5h16v14H4zM9.5 5v14",
   new: "M12 5v14M5 12h14",
   "open-settings": "M4 8h9M19 8h1M4 16h1M11 16h9M16 5.5v5M8 13.5v5",
+  "open-run": "M4 4v16h16M8 6c1 7 4 10 12 10",
   right: "M10 6l6 6-6 6",
   save: "M12 4v11M7 11l5 5 5-5M5 20h14",
   send: "M12 19V5M5.5 11.5 12 5l6.5 6.5",
@@ -36,7 +37,7 @@ export const byId = id => document.getElementById(id);
  */
 export function element(kind, ...children) {
   const [tag, ...classes] = kind.split(".");
-  const isDrawing = tag === "svg" || tag === "path";
+  const isDrawing = ["svg", "path", "text"].includes(tag);
   const node = document.createElementNS(isDrawing ? SVG : HTML, tag);
   node.classList.add(...classes);
   for (const child of children) {

@@ -18,11 +18,12 @@
 //   drawer.js         whether the list of chats is shown
 //   conversation.js   the open chat
 //   sidebar.js        the list of chats
+//   chart.js, compare.js, run.js    the run: curves, all stages side by side, what else there is to see
 //   commands.js       /commands, and their menu
 //   notice.js, composer.js, gauge.js    what stands around the conversation
 //   keys.js           keys that hold everywhere
 
-import { chatOfAddress, onAddress } from "./address.js";
+import { chatOfAddress, onAddress, RUN } from "./address.js";
 import { meetModels } from "./answers.js";
 import { loadAll, reload, saveUnsaved } from "./chats.js";
 import { drawComposer, startComposer } from "./composer.js";
@@ -32,6 +33,7 @@ import { startDrawer } from "./drawer.js";
 import { drawGauge } from "./gauge.js";
 import { onKey } from "./keys.js";
 import { drawNotice } from "./notice.js";
+import { drawRun, showRun, startRun } from "./run.js";
 import { startScroll } from "./scroll.js";
 import { KEY, keepSettings, readSettings, startSettings } from "./settings.js";
 import { drawSidebar, startSidebar } from "./sidebar.js";
@@ -71,13 +73,16 @@ startDrawer();
 startScroll();
 startSidebar();
 startComposer();
-const drawers = [drawConversation, drawNotice, drawSidebar, drawComposer, drawGauge, drawHeader];
+startRun();
+const drawers = [drawConversation, drawNotice, drawSidebar, drawComposer, drawGauge, drawHeader, drawRun];
 for (const draw of drawers) onRedraw(draw);
 addEventListener("keydown", onKey);
 addEventListener("storage", onStorage);
 addEventListener("pagehide", saveUnsaved);
 
 loadAll();
+const asked = location.hash;
 openChat(chatOfAddress() ?? newChat(), true);
-onAddress(chat => openChat(chat ?? newChat(), true));
+if (asked === RUN) showRun(true);
+onAddress(chat => openChat(chat ?? newChat(), true), () => showRun(true));
 meetModels();

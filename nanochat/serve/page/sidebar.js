@@ -1,7 +1,7 @@
 // The list of chats: finding, opening, renaming and deleting them. Whether it is shown, drawer.js says.
 
 import { stop } from "./answers.js";
-import { exportChats, exportMarkdown, importChats, save } from "./chats.js";
+import { exportMarkdown, save } from "./chats.js";
 import { openChat } from "./conversation.js";
 import { byId, element, iconButton } from "./dom.js";
 import { chats, state, tell } from "./state.js";
@@ -74,10 +74,4 @@ function remove(chat) {
 
 export function startSidebar() {
   byId("search").oninput = drawSidebar;
-  byId("export").onclick = exportChats;
-  byId("import").onclick = () => byId("file").click();
-  byId("file").onchange = async () => {
-    await importChats(byId("file").files[0]);
-    byId("file").value = "";   // so that the same file can be chosen again
-  };
 }

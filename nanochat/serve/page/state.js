@@ -3,6 +3,7 @@
 
 export const state = {
   chat: null,        // the chat that is open
+  isRun: false,      // the run is shown instead
   editing: null,     // the message whose editor is open
   notice: null,      // {text, bad, label, act}: what the page says above the message box
   hintClosed: false, // the hint that a message has no answer was closed by hand

@@ -26,7 +26,7 @@ export function writeStored(key, value) {
   try {
     local.setItem(key, JSON.stringify(value));
   } catch {
-    tell("This browser's storage is full or off. Export your chats before you leave.", true);
+    tell("This browser's storage is full or off. Save your chats as Markdown before you leave.", true);
   }
 }
 

@@ -95,48 +95,15 @@ export function merge(chat, other, takesOver) {
   }
 }
 
-/** A chat made of what a storage or a file held, which may be anything. Raises unless it is sound. */
-export function soundChat(value) {
-  const chat = {
-    id: text(value.id ?? newId()),
-    title: text(value.title ?? ""),
-    draft: text(value.draft ?? ""),
-    changed: +value.changed || 0,   // milliseconds since 1970
-    messages: [],
-  };
-  for (const message of value.messages) chat.messages.push(soundMessage(chat, message));
-  chat.tip = chat.messages[value.tip] ? value.tip : deepest(chat, -1);
+/** A chat made of what the storage held, perhaps by an older version of this page. Raises unless it is one. */
+export function soundChat({ id = newId(), title = "", draft = "", changed = 0, messages, tip }) {
+  const chat = { id, title, draft, changed, messages: messages.map(soundMessage) };   // `changed`: ms since 1970
+  chat.tip = chat.messages[tip] ? tip : deepest(chat, -1);
   return chat;
 }
 
-function soundMessage(chat, value) {
-  const { role, content, up = chat.messages.length - 1, note, first, tokens, speed, used, odds, rating } = value;
-  const isUser = up === -1 || chat.messages[up].role === "assistant";   // raises if `up` is no earlier one
-  if (role !== (isUser ? "user" : "assistant")) throw new TypeError("out of order");
-  return {
-    id: text(value.id ?? String(chat.messages.length)),
-    role,
-    up,
-    content: isUser ? text(content) : [content].flat().map(soundPart),
-    note: note && text(note),
-    first: first && isUser,
-    tokens: +tokens || undefined,
-    speed: +speed || undefined,   // tokens a second
-    used: +used || undefined,
-    odds: odds && odds.map(([token, logprob, others]) => [text(token), +logprob, others.map(soundOther)]),
-    rating: ["up", "down"].find(name => name === rating),
-  };
-}
-
-function soundOther([token, logprob]) {
-  return [text(token), +logprob];
-}
-
-function soundPart(part) {   // in files of elsewhere an answer is one text
-  return { type: part.type ?? "text", text: text(part.text ?? part) };
-}
-
-function text(value) {
-  if (typeof value !== "string") throw new TypeError("no text");
-  return value;
+function soundMessage({ content, ...rest }, index) {
+  const isUser = rest.role === "user";
+  const parts = isUser ? content : [content].flat().map(part => part.type ? part : { type: "text", text: part });
+  return { id: String(index), up: index - 1, ...rest, content: parts };
 }

@@ -1,0 +1,105 @@
+"""
+What the page that shows a run costs the run: training alone and with the page looked at, in turns.
+
+    python benchmarks/bench_page.py                     10 pairs of a kindergarten's pretraining, some 10 minutes
+    python benchmarks/bench_page.py --pairs=20 --steps=120
+    python benchmarks/bench_page.py --browser           with a browser on this machine, too (chromium, selenium)
+
+In the run with the page the server is started as speedrun.sh starts it, and its /run is asked every three seconds as
+the page does it. Which of a pair comes first changes from pair to pair. Told are tokens a second of the steps, the
+median of the pairs' ratios and its quartiles.
+"""
+import argparse
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+EVERY_S = 3.0
+
+
+def python(*args):
+    """Run a script in the base directory, quietly."""
+    subprocess.run([sys.executable, "-m", *args], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def train(steps):
+    """Tokens a second of one run's steps; the first five, in which caches fill, do not count."""
+    python("scripts.base_train", "--dataset=kindergarten", "--depth=3", "--sequence_len=256", "--total_batch_size=2048",
+           f"--num_iterations={steps}", "--eval_tokens=2048", "--fresh")
+    lines = (Path(os.environ["NANOCHAT_BASE_DIR"]) / "logs" / "base_d3.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [record for record in map(json.loads, lines) if "elapsed_s" in record]
+    seconds = records[-1]["elapsed_s"] - records[4]["elapsed_s"]
+    return 2048 * (len(records) - 5) / seconds
+
+
+@contextlib.contextmanager
+def looked_at(browser):
+    """The page, as speedrun.sh starts it, and somebody who looks at it."""
+    command = ["nice", sys.executable, "-m", "scripts.chat_web", "--port=0", "--preload=false", "--device=cpu"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        url = next(found[1] for line in server.stdout if (found := re.search(r"(http://\S+)", line)))
+        ended = threading.Event()
+
+        def look():
+            after = "{}"
+            while not ended.wait(EVERY_S):
+                with urllib.request.urlopen(f"{url}/run?after={urllib.parse.quote(after)}") as answer:
+                    after = json.dumps(json.load(answer)["after"])
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            with browsing(f"{url}/#run") if browser else contextlib.nullcontext():
+                yield
+        finally:
+            ended.set()
+            thread.join()
+            server.terminate()
+
+
+@contextlib.contextmanager
+def browsing(url):
+    """A browser that shows the page, on this machine."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import chatpage
+
+    with tempfile.TemporaryDirectory() as profile, chatpage.browsing(profile) as browser:
+        browser.get(url)
+        yield
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--browser", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NANOCHAT_BASE_DIR"] = folder
+        python("scripts.tok_train", "--dataset=kindergarten", "--vocab_size=2048")
+        train(10)  # tokenizes
+        ratios = []
+        for pair in range(options.pairs):
+            speeds = {}
+            for with_page in (pair % 2 == 0, pair % 2 == 1):
+                with looked_at(options.browser) if with_page else contextlib.nullcontext():
+                    speeds[with_page] = train(options.steps)
+            ratios.append(speeds[True] / speeds[False])
+            print(f"pair {pair + 1}: alone {speeds[False]:,.0f}, with the page {speeds[True]:,.0f} tokens a second, "
+                  f"{ratios[-1] - 1:+.2%}", flush=True)
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(f"with the page {middle - 1:+.2%} (quartiles {low - 1:+.2%} to {high - 1:+.2%}) of {len(ratios)} pairs")
+
+
+if __name__ == "__main__":
+    main()
