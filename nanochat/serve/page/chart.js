@@ -86,8 +86,9 @@ function line(places) {
 function smooth(points) {
   const reach = Math.floor(points.length / SMOOTH);
   return points.map(([step], index) => {
-    const side = Math.min(reach, index, points.length - 1 - index);   // as far to both sides, fewer at the ends
-    const around = points.slice(index - side, index + side + 1);
+    const before = Math.min(reach, index);
+    const behind = Math.min(before, points.length - 1 - index);   // at the end a mean, not one noisy point
+    const around = points.slice(index - before, index + behind + 1);
     return [step, around.reduce((sum, [, value]) => sum + value, 0) / around.length];
   });
 }
