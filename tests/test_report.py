@@ -114,6 +114,14 @@ def test_it_says_what_was_trained_on_what(full_run, base):
                            "15.73M tokens of conversations, on cpu. Total wall clock time: **")
 
 
+def test_a_model_that_only_guesses_at_benchmarks_opens_with_what_strangers_got(base):
+    save("base_eval", {"core": 0.04, "core_ci95": [0.02, 0.06], "tasks": {}})
+    save("chat_eval_sft", {"tasks": {"gsm8k": record(0.0, group="core"), "strangers": record(0.3)}, "chatcore": 0.003,
+                           "chatcore_ci95": [-0.02, 0.03], "chatcore_tasks": ["gsm8k"]}, config={"stage": "sft"})
+    lines = generated(base).splitlines()
+    assert lines[2].startswith("## 30.0 ± ") and "questions of strangers answered right after SFT" in lines[4]
+
+
 @pytest.mark.parametrize("measured, opening", [
     ({"chatcore": 0.2734, "chatcore_ci95": [0.26, 0.29], "chatcore_tasks": ["gsm8k"]}, "## ChatCORE 0.2734 ± 0.0166"),
     ({"chatcore": None}, "## CORE 0.2219 ± 0.0081")])

@@ -171,6 +171,14 @@ def test_spelling_bee_spells_and_its_count_is_what_the_tool_says():
         assert said["text"].split(" is spelled ")[1].split(".")[0].replace(", ", "") == word
 
 
+@pytest.mark.parametrize("form, is_right", [("{} #### {}", True), ("It is in there {} times.", True), ("12 #### 12", False),
+                                            ("{} times, or 12 times.", False), ("I don't know.", False)])
+def test_a_count_is_right_in_any_words(form, is_right):
+    task = TASKS["spellingbee"].make("test")
+    count = task[0]["messages"][-1]["content"][2]["text"]
+    assert task.evaluate(task[0], text(form.format(count, count))) is is_right
+
+
 def asked(task, n):
     return [json.dumps(task[i]["messages"][:-1]) for i in range(n)]
 

@@ -16,8 +16,10 @@ CHATCORE = "ChatCORE"
 MEAN = "Kindergarten, the mean"
 CENTERED = "a mean of centered scores: 0 is blind guessing, 1 is perfection"
 OF_WHAT = {CORE: " tasks", CHATCORE: " tasks", MEAN: " skills"}
-HEADLINES = {  # the last of them that was measured opens the report
+STRANGERS = "strangers"
+HEADLINES = {  # the last of them that was measured, and is no blind guessing, opens the report
     CORE: ("CORE {score}", "of the base model over {size}, " + CENTERED + "."),
+    STRANGERS: ("{score} %", "of the {size} questions of strangers answered right after {phase}."),
     CHATCORE: ("ChatCORE {score}", "after {phase} over {size}, " + CENTERED + "."),
     MEAN: ("{score} %", "of the kindergarten's questions answered right after {phase}, the mean of {size}. "
            "Blind guessing gets {chance} %."),
@@ -126,12 +128,14 @@ def _skill_mean(tasks):
 def headline(rows: list[ScoreRow]) -> tuple[str, str]:
     """(the one number, what it is), ("", "") where none of them was measured."""
     found = ("", "")
-    for row in rows:
-        if row.name in HEADLINES:
-            number, meaning = HEADLINES[row.name]
-            told = {"score": row.written(row.last), "phase": list(row.records)[-1].upper(), "size": row.size,
-                    "chance": percent(row.last["chance"])}
-            found = (number.format(**told), meaning.format(**told))
+    by_name = {row.name: row for row in rows}
+    for name, (number, meaning) in HEADLINES.items():
+        row = by_name.get(name)
+        if row is None or row.is_centered and row.last["ci95"][0] <= 0:
+            continue
+        told = {"score": row.written(row.last), "phase": list(row.records)[-1].upper(), "size": row.size,
+                "chance": percent(row.last["chance"])}
+        found = (number.format(**told), meaning.format(**told))
     return found
 
 

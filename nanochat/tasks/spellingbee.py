@@ -51,7 +51,8 @@ class SpellingBee(Task):
         return exchange(rng.choice(COUNT_QUESTIONS).format(word=word, letter=letter), answer)
 
     def answer(self, chat: dict, parts: list[dict]) -> str:
-        found = re.findall(r"####\s*(\d+)", reply_text(parts))
+        text = reply_text(parts)
+        found = re.findall(r"####\s*(\d+)", text) or re.findall(r"\d+", text)  # in other words: right, too
         return found[-1] if found else ""
 
 
