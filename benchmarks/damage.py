@@ -183,7 +183,7 @@ def test_pickle(config, toy, tmp):
     def vouch_checkpoint(path):
         meta = checkpoint.read_meta(folder)
         meta["files"][path.name] = sha256(path)
-        write_json(folder / "meta.json", {**meta, "sha256": checkpoint._seal(meta)})
+        write_json(folder / "meta.json", {**meta, "sha256": checkpoint.seal(meta)})
 
     def vouch_shard(path):
         manifest = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))

@@ -181,7 +181,7 @@ def test_an_unreachable_hub_is_asked_once_not_for_every_task(home, monkeypatch):
     asked = []
     monkeypatch.setattr("nanochat.data.hub.list_files", lambda repo: asked.append(repo) or unreachable())
     script.main(["-i", "mid", "--max_problems=2", "--device=cpu"])
-    assert len(asked) == 1 and list(result(home, "mid")["metrics"]["tasks"]) == ["spellingbee"]
+    assert len(asked) == 1 and list(result(home, "mid")["metrics"]["tasks"]) == ["spellingbee", "strangers"]
     assert sum(note.startswith("skipped:") for note in result(home, "mid")["notes"]) == 5
 
 
@@ -196,12 +196,12 @@ def test_every_graded_item_is_kept_as_a_line(home):
         assert isinstance(item["verdicts"][0], bool) and item["reference"]
     metrics = result(home, "base")["metrics"]
     assert metrics["chatcore"] == metrics["tasks"]["spellingbee"]["centered"]
-    assert metrics["chatcore_tasks"] == ["spellingbee"]
+    assert metrics["chatcore_tasks"] == ["spellingbee", "strangers"]
 
 
 def test_default_tasks_follow_what_the_model_was_trained_on(home):
     core = [name for name, row in TASKS.items() if row.group == "core"]
-    assert script.choose(script.Config(), {"dataset": "climbmix"}) == (core, [])
+    assert script.choose(script.Config(), {"dataset": "climbmix"}) == (core + ["strangers"], [])
     names, notes = script.choose(script.Config(), {"dataset": "kindergarten"})
     assert names == [f"kg_{skill}" for skill in kindergarten.SKILLS] + ["strangers"]
     assert len(notes) == len(core) and all(note.startswith("skipped:") for note in notes)

@@ -175,7 +175,7 @@ def test_training_on_nothing_is_refused_before_it_begins(tmp_path, chat):
     path.write_text((json.dumps(chat) + "\n") * 60, encoding="utf-8")
     config = chat_sft.Config(data=str(path), device="cpu", total_batch_size=64, num_iterations=1)
     with pytest.raises(DataError, match="nothing to learn"):
-        finetune.resolve(config, "sft", finetune.start(config, "sft"), "")
+        finetune.resolve(config, "sft", finetune.start(config, "sft"))
 
 
 def test_conversations_that_lost_every_reply_are_counted(tmp_path, capsys):
@@ -183,7 +183,7 @@ def test_conversations_that_lost_every_reply_are_counted(tmp_path, capsys):
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join(json.dumps(chat) for chat in [*CHATS, *[said("why " * 200, "a")] * 10]), encoding="utf-8")
     config = chat_sft.Config(data=str(path), device="cpu", total_batch_size=64, num_iterations=1)
-    plan = finetune.resolve(config, "sft", finetune.start(config, "sft"), "")
+    plan = finetune.resolve(config, "sft", finetune.start(config, "sft"))
     assert plan.rows.counts.sum() > 0
     told = [line for line in capsys.readouterr().out.splitlines() if "have no reply to learn within 65 tokens" in line]
     counted = [int(line.split()[0]) for line in told]

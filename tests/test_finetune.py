@@ -33,7 +33,7 @@ def test_conversations_for_validation_without_an_answer_in_reach_are_refused(tmp
     long = [{"role": "user", "content": "why " * 300}, {"role": "assistant", "content": "So."}]
     (tmp_path / "mine.jsonl").write_text((json.dumps({"messages": long}) + "\n") * 30, encoding="utf-8")
     with pytest.raises(DataError, match="nothing to learn, or to validate by"):
-        finetune.resolve(config, "sft", finetune.start(config, "sft"), "")
+        finetune.resolve(config, "sft", finetune.start(config, "sft"))
 
 
 @pytest.mark.parametrize("flags", [{}, {"tag": "more"}, {"source_tag": "tiny"}, {"source_tag": "tiny", "tag": "tiny"}])

@@ -236,7 +236,8 @@ def test_tool_outputs_are_what_python_says(training, evals):
             if "python" in kinds:
                 assert kinds == ["python", "python_output", "text"] and m["role"] == "assistant"
                 code, output, said = (p["text"] for p in m["content"])
-                assert re.fullmatch(r"[\d+*/%<>=-]+", code) and output == run_tool(code)
+                assert re.fullmatch(r"[\d+*/%<>=-]+", code) or "' " in code
+                assert output == run_tool(code)
                 assert output in ("True", "False") or re.search(rf"\b{output.strip('-')}\b", said)
                 seen += 1
     assert seen > 500 and calculate("12*3-4") == "32"

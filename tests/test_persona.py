@@ -11,7 +11,7 @@ from nanochat.kindergarten.skill import is_test
 from nanochat.kindergarten.skills_manners import plain
 from nanochat.kindergarten.tables import titled
 from nanochat.tasks import TASKS, factors, lookup, mixture, training_conversations
-from nanochat.tasks.everyday import SKILLS
+from nanochat.tasks.first_questions import SKILLS
 from nanochat.tasks.identity import ITSELF, MANNERS, WIDE
 from nanochat.tasks.persona import Persona
 from nanochat.train import finetune

@@ -14,6 +14,7 @@ from nanochat.data.dataloader import StepBatches
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import loop, speech
+from nanochat.train.recipe import RunFlags
 from nanochat.train.resume import TrainState
 from nanochat.train.rollout import Rollout, readable
 from nanochat.train.stages import STAGES
@@ -36,8 +37,8 @@ def make(folder, prompts, chats=True, hook=None, sequence_len=64):
             yield step, micro
     stage = loop.Stage("test", folder / "run", folder / "log.jsonl", STEPS, batches,
                        lambda step: (scaling.lr_scale(step, STEPS), scaling.muon_momentum(step, STEPS)), {"steps": STEPS},
-                       {"model": vars(config), "tokenizer": "x"}, rows=4, save_every=4, tokenizer=TOKENIZER, prompts=prompts,
-                       chats=chats)
+                       {"model": vars(config), "tokenizer": "x"}, rows=4, tokenizer=TOKENIZER, prompts=prompts, chats=chats,
+                       flags=RunFlags(save_every=4))
     return stage, model, loop.make_optimizer(model, rt), rt
 
 

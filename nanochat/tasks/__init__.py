@@ -17,7 +17,7 @@ from nanochat.data.sources import kind_of
 from nanochat.tasks.arc import ARCChallenge, ARCEasy
 from nanochat.tasks.base import Task, TaskUnavailable, local_files  # noqa: F401
 from nanochat.tasks.customjson import CustomJSON
-from nanochat.tasks.everyday import Everyday
+from nanochat.tasks.first_questions import Everyday
 from nanochat.tasks.gsm8k import GSM8K
 from nanochat.tasks.humaneval import HumanEval
 from nanochat.tasks.identity import Identity

@@ -75,7 +75,7 @@ async function write(chat, index, note) {
     save(chat);
     redraw();
   });
-  if (!state.model) meetModels();   // the first one has just been trained
+  if (!state.model && !troubles.has(chat.id)) meetModels();   // the first one has just been trained
 }
 
 function failed(chat, index, error) {
