@@ -52,7 +52,7 @@ def make(folder, rows, rt=Runtime(), steps=3, **more):
 
     def batches(start, at_a_time):
         return iter(StepBatches(ManyRows(), 64 * rt.world_size, at_a_time, rt.rank, rt.world_size, start_step=start))
-    flags = {name: more.pop(name) for name in ("save_minutes", "keep") if name in more}
+    flags = {"save_every": 0, **{name: more.pop(name) for name in ("save_minutes", "keep") if name in more}}
     stage = loop.Stage("test", folder / "run", folder / "log.jsonl", steps, batches, lambda step: (1.0, 0.9), {},
                        {"model": asdict(CONFIG), "tokenizer": "x"}, RunFlags(**flags), rows=rows, **more)
     return stage, model, loop.make_optimizer(model, rt), rt

@@ -22,7 +22,7 @@ from scripts import base_train, tok_train
 
 # Without tables: AdamW makes a whole step of a gradient that is rounding noise, of which they have more.
 FLAGS = ["--dataset=kindergarten", "--depth=2", "--sequence_len=64", "--total_batch_size=1024", "--device_batch_size=2",
-         "--num_iterations=3", "--eval_tokens=1024", "--device=cpu", "--value_tables=0"]
+         "--num_iterations=3", "--seed=1", "--eval_tokens=1024", "--device=cpu", "--value_tables=0"]
 NAMES = ["first-node", "second-node"]
 IN_NODE = """
 ip netns exec {space} unshare --mount --uts sh -c '
