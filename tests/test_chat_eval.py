@@ -196,7 +196,7 @@ def test_every_graded_item_is_kept_as_a_line(home):
         assert isinstance(item["verdicts"][0], bool) and item["reference"]
     metrics = result(home, "base")["metrics"]
     assert metrics["chatcore"] == metrics["tasks"]["spellingbee"]["centered"]
-    assert metrics["chatcore_tasks"] == ["spellingbee", "strangers"]
+    assert metrics["chatcore_tasks"] == ["spellingbee"]
 
 
 def test_default_tasks_follow_what_the_model_was_trained_on(home):
