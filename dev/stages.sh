@@ -141,7 +141,7 @@ end() {
     [ "$NANOCHAT_BASE_DIR" = "$HOME/.cache/nanochat" ] || python="NANOCHAT_BASE_DIR=$(printf '%q' "$NANOCHAT_BASE_DIR") $python"
     local card=$NANOCHAT_BASE_DIR/report/report.md
     [ ! -w . ] || card=$(from_here report.md)
-    printf '\nreport card: %s (%s in all)\n' "$card" "$(clock $SECONDS)"
+    printf '\nreport card: %s (%s in all), and beside it report.html\n' "$card" "$(clock $SECONDS)"
     printf 'chat here:   %s -m scripts.chat_cli\n' "$python"
     printf 'in a page:   %s -m scripts.chat_web\n' "$python"
 }

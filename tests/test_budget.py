@@ -53,6 +53,14 @@ def test_more_hours_never_make_a_smaller_model_and_the_ratio_stays_near_what_was
     assert depths == sorted(depths) and depths[-1] > depths[0]
 
 
+@pytest.mark.parametrize("gpus", [1, 2, 3, 8])
+def test_conversations_of_a_small_model_are_shared_out_evenly(gpus):
+    found = budget.of_depth(machine("3060", gpus), 0.5, depth=4)
+    for batch_tokens in (found.batch_tokens, found.chat_batch_tokens):
+        assert batch_tokens % (found.sequence_len * gpus) == 0
+    assert 2048 <= found.chat_batch_tokens <= 2048 + found.sequence_len * gpus
+
+
 def test_the_depth_is_that_nearest_to_the_ratio():
     found = budget.recipe(machine("4090"), 8)
     off = [abs(math.log(budget.of_depth(machine("4090"), 8, depth).ratio / budget.RATIO)) for depth in range(1, 30)]

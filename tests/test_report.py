@@ -2,7 +2,6 @@
 The report card: exact numbers with their errors, a reason for whatever is missing, links that hold in both places.
 """
 import dataclasses
-import html
 import importlib
 import json
 import math
@@ -17,7 +16,7 @@ import pytest
 from nanochat import common, kindergarten, report
 from nanochat.cli import parse
 from nanochat.common import DataError, MissingArtifact, UsageError
-from nanochat.report import card, dialogue, inventory, markdown, plots, results, sections, summary, webpage
+from nanochat.report import card, markdown, plots, results, sections, summary
 from nanochat.tasks import PREFIX, TASKS
 
 MODEL = {"n_layer": 4, "n_embd": 256, "n_head": 2, "n_kv_head": 1, "sequence_len": 256, "vocab_size": 2048}
@@ -137,54 +136,6 @@ def test_the_chart_of_skills_stands_before_the_table(full_run, base):
     first, *others = plots.chart_rows(summary.score_rows(results.load_results()))
     assert first.title == summary.MEAN and len(others) == len(SKILLS)
     assert others[0].title == next(iter(kindergarten.SKILLS.values())).title, "then the best of the last model"
-
-
-# ---------------------------------------------------------------------------------------------------------- the dialogue
-def answered(base, *scores_of_tasks):
-    """A run in which these tasks were asked two questions each."""
-    tasks = {}
-    for task, right in zip(SKILLS, scores_of_tasks):
-        ask(base, "sft", task, ("What is it?", f"It is {task}."), ("And what is this?", "No idea."), right=right)
-        tasks[task] = record(right, 2)
-    save("chat_eval_sft", {"tasks": tasks}, config={"stage": "sft"})
-
-
-def test_the_dialogue_goes_from_the_best_task_to_the_worst(base):
-    answered(base, *[0.0, 1.0] * 10)
-    said = re.findall(r"It is (\w+)", dialogue_of(base))
-    assert said == [SKILLS[i] for i in (1, 7, 13, 0, 6, 12, 18)]
-
-
-def dialogue_of(base):
-    return generated(base).split("## A talk with it")[1].split("## ")[0].replace("\\_", "_")
-
-
-def test_the_dialogue_shows_a_wrong_answer_and_says_so(base):
-    answered(base, *[1.0] * 7, 0.0)
-    text = dialogue_of(base)
-    assert text.count("✓ right") == 6 and text.count("✗ wrong; a right answer: Oslo.") == 1
-
-
-def test_the_dialogue_takes_the_first_question_in_good_writing(base):
-    bad = ["what now", "WHAT NOW?", "What now", "What? " * 100]
-    ask(base, "rl", SKILLS[0], *[(question, "Well.") for question in bad], ("What is *it*?", "<b>Oslo</b>"), right=0.0)
-    save("chat_eval_rl", {"tasks": {SKILLS[0]: record(0.0, 5)}}, config={"stage": "rl"})
-    assert "> What is \\*it\\*?\n>\n> **\\<b\\>Oslo\\</b\\>**\n" in generated(base)
-
-
-@pytest.mark.parametrize("task, n", [("strangers", 1), (SKILLS[0], 7)])
-def test_the_dialogue_has_no_strangers_and_nothing_of_another_evaluation(base, task, n):
-    ask(base, "sft", task, ("What is it?", "Stale."))
-    save("chat_eval_sft", {"tasks": {task: record(1.0, n)}}, config={"stage": "sft"})
-    assert "Stale." not in generated(base) and "## A talk" not in generated(base)
-
-
-def test_the_dialogue_knows_models_by_their_tag_and_shows_what_the_calculator_did(base):
-    ask(base, "sft@big", "gsm8k", ("How many?", "6."))
-    save("chat_eval_sft", {"tasks": {"gsm8k": record(1.0, 1)}}, config={"stage": "sft", "tag": "big"})
-    assert "> **6.**" in generated(base)
-    parts = [{"type": "python", "text": "2*3"}, {"type": "python_output", "text": "6"}, {"type": "text", "text": "It is 6."}]
-    assert dialogue._text(parts) == "[2*3 = 6] It is 6."
 
 
 # ------------------------------------------------------------------------------------------------------------- the scores
@@ -439,51 +390,3 @@ def test_the_smooth_curve_is_smooth_to_its_end():
     smooth = plots.smoothed(noisy)
     assert len(smooth) == 1000
     assert all(abs(smooth[i] - (10 - i / 100)) < 0.1 for i in range(20, 1000)), "no noise, no lag, not at the end either"
-
-
-# ------------------------------------------------------------------------------------------------------------ report.html
-def test_a_long_run_stays_a_small_page_and_keeps_its_spikes():
-    points = [(i, 1.0 + (i == 77_777)) for i in range(1, 200_001)]
-    kept = webpage.thinned(points)
-    assert len(kept) <= webpage.MOST_POINTS + 1 and (77_777, 2.0) in kept and kept[-1] == points[-1]
-    assert webpage.thinned(points[:5]) == points[:5] and webpage.thinned([]) == []
-
-
-def test_the_page_is_one_small_file_that_asks_nobody(full_run, base):
-    for name in ("base_train", "mid_train", "chat_sft", "rl"):
-        write_log(base / "logs" / f"{name}.jsonl", n=20_000, val_loss=0.5)
-    _, page = written(base)
-    assert len(page.encode()) < 300_000
-    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?[^"')]""", page) and "@import" not in page and "fetch(" not in page
-
-
-@pytest.mark.parametrize("said", ["<script>window.hacked = 1</script>", "</script><script>window.hacked=1</script>",
-                                  "[x](javascript:window.hacked=1)", "<img src=x onerror=window.hacked=1>", "{{ 7 * 7 }}",
-                                  "<!-- ", "```\n<b>", "![x](https://example.org/x.png)", "<https://example.org>"])
-def test_what_a_model_says_stays_text(base, said):
-    ask(base, "sft", SKILLS[0], (f"What is {said}?", said), right=0.0)
-    save("chat_eval_sft", {"tasks": {SKILLS[0]: record(0.0, 1)}}, config={"stage": "sft"})
-    save("base_loss", {"val_bpb": 1.0, "train_bpb": 1.0, "samples": [{"prompt": said, "text": said}]})
-    text = generated(base)
-    page = webpage.write(text, [], [])
-    assert "## A talk with it" in text
-    assert page.count("<script") == 1 and "<img" not in page and "<a " not in page and "<!--" not in page and ">49<" not in page
-    assert re.sub(r"\s+", " ", said) in re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", "", page))), "and all of it is there"
-
-
-# ------------------------------------------------------------------------------------------------------------- counting
-def test_code_is_counted_from_files_without_what_it_makes(tmp_path):
-    for name, text in {"pyproject.toml": "a\n", "nanochat/x.py": "é\n", "tests/test_x.py": "12\n3\n", "report.md": "no\n",
-                       ".venv/lib/y.py": "no\n", "report_files/a.png": "no\n", ".ci/run": "b\n", "dev/stages.sh": "c\n",
-                       "nanochat/infer/table.txt": "d\n", "nanochat/tasks/words.txt": "one\n", "dev/LOG.md": "\n",
-                       "nanochat.egg-info/SOURCES.txt": "no\n", "nanochat/serve/page/page.js": "e\n",
-                       "docs/01-x.md": "4\n"}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    assert inventory.code_size(tmp_path) == [
-        ("the code", 6, 6, 12), ("word lists", 1, 1, 4), ("tests, benchmarks, dev, docs", 3, 4, 8)]
-
-
-def test_dependencies_are_those_of_pyproject():
-    names = inventory.dependencies()
-    assert {"torch", "rustbpe", "tiktoken"} <= set(names) and "pytest" not in names and len(names) >= 13

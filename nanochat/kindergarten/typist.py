@@ -57,10 +57,10 @@ def typed(rng: Random, text: str, lower: bool = True) -> str:
 
 def is_plain(text: str) -> bool:
     """Whether a text looks as nobody in a hurry typed it: no other spelling, and no opener before it."""
-    if not text[:1].isupper() or text[-1:] not in ("?", "."):
+    if not text[:1].isupper() or text.isupper() or text[-1:] not in ("?", ".", "!"):
         return False
     lowered = text.lower()
-    opened = any(lowered.startswith(opener.lower()) for opener in (*PLAIN, *QUESTION, *SENTENCE))
+    opened = any(lowered.startswith(f"{opener.lower()} ") for opener in (*PLAIN, *QUESTION, *SENTENCE))
     return not opened and OTHER_SPELLINGS.isdisjoint(re.findall(r"[a-z'’]+", lowered))
 
 

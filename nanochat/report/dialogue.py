@@ -5,6 +5,7 @@ Nobody picks them. Of the tasks from its best to its worst, some at even distanc
 in good writing. Were all answers right, then the last makes room for a wrong one.
 """
 from nanochat.common import DataError
+from nanochat.kindergarten.typist import is_plain
 from nanochat.report.markdown import inline, percent
 from nanochat.report.results import PHASES, scores, task_title
 
@@ -54,8 +55,7 @@ def _is_readable(record):
     """Whether the questions are sentences in good writing, none of them and no answer long."""
     for message in record["prompt"]:
         said = _text(message["content"])
-        is_sentence = said[:1].isupper() and not said.isupper() and said.endswith(("?", ".", "!"))
-        if len(said) > LONGEST or message["role"] == "user" and not is_sentence:
+        if len(said) > LONGEST or message["role"] == "user" and not is_plain(said):
             return False
     return 0 < len(_text(record["replies"][0])) <= LONGEST
 

@@ -19,6 +19,7 @@ from nanochat.common import DataError, Unreadable, base_dir, read_json
 from nanochat.kindergarten import World
 from nanochat.report.markdown import duration, human
 from nanochat.report.results import PHASES, TITLES, report_files, scores, task_title
+from nanochat.report.summary import MEAN
 from nanochat.train.stages import STAGES
 
 DENSE = 200  # so many steps are shown one by one; then a point stands for half a per cent of the steps before
@@ -136,8 +137,8 @@ def _version(folder):
 
 
 def skills(results: dict[str, dict]) -> list[list]:
-    """What was graded: first [stage, ...], then [title, score after each or None, ...], the means first of
-    all; [] where nothing was."""
+    """What was graded: first [stage, ...], then [title, score after each or None, ...], the mean of the
+    kindergarten's skills first of all, as in the report; [] where nothing was."""
     by_stage = {phase: scores(results, phase) for phase in PHASES}
     graded = [phase for phase in PHASES if by_stage[phase]]
     tasks: dict[str, bool] = {}
@@ -146,13 +147,16 @@ def skills(results: dict[str, dict]) -> list[list]:
     rows = []
     for task in tasks:
         rows.append([task_title(task), *(by_stage[phase].get(task, {}).get("score") for phase in graded)])
-    if len(rows) > 1:
-        means = []
-        for phase in graded:
-            found = [record["score"] for record in by_stage[phase].values()]
-            means.append(sum(found) / len(found))
-        rows.insert(0, ["All of it, on average", *means])
+    means = [_skill_mean(by_stage[phase]) for phase in graded]
+    if any(mean is not None for mean in means):
+        rows.insert(0, [MEAN, *means])
     return [graded, *rows] if rows else []
+
+
+def _skill_mean(tasks):
+    """The mean of those skills that were asked; None where none was."""
+    found = [record["score"] for record in tasks.values() if record["group"] == "kindergarten"]
+    return sum(found) / len(found) if found else None
 
 
 def card(results: dict[str, dict]) -> list[list[str]]:
