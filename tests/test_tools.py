@@ -20,6 +20,11 @@ from nanochat.infer.tools import MAX_STR, run_tool
     ("'abc'[::-1]", "cba"), ("'abc'[-1]", "c"), ("'a' in 'cat'", "True"), ("'banana'.replace('a', 'o')", "bonono"),
     ("max(3, 9) - min(3, 9)", "6"), ("round(2.567, 2)", "2.57"), ("abs(-5)", "5"), ("int('12') + 1", "13"),
     ("'it is'.upper().count('I')", "2"), ("str(12)[0]", "1"),
+    ("sorted([5, 3, 9, 1])", "1, 3, 5, 9"), ("sorted([5, 3.5])[::-1]", "5, 3.5"), ("[]", ""), ("max([3, 9])", "9"),
+    ("sum([1, 2, 3])", "6"), ("3 in [1, 3]", "True"), ("[1, 2] == [1, 2]", "True"), ("len(' a, b, c'.split(','))", "3"),
+    ("', pear, fig'.split(',')[2]", " fig"), ("','.join(sorted(' pear, apple, fig'.split(',')))", " apple, fig, pear"),
+    ("sum(map(' banana'.count, 'aeiou'))", "3"), ("'-'.join(filter('aeiou'.count, ' burger'))", "u-e"),
+    ("'-'.join(filter(' moon'.count, filter(' noon'.count, 'lmno')))", "n-o"), ("map('ab'.find, 'ba')", "1, 0"),
 ])
 def test_right_answers(code, answer):
     assert run_tool(code) == answer
@@ -29,7 +34,7 @@ def test_right_answers(code, answer):
     ("", "not an expression"), ("1 +", "not an expression"), ("x = 1", "not an expression"), ("import os", "not an"),
     ("1/0", "division by zero"), ("5 % 0", "division by zero"), ("0.0**-1", "division by zero"),
     ("x", "'x' is not known"), ("print(3)", "'print' is not supported"), ("__import__('os')", "not supported"),
-    ("(lambda: 1)()", "not supported"), ("[1, 2]", "not supported"), ("{}", "not supported"), ("1, 2", "not supported"),
+    ("(lambda: 1)()", "not supported"), ("[1] + [2]", "on lists"), ("{}", "not supported"), ("1, 2", "not supported"),
     ("None", "not supported"), ("1j", "not supported"), ("b'x'", "not supported"), ("f'{1}'", "not supported"),
     ("1 << 9", "not supported"), ("~1", "not supported"), ("1 if 2 else 3", "not supported"),
     ("'a'.__class__", "not supported"), ("'a'.format(1)", "not supported"), ("'{0.__class__}'.format(1)", "not supp"),
@@ -37,6 +42,10 @@ def test_right_answers(code, answer):
     ("max(*'ab')", "plain arguments"),
     ("'a' + 1", "error: "), ("'abc'[9]", "out of range"), ("'a'.index('z')", "not found"), ("int('x')", "invalid"),
     ("(-8)**0.5", "not supported"), ("float('nan')", "not a finite"), ("1e999", "not a finite"),
+    ("[[1]]", "too long"), ("[1] * 2", "on lists"), ("2 * [1]", "on lists"), ("'%s' % [1]", "on lists"), ("sum(['a'])", "error"),
+    ("[1 for x in 'a']", "not supported"), ("sorted([1, 'a'])", "error: "), ("[1][1]", "out of range"), ("{1, 2}", "not supp"),
+    ("map(len, 'ab')", "method"), ("map('a'.count)", "method"), ("map('a'.__class__, 'a')", "not supported"),
+    ("sorted([1], key=len)", "plain"), ("filter('a'.count, 5)", "too long"), ("map('a'.format, 'a')", "not supported"),
     ("'\\x41'", "backslashes"), ("1" * 2000, "too long"), ("\0", "error: "), ("len(5)", "error: "),
 ])
 def test_errors_are_visible(code, says):
@@ -48,6 +57,8 @@ def test_errors_are_visible(code, says):
     "2**10**9", "10**10**10", "9**9**9**9", "99999**99999", "2.0**99999", "'a'.ljust(10**10)", "'a'*10**10",
     "10**10*'a'", "'%1000000000d' % 5", "'a'.center(10**9)", "'a'.zfill(10**9)", "round(5, -10**9)", "round(5, 10**9)",
     "'aaaa'*200 + 'b'*300", "'a'.replace('', 'b'*900)", "('a'*900).replace('a', 'b'*900)", "-" * 900 + "1",
+    "sorted('ab'*300)", "'a b'*300 .split()", "str(['a'*900, 'a'*900])", "','.join(['a'*900, 'b'*900])", "['a'*999, 'b'*9]",
+    "map('a'.count, 'b'*101)", "['a'*900, 'b'*900]", "[9**9**9]", "[1]*10**9", "(' a'*300).split()",
     "(" * 500 + "1" + ")" * 490, "1" + "+1" * 450, "'a'" + ".upper()" * 100, "'a'" + "[0]" * 200, "9" * 999,
 ])
 def test_bombs_are_refused_at_once(code):

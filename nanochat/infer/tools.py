@@ -1,5 +1,5 @@
 """
-The tools a chat model may call. There is one: a calculator for numbers and for short strings.
+The tools a chat model may call. There is one: a calculator for numbers, short strings and short lists.
 
 What it computes was written by a model, that is by anyone who talks to it, so Python's eval is out of the
 question: through ().__class__ and the like any expression reaches files and the shell, whatever names are
@@ -18,6 +18,7 @@ MAX_CODE_CHARS = 1000
 MAX_DEPTH = 40  # of parentheses and the like; Python's own recursion limit is far away
 MAX_BITS = 1000  # of an integer: 300 digits, which still fit a float
 MAX_STR = 1000
+MAX_ITEMS = 100  # of a list
 MAX_ERROR_CHARS = 120  # the model reads the error, and its context is short
 
 OPERATORS = {
@@ -36,7 +37,15 @@ FUNCTIONS: dict[str, Callable] = {
     "max": max,
     "min": min,
     "round": round,
+    "sorted": sorted,
     "str": str,
+    "sum": sum,
+}
+# map(' banana'.count, 'aeiou'), [1, 0, ...]; filter('aeiou'.count, ' banana') are the vowels. Lists here, so
+# that nothing is left to be computed later.
+APPLIED: dict[str, Callable[[Callable, Any], list]] = {
+    "filter": lambda test, items: [item for item in items if test(item)],
+    "map": lambda function, items: [function(item) for item in items],
 }
 # Of strings. Their results are no longer than what they are given (ljust's are not); those of join and
 # replace are measured first.
@@ -55,11 +64,18 @@ METHODS = {
     "lstrip",
     "replace",
     "rstrip",
+    "split",
     "startswith",
     "strip",
     "title",
     "upper",
 }
+
+
+def _is_flat(items: list) -> bool:
+    return len(items) <= MAX_ITEMS and not any(isinstance(item, list) for item in items)
+
+
 # The types that a value may have, here and in between, and for each: what must be true of it, or what is
 # wrong.
 CAPS = {
@@ -67,6 +83,7 @@ CAPS = {
     float: (math.isfinite, "not a finite number"),
     int: (lambda number: number.bit_length() <= MAX_BITS, "number too large"),
     bool: (lambda _: True, ""),
+    list: (_is_flat, "list too long"),
 }
 
 
@@ -90,7 +107,13 @@ def run_tool(code: str) -> str:
 
 
 def _show(value: Any) -> str:
-    """A float to 12 digits and without a needless '.0' (0.1 + 0.2 is 0.3), a str without quotes."""
+    """A float to 12 digits and without a needless '.0' (0.1 + 0.2 is 0.3), a str without quotes, a list
+    without brackets."""
+    if isinstance(value, list):
+        shown = ", ".join(_show(item) for item in value)
+        if len(shown) > MAX_STR:
+            raise ValueError("list too long")
+        return shown
     if not isinstance(value, float):
         return str(value)
     if value.is_integer() and abs(value) < 1e15:
@@ -106,18 +129,21 @@ def _known(table: Mapping[Any, Any], thing: Any) -> Any:
 
 
 def _value(node: ast.expr, depth: int = 0) -> Any:
-    """The value of a node: int, float, bool or str within the caps; ValueError for anything else."""
+    """The value of a node: int, float, bool, str or a flat list within the caps; else ValueError."""
     if depth > MAX_DEPTH:
         raise ValueError("expression too deep")
 
     def value(child: ast.expr) -> Any:
         return _value(child, depth + 1)
 
+    result: Any
     match node:
         case ast.Constant():
             result = node.value
         case ast.Name():
             raise ValueError(f"name {node.id!r} is not known")
+        case ast.List():
+            result = [value(item) for item in node.elts]
         case ast.UnaryOp():
             result = _known(OPERATORS, node.op)(value(node.operand))
         case ast.BinOp():
@@ -142,6 +168,8 @@ def _value(node: ast.expr, depth: int = 0) -> Any:
 def _binary(op: ast.operator, left: Any, right: Any) -> Any:
     """left op right, where the result's size can be told from the operands'."""
     calculate = _known(OPERATORS, op)
+    if isinstance(left, list) or isinstance(right, list):
+        raise ValueError(f"{type(op).__name__} is not supported on lists")
     if isinstance(left, str) or isinstance(right, str):
         if not isinstance(op, (ast.Add, ast.Mult)):  # '%' would format, at any width
             raise ValueError(f"{type(op).__name__} is not supported on strings")
@@ -154,7 +182,9 @@ def _binary(op: ast.operator, left: Any, right: Any) -> Any:
 
 
 def _size(factor: Any) -> Any:
-    """In 'ab' * 3 the 2 and the 3."""
+    """In 'ab' * 3 the 2 and the 3; of a list, the length of all its strings and of one more for each."""
+    if isinstance(factor, list):
+        return sum(1 + len(str(item)) for item in factor)
     return len(factor) if isinstance(factor, str) else factor
 
 
@@ -180,10 +210,10 @@ def _compare(node: ast.Compare, value: Callable[[ast.expr], Any]) -> Any:
     return result
 
 
-def _subscript(text: Any, at: ast.expr, value: Callable[[ast.expr], Any]) -> str:
+def _subscript(text: Any, at: ast.expr, value: Callable[[ast.expr], Any]) -> Any:
     """text[at], also with a slice."""
-    if not isinstance(text, str):
-        raise ValueError("only strings can be indexed")
+    if not isinstance(text, (str, list)):
+        raise ValueError("only strings and lists can be indexed")
     if not isinstance(at, ast.Slice):
         return text[value(at)]
     ends = []
@@ -196,17 +226,31 @@ def _call(node: ast.Call, value: Callable[[ast.expr], Any]) -> Any:
     """A function of FUNCTIONS, or a string's method of METHODS, with plain arguments."""
     if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
         raise ValueError("only plain arguments are supported")
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    if name in APPLIED:
+        return _applied(name, node.args, value)
     arguments = [value(argument) for argument in node.args]
     if isinstance(node.func, ast.Attribute):
         return _method(value(node.func.value), node.func.attr, arguments)
 
-    name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name not in FUNCTIONS:
         raise ValueError(f"function {name!r} is not supported")
     # Takes as long as 10**digits.
     if name == "round" and len(arguments) > 1 and abs(arguments[1]) > MAX_BITS // 4:
         raise ValueError("too many digits")
     return FUNCTIONS[name](*arguments)
+
+
+def _applied(name: str, arguments: list[ast.expr], value: Callable[[ast.expr], Any]) -> list:
+    """map or filter: a string's method, called with each letter of a string or each item of a list."""
+    if len(arguments) != 2 or not isinstance(arguments[0], ast.Attribute):
+        raise ValueError(f"{name} takes a string's method and what to call it with")
+    method = arguments[0].attr
+    text = value(arguments[0].value)
+    items = value(arguments[1])
+    if not isinstance(items, (str, list)) or len(items) > MAX_ITEMS:
+        raise ValueError("list too long")
+    return APPLIED[name](lambda item: _method(text, method, [item]), items)
 
 
 def _method(text: Any, name: str, arguments: list[Any]) -> Any:

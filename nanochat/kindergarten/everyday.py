@@ -153,7 +153,36 @@ def _neighbours(step: int) -> Iterator[Row]:
               "time of day": PARTS_OF_DAY}
     for unit, names in cycles.items():
         for place, name in enumerate(names):
-            yield Row(name, [names[(place + step) % len(names)]], {"unit": unit})
+            yield Row(name, [names[(place + step) % len(names)]], {"unit": unit, unit: name})
+
+
+def _between() -> Iterator[Row]:
+    """The day or month between its neighbours: "Monday and Wednesday"."""
+    for unit, names in (("day", nature.DAYS), ("month", nature.MONTHS)):
+        for place, name in enumerate(names):
+            after = names[(place + 1) % len(names)]
+            yield Row(f"{names[place - 1]} and {after}", [name], {"unit": unit})
+
+
+def _later() -> Iterator[Row]:
+    """The day after tomorrow."""
+    for place, day in enumerate(nature.DAYS):
+        yield Row(day, [nature.DAYS[(place + 2) % len(nature.DAYS)]], {})
+
+
+def _units() -> Iterator[Row]:
+    """ "days in a week"; {w1} is the whole without its article, where that is "a". """
+    for row in _of_two_words("units", " in ", "parts", "whole"):
+        whole = row.more["whole"]
+        more = {"w1": bare(whole)} if whole.startswith(("a ", "an ")) else {}
+        yield row._replace(more=row.more | more)
+
+
+def _taken_apart(title: str, pattern: str) -> Iterator[Row]:
+    """Rows with the groups of the pattern as words for more frames, where it fits the key."""
+    for key, values in merged(title).items():
+        match = re.fullmatch(pattern, key)
+        yield Row(key, values, match.groupdict() if match else {})
 
 
 def _of_two_words(title: str, between: str, first: str, second: str) -> Iterator[Row]:
@@ -188,7 +217,10 @@ def _kinds() -> Iterator[Row]:
 SPECIAL: dict[str, Callable[[], Iterator[Row]]] = {
     "animal": _is_animal, "opposites": _opposites, "properties": _properties, "kinds": _kinds,
     "fruit or vegetable": _fruit_or_vegetable,
-    "units": functools.partial(_of_two_words, "units", " in ", "parts", "whole"),
+    "units": _units, "between": _between, "later": _later,
+    "most": functools.partial(_taken_apart, "most", r"(?P<sup>\w+est) (?P<noun>\w+)"),
+    "nth": functools.partial(_taken_apart, "nth", r"(?P<nth>\w+) (?P<nunit>\w+) of the (?P<nwhole>\w+)"),
+    "mixing": functools.partial(_taken_apart, "mixing", r"(?P<c1>\w+) and (?P<c2>\w+)"),
     "family": functools.partial(_of_two_words, "family", " of your ", "a", "b"),
     "jobs": functools.partial(_with_articles, "jobs"),
     "things": functools.partial(_with_articles, "things"),

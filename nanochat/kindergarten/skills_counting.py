@@ -11,12 +11,13 @@ from nanochat.kindergarten.wording import finished, sentence, wordings_for
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("numbers.txt")["counting"]  # {how: wordings}
+AT_THE_END = "stop done finished go hello hi hooray cat bye yes end ready start wow thanks ok boo".split()
 BY = {2: "twos", 3: "threes", 4: "fours", 5: "fives", 10: "tens", 20: "twenties", 100: "hundreds"}
 
 
 def counting_numbers(rng: Random, world: World, test: bool, level: int) -> Made:
     while True:
-        kind = rng.choices(tuple(ASKED), (34, 4, 20, 14, 6, 5, 5, 6, 6))[0]
+        kind = rng.choices(tuple(ASKED), (34, 4, 22, 14, 5, 5, 5, 5, 5, 7))[0]
         wording = sentence(rng, rng.choice(wordings_for(f"counting {kind}", ASKED[kind], test)))
         row, slots = _row(rng, kind, wording, longest=10 * level)
         if is_test("count", row[0], row[-1], len(row)) == test:
@@ -25,8 +26,12 @@ def counting_numbers(rng: Random, world: World, test: bool, level: int) -> Made:
     said = dict(zip(names, written(rng, [slots[name] for name in names], percent=12)))
     step = slots["k"]
     said["by"] = rng.choice((BY.get(step, f"{step}s"), f"{step}s"))
-    check = {"kind": "copy", "text": " ".join(str(number) for number in row)}
-    answer = ", ".join(str(number) for number in row) + "."
+    items = [str(number) for number in row]
+    if kind == "say stop":
+        said["w"] = rng.choice(AT_THE_END)
+        items.append(said["w"])
+    check = {"kind": "copy", "text": " ".join(items)}
+    answer = ", ".join(items) + "."
     return chat(typed(rng, finished(wording.format(**said))), answer), check
 
 
@@ -35,7 +40,7 @@ def _row(rng: Random, kind: str, wording: str, longest: int) -> tuple[list[int],
     length = rng.choice((5, 10, rng.randint(3, longest)))
     start = rng.choice((1, rng.randint(1, 30), rng.randint(1, 90)))
     step = 1
-    if kind in ("to", "first") and "{a}" not in wording:
+    if kind in ("to", "first", "say stop") and "{a}" not in wording:
         start = 1
     elif kind == "down":
         step = -1

@@ -10,32 +10,73 @@ import re
 from random import Random
 from typing import NamedTuple
 
-from nanochat.kindergarten import everyday, nature
+from nanochat.kindergarten import everyday, nature, tables
 from nanochat.kindergarten.categories import EVERYDAY
-from nanochat.kindergarten.checks import COUNTED
+from nanochat.kindergarten.checks import COUNTED, NUMBER_WORDS
 from nanochat.kindergarten.everyday import RELATIONS, SIZES, Known, Relation, fill
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check, on_side
 from nanochat.kindergarten.skills_world import ways_to_ask
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.wording import compose
 from nanochat.kindergarten.world import World
 
 ASKED = [relation for relation in RELATIONS if relation.direct]
 YES_OR_NO = [relation for relation in RELATIONS if relation.is_it]
+TRUTHS = tables.read("know.txt")["truths"]  # {title: [what is so, a question for yes, one for no]}
 COMPOSED = 0.35  # part of the questions that stand in a second frame: "Do you know where ..."
+TWO_AT_ONCE = 0.05  # part of the questions that ask for two facts of a table
+HURRIED = 0.12  # part of the questions without articles: "what is capital of india"
+SMALL = 0.15  # part of the others that are typed in small letters, beside those of typist.py
 EVENNESS = 0.7  # below 1: what belongs to a small table is met more often than what belongs to a big one
 
 
 # ---- facts
 def facts_everyday(rng: Random, world: World, test: bool, level: int) -> Made:
+    if rng.random() < TWO_AT_ONCE:
+        return _two_at_once(rng, test)
     questions: list[str] = []
     while not questions:
         relation = _some_relation(rng, ASKED)
         fact = rng.choice(relation.known)
         questions = ways_to_ask_widely(relation, fact, test, rng.random() < COMPOSED)
     question = _as_people_write(rng, rng.choice(questions))
+    if not test:
+        question = _hurried(rng, question)
     check = fact_check(fact.values, rivals=everyday.rivals(relation, fact))
-    return chat(typed(rng, question), fact.told[0]), check
+    return chat(_typed(rng, question), fact.told[0]), check
+
+
+def _typed(rng: Random, question: str) -> str:
+    """As by typist.py, and in small letters more often: "capital of france" is asked about France."""
+    text = typed(rng, question)
+    return text.lower() if rng.random() < SMALL else text
+
+
+def _hurried(rng: Random, question: str) -> str:
+    """Without its articles now and then, unless a test asks just so."""
+    if rng.random() > HURRIED:
+        return question
+    shorter = re.sub(r"\b(the|an?) (?=\w)", "", question, flags=re.IGNORECASE)
+    if plain(shorter) in _kept_for_tests():
+        return question
+    return shorter[0].upper() + shorter[1:]
+
+
+def _two_at_once(rng: Random, test: bool) -> Made:
+    """Two facts of a table in one question, and both answers in their order."""
+    relation = rng.choice([relation for relation in ASKED if relation.name in EVERYDAY["pairs"]])
+    frames = on_side("two " + relation.name, EVERYDAY["pairs"][relation.name], test)
+    questions: list[str] = []
+    while not questions:
+        first, second = rng.sample(relation.known, 2)
+        if first.own.get("unit") != second.own.get("unit"):
+            continue
+        of_second = {f"{name}2": word for name, word in second.own.items()}
+        questions = fill(frames, first.own | of_second)
+    answer = f"{first.told[0]} {second.told[0]}"
+    question = _as_people_write(rng, rng.choice(questions))
+    return chat(_typed(rng, question), answer), fact_check(first.values, second.values)
 
 
 def _some_relation(rng: Random, relations: list[Relation]) -> Relation:
@@ -103,8 +144,11 @@ def _as_people_write(rng: Random, question: str) -> str:
 
 # ---- yes or no
 def yes_no_world(rng: Random, world: World, test: bool, level: int) -> Made:
-    if rng.random() < 0.12:
+    chance = rng.random()
+    if chance < 0.12:
         return _can_it(rng, test)
+    if chance < 0.27:
+        return _truth(rng, test)
 
     def make() -> tuple[Relation, Known, dict[str, str], bool]:
         relation = _some_relation(rng, YES_OR_NO)
@@ -139,6 +183,37 @@ def _can_it(rng: Random, test: bool) -> Made:
     can = "can" if is_so else "cannot"
     question = rng.choice(fill(EVERYDAY["able"]["is it"], words))
     return _yes_or_no(rng, question, f"{words['a_x']} {can} {ability}.", is_so)
+
+
+def _truth(rng: Random, test: bool) -> Made:
+    """ "Does the sun rise in the west?": single things that everybody tries and no table holds (know.txt)."""
+    def make() -> tuple[str, bool, str]:
+        while True:
+            title = rng.choice(tuple(TRUTHS))
+            is_so = rng.random() < 0.5
+            asked = compose(rng, TRUTHS[title][1 if is_so else 2])
+            if _with_digits(asked) not in _asked_of_tables():
+                return title, is_so, asked[0].upper() + asked[1:] + "?"
+
+    title, is_so, question = draw(make, lambda made: ("truth", plain(made[2])), test, percent=15)
+    if rng.random() < 0.15:
+        question = f"Yes or no: {question[0].lower()}{question[1:]}"
+    return _yes_or_no(rng, question, TRUTHS[title][0], is_so)
+
+
+@functools.cache
+def _asked_of_tables() -> set[str]:
+    """All questions of yes or no about a relation, each of which lies on a side of the split already."""
+    asked: set[str] = set()
+    for relation in YES_OR_NO:
+        for fact in relation.known:
+            for words in (fact.other, *everyday.wrong_words(relation, fact)):
+                asked.update(map(_with_digits, fill(relation.is_it, fact.own | words)))
+    return asked
+
+
+def _with_digits(question: str) -> str:
+    return " ".join(NUMBER_WORDS.get(word, word) for word in plain(question).split())
 
 
 def _yes_or_no(rng: Random, question: str, fact: str, is_so: bool) -> Made:

@@ -1,21 +1,36 @@
 """
-What is said next: "and of thin?", "plus 3", "another one", "are you sure?", "why?" (followups.txt).
+What is said next: "and of thin?", "plus 3", "another one", "are you sure?", "say it again" (followups.txt).
 
 Half of such a question stands in the turns before. Asked alone it means nothing, so it is learned only where
-it is met in its place: after a fact, a sum, a joke. One wording in six is for tests.
+it is met in its place: after a fact, a sum, a joke, or when the assistant has asked or offered something.
+One wording in six is for tests.
 """
 from random import Random
 
-from nanochat.kindergarten import everyday, skills_everyday, skills_numbers, skills_tales, tables
+from nanochat.kindergarten import (
+    everyday,
+    skills_everyday,
+    skills_manners,
+    skills_numbers,
+    skills_tales,
+    tables,
+)
 from nanochat.kindergarten.everyday import Known, Relation
 from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
 from nanochat.kindergarten.skills_letters import ALPHABET
-from nanochat.kindergarten.wording import finished, vary
+from nanochat.kindergarten.skills_manners import plain
+from nanochat.kindergarten.unlisted import some_thing
+from nanochat.kindergarten.wording import POOLS, finished, vary
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("followups.txt")["asked"]
 REPLIES = tables.read("followups.txt")["replies"]
-OPERATORS = {"plus": "+", "minus": "-", "times": "*"}
+GOES_ON = tables.read("followups.txt")["goes on"]
+OFFERED = tables.read("followups.txt")["offered"]
+SIGNS = {"why": "don't know", "how": "learned", "wrong": "sorry", "spanish": "only speak english",
+         "thanks": "welcome", "fine": "else", "wow": "glad", "right": "thank you"}
+OPERATORS = {"plus": "+", "minus": "-", "times": "*", "double": "*"}
+MAX_TALES = 400  # letters of a request and two tales
 WITH_OF = ("opposites", "capitals", "plurals")  # "and of thin?" can be said
 
 
@@ -40,10 +55,12 @@ def follow_ups(rng: Random, world: World, test: bool, level: int) -> Made:
 
 def _asks(rng: Random, kind: str, test: bool) -> str:
     """A wording of this side of the split, its slots not yet filled."""
-    def make() -> str:
-        return vary(rng, rng.choice(ASKED[kind]))
+    return _drawn(rng, kind, ASKED[kind], test)
 
-    return draw(make, lambda made: ("follow", kind, made), test, percent=15)
+
+def _drawn(rng: Random, kind: str, wordings: list[str], test: bool) -> str:
+    return draw(lambda: vary(rng, rng.choice(wordings)).strip(),
+                lambda made: ("follow", kind, plain(made)), test, percent=15)
 
 
 def _as_written(rng: Random, text: str) -> str:
@@ -80,18 +97,44 @@ def _next(rng: Random, world: World, test: bool) -> Made:
     """Days, months, numbers and letters in their order."""
     follows = _as_written(rng, _asks(rng, "next", test))
     if rng.random() < 0.5:
-        row = ALPHABET if rng.random() < 0.3 else range(1, 100)
+        row = _row(rng)
         at = rng.randrange(len(row) - 2)
-        asked = rng.choice(("What comes after {}?", "what is after {}?", "What's next after {}?"))
-        said = [f"After {row[at + step]} comes {row[at + step + 1]}." for step in range(2)]
-        check: Check = {"kind": "alone", "answer": str(row[at + 2]), "given": [str(row[at + 1])]}
-        return chat(asked.format(row[at]), said[0], follows, said[1]), check
-    relation, facts = RELATIONS["after"]
+        return _in_a_row("After", row[at:at + 3], rng, follows)
+    return _along(rng, "after", follows)
+
+
+def _before(rng: Random, world: World, test: bool) -> Made:
+    """The same backwards."""
+    follows = _as_written(rng, _asks(rng, "before", test))
+    if rng.random() < 0.5:
+        row = _row(rng)[::-1]
+        at = rng.randrange(len(row) - 2)
+        return _in_a_row("Before", row[at:at + 3], rng, follows)
+    return _along(rng, "before", follows)
+
+
+def _row(rng: Random) -> list[str]:
+    return list(ALPHABET) if rng.random() < 0.3 else [str(number) for number in range(1, 100)]
+
+
+def _in_a_row(where: str, three: list[str], rng: Random, follows: str) -> Made:
+    """Asked for what comes "After" or "Before" the first of the three, then once more."""
+    first, second, third = three
+    asked = rng.choice(("What comes {} {}?", "what is {} {}?", "What's right {} {}?"))
+    said = [f"{where} {first} comes {second}.", f"{where} {second} comes {third}."]
+    check: Check = {"kind": "alone", "answer": third, "given": [second]}
+    return chat(asked.format(where.lower(), first), said[0], follows, said[1]), check
+
+
+def _along(rng: Random, name: str, follows: str) -> Made:
+    """Two steps along the days, months and times of day."""
+    relation, facts = RELATIONS[name]
     by_subject = {fact.own["x"]: fact for fact in facts}
     question = ""
     while not question:
         first = rng.choice(facts)
-        question = _question(rng, relation, first)
+        if first.other["v"] in by_subject:
+            question = _question(rng, relation, first)
     second = by_subject[first.other["v"]]
     check = fact_check(second.values, rivals=everyday.rivals(relation, second))
     return chat(question, first.told[0], follows, second.told[0]), check
@@ -102,7 +145,7 @@ def _further_sum(rng: Random, world: World, test: bool) -> Made:
     while True:
         turns, first = skills_numbers.arithmetic(rng, world, False, 1)
         kind = rng.choice(tuple(OPERATORS))
-        y = rng.randint(1, 20)
+        y = 2 if kind == "double" else rng.randint(1, 20)
         if not first["answer"].isdigit() or len(first["answer"]) > 3:
             continue
         x = int(first["answer"])
@@ -132,8 +175,11 @@ def _unrelated_sums(rng: Random, world: World, test: bool) -> Made:
 # ---- one more, and doubts
 def _more(rng: Random, world: World, test: bool) -> Made:
     kind = rng.choice(("story", "poem", "joke", "joke"))
-    (asked, told), _ = skills_tales.tale(rng, kind, False)
-    (_, another), check = skills_tales.tale(rng, kind, False)
+    length = MAX_TALES
+    while length >= MAX_TALES:
+        (asked, told), _ = skills_tales.tale(rng, kind, False)
+        (_, another), check = skills_tales.tale(rng, kind, False)
+        length = sum(len(said["content"]) for said in (asked, told, another))
     check = {**check, "about": ""}
     follows = _as_written(rng, _asks(rng, "more", test))
     return chat(asked["content"], told["content"], follows, another["content"]), check
@@ -156,13 +202,73 @@ def _sure(rng: Random, world: World, test: bool) -> Made:
     return chat(*before, follows, f"Yes. {said}"), {"kind": "any", "signs": ["yes"], "rivals": []}
 
 
-def _why(rng: Random, world: World, test: bool) -> Made:
+def _remarked(rng: Random, world: World, test: bool) -> Made:
+    """What always gets the same reply: why, who told you, wrong, in Spanish, thanks, I see."""
+    kind = rng.choice(tuple(SIGNS))
     before, _ = _doubted(rng, world)
-    follows = _as_written(rng, _asks(rng, "why", test))
-    check = {"kind": "any", "signs": ["don't know"], "rivals": []}
-    return chat(*before, follows, rng.choice(REPLIES["why"])), check
+    follows = _asks(rng, kind, test).format(language=rng.choice(POOLS["language"]))
+    check = {"kind": "any", "signs": [SIGNS[kind]], "rivals": []}
+    return chat(*before, _as_written(rng, follows), rng.choice(REPLIES[kind])), check
+
+
+def _again(rng: Random, world: World, test: bool) -> Made:
+    """The answer once more, as it was, or as what was meant."""
+    before, said = _doubted(rng, world)
+    kind = rng.choice(("again", "again", "meant"))
+    follows = _as_written(rng, _asks(rng, kind, test))
+    reply = said if kind == "again" else f"I mean: {said}"
+    return chat(*before, follows, reply), {"kind": "copy", "text": said}
+
+
+def _shorter(rng: Random, world: World, test: bool) -> Made:
+    """What was asked for, without the sentence around it."""
+    question = ""
+    while not question:
+        relation, facts = _some(rng)
+        fact = rng.choice(facts)
+        if fact.values[0].isalnum():
+            question = _question(rng, relation, fact)
+    value = fact.values[0]
+    follows = _as_written(rng, _asks(rng, "short", test))
+    check = fact_check(fact.values, rivals=everyday.rivals(relation, fact))
+    return chat(question, fact.told[0], follows, value[0].upper() + value[1:] + "."), check
+
+
+# ---- the assistant has asked or offered something
+def _small_talk(rng: Random, world: World, test: bool) -> Made:
+    """Two or three remarks, each of which may follow the answer to the one before."""
+    title = rng.choice(tuple(GOES_ON))
+    (said, answered), _ = skills_manners.remark(rng, False, title)
+    turns = [said["content"], answered["content"]]
+    title = rng.choice(GOES_ON[title])
+    if title in GOES_ON and rng.random() < 0.4:
+        (said, answered), _ = skills_manners.remark(rng, False, title)
+        turns += [said["content"], answered["content"]]
+        title = rng.choice(GOES_ON[title])
+    (said, answered), check = skills_manners.remark(rng, test, title)
+    return chat(*turns, said["content"], answered["content"]), check
+
+
+def _offered(rng: Random, world: World, test: bool) -> Made:
+    """A joke or a story, when it has been offered."""
+    kind = rng.choice(tuple(OFFERED))
+    (said, offer), _ = skills_manners.remark(rng, False, "not funny" if kind == "yes" else "user is bored")
+    (_, told), check = skills_tales.tale(rng, "story" if kind == "story" else "joke", False)
+    follows = _as_written(rng, _drawn(rng, f"offered {kind}", OFFERED[kind], test))
+    return chat(said["content"], offer["content"], follows, told["content"]), {**check, "about": ""}
+
+
+def _knock(rng: Random, world: World, test: bool) -> Made:
+    """ "Knock knock." "Who is there?" "Lettuce." "Lettuce who?" """
+    (said, answered), _ = skills_manners.remark(rng, False, "knock")
+    listed = tables.WORDS + tables.NAMES
+    there = draw(lambda: some_thing(rng, listed), lambda made: ("knock", made.lower()), test)
+    reply = f"{there[0].upper()}{there[1:]} who?"
+    check = {"kind": "copy", "text": reply}
+    return chat(said["content"], answered["content"], _as_written(rng, there), reply), check
 
 
 MAKERS = (
-    (_same, 42), (_next, 10), (_further_sum, 16), (_unrelated_sums, 14), (_more, 12), (_sure, 10), (_why, 8),
+    (_same, 40), (_next, 8), (_before, 6), (_further_sum, 16), (_unrelated_sums, 12), (_more, 10), (_sure, 8),
+    (_remarked, 34), (_again, 9), (_shorter, 8), (_small_talk, 26), (_offered, 8), (_knock, 2),
 )

@@ -9,7 +9,7 @@ unseen word is asked about in unseen words.
 from random import Random
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.skill import Check, Made, chat, is_test
+from nanochat.kindergarten.skill import Check, Made, Message, chat, is_test
 from nanochat.kindergarten.skills_words import (
     CHAT_WORDS,
     NEW_WORDS,
@@ -19,6 +19,7 @@ from nanochat.kindergarten.skills_words import (
     looked_up,
     spell,
     spell_backwards,
+    spelled,
 )
 from nanochat.kindergarten.tables import EVERYDAY, WORDS
 from nanochat.kindergarten.typist import typed
@@ -34,7 +35,7 @@ VOWELS = "aeiou"
 CONSONANTS = "bcdfghjklmnpqrstvwxz"  # y is either
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 SHORT_ORDINALS = "1st 2nd 3rd 4th 5th 6th 7th 8th 9th 10th".split()
-COUNTED = {2: "two", 3: "three", 4: "four", 5: "five"}
+COUNTED = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven"}
 AN = set("aefhilmnorsx")  # letters whose names begin with a vowel: "an r"
 
 
@@ -48,8 +49,10 @@ def _names_of_things() -> list[str]:
     return names
 
 
-TEST_WORDS = [word for word in EVERYDAY if is_test("everyday", word) and word not in WORDS]
-TRAINED_WORDS = sorted({*EVERYDAY, *_names_of_things()} - {*TEST_WORDS, *WORDS})
+# The long ones are beside EVERYDAY, of which other skills draw, too.
+ASKED_WORDS = EVERYDAY + " ".join(tables.read("letters.txt")["words"]["long"]).split()
+TEST_WORDS = [word for word in ASKED_WORDS if is_test("everyday", word) and word not in WORDS]
+TRAINED_WORDS = sorted({*ASKED_WORDS, *_names_of_things()} - {*TEST_WORDS, *WORDS})
 # The closed list has tests of its own, of which word is asked for what: it is left to skills_words.py, but
 # for what is not asked there.
 KNOWN_WORDS = TRAINED_WORDS + CHAT_WORDS
@@ -73,12 +76,13 @@ def _may_be_made_up(word: str) -> bool:
     return not is_rude(word) and word not in NEVER_MADE_UP
 
 
-def _longest(level: int) -> int:
-    return 8 if level == 1 else 12
+def longest_at(level: int) -> int:
+    return 8 if level == 1 else 16
 
 
 # ---- how words and letters are written in a question
-def _written(rng: Random, word: str) -> str:
+def written(rng: Random, word: str) -> str:
+    """The word as it may stand in a question: in quotes, with a capital."""
     chance = rng.random()
     if chance < 0.72:
         return word
@@ -88,29 +92,34 @@ def _written(rng: Random, word: str) -> str:
     return word.upper() if chance > 0.98 else word.capitalize()
 
 
-def _slots(rng: Random, word: str, letter: str = "a") -> dict[str, str]:
+def slots_for(rng: Random, word: str, letter: str = "a") -> dict[str, str]:
     """{w}, {x}, {xs} and {a_x} of a wording."""
-    written = rng.choice((letter, letter, letter, letter.upper(), f"'{letter}'", f'"{letter}"'))
-    plurals = [letter, f"{letter}'s", f"{letter}'s", f"letters {letter}", f"{letter.upper()}'s", written]
+    quoted = rng.choice((letter, letter, letter, letter.upper(), f"'{letter}'", f'"{letter}"'))
+    plurals = [letter, f"{letter}'s", f"{letter}'s", f"letters {letter}", f"{letter.upper()}'s", quoted]
     if letter not in "ai":  # "as", "is"
         plurals.append(f"{letter}s")
     article = "an" if letter in AN else "a"
-    return {"w": _written(rng, word), "x": written, "xs": rng.choice(plurals), "a_x": f"{article} {written}"}
+    return {"w": written(rng, word), "x": quoted, "xs": rng.choice(plurals), "a_x": f"{article} {quoted}"}
 
 
 def ask(rng: Random, kind: str, wordings: list[str], test: bool, slots: dict[str, str]) -> str:
     """A question in one of the wordings of this side of the split."""
     wording = sentence(rng, rng.choice(wordings_for(kind, wordings, test)))
-    return typed(rng, finished(wording.format(**slots)))
+    question = finished(wording.format(**slots))
+    copied = [slots[slot].lower() for slot in ("w", "v") if f"{{{slot}}}" in wording]
+    while True:
+        text = typed(rng, question)
+        if all(word in text.lower() for word in copied):  # none of the words asked about is misspelled
+            return text
 
 
 def _about_word(rng: Random, kind: str, test: bool, word: str, letter: str = "a", **more: str) -> str:
-    return ask(rng, kind, ASKED[kind], test, {**_slots(rng, word, letter), **more})
+    return ask(rng, kind, ASKED[kind], test, {**slots_for(rng, word, letter), **more})
 
 
 # ---- spelling
 def spelling_any(rng: Random, world: World, test: bool, level: int) -> Made:
-    word = some_word(rng, test, _longest(level))
+    word = some_word(rng, test, longest_at(level))
     check = {"kind": "spell", "letters": word, "before": []}
     return spell(_about_word(rng, "spell", test, word), word), check
 
@@ -124,7 +133,7 @@ def backwards_any(rng: Random, world: World, test: bool, level: int) -> Made:
 # ---- the letter at a place
 def letter_of_word(rng: Random, world: World, test: bool, level: int) -> Made:
     """Which letter is first, third or last; is there a certain one?"""
-    word = some_word(rng, test, _longest(level), pool=KNOWN_WORDS)
+    word = some_word(rng, test, longest_at(level), pool=KNOWN_WORDS)
     kinds = ("nth", "position", "start", "end", "contains", "starts with", "ends with")
     kind = rng.choices(kinds, (50, 5, 12, 10, 13, 6, 4))[0]
     if kind in ("contains", "starts with", "ends with"):
@@ -175,35 +184,52 @@ def _is_there(rng: Random, kind: str, test: bool, word: str) -> Made:
 
 
 # ---- counting
-def told_vowels(word: str) -> str:
-    marked = []
-    count = 0
-    for letter in word:
-        count += letter in VOWELS
-        marked.append(f"{letter}{count}" if letter in VOWELS else letter)
-    return f"{word}: {'-'.join(marked)}. That is {count} {'vowel' if count == 1 else 'vowels'}."
+def count_vowels(question: str, word: str) -> list[Message]:
+    count = sum(letter in VOWELS for letter in word)
+    code = f"sum(map({in_code(question, word)}.count, '{VOWELS}'))"
+    vowels = "vowel" if count == 1 else "vowels"
+    return looked_up(question, code, count, f"{word} has {count} {vowels}.")
+
+
+def count_consonants(question: str, word: str) -> list[Message]:
+    count = sum(letter in CONSONANTS for letter in word)
+    code = f"sum(map({in_code(question, word)}.count, '{CONSONANTS}'))"
+    consonants = "consonant" if count == 1 else "consonants"
+    return looked_up(question, code, count, f"{word} has {count} {consonants}.")
+
+
+def _vowels_of(question: str, word: str) -> Made:
+    """The vowels themselves: "The vowels of banana are a-a-a." """
+    vowels = spelled("".join(letter for letter in word if letter in VOWELS))
+    code = f"'-'.join(filter('{VOWELS}'.count, {in_code(question, word)}))"
+    if len(vowels) == 1:
+        messages = looked_up(question, code, vowels, f"The only vowel of {word} is {vowels}.")
+        return messages, {"kind": "alone", "answer": vowels, "given": []}
+    messages = looked_up(question, code, vowels, f"The vowels of {word} are {vowels}.")
+    return messages, {"kind": "spell", "letters": vowels.replace("-", ""), "before": []}
 
 
 def counting_any(rng: Random, world: World, test: bool, level: int) -> Made:
-    word = some_word(rng, test, _longest(level))
-    kind = rng.choices(("count", "length", "vowels"), (62, 20, 18))[0]
-    letter = _letter_to_count(rng, word)
+    word = some_word(rng, test, longest_at(level))
+    kinds = ("count", "length", "vowels", "which vowels", "consonants")
+    kind = rng.choices(kinds, (54, 24, 12, 6, 4))[0]
+    if "vowels" in kind or kind == "consonants":
+        while "y" in word or not set(word) & set(VOWELS):  # y is a vowel in some words only
+            word = some_word(rng, test, longest_at(level))
+    letter = letter_to_count(rng, word)
     question = _about_word(rng, kind, test, word, letter)
-    given = []
+    if kind == "which vowels":
+        return _vowels_of(question, word)
     if kind == "count":
-        count = word.count(letter)
         messages = count_letter(question, word, letter)
-    elif kind == "length":
-        count = len(word)
-        messages = count_letters(question, word)
     else:
-        count = sum(letter in VOWELS for letter in word)
-        messages = chat(question, told_vowels(word))
-        given = [str(number) for number in range(1, count)]  # said on the way
-    return messages, {"kind": "number", "answer": str(count), "given": given, "tool": False}
+        count_all = {"length": count_letters, "vowels": count_vowels, "consonants": count_consonants}[kind]
+        messages = count_all(question, word)
+    count = messages[-1]["content"][1]["text"]
+    return messages, {"kind": "number", "answer": count, "given": [], "tool": False}
 
 
-def _letter_to_count(rng: Random, word: str) -> str:
+def letter_to_count(rng: Random, word: str) -> str:
     repeated = [letter for letter in word if word.count(letter) > 1]
     if repeated and rng.random() < 0.5:  # or nearly all answers would be 1
         return rng.choice(repeated)
@@ -229,15 +255,16 @@ def words_by_letter(rng: Random, world: World, test: bool, level: int) -> Made:
         return _longer(rng, test)
     letter = rng.choice(ALPHABET)
     words = WORDS_BY_LETTER[letter]
-    slots = _slots(rng, words[0], letter)
+    slots = slots_for(rng, words[0], letter)
     if chance < 0.7 or len(words) < 5:
-        word = rng.choice(words)
+        word = rng.choice(words[:4])  # few: which of all words comes next cannot be learned
         check: Check = {"kind": "begins", "letter": letter, "n": 1}
         question = ask(rng, "begins", ASKED["begins"], test, slots)
         return chat(question, f"{word.capitalize()} starts with {letter}."), check
-    n_words = rng.randint(2, 3 if level == 1 else 5)
+    n_words = min(rng.choice((2, 3, 3) if level == 1 else (2, 3, 3, 4, 5, 5, 6, 7)), len(words))
     slots["k"] = rng.choice((str(n_words), COUNTED[n_words]))
-    answer = ", ".join(rng.sample(words, n_words)).capitalize() + "."
+    start = 0 if rng.random() < 0.6 else rng.randint(0, len(words) - n_words)
+    answer = ", ".join(words[start:start + n_words]).capitalize() + "."
     check = {"kind": "begins", "letter": letter, "n": n_words}
     return chat(ask(rng, "several", ASKED["several"], test, slots), answer), check
 
@@ -250,7 +277,7 @@ def _longer(rng: Random, test: bool) -> Made:
             break
     kind = rng.choice(("longer", "longer", "shorter"))
     right, wrong = sorted((first, second), key=len, reverse=kind == "longer")
-    question = _about_word(rng, kind, test, first, v=_written(rng, second))
+    question = _about_word(rng, kind, test, first, v=written(rng, second))
     sign = ">" if kind == "longer" else "<"
     code = f"len({in_code(question, first)}) {sign} len({in_code(question, second)})"
     messages = looked_up(question, code, str(right == first), f"{right} is {kind} than {wrong}.")
@@ -263,7 +290,7 @@ def alphabet(rng: Random, world: World, test: bool, level: int) -> Made:
     kind = rng.choices(kinds, (30, 25, 8, 12, 12, 8, 5))[0]
     index = rng.randrange(1, 25)
     letter = ALPHABET[index]
-    slots = _slots(rng, "", letter)
+    slots = slots_for(rng, "", letter)
     check: Check = {"kind": "alone", "given": [letter]}
     if kind == "after":
         check["answer"] = ALPHABET[index + 1]
@@ -281,7 +308,7 @@ def alphabet(rng: Random, world: World, test: bool, level: int) -> Made:
     elif kind == "vowel":
         is_vowel = rng.random() < 0.5
         letter = rng.choice(VOWELS if is_vowel else CONSONANTS)
-        slots = _slots(rng, "", letter)
+        slots = slots_for(rng, "", letter)
         signs = ["vowel", "consonant"] if is_vowel else ["consonant", "vowel"]
         check = {"kind": "any", "signs": signs[:1], "rivals": signs[1:]}
         answer = f"{letter} is a {signs[0]}."

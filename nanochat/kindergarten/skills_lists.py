@@ -23,6 +23,7 @@ from nanochat.kindergarten.everyday import fill
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Check, Made, chat, on_side
 from nanochat.kindergarten.typist import typed
+from nanochat.kindergarten.wording import vary
 from nanochat.kindergarten.world import World
 
 ASKED_FOR = (2, 3, 3, 3, 4, 5, 5, 6, 7)
@@ -46,6 +47,10 @@ def lists(rng: Random, world: World, test: bool, level: int) -> Made:
     how_many = min(UNCOUNTED, len(category.members))
     if chance < 0.4:
         question = _ask(rng, "any", test, many=many)
+        whole = [key for key in WHOLE if CATEGORIES[key] == category]
+        if whole:  # "Which seasons are there?" wants them all
+            all_members = _check(category, len(category.members), in_order=whole[0] in ORDERED)
+            return chat(question, all_of(whole[0])), all_members
     elif chance < 0.5:
         question = _ask(rng, "some", test, n=rng.choice(("some", "a few")), many=many)
     else:
@@ -91,7 +96,8 @@ def _ask(rng: Random, how: str, test: bool, **words: str) -> str:
     asked_for = words.get("many") or words["one"]  # "animals that can fly"
     if " that " in asked_for:
         words["which"] = asked_for.replace(" that ", " ", 1)
-    questions = fill(on_side(f"lists {how}", ASKING[how], test), words)
+    frames = [vary(rng, frame) for frame in on_side(f"lists {how}", ASKING[how], test)]
+    questions = fill(frames, words)
     return typed(rng, rng.choice(questions))
 
 

@@ -21,6 +21,11 @@ PROBLEMS = tuple(WORDINGS["word problems"].values())  # (story, sum, answer)
 N_SIMPLE_PROBLEMS = 6  # the first ones, of one step each
 SUMS = tables.read("numbers.txt")["sums"]  # {expression: wordings}
 SUM_ANSWERS = tables.read("numbers.txt")["sums answers"]
+SUMS_RIGHT = tables.read("numbers.txt")["sums right"]["any"]  # "is {x} {o} {y} {z}?"
+TWO_SUMS = tables.read("numbers.txt")["sums two"]["any"]  # "what is {a} and {b}?"
+SIGNS = tables.read("numbers.txt")["sums signs"]  # {operator: how it is written}
+BASIC = ("x+y", "x-y", "x*y", "x/y")
+USUAL = ("x+y+z", "x*2", "x/2", "x+1", "x-1", "x*x", "x+x")
 COMPARING = tables.read("numbers.txt")["comparing"]
 COMPARING_ANSWERS = tables.read("numbers.txt")["comparing answers"]  # {kind: (expression, if true, if false)}
 OPPOSITES = {"bigger": ["smaller", "less", "lower"], "smaller": ["bigger", "more", "larger", "greater"]}
@@ -32,7 +37,7 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 def calculate(code: str) -> str:
     """What the calculator puts out for an expression of the kindergarten's own: "7/2" is 3.5, "6/2" is 3."""
-    assert re.fullmatch(r"[\d+*/%<>=-]+", code), code
+    assert re.fullmatch(r"[\d+*/%<>=()-]+", code), code
     value = eval(code)
     if isinstance(value, float):
         return f"{value:.12g}"
@@ -40,9 +45,11 @@ def calculate(code: str) -> str:
 
 
 def in_words(number: int, joint: str = "-") -> str:
-    """A number from 0 to 100: "forty-two"."""
-    if number == 100:
-        return "a hundred"
+    """A number from 0 to 999: "forty-two", "two hundred and five"."""
+    if number >= 100:
+        hundreds, rest = divmod(number, 100)
+        counted = "a" if number == 100 else ONES[hundreds]
+        return f"{counted} hundred" + (f" and {in_words(rest, joint)}" if rest else "")
     if number < 20:
         return ONES[number]
     ten, one = divmod(number, 10)
@@ -51,10 +58,13 @@ def in_words(number: int, joint: str = "-") -> str:
 
 def written(rng: Random, numbers: list[int], percent: int = 15) -> list[str]:
     """The numbers in digits, now and then all in words."""
-    if max(numbers) > 100 or min(numbers) < 0 or rng.random() * 100 >= percent:
+    if max(numbers) > 999 or min(numbers) < 0 or rng.random() * 100 >= percent:
         return [str(number) for number in numbers]
     joint = rng.choice("- ")
-    return [in_words(number, joint) for number in numbers]
+    words = [in_words(number, joint) for number in numbers]
+    if rng.random() < 0.5:
+        words = [re.sub("^a hundred", "one hundred", word) for word in words]
+    return words
 
 
 def tool_turn(code: str, reply: str) -> list[dict[str, str]]:
@@ -77,7 +87,7 @@ def right_side(numbers: list[int], test: bool) -> bool:
 
 def filled(code: str, values: dict[str, int]) -> str:
     """ "x*4+y", {"x": 3, "y": 5} -> "3*4+5" """
-    return re.sub("[xyz]", lambda variable: str(values[variable[0]]), code)
+    return re.sub("[xyzq]", lambda variable: str(values[variable[0]]), code)
 
 
 def numbers_in(code: str) -> list[int]:
@@ -135,32 +145,92 @@ def word_problem(rng: Random, world: World, test: bool, level: int) -> Made:
 
 # ---- sums in all wordings
 def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
-    """Also of three numbers, in words, halves, doubles, neighbours."""
+    """Also of three numbers, in words, halves, doubles, neighbours; two at once, and whether one is right."""
+    chance = rng.random()
+    if chance < 0.09:
+        return _is_it_right(rng, test)
+    if chance < 0.14 and level > 1:
+        return _two_sums(rng, test)
     simple = 3 if level == 1 else 1
-    weights = [6 * simple if form in ("x+y", "x-y", "x*y", "x/y") else 1 for form in SUMS]
+    often = dict.fromkeys(USUAL, 4) | dict.fromkeys(BASIC, 15 * simple)
+    weights = [often.get(form, 1) for form in SUMS]
     form = rng.choices(tuple(SUMS), weights)[0]
-
-    def draw_values() -> dict[str, int]:
-        while True:
-            values = _values(rng, form)
-            if right_side(numbers_in(filled(form, values)), test):
-                return values
-
-    values = draw_values()
+    wording = sentence(rng, rng.choice(wordings_for(f"sums {form}", SUMS[form], test)))
+    counts = re.search("how (many times|often)", wording)
+    values = _fitting(rng, form, test, whole=form not in ("x/y", "x/2") or bool(counts))
+    while form == "x-y" and values["x"] < values["y"] and not re.search("-|minus|subtract", wording):
+        values = _fitting(rng, form, test)
     code = filled(form, values)
     result = calculate(code)
-    wording = sentence(rng, rng.choice(wordings_for(f"sums {form}", SUMS[form], test)))
-    stand_close = re.search(r"\}[^ ,]+\{", wording)  # "{x}+{y}": in digits
-    said = dict(zip(values, written(rng, list(values.values()), percent=0 if stand_close else 15)))
+    has_signs = re.search(r"\}[^ ,]+\{|[-(^%]\{|\}[x^%)(]", wording)  # "{x}+{y}", "-{x}"
+    in_digits = has_signs or (len(values) > 2 and max(values.values()) > 100)
+    said = dict(zip(values, written(rng, list(values.values()), percent=0 if in_digits else 15)))
     answer = SUM_ANSWERS.get(form, ["{sum} = {r}."])[0]
-    spaced = " ".join(re.findall(r"\d+|\D", code))
     check = {"kind": "number", "answer": result, "given": [str(number) for number in numbers_in(code)],
              "tool": True}
-    reply = answer.format(sum=spaced, r=result, x=values["x"])
+    reply = answer.format(sum=spaced(code), r=result, x=values["x"])
     return chat(typed(rng, finished(wording.format(**said))), tool_turn(code, reply)), check
 
 
+def spaced(code: str) -> str:
+    """An expression as it stands in a sentence: "(2 + 3) * 4"; a sign stays at its number."""
+    return re.sub(r"(?<=[\d)])([+*/%-])", r" \1 ", code)
+
+
+def _fitting(rng: Random, form: str, test: bool, whole: bool = False) -> dict[str, int]:
+    """Numbers of their side of the split for the expression, which comes out whole where that is wanted."""
+    while True:
+        values = _values(rng, form)
+        code = filled(form, values)
+        fits = not whole or calculate(code).lstrip("-").isdigit()
+        if fits and right_side(numbers_in(code), test):
+            return values
+
+
+def _is_it_right(rng: Random, test: bool) -> Made:
+    """ "Is 3 * 4 = 13 right?" """
+    form = rng.choice(BASIC)
+    values = _fitting(rng, form, test, whole=True)
+    right = int(calculate(filled(form, values)))
+    values["z"] = right
+    if rng.random() < 0.5 or right < 0:
+        values["z"] = max(0, right + rng.choice((-2, -1, 1, 1, 2, 10, rng.randint(3, 9))))
+    sign = form[1]
+    said = dict(zip(values, written(rng, list(values.values()), percent=10)))
+    said["o"] = rng.choice(SIGNS[sign])
+    if not said["x"].isdigit():
+        said["o"] = SIGNS[sign][-1]
+    wording = sentence(rng, rng.choice(wordings_for("sums right", SUMS_RIGHT, test)))
+    code = f"{filled(form, values)}=={values['z']}"
+    asked = f"{values['x']} {sign} {values['y']}"
+    if values["z"] == right:
+        reply = f"Yes, {asked} is {right}."
+    else:
+        reply = f"No, {asked} is not {values['z']}."
+    check: Check = {"kind": "yes_no", "answer": "yes" if values["z"] == right else "no", "tool": True}
+    return chat(typed(rng, finished(wording.format(**said))), tool_turn(code, reply)), check
+
+
+def _two_sums(rng: Random, test: bool) -> Made:
+    """Two sums in one message, worked out one after the other."""
+    asked, turn, needed = [], [], []
+    for _ in range(2):
+        form = rng.choice(BASIC)
+        code = filled(form, _fitting(rng, form, test, whole=True))
+        close = rng.random() < 0.4 and form != "x/y"
+        first, second = numbers_in(code)
+        asked.append(code if close else f"{first} {rng.choice(SIGNS[form[1]])} {second}")
+        answer = f"{spaced(code)} = {calculate(code)}"
+        turn += tool_turn(code, f" {answer}." if turn else f"{answer}.")
+        needed.append([answer])
+    wording = sentence(rng, rng.choice(wordings_for("sums two", TWO_SUMS, test)))
+    check: Check = {"kind": "fact", "need": needed, "rivals": [], "names": [], "tool": True}
+    return chat(typed(rng, finished(wording.format(a=asked[0], b=asked[1]))), turn), check
+
+
 def _some_number(rng: Random) -> int:
+    if rng.random() < 0.03:
+        return 100 * rng.randint(1, 9)
     top = rng.choices((12, 30, 100, 999, 9999), (40, 20, 28, 9, 3))[0]
     return rng.randint(1, top)
 
@@ -170,34 +240,43 @@ def _values(rng: Random, form: str) -> dict[str, int]:
     x = _some_number(rng)
     y = _some_number(rng)
     z = rng.randint(1, 30)
+    q = rng.randint(1, 30)
+    if re.search(r"/z|\+z\+q", form):
+        z = rng.randint(2, 10)
     if "*" in form or form in ("x/3", "x/4"):
         x = rng.choice((rng.randint(2, 12), rng.randint(2, 100)))
         y = rng.choice((rng.randint(1, 12), rng.randint(1, 12), rng.randint(1, 100)))
     if form in ("x/3", "x/4"):
         x *= int(form[-1])
-    elif form == "x/y":
+    elif form in ("x/y", "x/y+z", "x%y"):
         y = rng.randint(2, 12)
-        x = y * rng.randint(1, 20)
-        if rng.random() < 0.2:  # not whole
+        x = y * rng.randint(1, 20) + (rng.randint(1, y - 1) if "%" in form else 0)
+        if form == "x/y" and rng.random() < 0.2:  # not whole
             y = rng.choice((2, 4, 5, 10))
             x = rng.randint(1, 99)
     elif form == "x-y" and rng.random() < 0.85:
         larger = max(x, y)
         y = min(x, y)
         x = larger
-    elif form == "x-y-z" and rng.random() < 0.9:
+    elif form in ("x-y-z", "x-y+z", "x-(y+z)", "(x-y)*z", "(x-y)/z") and rng.random() < 0.9:
         x += y + z
-    used = {"x": x, "y": y, "z": z}
-    return {variable: used[variable] for variable in "xyz" if variable in form}
+    elif form == "x-y*z" and rng.random() < 0.9:
+        x += y * z
+    elif "(y-z)" in form:
+        y += z
+    used = {"x": x, "y": y, "z": z, "q": q}
+    return {variable: used[variable] for variable in used if variable in form}
 
 
 # ---- comparing
 def number_sense(rng: Random, world: World, test: bool, level: int) -> Made:
-    """Which is bigger, odd or even, is a sum right, how a row goes on."""
-    kind = rng.choices(tuple(COMPARING), (20, 10, 14, 7, 14, 7, 7, 12, 10))[0]
+    """Which is bigger, odd or even, is a sum right, how a row goes on, what is beside a number."""
+    kind = rng.choices(tuple(COMPARING), (20, 10, 14, 7, 14, 7, 7, 10, 16, 5, 5, 5))[0]
     wording = sentence(rng, rng.choice(wordings_for(f"comparing {kind}", COMPARING[kind], test)))
-    if kind == "next":
-        return _goes_on(rng, wording, test)
+    if kind in ("next", "missing"):
+        return _goes_on(rng, wording, test, missing=kind == "missing")
+    if kind in ("one before", "one after"):
+        return _beside(rng, wording, test, kind)
     while True:
         x = _some_number(rng)
         y = rng.choice((_some_number(rng), x + rng.randint(1, 9)))
@@ -227,16 +306,40 @@ def _comparison_check(kind: str, answer: str, x: int, y: int) -> Check:
     return {"kind": "picked", "answer": first_word, "rivals": [rival], "unlike": OPPOSITES[kind]}
 
 
-def _goes_on(rng: Random, wording: str, test: bool) -> Made:
+def _goes_on(rng: Random, wording: str, test: bool, missing: bool = False) -> Made:
+    """The next number of a row, or the one in its middle that was left out: the one before it, and a step."""
     step = rng.choice((1, 1, 2, 2, 3, 4, 5, 5, 10, 10, 100, -1, -1, -2, -5, -10))
     length = rng.randint(3, 5)
+    gap = rng.randint(1, length - 1) if missing else length
     while True:
         start = rng.choice((abs(step), rng.randint(1, 60)))
         row = [start + i * step for i in range(length)]
-        if row[-1] + step > 0 and right_side([row[-1], abs(step)], test):
+        if row[-1] + step > 0 and right_side([row[gap - 1], abs(step)], test):
             break
+    shown = [str(number) for number in row]
+    given = [*shown, str(abs(step))]
+    name = "next"
+    joint = rng.choice((", ", ", ", ", ", " "))
+    if missing:
+        name = "missing"
+        shown.append(str(row[-1] + step))
+        row = row[:gap]
+        shown[gap] = rng.choice(("_", "_", "?", "__", "...") if joint == ", " else ("_", "__"))
     code = f"{row[-1]}{step:+d}"
-    given = [str(number) for number in [*row, abs(step)]]
-    check = {"kind": "number", "answer": calculate(code), "given": given, "tool": False}
-    question = finished(wording.format(x=", ".join(str(number) for number in row)))
-    return chat(typed(rng, question), tool_turn(code, f"The next number is {calculate(code)}.")), check
+    check: Check = {"kind": "number", "answer": calculate(code), "given": given, "tool": False}
+    question = finished(wording.format(row=joint.join(shown)))
+    return chat(typed(rng, question), tool_turn(code, f"The {name} number is {calculate(code)}.")), check
+
+
+def _beside(rng: Random, wording: str, test: bool, kind: str) -> Made:
+    """The number before or after another one."""
+    while True:
+        x = 1 + _some_number(rng)
+        if right_side([x, 1], test):
+            break
+    code = f"{x}+1" if kind == "one after" else f"{x}-1"
+    where = kind.removeprefix("one ")
+    check: Check = {"kind": "number", "answer": calculate(code), "given": [str(x), "1"], "tool": False}
+    question = finished(wording.format(x=written(rng, [x], percent=10)[0]))
+    reply = f"The number {where} {x} is {calculate(code)}."
+    return chat(typed(rng, question), tool_turn(code, reply)), check

@@ -30,6 +30,8 @@ PLACES = _values("places")
 COLOURS = _values("colours")
 ANIMALS = _values("animals")
 FEELINGS = _values("feelings")
+POOLS = {kind: [value.strip() for value in " ".join(lines).split(",")]
+         for kind, lines in READING["pools"].items()}  # of passages.txt, too
 NUMBERS = [str(number) for number in range(2, 40)]
 
 # scene -> (what {k} can be, what {v} can be)
@@ -39,7 +41,12 @@ SLOTS = {
     "eats": ([""], tables.MEALS), "when": ([""], _values("days")), "goes by": ([""], _values("vehicles")),
     "pet": (ANIMALS, tables.PETS + tables.NAMES), "job": ([""], _values("jobs")), "age": ([""], NUMBERS),
     "many": (THINGS, NUMBERS), "why": (FEELINGS, _values("reasons")), "gave": ([""], THINGS),
-    "comes from": ([""], tables.CITIES),
+    "comes from": ([""], tables.CITIES), "plays": ([""], POOLS["music"]), "speaks": ([""], POOLS["language"]),
+    "costs": (THINGS, POOLS["price"]), "made of": (THINGS, POOLS["material"]),
+    "drinks": ([""], POOLS["drink"]), "hobby": ([""], POOLS["hobby"]), "state": ([""], POOLS["state"]),
+    "wears": ([""], POOLS["wear"]), "open": (POOLS["building"], POOLS["hour"]),
+    "teaches": ([""], POOLS["subject"]), "born": ([""], POOLS["year"]), "plays sport": ([""], POOLS["sport"]),
+    "broke": ([""], THINGS), "meets": ([""], ANIMALS),
 }
 
 
@@ -75,7 +82,7 @@ def reading(rng: Random, world: World, test: bool, level: int) -> Made:
     rivals = [each.slots[asked_slot] for each in passage if each is not told]
     rivals = [rival for rival in rivals if rival and rival not in answer]
     check = fact_check(told.slots[asked_slot], rivals=rivals)
-    return chat(_together(rng, text, asked), answer), check
+    return chat(together(rng, text, asked), answer), check
 
 
 def plural(noun: str) -> str:
@@ -83,15 +90,19 @@ def plural(noun: str) -> str:
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
-def _together(rng: Random, text: str, question: str) -> str:
+def together(rng: Random, text: str, question: str) -> str:
     """The passage and its question, as people put them."""
     around = READING["around"]
     before = f"{rng.choice(around['before'])} " if rng.random() < 0.2 else ""
-    between = f"{rng.choice(around['between'])} " if rng.random() < 0.15 else ""
-    gap = "\n" if rng.random() < 0.1 else " "
-    question = between + typed(rng, question, lower=rng.random() < 0.3)
-    if rng.random() < 0.1:
+    gap = "\n" if rng.random() < 0.12 else " "
+    if rng.random() < 0.12:
+        question = f"{rng.choice(around['between'])} {question}"
+    else:
+        question = typed(rng, question, lower=rng.random() < 0.4)
+    if rng.random() < 0.12:
         text = text.lower()
+    if rng.random() < 0.07 and question.endswith("?"):  # what is asked comes first
+        return f"{question}{gap}{text}"
     return f"{before}{text}{gap}{question}"
 
 
@@ -143,4 +154,4 @@ def _comparison(rng: Random, test: bool) -> Made:
     right = answer.split(" ")[0]
     others = [name.lower() for name in names if name != right]
     check = {"kind": "first", "answer": right.lower(), "rivals": others}
-    return chat(_together(rng, " ".join(sentences), question), answer), check
+    return chat(together(rng, " ".join(sentences), question), answer), check

@@ -46,7 +46,7 @@ def typed(rng: Random, text: str, lower: bool = True) -> str:
     if chance < 0.15:
         text = _closed(rng, text)
     elif chance < 0.4:
-        text = text.rstrip("?.")
+        text = text.rstrip("?. ")
     chance = rng.random()
     if chance < 0.25:
         return text.lower()
@@ -107,6 +107,6 @@ def _opened(rng: Random, text: str) -> str:
 
 def _closed(rng: Random, text: str) -> str:
     closer = rng.choice(CLOSERS)
-    bare = text.rstrip("?.!")
+    bare = text.rstrip("?.! ")
     gap = "" if closer[0] in ",!?." else " "
     return bare + gap + closer
