@@ -163,36 +163,6 @@ def _times(rng: Random, world: World, test: bool) -> Made:
     return chat(order, answer), _copy(answer)
 
 
-def _in_a_row(rng: Random, words: list[str]) -> str:
-    """The words as people list them: with commas, blanks, or "and" before the last."""
-    chance = rng.random()
-    if chance < 0.4:
-        return ", ".join(words)
-    return " ".join(words) if chance < 0.75 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _sorted_words(rng: Random, world: World, test: bool) -> Made:
-    words: list[str] = []
-    while not words or len({word[0] for word in words}) < len(words):  # the first letters decide
-        words = rng.sample(WORDS, rng.choice((2, 3, 3, 4)))
-    order = _order(rng, "words", "sort", test, copied=True, t=_in_a_row(rng, words))
-    return chat(order, ", ".join(sorted(words))), _in_order(sorted(words))
-
-
-def _in_order(members: list[str]) -> Check:
-    return {"kind": "list", "members": members, "n": len(members), "about": "", "in_order": True}
-
-
-def _sorted_numbers(rng: Random, world: World, test: bool) -> Made:
-    kind = rng.choice(("up", "up", "down"))
-    top = rng.choice((10, 20, 100))
-    numbers = rng.sample(range(1, top), rng.choice((3, 3, 3, 4)))
-    shown = _in_a_row(rng, [str(number) for number in numbers])
-    order = _order(rng, "words", kind, test, copied=True, t=shown)
-    right = [str(number) for number in sorted(numbers, reverse=kind == "down")]
-    return chat(order, ", ".join(right)), _in_order(right)
-
-
 def _one_of_them(rng: Random, world: World, test: bool) -> Made:
     """The first, the second or the last word of a sentence."""
     kind = rng.choice(("first", "last", "last", "second"))
@@ -306,7 +276,7 @@ def _ended(rng: Random, world: World, test: bool) -> Made:
 
 
 MAKERS = (
-    (_one_word, 20), (_yes_or_no, 12), (_number_only, 7), (_known_pair, 6), (_times, 8), (_sorted_words, 7),
-    (_sorted_numbers, 7), (_one_of_them, 7), (_counted, 4), (_changed, 9), (_rearranged, 5), (_choice, 4),
-    (_used, 8), (_nice, 7), (_greeted, 5), (_ended, 12),
+    (_one_word, 20), (_yes_or_no, 12), (_number_only, 7), (_known_pair, 6), (_times, 8), (_one_of_them, 7),
+    (_counted, 4), (_changed, 9), (_rearranged, 5), (_choice, 4), (_used, 8), (_nice, 7), (_greeted, 5),
+    (_ended, 12),
 )
