@@ -325,10 +325,6 @@ def short(fact: Fact) -> str:
     return KINDS[fact.kind].get("short", ["{v}"])[0]
 
 
-def filled(rng: Random, text: str, slots: dict[str, str]) -> str:
-    return compose(rng, text, dict(slots))
-
-
 def capitalised(text: str) -> str:
     """A wording as a sentence begins; a slot at its beginning stays as it is."""
     return re.sub(r"\bi\b", "I", text[0].upper() + text[1:])
