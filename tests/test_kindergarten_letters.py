@@ -195,8 +195,8 @@ def test_words_for_a_letter_begin_with_it_and_the_longer_word_is_longer(training
 
 def test_sums_are_read_as_english_reads_them(training, tests):
     signs = {"+": r"\+|plus|and|&|\bn\b|adn|add|total|sum|more|increase|top of|bigger|count",
-             "-": r"-|minus|less|smaller|take|subtract|difference|decrease|plus|without|to get|deduct|remove|reduce|from|more|bigger"
-                  r"|\+",
+             "-": r"-|minus|less|smaller|take|subtract|difference|decrease|plus|without|to get|deduct|remove|reduce|from|more"
+                  r"|bigger|\+",
              "*": r"\*|x|×|times|multipl|product|groups|lots|square|\^|sets|rows|by|\(",
              "/": "/|÷|:|over|divid|share|split|into|in|quotient"}
     unknown = r"plus how much|\+ \?|missing from|smaller is|to \d+\?$|start from|\+ _|\+ x = "  # "3 + ? = 7"
