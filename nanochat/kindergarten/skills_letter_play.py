@@ -52,7 +52,7 @@ class Draw:
             if fits(word):
                 return word
 
-    def two(self, fits: Callable[[str, str], bool] = lambda first, second: True) -> tuple[str, str]:
+    def two(self, fits: Callable[[str, str], bool] = lambda one, other: True) -> tuple[str, str]:
         """Two different words, for which this is so."""
         while True:
             first = self.word()
@@ -64,7 +64,7 @@ class Draw:
         """Two words, half of which have the same letter at this place."""
         if self.rng.random() < 0.5:
             return self.two()
-        return self.two(lambda first, second: first[place] == second[place])
+        return self.two(lambda one, other: one[place] == other[place])
 
     def ask(self, kind: str, word: str, letter: str = "a", **more: str) -> str:
         slots = {**slots_for(self.rng, word, letter), "xp": f"{letter}'s", **more}
@@ -173,7 +173,11 @@ def _same_end(draw: Draw) -> Made:
 
 def _same_length(draw: Draw) -> Made:
     alike = draw.rng.random() < 0.5
-    first, second = draw.two(lambda first, second: not alike or len(first) == len(second))
+
+    def fits(one: str, other: str) -> bool:
+        return not alike or len(one) == len(other)
+
+    first, second = draw.two(fits)
     question = draw.ask("same length", first, v=draw.other(second))
     code = f"len({in_code(question, first)}) == len({in_code(question, second)})"
     pair = f"{first} and {second}"
@@ -288,7 +292,7 @@ def _place(draw: Draw) -> Made:
 
 # ---- two words
 def _common(draw: Draw) -> Made:
-    first, second = draw.two(lambda first, second: len({*first} & {*second}) > 0)
+    first, second = draw.two(lambda one, other: not {*one}.isdisjoint(other))
     question = draw.ask("common", first, v=draw.other(second))
     both = spelled("".join(sorted({*first} & {*second})))
     filtered = f"filter({in_code(question, second)}.count, '{ALPHABET}')"

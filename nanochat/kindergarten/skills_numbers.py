@@ -213,7 +213,9 @@ def _is_it_right(rng: Random, test: bool) -> Made:
 
 def _two_sums(rng: Random, test: bool) -> Made:
     """Two sums in one message, worked out one after the other."""
-    asked, turn, needed = [], [], []
+    asked: list[str] = []
+    turn: list[dict[str, str]] = []
+    needed: list[list[str]] = []
     for _ in range(2):
         form = rng.choice(BASIC)
         code = filled(form, _fitting(rng, form, test, whole=True))

@@ -120,7 +120,8 @@ def _yes_or_no(rng: Random, world: World, test: bool) -> Made:
 def _number_only(rng: Random, world: World, test: bool) -> Made:
     """The result of a sum, by the calculator, and nothing around it."""
     while True:
-        x, y = rng.randint(1, 60), rng.randint(1, 30)
+        x = rng.randint(1, 60)
+        y = rng.randint(1, 30)
         symbol, name = rng.choice((("+", "plus"), ("+", "plus"), ("-", "minus"), ("*", "times")))
         if skills_numbers.right_side([x, y], test=False) and (symbol != "-" or x >= y):
             break

@@ -161,8 +161,10 @@ def _about_something(rng: Random, test: bool) -> Made:
 
 def _about_two(rng: Random, test: bool) -> Made:
     if rng.random() < 0.25:
-        he, other_he = rng.choice(("he", "she")), rng.choice(("he", "she"))
-        first, second = _person(rng.choice(NAMES[he]), he), _person(rng.choice(NAMES[other_he]), other_he)
+        he = rng.choice(("he", "she"))
+        other_he = rng.choice(("he", "she"))
+        first = _person(rng.choice(NAMES[he]), he)
+        second = _person(rng.choice(NAMES[other_he]), other_he)
         while second.short == first.short:
             second = _person(rng.choice(NAMES[other_he]), other_he)
         wordings = [wording for wording in ASK_STORY["and"] if "{x}" not in wording]
