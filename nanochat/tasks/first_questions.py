@@ -11,7 +11,7 @@ from nanochat.tasks.base import Task
 SKILLS = frozenset("""
     tales reading sentences recall instructions follow_ups facts_everyday yes_no_world comparing lists
     spelling_any backwards_any letter_of_word counting_any words_by_letter alphabet sums_any number_sense
-    counting_numbers word_problem_wide passages orders rhymes given_lists letter_play
+    counting_numbers word_problem_wide passages orders
 """.split())
 
 
