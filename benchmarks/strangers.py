@@ -3,6 +3,7 @@ What strangers get from a chat model of the kindergarten: right answers by kind,
 
     python benchmarks/strangers.py                      the newest SFT model, the held list
     python benchmarks/strangers.py --stage=rl --list=open --show
+    python benchmarks/strangers.py --past=2             each question after two others, as people ask in a chat
 
 An answer is broken, right or wrong, if it goes round in a loop (up to four words, three times in a row), does not stop before
 its room is used up, is empty, or says a word that neither the user nor any training answer has said. --show prints the wrong
@@ -13,6 +14,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -33,11 +35,29 @@ CONVERSATIONS = 20_000  # whose answers tell which words there are
 class Config:
     stage: str = option("sft", "which model", choices=("mid", "sft", "rl"))
     list: str = option("held", "which questions", choices=LISTS)
+    past: int = option(0, "other questions of the list that come before each one, and that the model answers, too")
     show: bool = option(False, "print what is wrong or broken")
 
     def __post_init__(self) -> None:
         if self.show and self.list == "held":
             raise UsageError("the held list is for measuring alone: --show wants --list=open.")
+
+
+class InConversation(Strangers):
+    """Each question after `past` others that a person might just have asked: single turns, drawn by its number."""
+
+    def __init__(self, which: str, past: int):
+        super().__init__(which=which)
+        self.past = past
+        self.openers = [number for number, block in enumerate(self.blocks) if len(block.turns) == 1]
+
+    def conversation(self, number: int) -> dict:
+        chat = super().conversation(number)
+        before: list[dict] = []
+        for opener in Random(number).sample(self.openers, self.past):
+            before.append({"role": "user", "content": self.blocks[opener].turns[0]})
+            before.append({"role": "assistant", "content": None})
+        return {**chat, "messages": before + chat["messages"]}
 
 
 def words(text: str) -> set[str]:
@@ -70,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
     rt = runtime.init("cpu")
     model, tokenizer, meta = checkpoint.load_model(config.stage, rt)
-    task = Strangers(which=config.list)
+    task = InConversation(config.list, config.past)
     score, records = run_task(task, model, tokenizer, rt)
     known = trained_words()
     right: Counter[str] = Counter()

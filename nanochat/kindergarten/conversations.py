@@ -38,8 +38,8 @@ from nanochat.kindergarten.skill import Example, Made, Skill
 from nanochat.kindergarten.world import World
 
 REPLAYED = 0.06  # part that is biographies instead, lest the unasked be forgotten
-JOINED = 0.12  # part that has an unrelated one in front, so that the model meets a past
-MAX_JOINED_CHARS = 360  # both together: under 200 tokens
+JOINED = 0.3  # part that has an unrelated one in front, and of these again: people ask one thing after another
+MAX_JOINED_CHARS = 400  # all together: under 220 tokens
 MAX_REPEATS = 50  # draws in a row without anything new, until a skill's space counts as used up
 STAGES = {"mid": 1, "sft": 2}  # stage -> level of difficulty
 
@@ -131,11 +131,12 @@ def training_example(index: int, seed: int = 0, stage: str = "mid",
         return name, SKILLS[name].make(rng, world, False, STAGES[stage])
 
     name, (messages, check) = one()
-    if rng.random() < JOINED:
+    while rng.random() < JOINED:
         _, (before, _) = one()
         joined = before + messages
-        if sum(len(str(message["content"])) for message in joined) < MAX_JOINED_CHARS:
-            messages = joined
+        if sum(len(str(message["content"])) for message in joined) >= MAX_JOINED_CHARS:
+            break
+        messages = joined
     return _example(name, (messages, check))
 
 
