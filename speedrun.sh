@@ -39,16 +39,16 @@ kindergarten() {
     stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=2048
     stage tok_eval         python -m scripts.tok_eval --dataset=kindergarten
     stage base_train       python -m scripts.base_train --dataset=kindergarten --depth=3 --sequence_len=256 \
-                               --total_batch_size=2048 --num_iterations=500 --eval_every=0 --eval_tokens=60000
+                               --total_batch_size=2048 --num_iterations=700 --eval_every=0 --eval_tokens=60000
     stage base_loss        python -m scripts.base_loss --max_rows=128
     stage base_eval        python -m scripts.base_eval
     stage chat_eval_base   python -m scripts.chat_eval -i base --max_problems=20 --max_new_tokens=32
-    stage mid_train        python -m scripts.mid_train --num_iterations=700 --conversations=48000
+    stage mid_train        python -m scripts.mid_train --num_iterations=700 --conversations=30000
     stage chat_eval_mid    python -m scripts.chat_eval -i mid --max_problems=50
-    stage chat_sft         python -m scripts.chat_sft --num_iterations=3900 --conversations=166000 --lr_scale=1
+    stage chat_sft         python -m scripts.chat_sft --num_iterations=4100 --conversations=160000 --lr_scale=1
     stage chat_eval_sft    python -m scripts.chat_eval -i sft
-    stage chat_rl          python -m scripts.chat_rl --num_iterations=20 --questions=32 \
-                               --tasks="kg_word_problem|kg_word_problem_wide|kg_letter_of_word|kg_sentences" \
+    stage chat_rl          python -m scripts.chat_rl --num_iterations=12 --questions=32 \
+                               --tasks="kg_word_problem_wide|kg_passages|kg_orders|kg_letter_of_word|kg_sentences" \
                                --samples=8 --anchor_rows=48 --device_batch_size=48 --max_new_tokens=64 --lr_scale=0.25
     stage chat_eval_rl     python -m scripts.chat_eval -i rl
     stage report_generate  python -m nanochat.report generate

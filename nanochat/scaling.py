@@ -24,6 +24,7 @@ ASPECT_RATIO = 64  # model width per layer
 HEAD_DIM = 128  # half of it for narrow models
 REFERENCE_WIDTH = 768  # at which AdamW's learning rates were tuned
 REFERENCE_BATCH = 2**19  # tokens a step, at which all learning rates were tuned (first public d20 run)
+SQUARES_HALF_LIFE = 140_000  # tokens
 SMALL = 8  # with fewer layers a model follows short texts only, and is taught what it can answer
 DEEP = 12  # from here on the recipe follows published laws; below, what was measured here
 TOKENS_PER_SHARD = 52e6  # of web text: 250M characters, 4.8 a token (vocabulary 65,536)
@@ -233,6 +234,19 @@ def weight_decay(steps: int, lr: float, ratio: float) -> float:
 def adam_lr_scale(n_embd: int) -> float:
     """AdamW's learning rates go as 1 / sqrt(width): a wider layer sums more changes into each output."""
     return (n_embd / REFERENCE_WIDTH) ** -0.5
+
+
+def adam_betas(depth: int, batch_tokens: int) -> tuple[float, float]:
+    """How much AdamW's two averages keep in a step: of gradients, and of their squares.
+
+    A word's row of the embedding gets a gradient only when the word occurs, so its history is measured in
+    tokens, not in steps: half of it is forgotten after SQUARES_HALF_LIFE of them (arXiv 2507.07101), however
+    few make a step. In steps of 2,048 tokens 0.95 would forget a rare word between two of its occurrences,
+    and each would move it by a full step. Large batches keep 0.95, about 20 steps. Small models learn in few
+    steps, and what an average of gradients recalls is soon out of date: dev/LOG.md has what was measured.
+    """
+    beta2 = max(0.95, 0.5 ** (batch_tokens / SQUARES_HALF_LIFE)) if batch_tokens else 0.95
+    return (0.8 if depth >= DEEP else 0.6), beta2
 
 
 # ---- schedules

@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     model = make_model(config, plan, rt)
     optimizer = loop.make_optimizer(model, rt, config.matrix_lr, config.embedding_lr, config.unembedding_lr,
-                                    plan.recipe.weight_decay, plan.recipe.lr_factor)
+                                    plan.recipe.weight_decay, plan.recipe.lr_factor, plan.recipe.batch_tokens)
     stage = make_stage(config, plan, model, tokenizer, rt)
     loop.run_locked(stage, model, optimizer, rt)
 

@@ -146,6 +146,14 @@ def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, table
     assert live.peak == pytest.approx(planned, rel=0.1)
 
 
+def test_adam_forgets_by_tokens_so_a_small_step_keeps_more_of_its_history():
+    for batch_tokens in (1024, 2048, 4096):
+        _, beta2 = scaling.adam_betas(3, batch_tokens)
+        assert beta2 ** (scaling.SQUARES_HALF_LIFE / batch_tokens) == pytest.approx(0.5)
+    for depth, batch_tokens in ((20, 2 ** 19), (12, 2 ** 18), (20, 0)):
+        assert scaling.adam_betas(depth, batch_tokens) == (0.8, 0.95)
+
+
 def test_more_devices_need_less_each_and_the_known_batches_fit_an_h100():
     for depth, rows in ((20, 32), (26, 16), (32, 8)):            # what public runs of these depths used, vocabulary 65,536
         assert scaling.device_batch_size(depth, 65536, 2048, scaling.GPUS["h100"].gib, 8, tables=False) == rows

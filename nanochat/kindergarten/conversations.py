@@ -37,8 +37,8 @@ from nanochat.kindergarten import (
 from nanochat.kindergarten.skill import Example, Made, Skill
 from nanochat.kindergarten.world import World
 
-REPLAYED = 0.06  # part that is biographies instead, lest the unasked be forgotten
-JOINED = 0.3  # part that has an unrelated one in front, and of these again: people ask one thing after another
+REPLAYED = 0.07  # part that is biographies instead, lest the unasked be forgotten
+JOINED = 0.3  # part that has an unrelated one in front, of these again: one thing is asked after another
 MAX_JOINED_CHARS = 400  # all together: under 220 tokens
 MAX_REPEATS = 50  # draws in a row without anything new, until a skill's space counts as used up
 STAGES = {"mid": 1, "sft": 2}  # stage -> level of difficulty
@@ -68,7 +68,7 @@ _ROWS = (
     (skills_social.memory_names, "Remembering a name", 0.0, "words", 0, 0),
     # asked as strangers ask
     (skills_manners.manners, "Small talk", 0.0, "wordings", 20, 30),
-    (skills_tales.tales, "Stories, poems and jokes on request", 0.0, "wordings", 8, 11),
+    (skills_tales.tales, "Stories, poems and jokes on request", 0.0, "wordings", 10, 18),
     (skills_reading.reading, "Reading", 0.3, "templates", 6, 10),
     (skills_sentences.sentences, "Reading, sentences of a grammar", 0.2, "stories", 12, 18),
     (skills_passages.passages, "Reading, little stories", 0.2, "templates", 4, 18),

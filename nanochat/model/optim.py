@@ -34,7 +34,8 @@ class Group:
     """Parameters that share a rule and its settings; kind is "muon" (all 2-D) or "adamw".
 
     AdamW's beta2 of 0.95 remembers about 20 steps, where Adam's 0.999 remembers 1,000: runs are short, and
-    the size of early gradients says little about that of later ones.
+    the size of early gradients says little about that of later ones. Small batches want more of it
+    (scaling.adam_betas).
     """
 
     kind: str

@@ -106,13 +106,14 @@ def start(config: Any, stage: str) -> Origin:
     return Origin(rt, config.tag or folder.parent.name, loaded_from, model, tokenizer, meta, persona)
 
 
-def optimizer_from(origin: Origin, scale: float) -> MuonAdamW:
+def optimizer_from(origin: Origin, scale: float, batch_tokens: int = 0) -> MuonAdamW:
     """An optimizer with the checkpoint's float32 masters, which load_model rounded to the compute dtype.
 
-    Its averages begin at zero: those of the stage before belong to other data.
+    Its averages begin at zero: those of the stage before belong to other data. `scale` and `batch_tokens` as
+    in loop.make_optimizer.
     """
     model = origin.model.requires_grad_(True).train()
-    optimizer = loop.make_optimizer(model, origin.rt, scale=scale)
+    optimizer = loop.make_optimizer(model, origin.rt, scale=scale, batch_tokens=batch_tokens)
     masters, _, _ = checkpoint.load(origin.folder)
     optimizer.load(masters)
     return optimizer
@@ -197,7 +198,7 @@ def run_stage(stage: str, config: Any) -> None:
     if config.dry_run:
         return
     lr_factor = scaling.lr_factor(origin.model.config.n_layer, plan.batch_tokens)
-    optimizer = optimizer_from(origin, config.lr_scale * lr_factor)
+    optimizer = optimizer_from(origin, config.lr_scale * lr_factor, plan.batch_tokens)
     made = make_stage(row, config, origin, plan)
     loop.run_locked(made, origin.model, optimizer, origin.rt)
 

@@ -40,14 +40,19 @@ COMPILE = {"fullgraph": True, "dynamic": False}
 
 # ---- one step
 def make_optimizer(model: GPT, rt: Runtime, matrix_lr: float = 0.02, embedding_lr: float = 0.3,
-                   unembedding_lr: float = 0.004, weight_decay: float = 0.0, scale: float = 1.0) -> MuonAdamW:
-    """Muon on the matrices, AdamW on embeddings and head; `scale` is on all learning rates."""
+                   unembedding_lr: float = 0.004, weight_decay: float = 0.0, scale: float = 1.0,
+                   batch_tokens: int = 0) -> MuonAdamW:
+    """Muon on the matrices, AdamW on embeddings and head.
+
+    `scale` is on all learning rates; batch_tokens are those of a step over all devices (0: many).
+    """
     groups = model.parameter_groups()
     adam_scale = scale * scaling.adam_lr_scale(model.config.n_embd)
+    betas = scaling.adam_betas(model.config.n_layer, batch_tokens)
     with memory.must_fit(model.config, rt):
         return MuonAdamW([
-            Group("adamw", groups["embedding"] + groups["table"], embedding_lr * adam_scale),
-            Group("adamw", groups["unembedding"], unembedding_lr * adam_scale),
+            Group("adamw", groups["embedding"] + groups["table"], embedding_lr * adam_scale, betas),
+            Group("adamw", groups["unembedding"], unembedding_lr * adam_scale, betas),
             Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay),
         ], rt)
 
