@@ -5,6 +5,8 @@ from random import Random
 
 import pytest
 
+from nanochat.data.chat_format import message_parts, reply_text
+from nanochat.infer.tools import run_tool
 from nanochat.kindergarten import World, categories, check, documents, everyday, nature, skills_everyday
 from nanochat.kindergarten.skill import fact_check
 from nanochat.kindergarten.skills_everyday import (
@@ -17,6 +19,7 @@ from nanochat.kindergarten.skills_everyday import (
     yes_no_world,
 )
 from nanochat.kindergarten.skills_lists import lists
+from nanochat.kindergarten.skills_people import yes_no
 from nanochat.kindergarten.skills_world import ways_to_ask
 
 N_MADE = 3000
@@ -39,8 +42,9 @@ def asked():
 
 
 def make(maker, world, test=False, first=0, count=N_MADE):
+    """[(question, what is said, the check)]"""
     made = [maker(Random(seed), world, test, 2) for seed in range(first, first + count)]
-    return [(messages[0]["content"], messages[-1]["content"], wanted) for messages, wanted in made]
+    return [(messages[0]["content"], reply_text(message_parts(messages[-1])), wanted) for messages, wanted in made]
 
 
 def all_facts():
@@ -157,10 +161,26 @@ def size_of(name):
     return everyday.SIZES.get(categories.bare(name.lower()))
 
 
+def test_what_is_held_against_each_other_is_what_was_asked_and_what_is_said(world):
+    for make_one in (yes_no, yes_no_world, comparing):
+        seen = 0
+        for seed in range(600):
+            (question, answered), wanted = make_one(Random(seed), world, seed % 2 == 0, 2)
+            if isinstance(answered["content"], str):
+                continue
+            code, output, said = (part["text"] for part in answered["content"])
+            asked, known = re.fullmatch(r"' (.+)'==' (.+)'", code).groups()
+            assert output == run_tool(code) == str(wanted["answer"] == "yes"), code
+            for word in known.lower().split():
+                assert word in said.lower(), (code, said)
+            seen += 1
+        assert seen > 100, make_one
+
+
 def test_comparisons_are_true_and_only_so(world):
     for question, said, wanted in make(comparing, world) + make(comparing, world, True):
         assert check(wanted, said), (question, said)
-        first, word, second = re.fullmatch(r"(.+) is (\w+) than (.+?)(?:, so (?:yes|no))?\.", said).groups()
+        first, word, second = re.fullmatch(r"(?:Yes\. |No\. )?(.+) is (\w+) than (.+?)\.", said).groups()
         if wanted["kind"] == "first":
             turned = f"{second} is {word} than {first}."
             assert not check(wanted, turned) and not check(wanted, f"{first} or {second}"), (question, turned)

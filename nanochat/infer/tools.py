@@ -29,6 +29,16 @@ OPERATORS = {
     ast.In: lambda part, whole: part in whole, ast.NotIn: lambda part, whole: part not in whole,
     ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_,
 }
+
+
+def _range(*ends: int) -> list[int]:
+    """Python's, as a list; how long it is can be told before it is made."""
+    numbers = range(*ends)
+    if len(numbers[: MAX_ITEMS + 1]) > MAX_ITEMS:
+        raise ValueError("list too long")
+    return list(numbers)
+
+
 FUNCTIONS: dict[str, Callable] = {
     "abs": abs,
     "float": float,
@@ -36,6 +46,7 @@ FUNCTIONS: dict[str, Callable] = {
     "len": len,
     "max": max,
     "min": min,
+    "range": _range,
     "round": round,
     "sorted": sorted,
     "str": str,

@@ -244,6 +244,13 @@ ASKED = (
 BETWEEN_PEOPLE = 12  # the first so many can also be said between two people
 
 
+def _said(content: str | list[dict[str, str]]) -> str:
+    """A message's text, without its calls of the calculator."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text").strip()
+
+
 def _dialogue(rng: Random, world: World) -> str:
     """Questions of several skills and their answers, with who speaks before each line."""
     asked: tuple = ASKED
@@ -258,8 +265,7 @@ def _dialogue(rng: Random, world: World) -> str:
         messages, _ = make(rng, world, False, 1)
         for message in messages:
             speaker = asks if message["role"] == "user" else answers
-            if isinstance(message["content"], str):  # no calls of the calculator
-                lines.append(f"{speaker}: {message['content']}")
+            lines.append(f"{speaker}: {_said(message['content'])}")
     return "\n".join(lines)
 
 

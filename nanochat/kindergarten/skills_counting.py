@@ -1,11 +1,15 @@
 """
 Counting aloud: up, down, by twos, what is between. One list in ten and one wording in six are for tests.
+
+Where to begin and where to end is what has to be understood; the numbers come from the calculator, as Python
+says it: `range(3, 9+1)`. Without it small models count on past the end.
 """
 from random import Random
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.skill import Made, chat, is_test
+from nanochat.kindergarten.skill import Made, is_test
 from nanochat.kindergarten.skills_numbers import written
+from nanochat.kindergarten.skills_words import looked_up
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.wording import finished, sentence, wordings_for
 from nanochat.kindergarten.world import World
@@ -13,6 +17,18 @@ from nanochat.kindergarten.world import World
 ASKED = tables.read("numbers.txt")["counting"]  # {how: wordings}
 AT_THE_END = "stop done finished go hello hi hooray cat bye yes end ready start wow thanks ok boo".split()
 BY = {2: "twos", 3: "threes", 4: "fours", 5: "fives", 10: "tens", 20: "twenties", 100: "hundreds"}
+
+# What is called, by kind; the letters are slots of the wording.
+CALLS = {
+    "to": "range({a}, {b}+1)", "first": "range(1, {b}+1)", "say stop": "range({a}, {b}+1)",
+    "down": "range({a}, {b}-1, -1)", "by": "range({a}, {b}+1, {k})",
+    "multiples": "range({k}, {b}+1, {k})", "even": "range(2, {b}+1, 2)", "odd": "range(1, {b}+1, 2)",
+    "after": "range({c}+1, {c}+{n}+1)", "between": "range({c}+1, {d})",
+}
+# The same where it is asked for so many of them.
+CALLS_BY_NUMBER = {
+    "multiples": "range({k}, {n}*{k}+1, {k})", "even": "range(2, {n}*2+1, 2)", "odd": "range(1, {n}*2, 2)",
+}
 
 
 def counting_numbers(rng: Random, world: World, test: bool, level: int) -> Made:
@@ -30,9 +46,12 @@ def counting_numbers(rng: Random, world: World, test: bool, level: int) -> Made:
     if kind == "say stop":
         said["w"] = rng.choice(AT_THE_END)
         items.append(said["w"])
-    check = {"kind": "copy", "text": " ".join(items)}
+    calls = CALLS_BY_NUMBER if "{n}" in wording and kind in CALLS_BY_NUMBER else CALLS
+    code = calls[kind].format(**slots)
+    output = ", ".join(map(str, row))
+    question = typed(rng, finished(wording.format(**said)))
     answer = ", ".join(items) + "."
-    return chat(typed(rng, finished(wording.format(**said))), answer), check
+    return looked_up(question, code, output, answer), {"kind": "copy", "text": " ".join(items)}
 
 
 def _row(rng: Random, kind: str, wording: str, longest: int) -> tuple[list[int], dict[str, int]]:

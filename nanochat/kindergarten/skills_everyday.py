@@ -16,6 +16,7 @@ from nanochat.kindergarten.checks import COUNTED, NUMBER_WORDS
 from nanochat.kindergarten.everyday import RELATIONS, SIZES, Known, Relation, fill
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Made, chat, draw, fact_check, on_side
+from nanochat.kindergarten.skills_words import compared
 from nanochat.kindergarten.skills_world import ways_to_ask
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.wording import compose
@@ -150,22 +151,24 @@ def yes_no_world(rng: Random, world: World, test: bool, level: int) -> Made:
     if chance < 0.27:
         return _truth(rng, test)
 
-    def make() -> tuple[Relation, Known, dict[str, str], bool]:
+    def make() -> tuple[Relation, Known, dict[str, str]]:
         relation = _some_relation(rng, YES_OR_NO)
         fact = rng.choice(relation.known)
         wrong = everyday.wrong_words(relation, fact)
         says_no_itself = fact.other.get("v") == "no"  # "A snake has no legs, so yes."
         if rng.random() < 0.5 and not says_no_itself:
-            return relation, fact, fact.other, True
-        return relation, fact, rng.choice(wrong), False
+            return relation, fact, fact.other
+        return relation, fact, rng.choice(wrong)
 
-    def key(made: tuple[Relation, Known, dict[str, str], bool]) -> tuple[str, ...]:
-        relation, fact, words, _ = made
+    def key(made: tuple[Relation, Known, dict[str, str]]) -> tuple[str, ...]:
+        relation, fact, words = made
         return "yes_no_world", relation.name, *_plain_words(fact.own), *_plain_words(words)
 
-    relation, fact, words, is_so = draw(make, key, test, percent=15)
-    question = rng.choice(fill(relation.is_it, fact.own | words))
-    return _yes_or_no(rng, question, fact.told[0], is_so)
+    relation, fact, words = draw(make, key, test, percent=15)
+    question = typed(rng, _as_people_write(rng, rng.choice(fill(relation.is_it, fact.own | words))))
+    asked = " ".join(_plain_words(words))
+    known = " ".join(_plain_words(fact.other))
+    return compared(question, asked, known, fact.told[0])
 
 
 def _plain_words(words: dict[str, str]) -> list[str]:
@@ -239,20 +242,20 @@ class Compared(NamedTuple):
 
 def comparing(rng: Random, world: World, test: bool, level: int) -> Made:
     """Which of two is bigger, faster, hotter: as a choice, or with yes or no."""
-    compared = _two_things(rng, test)
+    pair = _two_things(rng, test)
     if rng.random() < 0.3:
-        compared = compared.turned()
-    fact = f"{compared.first} is {compared.word} than {compared.second}."
-    asked = [compared.first, compared.second]
+        pair = pair.turned()
+    fact = f"{pair.first} is {pair.word} than {pair.second}."
+    asked = [pair.first, pair.second]
     rng.shuffle(asked)
-    words = {"more": compared.word, "x": asked[0], "y": asked[1]}
+    words = {"more": pair.word, "x": asked[0], "y": asked[1]}
     if rng.random() < 0.3:
         question = rng.choice(fill(EVERYDAY["compared"]["is it"], words))
-        return _yes_or_no(rng, question, fact, is_so=asked[0] == compared.first)
+        return compared(typed(rng, _as_people_write(rng, question)), asked[0], pair.first, fact)
 
     question = rng.choice(fill(EVERYDAY["compared"]["which"], words))
-    check = {"kind": "first", "answer": _last_word(compared.first), "rivals": [_last_word(compared.second)],
-             "opposite": compared.opposite}
+    check = {"kind": "first", "answer": _last_word(pair.first), "rivals": [_last_word(pair.second)],
+             "opposite": pair.opposite}
     return chat(typed(rng, question), fact[0].upper() + fact[1:]), check
 
 

@@ -21,6 +21,7 @@ from nanochat.kindergarten.phrases import (
     with_article,
 )
 from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
+from nanochat.kindergarten.skills_words import compared
 from nanochat.kindergarten.skills_world import two_animals, ways_to_ask
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.world import Person, World
@@ -90,20 +91,21 @@ def yes_no(rng: Random, world: World, test: bool, level: int) -> Made:
     if rng.random() < 0.15:
         return _is_it_bigger(rng, test)
 
-    def make() -> tuple[Person, str, bool, str]:
+    def make() -> tuple[Person, str, str]:
         person = rng.choice(world.seen)
         attribute = rng.choice(tuple(IS_IT))
         is_so = rng.random() < 0.5
         value = getattr(person, attribute) if is_so else _other_value(rng, world, person, attribute)
-        return person, attribute, is_so, value
+        return person, attribute, value
 
-    def key(made: tuple[Person, str, bool, str]) -> tuple[str, ...]:
-        person, attribute, _, value = made
+    def key(made: tuple[Person, str, str]) -> tuple[str, ...]:
+        person, attribute, value = made
         return "yes_no", person.name, attribute, value
 
-    person, attribute, is_so, value = draw(make, key, test, percent=15)
+    person, attribute, value = draw(make, key, test, percent=15)
     question = fill(rng.choice(IS_IT[attribute]), person, x=value, a_x=with_article(value))
-    return _yes_or_no(rng, question, fill(ANSWERS[attribute], person), is_so)
+    fact = fill(ANSWERS[attribute], person)
+    return compared(typed(rng, question), value, getattr(person, attribute), fact)
 
 
 def _is_it_bigger(rng: Random, test: bool) -> Made:
@@ -111,8 +113,7 @@ def _is_it_bigger(rng: Random, test: bool) -> Made:
     word = "bigger" if rng.random() < 0.6 else "smaller"
     question = f"Is {with_article(first)} {word} than {with_article(second)}?"
     fact = f"{with_article(bigger)} is bigger than {with_article(smaller)}."
-    is_so = first == (bigger if word == "bigger" else smaller)
-    return _yes_or_no(rng, question, fact, is_so)
+    return compared(typed(rng, question), first, bigger if word == "bigger" else smaller, fact)
 
 
 def _other_value(rng: Random, world: World, person: Person, attribute: str) -> str:
@@ -121,13 +122,6 @@ def _other_value(rng: Random, world: World, person: Person, attribute: str) -> s
         return rng.choice(_rivals(world, person, attribute))
     sampled = rng.sample(world.seen, 3)
     return rng.choice([other.name for other in sampled if other.name not in (person.name, person.friend)])
-
-
-def _yes_or_no(rng: Random, question: str, fact: str, is_so: bool) -> Made:
-    """ "Mia has a cat, so no.": the fact first, as a small model cannot weigh what it has not said."""
-    word = "yes" if is_so else "no"
-    answer = f"{fact[0].upper()}{fact[1:].rstrip('.')}, so {word}."
-    return chat(typed(rng, question), answer), {"kind": "yes_no", "answer": word}
 
 
 # ---- multiple choice

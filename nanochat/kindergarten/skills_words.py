@@ -45,6 +45,21 @@ def looked_up(question: str, code: str, output: str | int, reply: str) -> list[M
     return chat(question, answer)
 
 
+def compared(question: str, asked: str, known: str, fact: str) -> Made:
+    """Yes or no: the calculator holds what is asked against what is so. "Does Leo live in Oakton?" ->
+    "' Oakton'==' Fernhill'", False, "No. Leo lives in Fernhill."
+
+    To notice that two words are not the same is learned late by a small model, and in some runs never; to
+    copy both is learned early.
+    """
+    asked, known = asked.replace("'", ""), known.replace("'", "")
+    is_so = asked == known
+    word = "Yes" if is_so else "No"
+    code = f"' {asked}'==' {known}'"
+    said = f"{word}. {fact[0].upper()}{fact[1:]}"
+    return looked_up(question, code, is_so, said), {"kind": "yes_no", "answer": word.lower()}
+
+
 def spell(question: str, word: str) -> list[Message]:
     code = f"'-'.join({in_code(question, word)}[1:])"
     return looked_up(question, code, spelled(word), f"{word}: {spelled(word)}.")
