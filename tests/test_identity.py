@@ -26,8 +26,9 @@ OTHER = {
     "device_batch_size": ["--device_batch_size=2"], "device": ["--device=cpu"], "source_tag": ["--source_tag=other"],
     "name": ["--name=Ada"], "made_by": ["--made_by=two sisters"],
     "save_every": ["--save_every=1"], "track": ["--track=tensorboard"],
-    "param_data_ratio": ["--num_iterations=0", "--param_data_ratio=0.01"], "epochs": ["--num_iterations=0", "--epochs=3"],
+    "param_data_ratio": ["--num_iterations=0", "--param_data_ratio=0.01"], "epochs": ["--num_iterations=0", "--epochs={epochs}"],
 }
+EPOCHS = {"mid": 3, "sft": 3, "rl": 0.02}  # one of RL is some thousand questions, with eight times as many anchors
 OTHER_SOURCE = {"mid": "sft", "sft": "base", "rl": "mid"}
 
 
@@ -49,7 +50,7 @@ def other(stage, flag):
     if flag == "source":
         return [f"--source={OTHER_SOURCE[stage]}"]
     if flag in OTHER:
-        return [argument.format(base=base_dir()) for argument in OTHER[flag]]
+        return [argument.format(base=base_dir(), epochs=EPOCHS.get(stage)) for argument in OTHER[flag]]
     given = next((word.partition("=")[2] for word in FLAGS[stage] if word.startswith(f"--{flag}=")), None)
     value = next(field.default for field in fields(script(stage).Config) if field.name == flag)
     assert not isinstance(value, str), f"say in OTHER what else --{flag} may be"
