@@ -39,7 +39,7 @@ class Config(checkpoint.ModelFlags):
     temperature: float = option(0.0, "0 is the most correct for small models; 0.6 to 1 brings variety",
                                 short="t")
     top_k: int = option(50, "sample among this many likeliest tokens (0: all)", short="k")
-    max_tokens: int = option(256, "longest answer in tokens, at most a quarter of the context")
+    max_tokens: int = option(256, "longest answer in tokens, at most three eighths of the context")
     seed: int = option(0, "the same seed and the same conversation give the same answers")
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Chat:
         self.messages: list[dict] = []
         self.turn = 0  # mixed into the seed: the same question again gets another answer
         self.stopped = False  # by Ctrl-C, in the last answer
-        self.longest_answer = min(config.max_tokens, engine.max_len // 4)  # tokens
+        self.longest_answer = min(config.max_tokens, 3 * engine.max_len // 8)  # tokens
 
     def prompt(self) -> list[int]:
         """Token ids to answer to, with a note where not all that was said has room.

@@ -180,7 +180,8 @@ def test_what_is_held_against_each_other_is_what_was_asked_and_what_is_said(worl
 def test_comparisons_are_true_and_only_so(world):
     for question, said, wanted in make(comparing, world) + make(comparing, world, True):
         assert check(wanted, said), (question, said)
-        first, word, second = re.fullmatch(r"(?:Yes\. |No\. )?(.+) is (\w+) than (.+?)\.", said).groups()
+        compared = re.fullmatch(r"(?:Yes\. |No\. )?(.+) is (\w+) than (.+?)\.", said)
+        first, word, second = compared.groups()
         if wanted["kind"] == "first":
             turned = f"{second} is {word} than {first}."
             assert not check(wanted, turned) and not check(wanted, f"{first} or {second}"), (question, turned)

@@ -52,7 +52,8 @@ def compared(question: str, asked: str, known: str, fact: str) -> Made:
     To notice that two words are not the same is learned late by a small model, and in some runs never; to
     copy both is learned early.
     """
-    asked, known = asked.replace("'", ""), known.replace("'", "")
+    asked = asked.replace("'", "")  # which would end the calculator's string
+    known = known.replace("'", "")
     is_so = asked == known
     word = "Yes" if is_so else "No"
     code = f"' {asked}'==' {known}'"

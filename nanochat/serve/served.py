@@ -150,7 +150,7 @@ class Served:
         return {"id": found.id, "object": "model", "created": found.created, "owned_by": "nanochat",
                 "max_model_len": found.max_model_len, "suggestions": self.source.suggestions(found),
                 "chats": found.chats, "version": found.version,
-                "defaults": {**self.defaults, "max_tokens": found.max_model_len // 4}}
+                "defaults": {**self.defaults, "max_tokens": 3 * found.max_model_len // 8}}
 
     def find(self, name: str | None) -> Found:
         """The one of that name, by default the first. Raises ApiError 404, NoModel."""
