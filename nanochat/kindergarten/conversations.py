@@ -34,7 +34,7 @@ from nanochat.kindergarten import (
     skills_words,
     skills_world,
 )
-from nanochat.kindergarten.skill import Example, Made, Skill
+from nanochat.kindergarten.skill import Example, Made, Message, Skill
 from nanochat.kindergarten.world import World
 
 REPLAYED = 0.07  # part that is biographies instead, lest the unasked be forgotten
@@ -134,10 +134,18 @@ def training_example(index: int, seed: int = 0, stage: str = "mid",
     while rng.random() < JOINED:
         _, (before, _) = one()
         joined = before + messages
-        if sum(len(str(message["content"])) for message in joined) >= MAX_JOINED_CHARS:
+        if sum(len(_all_text(message)) for message in joined) >= MAX_JOINED_CHARS:
             break
         messages = joined
     return _example(name, (messages, check))
+
+
+def _all_text(message: Message) -> str:
+    """All that a message writes: what is said, the calculator's calls and their results."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return " ".join(part["text"] for part in content)
 
 
 def train_conversations(n_conversations: int, seed: int = 0,
