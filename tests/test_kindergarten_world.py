@@ -204,15 +204,17 @@ def test_lists_have_as_many_different_members_as_asked_for(world):
                 assert not number or int(number[1]) == wanted["n"] or len(wanted["members"]) == wanted["n"], question
 
 
-ANIMALS = {"kind": "list", "n": 3, "members": ["cat", "dog", "cow", "mouse"], "about": "animal animals", "in_order": False}
-DAYS = {"kind": "list", "n": 3, "members": ["Monday", "Tuesday", "ice cream"], "about": "day days", "in_order": True}
+ANIMALS = {"kind": "list", "n": 3, "most": 3, "in_order": False, "about": "animal animals",
+           "members": ["cat", "dog", "cow", "mouse"]}
+DAYS = {"kind": "list", "n": 3, "most": 3, "in_order": True, "about": "day days",
+        "members": ["Monday", "Tuesday", "ice cream"]}
 
 
 @pytest.mark.parametrize("wanted, right, wrong", [
-    (ANIMALS, ["1. cat, 2. dog, 3. cow.", "A cat, a dog and a cow.", "cats, dogs and cows", "Three animals are cat, dog, cow!",
-               "Cow\nDog\nCat\nMouse"],
-     ["1. cat, 2. dog.", "cat, cat, cat", "cat, dog, table", "I like cats, dogs and cows because they are animals", "",
-      "cat dog", "three animals"]),
+    (ANIMALS, ["1. cat, 2. dog, 3. cow.", "A cat, a dog and a cow.", "cats, dogs and cows",
+               "Three animals are cat, dog, cow!", "3 animals: 1. cow, 2. dog, 3. cat."],
+     ["1. cat, 2. dog.", "Cow\nDog\nCat\nMouse", "cat, cat, cat", "cat, dog, table",
+      "I like cats, dogs and cows because they are animals", "", "cat dog", "three animals"]),
     (DAYS, ["Monday, Tuesday and ice cream.", "The days are Monday, Tuesday, ice cream"],
      ["Tuesday, Monday, ice cream", "Monday, Tuesday", "Monday, Tuesday, cream", "Monday, Tuesday, ice cream, Monday"]),
 ])

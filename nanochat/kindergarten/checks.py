@@ -5,6 +5,7 @@ They are the reward of reinforcement learning, too, and a model finds whatever i
 punctuation are forgiven; hedges ("Tom or Ben"), all values in one reply, sums without the calculator and
 letters that were only parroted are not.
 """
+import functools
 import re
 from collections.abc import Iterable
 
@@ -28,6 +29,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower().replace("’", "'"))
 
 
+@functools.lru_cache(maxsize=2**16)  # a table's sentences meet each other's values often
 def says(text: str, phrase: str) -> bool:
     """Whether the phrase stands in the text as whole words; "Mia's" says Mia."""
     said = _without_possessives(words(text))
@@ -183,7 +185,8 @@ def _exactly(wanted: Check, text: str) -> bool:
 
 
 def _list(wanted: Check, text: str) -> bool:
-    """So many different members of the category are said, or all of them in order, and nothing else."""
+    """So many different members of the category are said and no more, or all of them in order, and nothing
+    else."""
     said = words(text)
     allowed = LISTING | {*COUNTED, *words(wanted["about"])}
     members = sorted(wanted["members"], key=lambda member: -len(words(member)))  # "ice cream" before "cream"
@@ -199,7 +202,7 @@ def _list(wanted: Check, text: str) -> bool:
             return False
     if wanted["in_order"]:
         return found == wanted["members"]
-    return len(set(found)) >= wanted["n"]
+    return wanted["n"] <= len(set(found)) <= wanted["most"]
 
 
 def _begins_with(said: list[str], wanted: list[str]) -> bool:

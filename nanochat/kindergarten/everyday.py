@@ -140,6 +140,13 @@ def _opposites() -> Iterator[Row]:
         yield Row(word, values, {})
 
 
+def _rhymes() -> Iterator[Row]:
+    """Each word of a line with the others."""
+    for words in EVERYDAY["rhymes"].values():
+        for word in words:
+            yield Row(word, [other for other in words if other != word], {})
+
+
 def _with_articles(title: str, purposes: bool = False) -> Iterator[Row]:
     """Jobs or things, or of the things those that are "for sleeping"."""
     for noun, values in merged(title).items():
@@ -216,7 +223,7 @@ def _kinds() -> Iterator[Row]:
 
 SPECIAL: dict[str, Callable[[], Iterator[Row]]] = {
     "animal": _is_animal, "opposites": _opposites, "properties": _properties, "kinds": _kinds,
-    "fruit or vegetable": _fruit_or_vegetable,
+    "fruit or vegetable": _fruit_or_vegetable, "rhymes": _rhymes,
     "units": _units, "between": _between, "later": _later,
     "most": functools.partial(_taken_apart, "most", r"(?P<sup>\w+est) (?P<noun>\w+)"),
     "nth": functools.partial(_taken_apart, "nth", r"(?P<nth>\w+) (?P<nunit>\w+) of the (?P<nwhole>\w+)"),

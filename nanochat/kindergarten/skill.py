@@ -10,6 +10,7 @@ seeds would share many of them, and a test would reward what was learned by hear
 (the two numbers, the word, the story), hashed, decides on which side it lies. No training example can hold a
 test example, however many of either are drawn.
 """
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -47,6 +48,7 @@ class Example:
     check: Check
 
 
+@functools.lru_cache(maxsize=2**16)  # the same words and wordings are drawn again and again
 def is_test(*content: str | int, percent: int = 10) -> bool:
     """Whether this content is for tests, as `percent` of all contents are. The same in every process."""
     return mix_seed("split", *content) % 100 < percent

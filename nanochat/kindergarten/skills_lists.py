@@ -1,8 +1,9 @@
 """
 Lists: "Name three animals", "the days of the week", "something red", "an animal that starts with b".
 
-A small model loses count of what it has said, so answers number their items. They follow the order of the
-table, so that what comes next was never said before. Split by the wording: whole frames are kept for tests.
+A small model loses count of what it has said, so answers number their items, and begin with how many they
+will be: "4 birds: 1. duck, ..". They follow the order of the table, so that what comes next was never said
+before. Split by the wording: whole frames are kept for tests.
 """
 from random import Random
 
@@ -31,9 +32,10 @@ USUAL = 12  # so many members are named more often than the rest
 UNCOUNTED = 3  # so many are named when "some" are asked for
 
 
-def numbered(items: list[str]) -> str:
-    """ "1. cat, 2. dog." """
-    return ", ".join(f"{number}. {bare(item)}" for number, item in enumerate(items, 1)) + "."
+def numbered(many: str, items: list[str]) -> str:
+    """ "2 pets: 1. cat, 2. dog." """
+    listed = ", ".join(f"{number}. {bare(item)}" for number, item in enumerate(items, 1))
+    return f"{len(items)} {many}: {listed}."
 
 
 def lists(rng: Random, world: World, test: bool, level: int) -> Made:
@@ -45,6 +47,7 @@ def lists(rng: Random, world: World, test: bool, level: int) -> Made:
         return _one(rng, category, test)
     many = rng.choice(category.many)
     how_many = min(UNCOUNTED, len(category.members))
+    counted = False
     if chance < 0.4:
         question = _ask(rng, "any", test, many=many)
         whole = [key for key in WHOLE if CATEGORIES[key] == category]
@@ -57,7 +60,9 @@ def lists(rng: Random, world: World, test: bool, level: int) -> Made:
         how_many = min(rng.choice(ASKED_FOR), len(category.members))
         digits_or_word = rng.choice((str(how_many), COUNTED[how_many]))
         question = _ask(rng, "some", test, n=digits_or_word, many=many)
-    return chat(question, numbered(_some(rng, category, how_many))), _check(category, how_many)
+        counted = True
+    answer = numbered(category.many[0], _some(rng, category, how_many))
+    return chat(question, answer), _check(category, how_many, counted=counted)
 
 
 def _all(rng: Random, test: bool) -> Made:
@@ -112,7 +117,9 @@ def _some(rng: Random, category: Category, how_many: int) -> list[str]:
     return list(pool[start:start + how_many])
 
 
-def _check(category: Category, how_many: int, in_order: bool = False) -> Check:
+def _check(category: Category, how_many: int, in_order: bool = False, counted: bool = False) -> Check:
     about = " ".join((category.one, *category.many))
     members = [bare(member) for member in category.members]
-    return {"kind": "list", "n": how_many, "members": members, "about": about, "in_order": in_order}
+    most = how_many if counted else len(members)
+    return {"kind": "list", "n": how_many, "most": most, "members": members, "about": about,
+            "in_order": in_order}
