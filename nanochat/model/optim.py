@@ -24,13 +24,14 @@ from nanochat.runtime import Runtime
 Named = tuple[str, torch.nn.Parameter]  # a parameter with its name in the model
 Tensors = dict[str, torch.Tensor]
 
-# Rounds of p(s) = a s + b s^3 + c s^5, as (a, b, c), which take any singular value s of 0.01 to 1 near 1:
-# Muon's five, which are all the same (to 0.68 to 1.13), and three, each the best possible for where the one
-# before it leads (to 0.66 to 1.14; Polar Express, arXiv 2505.16932). The five lift still smaller values, too,
-# 0.001 to 0.47 instead of 0.07, and wide matrices have many of these: of n values that share a Frobenius norm
-# of 1 the mean square is 1 / n.
+# Rounds of p(s) = a s + b s^3 + c s^5, as (a, b, c), which lift singular values s of 0.01 to 1 to about 1:
+# Muon's five, all the same, to 0.68 to 1.13, and the first three of Polar Express (arXiv 2505.16932), which
+# are steeper, to 0.2 to 1.9. For small matrices these are as good (d3: 0.642 bits per byte with either), and
+# the five took a fifth of a step. That small values are lifted counts for more than that all end up even:
+# three rounds to 0.66 to 1.14, which lift 0.001 to 0.07 instead of 0.13, were worse by 0.015 (dev/LOG.md).
+# Wide matrices have more small values.
 FIVE_ROUNDS = ((3.4445, -4.7750, 2.0315),) * 5
-THREE_ROUNDS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.3952, -1.7795, 0.4073))
+THREE_ROUNDS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518))
 WIDE = 512  # rows or columns, whichever are fewer, from which on a matrix gets five
 
 
@@ -81,7 +82,7 @@ class LossScale:
 
 @torch.no_grad()
 def orthogonalize(stack: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of 0.7 to 1.2.
+    """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of about 1.
 
     Newton-Schulz as in Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in `dtype` if given.
 
