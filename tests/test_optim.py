@@ -22,7 +22,7 @@ def backward(params, seed):
     sum((p * torch.randn(p.shape, generator=g)).sum() for p in params.values()).backward()
 
 
-@pytest.mark.parametrize("shape, least, most, alike", [((3, 20, 8), 0.18, 1.9, 0.9), ((1, 512, 600), 0.3, 1.3, 0.95)])
+@pytest.mark.parametrize("shape, least, most, alike", [((3, 20, 8), 0.18, 1.9, 0.9), ((1, 256, 300), 0.3, 1.3, 0.95)])
 def test_orthogonalize_brings_singular_values_near_one(shape, least, most, alike):
     stack = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalize(stack))

@@ -26,13 +26,12 @@ Tensors = dict[str, torch.Tensor]
 
 # Rounds of p(s) = a s + b s^3 + c s^5, as (a, b, c), which lift singular values s of 0.01 to 1 to about 1:
 # Muon's five, all the same, to 0.68 to 1.13, and the first three of Polar Express (arXiv 2505.16932), which
-# are steeper, to 0.2 to 1.9. For small matrices these are as good (d3: 0.642 bits per byte with either), and
-# the five took a fifth of a step. That small values are lifted counts for more than that all end up even:
-# three rounds to 0.66 to 1.14, which lift 0.001 to 0.07 instead of 0.13, were worse by 0.015 (dev/LOG.md).
-# Wide matrices have more small values.
+# are steeper, to 0.2 to 1.9. A step of the smallest models is short, and five rounds took a fifth of it. With
+# three, 500 steps teach a d3 0.000 to 0.014 bits per byte less and take 9 % less time, which is worth 0.016
+# (dev/LOG.md). Larger models gain no time, and have more of the small values that three rounds lift less.
 FIVE_ROUNDS = ((3.4445, -4.7750, 2.0315),) * 5
 THREE_ROUNDS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518))
-WIDE = 512  # rows or columns, whichever are fewer, from which on a matrix gets five
+WIDE = 256  # rows or columns, whichever are fewer, from which on a matrix gets five
 
 
 @dataclass(frozen=True)
