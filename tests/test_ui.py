@@ -62,7 +62,7 @@ def test_edit_regenerate_and_history(page, model):
     page.ask("first")
     page.ask("second")
     page.click("Regenerate")
-    page.until(lambda: page.idle() and "always the same" in "".join(page.texts(".note")))
+    page.until(lambda: page.idle() and "2 / 2" in page.texts(".acts")[-1])
     assert "first" in model.asked[-1] and len(page.all(".turn")) == 4
     page.browser.execute_script("[...document.querySelectorAll('.user .act')].find(b => b.title === 'Edit').click()")
     area = page.until(lambda: page.all(".edit textarea"))[0]
@@ -97,7 +97,7 @@ def test_errors_are_said_and_nothing_written_is_lost(page):
     assert page.texts() == ["important thought"]
     page.browser.execute_script("window.fetch = () => Promise.resolve(new Response('{}', {status: 429}))")
     page.click("Try again")
-    page.until(lambda: "busy" in "".join(page.texts(".error")))
+    page.until(lambda: "answered 429" in "".join(page.texts(".error")))
     page.browser.execute_script("window.fetch = window.kept")
     page.click("Try again")
     page.until(lambda: page.texts() == ["important thought", "You said: important thought"] and not page.all(".error"))

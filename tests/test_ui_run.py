@@ -181,4 +181,4 @@ def test_it_fits_every_screen_and_axe_finds_nothing_serious(page, width, scheme)
 def test_the_pages_files_stay_small():
     from nanochat.serve.static import FOLDER
     total = sum(path.stat().st_size for path in FOLDER.iterdir())
-    assert total <= 112_500, f"{total:,} bytes"
+    assert total <= 100_000, f"{total:,} bytes"

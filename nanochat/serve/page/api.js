@@ -3,21 +3,24 @@
 import { state } from "./state.js";
 
 /**
- * The response to a request. Raises {message, code, status, wait} with the server's own words if it refuses,
- * where `wait` is after how many seconds it wants to be asked again; a TypeError if it cannot be reached.
+ * The response to a request, a POST where there is a body. Raises {message, code, status} with the server's own
+ * words if it refuses; a TypeError if it cannot be reached.
  */
-export async function request(path, options = {}) {
+export async function request(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
   if (state.settings.api_key) headers.Authorization = `Bearer ${asBytes(state.settings.api_key)}`;
-  const response = await fetch(path, { headers, ...options });
+  const method = body ? "POST" : "GET";
+  const response = await fetch(path, { method, headers, body: JSON.stringify(body), signal });
   if (response.ok) return response;
-  const body = await response.json().catch(() => ({}));
-  throw {
-    message: `The server answered ${response.status}.`,
-    ...body.error,
-    status: response.status,
-    wait: +response.headers.get("Retry-After"),
-  };
+  const { error } = await response.json().catch(() => ({}));
+  throw { message: `The server answered ${response.status}.`, ...error, status: response.status };
+}
+
+/** What went wrong, in words. */
+export function wordsOf(error) {
+  if (error instanceof TypeError) return "The server cannot be reached, or the connection broke off.";
+  if (error.status === 401) return "This server asks for an API key.";
+  return error.message;
 }
 
 /** A header takes characters up to 255 only: each byte of the key's UTF-8 becomes one. */

@@ -44,14 +44,16 @@ export function chart(title, unit, height, isLog) {
     const placed = points => points.map(([step, value]) => [step, value, across(step), up(value)]);
     curves = known.map(({ name, points, dots }) => ({ name, places: placed(points.length ? smooth(points) : dots) }));
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("aria-label", `${title}: ${curves.map(inWords).join("; ")}. The arrow keys go along.`);
+    svg.ariaLabel = `${title}: ${curves.map(inWords).join("; ")}. The arrow keys go along.`;
     svg.replaceChildren(
       path("grid", up.ticks.map(tick => `M${LEFT} ${up(tick)}H${width - RIGHT}`)),
       ...up.ticks.map(tick => element("text", { x: LEFT - 8, y: up(tick) + 4 }, short(tick))),
       ...across.ticks.map(tick => element("text", { x: across(tick), y: height - 6, class: "step" }, short(tick))),
-      ...known.map(({ name, points }) => path(`raw ${name}`, line(placed(points)))),
-      ...known.map(({ name, points }) => path(name, line(placed(smooth(points))))),
-      ...known.map(({ name, dots }) => path(`dots ${name}`, placed(dots).map(([, , x, y]) => `M${x} ${y}h.01`))),
+      ...known.flatMap(({ name, points, dots }) => [
+        path(`raw ${name}`, line(placed(points))),
+        path(name, line(placed(smooth(points)))),
+        path(`dots ${name}`, placed(dots).map(([, , x, y]) => `M${x} ${y}h.01`)),
+      ]),
       path("at", []));
     tell(at);
   };

@@ -3,48 +3,41 @@
 
 import { element } from "./dom.js";
 import { chats, runs } from "./state.js";
-import { deleteStored, readOfTab, readStored, storedKeys, writeOfTab, writeStored } from "./storage.js";
+import { local, readStored, session, writeStored } from "./storage.js";
 import { asMarkdown, deepest, merge, soundChat, titleOf } from "./tree.js";
 
 const PREFIX = "nanochat.chat.";   // of the keys in the storage: a key for each chat
-const DRAFT = "nanochat.draft.";   // of those that are this tab's own
+const DRAFT = "nanochat.draft.";   // of those that are this tab's own: another may be writing something else
 
 const unsaved = new Set();   // chats whose draft only this tab has
 
 /** Keep a chat; one that was deleted, or is empty, goes. */
 export function save(chat) {
   unsaved.delete(chat);
-  const wanted = chats.has(chat.id) && (chat.messages.length || chat.draft);
-  if (!wanted) {
-    deleteStored(PREFIX + chat.id);
-    return;
-  }
+  const isWanted = chats.has(chat.id) && (chat.messages.length || chat.draft);
   const stored = load(chat.id);
   if (stored) merge(chat, stored, () => false);
-  writeStored(PREFIX + chat.id, chat);
+  if (isWanted) writeStored(PREFIX + chat.id, chat);
+  else delete local[PREFIX + chat.id];
 }
 
 /** Keep what stands in the message box: in this tab at each key, for all when the chat is left. */
 export function saveDraft(chat, draft) {
   chat.draft = draft;
-  writeOfTab(DRAFT + chat.id, draft);
+  session[DRAFT + chat.id] = draft;
   unsaved.add(chat);
 }
 
 /** Answers that are being written, and drafts, are kept as far as they came. */
 export function saveUnsaved() {
-  const running = [...runs.keys()].map(id => chats.get(id)).filter(Boolean);
-  for (const chat of new Set([...unsaved, ...running])) save(chat);
+  for (const chat of chats.values()) {
+    if (unsaved.has(chat) || runs.has(chat.id)) save(chat);
+  }
 }
 
 export function loadAll() {
-  for (const key of storedKeys()) {
-    if (!key.startsWith(PREFIX)) continue;
-    const chat = load(key.slice(PREFIX.length));
-    if (!chat) continue;
-    chat.draft = readOfTab(DRAFT + chat.id) ?? chat.draft;
-    chats.set(chat.id, chat);
-  }
+  for (const key of Object.keys(local)) reload(key);
+  for (const chat of chats.values()) chat.draft = session[DRAFT + chat.id] ?? chat.draft;
 }
 
 /** What cannot be read is not shown, but stays in the storage: a newer version of this page may know it. */
@@ -75,7 +68,7 @@ export function reload(key) {
 }
 
 export function exportMarkdown(chat) {
-  const name = titleOf(chat).replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
+  const words = titleOf(chat).match(/[\p{L}\p{N}]+/gu) ?? ["chat"];
   const href = URL.createObjectURL(new Blob([asMarkdown(chat)]));
-  element("a", { href, download: `${name || "chat"}.md` }).click();
+  element("a", { href, download: `${words.join("-")}.md` }).click();
 }

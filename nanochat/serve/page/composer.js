@@ -1,33 +1,35 @@
-// The message box: drafts, sending, stopping.
+// The message box: drafts, sending, stopping. Above it a notice, of what went wrong or of what a command did; below it
+// how much of the model's context the chat fills.
 
-import { showAddress } from "./address.js";
 import { stop, submit } from "./answers.js";
 import { save, saveDraft } from "./chats.js";
 import { drawMenu, menuTakes, obey } from "./commands.js";
-import { byId, growToFit, icon, sendOnEnter } from "./dom.js";
+import { showAddress } from "./conversation.js";
+import { byId, element, growToFit, icon, iconButton, sendOnEnter } from "./dom.js";
 import { editLast } from "./messages.js";
 import { redraw, runs, state } from "./state.js";
+import { messagesOf } from "./tree.js";
+
+const box = byId("draft");
 
 function send() {
   const { chat } = state;
-  const draft = byId("draft").value;
-  const text = draft.trim();
+  const text = box.value.trim();
   if (!text || runs.has(chat.id)) return;
-  const obeyed = obey(draft.trimEnd());
+  const obeyed = obey(box.value.trimEnd());
   if (obeyed === "wrong") return;   // it stays in the box, to be mended
   saveDraft(chat, "");
   save(chat);
-  byId("draft").value = state.chat.draft;   // after /clear another chat is open
-  growToFit(byId("draft"));
+  box.value = state.chat.draft;   // after /clear another chat is open
+  growToFit(box);
   if (obeyed) redraw();
   else submit(chat, text);
-  showAddress(state.chat, true);
+  showAddress(true);
 }
 
 function keepDraft() {
-  const { chat } = state;
-  saveDraft(chat, byId("draft").value);
-  showAddress(chat, true);
+  saveDraft(state.chat, box.value);
+  showAddress(true);
   drawComposer();
 }
 
@@ -41,22 +43,50 @@ export function drawComposer() {
     button.title = label;
     button.replaceChildren(icon(running ? "stop" : "send"));
   }
-  button.disabled = !running && !byId("draft").value.trim();
+  button.disabled = !running && !box.value.trim();
   drawMenu();
+}
+
+let shown = null;   // the notice
+
+export function drawNotice() {
+  const { notice } = state;
+  if (notice === shown) return;   // an alert that is drawn again would be heard again
+  shown = notice;
+  byId("notice").replaceChildren(...notice ? [drawOne(notice)] : []);
+}
+
+function drawOne({ text, bad, label, act }) {
+  const node = element(bad ? "div.notice.error" : "div.notice", { role: bad ? "alert" : "status" });
+  node.append(element("span", text));
+  if (label) node.append(element("button.primary", { onclick: act }, label));
+  node.append(iconButton("close", "Dismiss", dismiss));
+  return node;
+}
+
+function dismiss() {
+  state.notice = null;
+  drawNotice();
+  box.focus();
+}
+
+/** A model reads at most so many tokens, question and answer together; the server counts them with every answer. */
+export function drawGauge() {
+  const { chat, model } = state;
+  const used = messagesOf(chat).findLast(message => message.used)?.used;
+  byId("gauge").textContent = used && model ? `${used} of ${model.max_model_len} tokens` : "";
 }
 
 function takes(event) {
   if (menuTakes(event)) return true;
-  if (event.key !== "ArrowUp" || byId("draft").value) return false;
+  if (event.key !== "ArrowUp" || box.value) return false;
   editLast();
   return true;
 }
 
-export function startComposer() {
-  byId("draft").oninput = keepDraft;
-  sendOnEnter(byId("draft"), send, takes);
-  byId("send").onclick = () => {
-    if (runs.has(state.chat.id)) stop(state.chat);
-    else send();
-  };
-}
+box.oninput = keepDraft;
+sendOnEnter(box, send, takes);
+byId("send").onclick = () => {
+  if (runs.has(state.chat.id)) stop(state.chat);
+  else send();
+};

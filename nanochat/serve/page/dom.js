@@ -12,7 +12,7 @@ const ICONS = {
   close: "M6 6l12 12M18 6L6 18",
   copy: "M9 9h10v11H9zM15 9V4H5v11h4",
   done: "M5 12.5l4.5 4.5L19 7",
-  down: "M17 4v10M20 4v10h-3l-4 7c-2 0-2.4-1.5-2-3l.7-4H6c-1.5 0-2.3-1-2-2.3L5.5 6C5.8 4.7 6.5 4 7.7 4z",
+  down: "M4 14V4h13l3 10h-7v6l-5-6z",
   edit: "M4 20h4L19 9l-4-4L4 16zM13 7l4 4",
   left: "M14 6l-6 6 6 6",
   menu: "M4 5h16v14H4zM9.5 5v14",
@@ -25,7 +25,7 @@ const ICONS = {
   stop: "M8 8h8v8H8zM12 8.5v7M10 8v8M14 8v8",
   sure: "M5 19v-5M12 19V5M19 19v-9",
   tool: "M6 3h12v18H6zM9 7h6M9 12h.1M15 12h.1M9 16h.1M15 16h.1",
-  up: "M7 20V10M4 20V10h3l4-7c2 0 2.4 1.5 2 3l-.7 4H18c1.5 0 2.3 1 2 2.3L18.5 18c-.3 1.3-1 2-2.2 2z",
+  up: "M4 10v10h13l3-10h-7V4l-5 6z",
 };
 
 export const byId = id => document.getElementById(id);
@@ -37,8 +37,8 @@ export const byId = id => document.getElementById(id);
  */
 export function element(kind, ...children) {
   const [tag, ...classes] = kind.split(".");
-  const isDrawing = ["svg", "path", "text"].includes(tag);
-  const node = document.createElementNS(isDrawing ? SVG : HTML, tag);
+  const space = ["svg", "path", "text"].includes(tag) ? SVG : HTML;
+  const node = document.createElementNS(space, tag);
   node.classList.add(...classes);
   for (const child of children) {
     if (child.constructor === Object) setAttributes(node, child);
@@ -64,16 +64,16 @@ export function iconButton(name, label, onclick) {
   return element("button.act", { onclick, "aria-label": label, title: label }, icon(name));
 }
 
-/** A button that copies `text`, shows for a moment that it has, and says so to a screen reader. */
-export function copyButton(label, text) {
+/** A button that copies textOf(), shows for a moment that it has, and says so to a screen reader. */
+export function copyButton(label, textOf) {
+  const show = (picture, words) => {
+    button.replaceChildren(icon(picture));
+    byId("status").textContent = words;
+  };
   const button = iconButton("copy", label, async () => {
-    await copy(text);
-    button.replaceChildren(icon("done"));
-    byId("status").textContent = "Copied";
-    setTimeout(() => {
-      button.replaceChildren(icon("copy"));
-      byId("status").textContent = "";
-    }, 1400);
+    await copy(textOf());
+    show("done", "Copied");
+    setTimeout(show, 1400, "copy", "");
   });
   return button;
 }
@@ -90,6 +90,13 @@ async function copy(text) {
   }
 }
 
+export function textsOf(node) {
+  const walker = document.createTreeWalker(node, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) found.push(walker.currentNode);
+  return found;
+}
+
 /** Make a text area as high as its text; the style sheet says where that ends. */
 export function growToFit(area) {
   const borders = area.offsetHeight - area.clientHeight;
@@ -101,15 +108,11 @@ export function growToFit(area) {
 export function sendOnEnter(area, send, takes = () => false) {
   area.addEventListener("input", () => growToFit(area));
   area.addEventListener("keydown", event => {
-    if (takes(event)) {
-      event.preventDefault();
-      return;
-    }
-    // Where words are composed from keys, as in Chinese, Enter ends the word. Safari says that with a key
-    // code of 229.
-    const composing = event.isComposing || event.keyCode === 229;
-    if (event.key !== "Enter" || event.shiftKey || composing) return;
-    event.preventDefault();
-    send();
+    const isTaken = takes(event);
+    // Where words are composed from keys, as in Chinese, Enter ends the word: Safari's key code is 229 then.
+    const isComposing = event.isComposing || event.keyCode === 229;
+    const isSend = event.key === "Enter" && !event.shiftKey && !isComposing;
+    if (isTaken || isSend) event.preventDefault();
+    if (isSend && !isTaken) send();
   });
 }

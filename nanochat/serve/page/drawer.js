@@ -4,17 +4,14 @@
 import { byId } from "./dom.js";
 
 const wide = matchMedia("(min-width: 60.01rem)");   // the style sheet makes it a drawer up to 60rem
+const side = byId("side");
 
 function showSidebar(shown) {
   const isDrawer = shown && !wide.matches;
-  byId("side").hidden = !shown;
+  side.hidden = !shown;
   byId("menu").ariaExpanded = shown;
   byId("shade").hidden = !isDrawer;
   byId("room").inert = isDrawer;   // the keyboard, too, stays in the drawer
-}
-
-export function drawerIsOpen() {
-  return byId("room").inert;
 }
 
 /** On a small screen, where it covers the conversation. */
@@ -30,14 +27,11 @@ export function dismissDrawer() {
 
 /** Show the list, or hide it; with `search` it is shown in any case. */
 export function toggleDrawer(search = false) {
-  showSidebar(search || byId("side").hidden);
-  if (byId("side").hidden) byId("draft").focus();
-  else byId("search").focus();
+  showSidebar(search || side.hidden);
+  byId(side.hidden ? "draft" : "search").focus();
 }
 
-export function startDrawer() {
-  byId("menu").onclick = () => toggleDrawer();
-  byId("shade").onclick = dismissDrawer;
-  wide.onchange = () => showSidebar(wide.matches);
-  showSidebar(wide.matches);
-}
+byId("menu").onclick = () => toggleDrawer();
+byId("shade").onclick = dismissDrawer;
+wide.onchange = () => showSidebar(wide.matches);
+showSidebar(wide.matches);

@@ -1,10 +1,11 @@
 // Markdown, straight into elements: a parser of what models write, about a fifth of CommonMark. There is no
-// step in which the text is HTML, so nothing in it can run, and a link can only be http or https. What stands
-// inside a line, inline.js reads.
+// step in which the text is HTML, so nothing in it can run, and a link can only be http or https.
 
-import { copyButton, element } from "./dom.js";
-import { drawInline, MARKS, withCallsInWords } from "./inline.js";
+import { copyButton, element, icon, textsOf } from "./dom.js";
 
+// A call of the calculator may stand in the middle of a sentence, or of a list. So each travels through the parser
+// as one character, of those that Unicode leaves to private use, and is drawn where that has come to.
+const MARKS = /([\uE000-\uF8FF])/g;
 const FIRST_MARK = 0xE000;
 const DEEPEST = 6;   // what is nested deeper is a paragraph: a thousand ">" must not exhaust the stack
 
@@ -22,8 +23,28 @@ export function drawParts(parts) {
       calls.at(-1).result = part.text;
     }
   }
-  const callOf = mark => calls[mark.charCodeAt(0) - FIRST_MARK];
-  return drawBlocks(text.trim().split("\n"), callOf, 0);
+  const nodes = drawBlocks(text.trim().split("\n"), 0);
+  if (calls.length) nodes.flatMap(textsOf).forEach(node => drawCalls(node, calls));
+  return nodes;
+}
+
+function drawCalls(node, calls) {
+  const isPlain = node.parentNode.closest("code, a");   // where no chip can stand
+  const pieces = node.data.split(MARKS).map(piece => {
+    const call = calls[piece.charCodeAt(0) - FIRST_MARK];
+    if (!call) return piece;
+    return isPlain ? `[${call.code} = ${call.result}]` : drawChip(call);
+  });
+  node.replaceWith(...pieces);
+}
+
+function drawChip({ code, result }) {
+  return element("span.chip", { title: "The model's calculator" },
+    icon("tool"),
+    element("span.unseen", "Calculator: "),
+    element("code", code),
+    "=",
+    element("b", result));
 }
 
 /** An element whose direction, from left or from right, is that of its first letter. */
@@ -45,124 +66,140 @@ const indentOf = line => line.search(/\S|$/);
 const beginsBlock = line => [ITEM, FENCE, HEADING, RULE, QUOTE].some(pattern => pattern.test(line));
 const cellsOf = row => row.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map(cell => cell.trim());
 
-/** Reads lines one after the other. */
-class Lines {
-  constructor(lines) {
-    this.lines = lines;
-    this.at = 0;
-  }
-
-  get next() {   // undefined at the end
-    return this.lines[this.at];
-  }
-
-  get beginsTable() {   // a row, and the divider below it, of as many cells
-    const divider = this.lines[this.at + 1] ?? "";
-    const isDivided = this.next.includes("|") && divider.includes("|") && DIVIDER.test(divider);
-    return isDivided && cellsOf(this.next).length === cellsOf(divider).length;
-  }
-
-  take() {
-    this.at += 1;
-    return this.lines[this.at - 1];
-  }
-
-  takeWhile(test) {
-    const from = this.at;
-    while (this.at < this.lines.length && test(this.next)) this.at += 1;
-    return this.lines.slice(from, this.at);
-  }
+/** Whether a table begins: a row, and the divider below it, of as many cells. */
+function beginsTable(row, divider = "") {
+  const isDivided = row.includes("|") && divider.includes("|") && DIVIDER.test(divider);
+  return isDivided && cellsOf(row).length === cellsOf(divider).length;
 }
 
-function drawBlocks(rows, callOf, depth) {
-  const lines = new Lines(rows);
+/** Take away the first of the lines, as long as test(line, the one below it) holds. */
+function takeWhile(lines, test) {
+  const end = lines.findIndex((line, index) => !test(line, lines[index + 1]));
+  return lines.splice(0, end < 0 ? lines.length : end);
+}
+
+/** The elements of these lines, each of which takes its own away. */
+function drawBlocks(lines, depth) {
   const nodes = [];
-  while (lines.next !== undefined) {
-    if (isBlank(lines.next)) lines.take();
-    else nodes.push(drawBlock(lines, callOf, depth));
+  while (lines.length) {
+    if (isBlank(lines[0])) lines.shift();
+    else nodes.push(drawBlock(lines, depth));
   }
   return nodes;
 }
 
-function drawBlock(lines, callOf, depth) {
-  const line = lines.next;
-  if (FENCE.test(line)) return drawCode(lines, callOf);
+function drawBlock(lines, depth) {
+  const [line, below] = lines;
+  if (FENCE.test(line)) return drawCode(lines);
   if (RULE.test(line)) {
-    lines.take();
+    lines.shift();
     return element("hr");
   }
-  const heading = lines.next.match(HEADING);
+  const heading = line.match(HEADING);
   if (heading) {
     const level = Math.min(4, 1 + heading[1].length);   // h1 is the page's own
-    return directed(`h${level}`, ...drawInline(lines.take().slice(heading[0].length), callOf));
+    return directed(`h${level}`, ...drawInline(lines.shift().slice(heading[0].length)));
   }
   if (QUOTE.test(line) && depth < DEEPEST) {
-    const quoted = lines.takeWhile(next => QUOTE.test(next)).map(next => next.replace(QUOTE, ""));
-    return directed("blockquote", ...drawBlocks(quoted, callOf, depth + 1));
+    const quoted = takeWhile(lines, next => QUOTE.test(next)).map(next => next.replace(QUOTE, ""));
+    return directed("blockquote", ...drawBlocks(quoted, depth + 1));
   }
-  if (ITEM.test(line) && depth < DEEPEST) return drawList(lines, callOf, depth);
-  if (lines.beginsTable) return drawTable(lines, callOf);
-  return drawParagraph(lines, callOf);
+  if (ITEM.test(line) && depth < DEEPEST) return drawList(lines, depth);
+  if (beginsTable(line, below)) return drawTable(lines);
+  return drawParagraph(lines);
 }
 
-function drawCode(lines, callOf) {
-  const [, fence, language] = lines.take().match(FENCE);
-  const inside = lines.takeWhile(line => !line.trimStart().startsWith(fence));
-  lines.take();   // the closing fence, which an answer that is being written may not have yet
-  const code = withCallsInWords(inside.join("\n"), callOf);
+function drawCode(lines) {
+  const [, fence, language] = lines.shift().match(FENCE);
+  const inside = takeWhile(lines, line => !line.trimStart().startsWith(fence));
+  lines.shift();   // the closing fence, which an answer that is being written may not have yet
+  const code = element("code", inside.join("\n"));
+  const head = element("div.head", element("span", language), copyButton("Copy the code", () => code.textContent));
   // With tabindex a keyboard, too, can scroll code that is wider than the page.
-  const block = element("pre", { tabindex: "0" }, element("code", code));
-  return element("div.code", element("div.head", element("span", language), copyButton("Copy the code", code)), block);
+  return element("div.code", head, element("pre", { tabindex: 0 }, code));
 }
 
-function drawList(lines, callOf, depth) {
-  const [, indent, start] = lines.next.match(ITEM);
+function drawList(lines, depth) {
+  const [, indent, start] = lines[0].match(ITEM);
   const list = element(start ? "ol" : "ul", { start, dir: "auto" });
   while (true) {
-    const item = lines.next?.match(ITEM);
+    const item = lines[0]?.match(ITEM);
     const belongs = item && item[1].length <= indent.length + 1 && !item[2] === !start;
     if (!belongs) return list;
-    list.append(drawItem(lines, item[0].length, indent.length, callOf, depth));
+    list.append(drawItem(lines, item[0].length, indent.length, depth));
   }
 }
 
 /** An item is its first line, without the `width` of its bullet, and what is blank or further in below it. */
-function drawItem(lines, width, indent, callOf, depth) {
-  const first = lines.take().slice(width);
+function drawItem(lines, width, indent, depth) {
+  const first = lines.shift().slice(width);
   const task = first.match(TASK);
   const rows = [first.replace(TASK, "")];
-  for (const line of lines.takeWhile(line => isBlank(line) || indentOf(line) > indent + 1)) {
+  for (const line of takeWhile(lines, line => isBlank(line) || indentOf(line) > indent + 1)) {
     rows.push(line.slice(Math.min(width, indentOf(line))));
   }
-  const blocks = drawBlocks(rows, callOf, depth + 1);
+  const blocks = drawBlocks(rows, depth + 1);
   const isPlain = blocks[0]?.tagName === "P";   // "- one" is its text, not a paragraph with space around it
   const head = isPlain ? blocks.shift().childNodes : [];
   if (!task) return directed("li", ...head, ...blocks);
   return directed("li.task", task[1] === " " ? "☐ " : "☑ ", ...head, ...blocks);
 }
 
-function drawTable(lines, callOf) {
-  const head = cellsOf(lines.take());
-  const sides = cellsOf(lines.take()).map(cell => cell.match(/^(:?)-+(:?)$/));
+function drawTable(lines) {
+  const head = cellsOf(lines.shift());
+  const sides = cellsOf(lines.shift()).map(cell => cell.match(/^(:?)-+(:?)$/));
   const drawRow = (kind, cells) => element("tr", ...head.map((_, column) => {
     const [, left, right] = sides[column];
-    const isMiddle = left && right;
-    const node = directed(kind, ...drawInline((cells[column] ?? "").replaceAll("\\|", "|"), callOf));
-    if (right) node.classList.add(isMiddle ? "middle" : "right");
+    const node = directed(kind, ...drawInline((cells[column] ?? "").replaceAll("\\|", "|")));
+    if (right) node.classList.add(left ? "middle" : "right");
     return node;
   }));
-  const rows = lines.takeWhile(line => line.includes("|")).map(line => drawRow("td", cellsOf(line)));
+  const rows = takeWhile(lines, line => line.includes("|")).map(line => drawRow("td", cellsOf(line)));
   const table = element("table", element("thead", drawRow("th", head)), element("tbody", ...rows));
-  return element("div.table", { tabindex: "0" }, table);   // so that a keyboard, too, can scroll a wide one
+  return element("div.table", { tabindex: 0 }, table);
 }
 
-function drawParagraph(lines, callOf) {
-  const isText = line => !isBlank(line) && !beginsBlock(line) && !lines.beginsTable;
-  const rows = [lines.take(), ...lines.takeWhile(isText)];
-  const paragraph = directed("p");
-  for (const [index, row] of rows.entries()) {
-    if (index) paragraph.append(element("br"));
-    paragraph.append(...drawInline(row, callOf));
+function drawParagraph(lines) {
+  const isText = (line, below) => !isBlank(line) && !beginsBlock(line) && !beginsTable(line, below);
+  const rows = [lines.shift(), ...takeWhile(lines, isText)];
+  return directed("p", ...drawInline(rows.join("\n")));   // the style sheet breaks it there
+}
+
+// ---- inside a line
+const INLINE = new RegExp([
+  /(?<ticks>`+)(?<code>[^`]|[^`].*?[^`])\k<ticks>(?!`)/,   // `code`
+  /\*\*(?<bold>\S|\S.*?\S)\*\*/,   // **bold**
+  /~~(?<struck>\S|\S.*?\S)~~/,   // ~~struck~~
+  /\*(?<slanted>\S|[^\s*].*?[^\s*])\*(?!\*)/,   // *slanted*
+  /\[(?<label>[^\]\n]+)\]\((?<href>https?:\/\/(?:[^\s()]|\([^\s()]*\))+)\)/,   // [label](https://...(a))
+  /(?<bare>https?:\/\/(?:[^\s<>()"`*\uE000-\uF8FF]|\([^\s<>()]*\))+)/,   // https://...(a)
+].map(part => part.source).join("|"));
+
+const AFTER_ADDRESS = /[.,;:!?'~]+$/;   // ends the sentence, and no address
+
+function drawInline(text) {
+  const nodes = [];
+  let found = INLINE.exec(text);
+  while (found) {
+    const bare = found.groups.bare?.replace(AFTER_ADDRESS, "");
+    const length = (bare ?? found[0]).length;
+    nodes.push(text.slice(0, found.index), drawSpan({ ...found.groups, bare }));
+    text = text.slice(found.index + length);
+    found = INLINE.exec(text);
   }
-  return paragraph;
+  nodes.push(text);
+  return nodes;
+}
+
+function drawSpan({ code, href, label, bare, bold, struck, slanted }) {
+  if (code) return element("code", code.trim());
+  if (href) return drawLink(href, label);
+  if (bare) return drawLink(bare, bare);
+  if (bold) return element("strong", ...drawInline(bold));
+  if (struck) return element("s", ...drawInline(struck));
+  return element("em", ...drawInline(slanted));
+}
+
+function drawLink(href, label) {
+  return element("a", { href, target: "_blank", rel: "noopener noreferrer nofollow" }, label);
 }

@@ -1,6 +1,6 @@
 // One message on the screen: its text, what can be done with it, its editor.
 
-import { askAgain, goOn, rate, submit } from "./answers.js";
+import { answer, rate, submit, write } from "./answers.js";
 import { save } from "./chats.js";
 import { byId, copyButton, element, growToFit, iconButton, sendOnEnter } from "./dom.js";
 import { drawParts } from "./markdown.js";
@@ -9,25 +9,21 @@ import { following } from "./scroll.js";
 import { redraw, runs, state } from "./state.js";
 import { deepest, pathOf, textOf, versionsOf } from "./tree.js";
 
-const EARLY = ["Stopped.", "Broken off.", "Cut at the longest answer allowed."];   // notes of answers that lack an end
-
 /** What the message's node depends on: as long as this is the same, so is the node. */
 export function messageKey(chat, index) {
   const message = chat.messages[index];
   const running = runs.get(chat.id)?.message === message;
   const editing = state.editing === message;
-  const versions = versionsOf(chat, index);
-  const length = running ? 0 : textOf(message).length;   // which another tab may have changed
-  const isLast = index === chat.tip;
-  const looks = [running, editing, length, isLast, message.note, message.rating, state.settings.odds && !!message.odds];
-  return [chat.id, index, versions, ...looks, state.model?.feedback].join("/");
+  const text = running ? "" : textOf(message);   // which another tab may have changed
+  const odds = state.settings.odds && !!message.odds;
+  const looks = [running, editing, text, odds, message.note, message.rating, state.model?.feedback];
+  return JSON.stringify([chat.id, index, index === chat.tip, versionsOf(chat, index), ...looks]);
 }
 
 export function drawMessage(chat, index) {
   const message = chat.messages[index];
   const isUser = message.role === "user";
-  const label = isUser ? "You said" : "nanochat said";
-  const turn = element(`article.turn.${message.role}`, { "aria-label": label });
+  const turn = element(`article.turn.${message.role}`, { "aria-label": isUser ? "You said" : "nanochat said" });
   if (state.editing === message) {
     turn.append(drawEditor(chat, message));
     return turn;
@@ -39,12 +35,8 @@ export function drawMessage(chat, index) {
   const running = run?.message === message;
   if (isUser) body.textContent = message.content;
   else fillBody(body, message, running);
-  if (running) {
-    drawRunning(turn, body, below, chat, run);
-  } else {
-    below.append(...drawNote(chat, index));
-    below.append(drawActions(chat, index));
-  }
+  if (running) drawRunning(turn, body, below, chat, run);
+  else below.append(...drawNote(chat, index), drawActions(chat, index));
   return turn;
 }
 
@@ -54,13 +46,13 @@ function fillBody(body, message, running) {
   body.classList.toggle("thinking", running);
 }
 
-/** A word about how the answer ended, and if that was too early a way to go on. */
+/** A word about an answer that ended too early, and a way to go on. */
 function drawNote(chat, index) {
   const { note, content } = chat.messages[index];
   if (!note) return [];
-  const canGoOn = EARLY.includes(note) && index === chat.tip && content.length;
-  const button = element("button.link", { onclick: () => goOn(chat, index) }, "Continue");
-  return [element("p.note", note), ...canGoOn ? [button] : []];
+  const words = element("p.note", note);
+  if (index !== chat.tip || !content.length) return [words];
+  return [words, element("button.link", { onclick: () => write(chat, index) }, "Continue")];
 }
 
 /** An answer that is being written, with the line below it; from here on the run draws both. */
@@ -79,10 +71,15 @@ function drawRunning(turn, body, below, chat, run) {
 
 function drawActions(chat, index) {
   const message = chat.messages[index];
-  const actions = element("div.acts", copyButton("Copy", textOf(message)));
-  if (message.role === "user") actions.append(iconButton("edit", "Edit", () => edit(message)));
-  else actions.append(iconButton("again", "Regenerate", () => askAgain(chat, message.up)), ...drawRatings(chat, index));
-
+  const actions = element("div.acts", copyButton("Copy", () => textOf(message)));
+  const add = (name, label, onclick) => actions.append(iconButton(name, label, onclick));
+  if (message.role === "user") {
+    add("edit", "Edit", () => edit(message));
+    if (index === chat.tip) add("again", "Ask again", () => answer(chat, index));   // its answer was lost
+  } else {
+    add("again", "Regenerate", () => answer(chat, message.up));
+    actions.append(...drawRatings(chat, index));
+  }
   const versions = versionsOf(chat, index);
   const place = versions.indexOf(index);
   const turnTo = version => {
@@ -90,11 +87,9 @@ function drawActions(chat, index) {
     save(chat);
     redraw();
   };
-  if (place > 0) actions.append(iconButton("left", "Version before", () => turnTo(versions[place - 1])));
+  if (place > 0) add("left", "Version before", () => turnTo(versions[place - 1]));
   if (versions.length > 1) actions.append(`${place + 1} / ${versions.length}`);
-  if (place + 1 < versions.length) {
-    actions.append(iconButton("right", "Version after", () => turnTo(versions[place + 1])));
-  }
+  if (place + 1 < versions.length) add("right", "Version after", () => turnTo(versions[place + 1]));
   actions.append(element("span.stats", speedOf(message)));
   return actions;
 }
@@ -121,7 +116,6 @@ function edit(message) {
   redraw();
 }
 
-/** Open the editor of the last question. */
 export function editLast() {
   const { chat } = state;
   const last = pathOf(chat).findLast(index => chat.messages[index].role === "user");
@@ -140,10 +134,8 @@ function drawEditor(chat, message) {
     byId("draft").focus();   // the area goes, and the focus must not go with it
     submit(chat, text, message.up);
   };
-  const onkeydown = event => {
-    if (event.key !== "Escape") return;
-    event.stopPropagation();   // it would stop an answer, too
-    cancel();
+  const onkeydown = ({ key }) => {
+    if (key === "Escape") cancel();
   };
   const area = element("textarea", { "aria-label": "Edit your message", dir: "auto", rows: 1, onkeydown });
   area.value = message.content;   // set like this, the caret stands at the end

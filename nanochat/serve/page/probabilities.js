@@ -1,7 +1,7 @@
 // How sure the model was of each token of an answer, and what else it might have said: the answer stays as it
 // is, in Markdown, and each piece of its text becomes a button that tells about its token.
 
-import { byId, element } from "./dom.js";
+import { byId, element, textsOf } from "./dom.js";
 
 const STEP = { ArrowRight: 1, ArrowLeft: -1 };
 const FURTHEST = 400;   // characters of markup, such as an address, that may stand between two that are shown
@@ -13,6 +13,7 @@ export function markTokens(body, odds) {
   const owners = odds.flatMap(([token], index) => Array(token.length).fill(index));   // by place in the source
   let at = 0;
   for (const node of textsOf(body)) {
+    if (node.parentNode.closest(UNTOLD)) continue;
     const pieces = [];   // {owner, text}
     for (const letter of node.data) {
       const found = placeOf(letter, source, at);
@@ -25,13 +26,6 @@ export function markTokens(body, odds) {
     node.replaceWith(...pieces.map(({ owner, text }) => owner === undefined ? text : drawToken(odds[owner], text)));
   }
   body.querySelector(".token")?.setAttribute("tabindex", "0");   // Tab comes to the first, the arrows to the others
-}
-
-function textsOf(body) {
-  const walker = document.createTreeWalker(body, NodeFilter.SHOW_TEXT);
-  const found = [];
-  while (walker.nextNode()) found.push(walker.currentNode);
-  return found.filter(node => !node.parentNode.closest(UNTOLD));
 }
 
 /** Where in the source a letter of the page stands: what is passed over was markup. Half a character is "\uFFFD". */

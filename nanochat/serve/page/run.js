@@ -1,12 +1,10 @@
 // The run, live: how far it is, its curves, what the model says as it learns, what it can do. GET /run tells
 // what is new since it was asked last; it is asked while somebody looks, and not else.
 
-import { showAddress } from "./address.js";
-import { meetModels } from "./answers.js";
-import { request } from "./api.js";
+import { request, wordsOf } from "./api.js";
 import { chart } from "./chart.js";
 import { drawCompare } from "./compare.js";
-import { openChat } from "./conversation.js";
+import { openChat, showAddress } from "./conversation.js";
 import { byId, element } from "./dom.js";
 import { redraw, state } from "./state.js";
 import { newChat } from "./tree.js";
@@ -31,19 +29,18 @@ const CHARTS = [   // with what is a curve in them, and what are dots
 /** Show the run; with `isSame` the address in the bar makes room for its own. */
 export function showRun(isSame) {
   state.isRun = true;
-  showAddress(state.chat, isSame);
+  showAddress(isSame);
   redraw();
   byId("run").focus();
 }
 
 async function look() {
-  clearTimeout(timer);
   if (!state.isRun || document.hidden) return;
   try {
     const response = await request(`run?after=${encodeURIComponent(JSON.stringify(after))}`);
     take(await response.json());
   } catch (error) {
-    byId("headline").textContent = error.status ? error.message : "The server cannot be reached.";
+    byId("headline").textContent = wordsOf(error);
   }
   clearTimeout(timer);
   timer = setTimeout(look, EVERY_MS);
@@ -65,27 +62,25 @@ function take(view) {
   if (view.card) drawSection("skills", view.skills, drawSkills);
   drawSection("said", said, drawSaid);
   drawSection("group", said.filter(words => words.group).slice(-1), drawGroup);
-  drawSection("compare", view.models, drawCompare, meetModels);
+  drawSection("compare", view.models, drawCompare);
   drawCurves();
 }
 
 /** Draw a section if what it shows has changed, so that what is just being read or written stays. */
-function drawSection(id, data, draw, changed = () => {}) {
+function drawSection(id, data, draw) {
   const key = JSON.stringify(data);
   if (drawn[id] === key) return;
   drawn[id] = key;
   byId(id).hidden = !data.length;
   if (data.length) byId(id).replaceChildren(...draw(data));
-  changed();
 }
 
 function drawCurves() {
   for (const [{ show }, curve, dots = () => undefined] of CHARTS) {
     show(logs.map(({ stage, points, said }) => {
       const records = [...points.values(), ...said.values()].sort((one, other) => one.step - other.step);
-      const pairs = of => records.map(record => [record.step, of(record)]);
-      const valued = of => pairs(of).filter(([, value]) => value !== undefined);
-      return { name: stage, points: valued(curve), dots: valued(dots) };
+      const pairs = of => records.map(record => [record.step, of(record)]).filter(([, value]) => value !== undefined);
+      return { name: stage, points: pairs(curve), dots: pairs(dots) };
     }));
   }
 }
@@ -96,26 +91,27 @@ function drawStages(stages) {
 }
 
 function drawCard([facts, people, report]) {
-  const nodes = facts.map(([what, words]) => element("p", element("small", what), words));
+  const fact = (what, ...words) => element("p", element("small", what), ...words);
+  const nodes = facts.map(([what, words]) => fact(what, words));
   if (people.length) {
     const name = people[Math.floor(people.length * Math.random())];
     const onclick = () => openChat({ ...newChat(), draft: `Where does ${name} live?` });
     const button = element("button.link", { onclick }, `ask about ${name}`);
-    nodes.push(element("p", element("small", "Knows"), `${people.length} people: `, button));
+    nodes.push(fact("Knows", `${people.length} people: `, button));
   }
   const link = element("a", { href: `report/${report}`, target: "_blank" }, "All of it");
-  if (report && !state.settings.api_key) nodes.push(element("p", element("small", "Report"), link));
+  if (report && !state.settings.api_key) nodes.push(fact("Report", link));
   return nodes;
 }
 
 /** A row for each prompt, a column for each step at which it was asked. */
 function drawSaid(said) {
-  const prompts = said.at(-1).answers.map(([prompt]) => prompt);
   const head = said.map(({ stage, step }) => element(`th.${stage}`, { scope: "col" }, `${stage} ${step}`));
-  const rows = prompts.map((prompt, row) => element("tr",
+  const rows = said.at(-1).answers.map(([prompt], row) => [
     element("th", { scope: "row" }, prompt),
-    ...said.map(({ answers }) => drawWords(answers[row] ?? [prompt, ""], prompt))));
-  return drawTable("What it says", [element("tr", element("td"), ...head), ...rows]);
+    ...said.map(({ answers }) => drawWords(answers[row] ?? [prompt, ""], prompt)),
+  ]);
+  return drawTable("What it says", [[element("td"), ...head], ...rows]);
 }
 
 function drawWords([asked, text], prompt) {
@@ -123,26 +119,29 @@ function drawWords([asked, text], prompt) {
 }
 
 function drawGroup([{ group }]) {
-  const rows = group.answers.map(([text, reward]) => element("tr",
-    element("td", { dir: "auto" }, text), element("td.right", String(+reward.toFixed(2)))));
-  const head = element("tr", element("th", { dir: "auto" }, group.question), element("th.right", "reward"));
+  const head = [element("th", { dir: "auto" }, group.question), element("th.right", "reward")];
+  const rows = group.answers.map(([text, reward]) => [
+    element("td", { dir: "auto" }, text),
+    element("td.right", String(+reward.toFixed(2))),
+  ]);
   return drawTable("What is rewarded", [head, ...rows]);
 }
 
 function drawSkills([stages, ...skills]) {
   const head = stages.map(stage => element(`th.right.${stage}`, { scope: "col" }, stage));
-  const rows = skills.map(([title, ...scores]) => element("tr",
+  const rows = skills.map(([title, ...scores]) => [
     element("th", { scope: "row" }, title),
     element("td", element("i.bar", { share: scores.findLast(score => score !== null) })),
-    ...scores.map(score => element("td.right", score === null ? "" : String(Math.round(100 * score))))));
-  const first = element("tr", element("td", "per cent right"), element("td"), ...head);
-  return drawTable("What it can do", [first, ...rows]);
+    ...scores.map(score => element("td.right", score === null ? "" : String(Math.round(100 * score)))),
+  ]);
+  return drawTable("What it can do", [[element("td", "per cent right"), element("td"), ...head], ...rows]);
 }
 
 function drawTable(title, rows) {
-  const table = element("div.table", { tabindex: 0, role: "region", "aria-label": title }, element("table", ...rows));
-  requestAnimationFrame(() => table.scrollTo(table.scrollWidth, 0));   // the newest
-  return [element("h2", title), table];
+  const table = element("table", ...rows.map(cells => element("tr", ...cells)));
+  const box = element("div.table", { tabindex: 0, role: "region", "aria-label": title }, table);
+  requestAnimationFrame(() => box.scrollTo(box.scrollWidth, 0));   // the newest
+  return [element("h2", title), box];
 }
 
 /** The room holds the conversation or the run. */
@@ -155,9 +154,7 @@ export function drawRun() {
   if (isNew) look();
 }
 
-export function startRun() {
-  byId("curves").append(...CHARTS.map(([{ figure }]) => figure));
-  byId("open-run").onclick = () => state.isRun ? openChat(state.chat) : showRun();
-  document.onvisibilitychange = look;
-  onresize = () => state.isRun && drawCurves();
-}
+byId("curves").append(...CHARTS.map(([{ figure }]) => figure));
+byId("open-run").onclick = () => state.isRun ? openChat(state.chat) : showRun();
+document.onvisibilitychange = look;
+window.onresize = () => state.isRun && drawCurves();

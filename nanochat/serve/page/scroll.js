@@ -3,24 +3,14 @@
 import { byId, icon } from "./dom.js";
 
 const NEAR = 60;   // pixels from the end which count as the end
+const area = byId("scroll");
 
 function isAtBottom() {
-  const { scrollHeight, scrollTop, clientHeight } = byId("scroll");
-  return scrollHeight - scrollTop - clientHeight < NEAR;
+  return area.scrollHeight - area.scrollTop - area.clientHeight < NEAR;
 }
 
 export function scrollToBottom() {
-  byId("scroll").scrollTo(0, byId("scroll").scrollHeight);
-}
-
-/** A button leads to the end, when that is out of sight. */
-export function startScroll() {
-  const button = byId("bottom");
-  button.prepend(icon("bottom"));
-  button.onclick = scrollToBottom;
-  byId("scroll").onscroll = () => {
-    button.hidden = isAtBottom();
-  };
+  area.scrollTo(0, area.scrollHeight);
 }
 
 /** Do what changes the conversation's height; who was at the end is at the end afterwards. */
@@ -29,3 +19,10 @@ export function following(change) {
   change();
   if (follow) scrollToBottom();
 }
+
+// A button leads to the end, when that is out of sight.
+byId("bottom").append(icon("bottom"));
+byId("bottom").onclick = scrollToBottom;
+area.onscroll = () => {
+  byId("bottom").hidden = isAtBottom();
+};

@@ -1,11 +1,14 @@
 // The settings: what the user has chosen, kept in this browser, and the dialog that shows it.
 
 import { byId, element } from "./dom.js";
-import { longestAnswer, redraw, setting, state } from "./state.js";
+import { longestAnswer, setting, state } from "./state.js";
 import { readStored, writeStored } from "./storage.js";
 
 export const KEY = "nanochat.settings";
-const NUMBERS = ["temperature", "top_k", "top_p", "min_p", "seed", "max_tokens"];
+export const SAMPLING = ["temperature", "top_k", "top_p", "min_p", "seed"];   // these go with every question
+const NUMBERS = [...SAMPLING, "max_tokens"];
+
+const dialog = byId("settings");
 
 /** Change some settings, keep them, and let them show. Another tab may have changed others. */
 export function keepSettings(changes) {
@@ -22,10 +25,11 @@ export function readSettings() {
 
 /** To be called, too, when the server has said which models there are. */
 export function applySettings() {
-  document.documentElement.style.colorScheme = state.settings.theme ?? "";   // "": as the system
-  state.model = state.models.find(model => model.id === state.settings.choice) ?? state.models[0] ?? null;
+  const { theme, choice, odds } = state.settings;
+  document.documentElement.style.colorScheme = theme ?? "";   // "": as the system
+  state.model = state.models.find(model => model.id === choice) ?? state.models[0] ?? null;
   if (state.model) byId("model").textContent = state.model.id.replace(/^nanochat-/, "");
-  byId("shown").textContent = setting("temperature") ?? "";
+  byId("sure").ariaPressed = !!odds;
 }
 
 export function openSettings() {
@@ -35,7 +39,7 @@ export function openSettings() {
   byId("max_tokens").max = longestAnswer();
   byId("max_tokens").value = Math.min(setting("max_tokens"), longestAnswer()) || "";
   byId("room-for").textContent = longestAnswer();
-  if (!byId("settings").open) byId("settings").showModal();
+  if (!dialog.open) dialog.showModal();
 }
 
 function takeInput({ target }) {
@@ -44,24 +48,8 @@ function takeInput({ target }) {
   else if (validity.valid) keepSettings({ [id]: value ? +value : undefined });   // nothing: the server's default
 }
 
-function backToDefaults() {
-  const { api_key, theme } = state.settings;   // these are not the model's
-  writeStored(KEY, { api_key, theme });
-  readSettings();
-  openSettings();
-}
-
-/** `closed` is called when the dialog is. */
-export function startSettings(closed) {
-  readSettings();
-  byId("open-settings").onclick = openSettings;
-  byId("done").onclick = () => byId("settings").close();
-  byId("reset").onclick = backToDefaults;
-  byId("settings").oninput = takeInput;
-  byId("settings").onchange = takeInput;
-  byId("settings").onclose = () => {
-    byId("draft").focus();
-    redraw();
-    closed();
-  };
-}
+byId("open-settings").onclick = openSettings;
+byId("done").onclick = () => dialog.close();
+dialog.oninput = takeInput;
+dialog.onchange = takeInput;
+readSettings();

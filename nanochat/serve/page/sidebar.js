@@ -7,24 +7,22 @@ import { byId, element, iconButton } from "./dom.js";
 import { chats, state, tell } from "./state.js";
 import { newChat, textOf, titleOf } from "./tree.js";
 
+const list = byId("chats");
+
 export function drawSidebar() {
-  if (byId("chats").querySelector("input")) return;   // a name is being written there
+  if (list.querySelector("input")) return;   // a name is being written there
   const wanted = byId("search").value.trim().toLowerCase();
-  const found = [...chats.values()].filter(chat => isListed(chat) && matches(chat, wanted));
+  const found = [...chats.values()].filter(chat => isFound(chat, wanted));
   found.sort((one, other) => other.changed - one.changed);
-  byId("chats").replaceChildren(...found.map(drawRow));
-  if (found.length) return;
-  const text = wanted ? "Nothing found." : "Your chats will be kept here.";
-  byId("chats").append(element("li", text));
+  list.replaceChildren(...found.map(drawRow));
+  if (!found.length) list.append(element("li", wanted ? "Nothing found." : "Your chats will be kept here."));
 }
 
-function isListed(chat) {
-  return chat.messages.length || chat.draft.trim();
-}
-
-function matches(chat, wanted) {
-  const text = [titleOf(chat), ...chat.messages.map(textOf)].join("\n");
-  return text.toLowerCase().includes(wanted);
+/** Whether it holds the words; a chat without any message or draft is not listed. */
+function isFound(chat, wanted) {
+  const texts = [chat.title, chat.draft, ...chat.messages.map(textOf)];
+  const text = texts.join("\n").trim().toLowerCase();
+  return text && text.includes(wanted);
 }
 
 function drawRow(chat) {
@@ -72,6 +70,4 @@ function remove(chat) {
   });
 }
 
-export function startSidebar() {
-  byId("search").oninput = drawSidebar;
-}
+byId("search").oninput = drawSidebar;

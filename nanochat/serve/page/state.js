@@ -2,26 +2,19 @@
 // anew. A part that changes something here calls redraw(); which parts there are to draw, only main.js knows.
 
 export const state = {
-  chat: null,        // the chat that is open
-  isRun: false,      // the run is shown instead
-  editing: null,     // the message whose editor is open
-  notice: null,      // {text, bad, label, act}: what the page says above the message box
-  hintClosed: false, // the hint that a message has no answer was closed by hand
-  settings: {},      // what the user has chosen; what is not here is the server's default
-  model: null,       // the one that answers, as GET /v1/models describes it; null before the server has said
-  models: [],        // all of them
+  chat: null,   // the chat that is open
+  isRun: false,   // the run is shown instead
+  editing: null,   // the message whose editor is open
+  notice: null,   // {text, bad, label, act}: what the page says above the message box
+  settings: {},   // what the user has chosen; what is not here is the server's default
+  model: null,   // the one that answers, as GET /v1/models describes it; null before the server has said
+  models: [],   // all of them
 };
 
-export const chats = new Map();          // by the chat's id
-export const runs = new Map();           // by the chat's id: the answer that is being written there
-export const troubles = new Map();       // by the chat's id: a notice that belongs to this chat alone
+export const chats = new Map();   // by the chat's id
+export const runs = new Map();   // by the chat's id: the answer that is being written there
 
-const drawers = [];
-
-/** Let `draw` be called at each redraw. */
-export function onRedraw(draw) {
-  drawers.push(draw);
-}
+export const drawers = [];   // functions that redraw() calls
 
 export function redraw() {
   if (!state.chat) return;   // nothing is open yet
@@ -29,7 +22,7 @@ export function redraw() {
 }
 
 /** Say something above the message box; `label` and `act` are of a button that goes with it. */
-export function tell(text, bad = false, label = undefined, act = undefined) {
+export function tell(text, bad, label, act) {
   state.notice = { text, bad, label, act };
   redraw();
 }

@@ -3,6 +3,9 @@
 
 import { tell } from "./state.js";
 
+export const local = storageNamed("localStorage");
+export const session = storageNamed("sessionStorage");   // of this tab alone, also over a reload
+
 function storageNamed(name) {
   try {
     return window[name];
@@ -10,9 +13,6 @@ function storageNamed(name) {
     return {};
   }
 }
-
-const local = storageNamed("localStorage");
-const session = storageNamed("sessionStorage");   // of this tab alone
 
 export function readStored(key) {
   try {
@@ -28,21 +28,4 @@ export function writeStored(key, value) {
   } catch {
     tell("This browser's storage is full or off. Save your chats as Markdown before you leave.", true);
   }
-}
-
-export function deleteStored(key) {
-  delete local[key];
-}
-
-export function storedKeys() {
-  return Object.keys(local);
-}
-
-// What a tab keeps for itself, also over a reload: another may be writing something else.
-export function readOfTab(key) {
-  return session[key];
-}
-
-export function writeOfTab(key, value) {
-  session[key] = value;
 }

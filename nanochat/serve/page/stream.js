@@ -5,25 +5,22 @@
 // it had if it is continued; `show`, set by whoever has drawn the message, draws what has come.
 
 import { eventsOf } from "./api.js";
+import { SAMPLING } from "./settings.js";
 import { longestAnswer, setting, state } from "./state.js";
 import { remembered } from "./tree.js";
 
-export const SENT = ["temperature", "top_k", "top_p", "min_p", "seed"];   // settings that go with every question
-
 /**
- * The request's body. A question that was never answered is left out: two in a row confuse a small model. An
- * answer that is to be continued stands last. With `isShort` the answer may take what room there is.
+ * The request's body. An answer that is to be continued stands last. With `isShort` the answer may take what room
+ * there is.
  */
 export function requestBody(chat, run, isShort) {
   const messages = [];
   const { system, odds } = state.settings;
   if (system) messages.push({ role: "system", content: system });
-  const given = remembered(chat);
-  for (const [index, message] of given.entries()) {
-    const answer = message.role === "user" ? given[index + 1] : message;
-    const isEmpty = !answer?.content.length;
-    const counts = message.role === "user" ? !isEmpty || answer === run.message : !isEmpty;
-    if (counts) messages.push({ role: message.role, content: message.content });
+  for (const message of remembered(chat)) {
+    const { role, content } = message;
+    if (content.length) messages.push({ role, content });
+    else if (message !== run.message) messages.pop();   // no answer came: two questions in a row confuse a small model
   }
   const longest = setting("max_tokens");
   const body = {
@@ -33,17 +30,15 @@ export function requestBody(chat, run, isShort) {
     stream: true,
     stream_options: { include_usage: true },
   };
-  for (const name of SENT) body[name] = setting(name);
-  if (odds) {
-    body.logprobs = true;
-    body.top_logprobs = 5;
-  }
-  return JSON.stringify(body);
+  for (const name of SAMPLING) body[name] = setting(name);
+  if (odds) Object.assign(body, { logprobs: true, top_logprobs: 5 });
+  return body;
 }
 
-/** Read the answer into the run's message; `note` stands below it in the end. Raises if it breaks off. */
-export async function readAnswer(run, response, note) {
+/** Read the answer into the run's message. Raises if it breaks off. */
+export async function readAnswer(run, response) {
   const { message } = run;
+  let note;   // what stands below it in the end
   for await (const data of eventsOf(response)) {
     if (data === "[DONE]") {
       message.note = note;

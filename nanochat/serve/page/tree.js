@@ -11,11 +11,15 @@ export function newId() {
   return Math.random().toString(36).slice(2);
 }
 
-/** The indices of the messages shown, oldest first. */
-export function pathOf(chat) {
+/** The indices of the messages shown, oldest first; or of those that lead to the message `tip`. */
+export function pathOf(chat, tip = chat.tip) {
   const found = [];
-  for (let index = chat.tip; index >= 0; index = chat.messages[index].up) found.unshift(index);
+  for (let index = tip; index >= 0; index = chat.messages[index].up) found.unshift(index);
   return found;
+}
+
+export function messagesOf(chat, tip) {
+  return pathOf(chat, tip).map(index => chat.messages[index]);
 }
 
 /** The indices of the message and of its other versions, oldest first. */
@@ -35,18 +39,16 @@ export function deepest(chat, index) {
 
 /** Those of the messages shown that the model is given. */
 export function remembered(chat) {
-  const shown = pathOf(chat).map(index => chat.messages[index]);
+  const shown = messagesOf(chat);
   const start = shown.findLastIndex(message => message.first);
   return shown.slice(Math.max(0, start));
 }
 
-/** Whether the oldest question and answer could be left out, because another exchange follows them. */
-export function canForget(chat) {
-  return remembered(chat).length > 2;
-}
-
+/** Give the model the oldest question and answer no longer. False: no other exchange follows them. */
 export function forgetOldest(chat) {
-  remembered(chat)[2].first = true;
+  const next = remembered(chat)[2];
+  if (next) next.first = true;
+  return !!next;
 }
 
 export function textOf(message) {
@@ -55,19 +57,20 @@ export function textOf(message) {
   return texts.join("").trim();
 }
 
-/** The messages shown as a text in Markdown. */
 export function asMarkdown(chat) {
   const parts = [`# ${titleOf(chat)}`];
-  for (const index of pathOf(chat)) {
-    const { role, content } = chat.messages[index];
-    parts.push(role === "user" ? "## You" : "## nanochat");
-    if (role === "user") parts.push(content);
-    else parts.push(content.map(part => AS_MARKDOWN[part.type]?.(part.text) ?? part.text).join("").trim());
+  for (const { role, content } of messagesOf(chat)) {
+    if (role === "user") parts.push("## You", content);
+    else parts.push("## nanochat", content.map(part => AS_MARKDOWN[part.type](part.text)).join("").trim());
   }
   return `${parts.join("\n\n")}\n`;
 }
 
-const AS_MARKDOWN = { python: text => `\`${text}\``, python_output: text => ` = \`${text}\` ` };   // 2 * 3 = 6
+const AS_MARKDOWN = {
+  text: text => text,
+  python: text => `\`${text}\``,
+  python_output: text => ` = \`${text}\` `,   // 2 * 3 = 6
+};
 
 export function titleOf(chat) {
   const question = chat.messages.find(message => message.role === "user");
