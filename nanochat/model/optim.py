@@ -28,7 +28,8 @@ Tensors = dict[str, torch.Tensor]
 # Muon's five, all the same, to 0.68 to 1.13, and the first three of Polar Express (arXiv 2505.16932), which
 # are steeper, to 0.2 to 1.9. A step of the smallest models is short, and five rounds took a fifth of it. With
 # three, 500 steps teach a d3 0.000 to 0.014 bits per byte less and take 9 % less time, which is worth 0.016
-# (dev/LOG.md). Larger models gain no time, and have more of the small values that three rounds lift less.
+# (dev/LOG.md). Larger models gain no time, and have more of the small values that three rounds lift less;
+# and 16 bits round the steep ones too far (measured in fp16: a twentieth of an update).
 FIVE_ROUNDS = ((3.4445, -4.7750, 2.0315),) * 5
 THREE_ROUNDS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518))
 WIDE = 256  # rows or columns, whichever are fewer, from which on a matrix gets five
@@ -91,7 +92,6 @@ def orthogonalize(stack: torch.Tensor, dtype: torch.dtype | None = None) -> torc
     2409.20325). Of all ways to get there this needs matrix products alone, which GPUs do best, and holds in
     bf16, which an SVD does not.
     """
-    rounds = FIVE_ROUNDS if min(stack.shape[-2:]) >= WIDE else THREE_ROUNDS
     tall = stack.size(-2) > stack.size(-1)
     x = stack.mT if tall else stack  # wide: X X^T is then the smaller of the two Gram matrices
 
@@ -99,11 +99,12 @@ def orthogonalize(stack: torch.Tensor, dtype: torch.dtype | None = None) -> torc
     # 1.01 leaves room for rounding, and 1e-7 keeps a gradient of zeros from being 0 / 0.
     x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7).to(x.dtype)
     x = x.to(dtype or x.dtype)
+    is_small = x.size(-2) < WIDE and x.dtype == torch.float32
 
     # An odd polynomial of X changes the singular values alone: p(X) = U p(S) V^T. The coefficients make its
     # slope at zero as steep as can be, so that small singular values grow fast. In exchange large ones do not
     # converge but wander around 1, which costs nothing in the final loss.
-    for linear, cubic, quintic in rounds:
+    for linear, cubic, quintic in THREE_ROUNDS if is_small else FIVE_ROUNDS:
         gram = x @ x.mT  # (K, short, short)
         factor = torch.baddbmm(gram, gram, gram, beta=cubic, alpha=quintic)
         x = torch.baddbmm(x, factor, x, beta=linear)
