@@ -7,7 +7,8 @@ What the page that shows a run costs the run: training alone and with the page l
 
 In the run with the page the server is started as speedrun.sh starts it, and its /run is asked every three seconds as
 the page does it. Which of a pair comes first changes from pair to pair. Told are tokens a second of the steps, the
-median of the pairs' ratios and its quartiles.
+median of the pairs' ratios and its quartiles; and, as processors' speed varies by more than a page costs, the server's
+own processor time as a share of one core, which bounds what it can take from training.
 """
 import argparse
 import contextlib
@@ -19,9 +20,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 EVERY_S = 3.0
@@ -42,9 +46,15 @@ def train(steps):
     return 2048 * (len(records) - 5) / seconds
 
 
+def processor_s(pid):
+    """Seconds that a process has computed."""
+    used = psutil.Process(pid).cpu_times()
+    return used.user + used.system
+
+
 @contextlib.contextmanager
-def looked_at(browser):
-    """The page, as speedrun.sh starts it, and somebody who looks at it."""
+def looked_at(browser, shares):
+    """The page, as speedrun.sh starts it, and somebody who looks at it. Its share of a core is added to `shares`."""
     command = ["nice", sys.executable, "-m", "scripts.chat_web", "--port=0", "--preload=false", "--device=cpu"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         url = next(found[1] for line in server.stdout if (found := re.search(r"(http://\S+)", line)))
@@ -57,6 +67,8 @@ def looked_at(browser):
                     after = json.dumps(json.load(answer)["after"])
 
         thread = threading.Thread(target=look)
+        begun = time.monotonic()
+        used = processor_s(server.pid)
         thread.start()
         try:
             with browsing(f"{url}/#run") if browser else contextlib.nullcontext():
@@ -64,6 +76,7 @@ def looked_at(browser):
         finally:
             ended.set()
             thread.join()
+            shares.append((processor_s(server.pid) - used) / (time.monotonic() - begun))
             server.terminate()
 
 
@@ -89,16 +102,18 @@ def main():
         python("scripts.tok_train", "--dataset=kindergarten", "--vocab_size=2048")
         train(10)  # tokenizes
         ratios = []
+        shares = []
         for pair in range(options.pairs):
             speeds = {}
             for with_page in (pair % 2 == 0, pair % 2 == 1):
-                with looked_at(options.browser) if with_page else contextlib.nullcontext():
+                with looked_at(options.browser, shares) if with_page else contextlib.nullcontext():
                     speeds[with_page] = train(options.steps)
             ratios.append(speeds[True] / speeds[False])
             print(f"pair {pair + 1}: alone {speeds[False]:,.0f}, with the page {speeds[True]:,.0f} tokens a second, "
                   f"{ratios[-1] - 1:+.2%}", flush=True)
         low, middle, high = statistics.quantiles(ratios, n=4)
-        print(f"with the page {middle - 1:+.2%} (quartiles {low - 1:+.2%} to {high - 1:+.2%}) of {len(ratios)} pairs")
+        print(f"with the page {middle - 1:+.2%} (quartiles {low - 1:+.2%} to {high - 1:+.2%}) of {len(ratios)} pairs; "
+              f"its server computes {statistics.median(shares):.2%} of the time on one core")
 
 
 if __name__ == "__main__":
