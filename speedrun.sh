@@ -49,7 +49,7 @@ kindergarten() {
     stage chat_eval_sft    python -m scripts.chat_eval -i sft
     stage chat_rl          python -m scripts.chat_rl --num_iterations=12 --questions=32 \
                                --tasks="kg_word_problem_wide|kg_passages|kg_orders|kg_letter_of_word|kg_sentences" \
-                               --samples=8 --anchor_rows=48 --device_batch_size=48 --max_new_tokens=64 --lr_scale=0.25
+                               --samples=8 --anchor_rows=48 --device_batch_size=48 --max_new_tokens=64 --lr_scale=0.1
     stage chat_eval_rl     python -m scripts.chat_eval -i rl
     stage report_generate  python -m nanochat.report generate
 }

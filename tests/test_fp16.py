@@ -126,17 +126,17 @@ def test_the_scale_rescues_gradients_that_are_zero_without_it():
 @pytest.mark.parametrize("size", [1e-7, 1.0])
 def test_muon_in_fp16_makes_the_update_of_float32_from_the_smallest_gradients(size):
     moved = []
-    for dtype in (torch.float32, torch.float16):  # of so many columns that both take the same rounds
-        p = torch.nn.Parameter(torch.zeros(300, 256, dtype=dtype))
+    for dtype in (torch.float32, torch.float16):
+        p = torch.nn.Parameter(torch.zeros(24, 16, dtype=dtype))
         optimizer = MuonAdamW([Group("muon", [("p", p)], 0.02)], Runtime(dtype=dtype))
-        optimizer.buckets[0].grad.copy_(torch.randn(1, 300, 256, generator=torch.Generator().manual_seed(0)) * size)
+        optimizer.buckets[0].grad.copy_(torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(0)) * size)
         if optimizer.scale:
             optimizer.buckets[0].grad.mul_(optimizer.scale.value)
         optimizer.reduce()
         optimizer.step()
         moved.append(optimizer.buckets[0].master)
     assert moved[1].abs().max() > 1e-3
-    torch.testing.assert_close(moved[1], moved[0], rtol=0.05, atol=5e-5)
+    torch.testing.assert_close(moved[1], moved[0], rtol=0.05, atol=2e-4)
 
 
 def test_resume_equals_uninterrupted_bitwise_scale_included(tmp_path, monkeypatch):

@@ -22,13 +22,12 @@ def backward(params, seed):
     sum((p * torch.randn(p.shape, generator=g)).sum() for p in params.values()).backward()
 
 
-@pytest.mark.parametrize("shape, least, most, alike", [((3, 20, 8), 0.18, 1.9, 0.9), ((1, 256, 300), 0.3, 1.3, 0.95)])
-def test_orthogonalize_brings_singular_values_near_one(shape, least, most, alike):
-    stack = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+def test_orthogonalize_brings_singular_values_near_one():
+    stack = torch.randn(3, 20, 8, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalize(stack))
-    assert values.min() > least and values.max() < most
+    assert values.min() > 0.6 and values.max() < 1.3
     u, _, vh = torch.linalg.svd(stack, full_matrices=False)
-    assert torch.nn.functional.cosine_similarity(orthogonalize(stack).flatten(1), (u @ vh).flatten(1)).min() > alike
+    assert torch.nn.functional.cosine_similarity(orthogonalize(stack).flatten(1), (u @ vh).flatten(1)).min() > 0.95
 
 
 def test_adamw_equals_torch():

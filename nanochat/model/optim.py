@@ -24,15 +24,9 @@ from nanochat.runtime import Runtime
 Named = tuple[str, torch.nn.Parameter]  # a parameter with its name in the model
 Tensors = dict[str, torch.Tensor]
 
-# Rounds of p(s) = a s + b s^3 + c s^5, as (a, b, c), which lift singular values s of 0.01 to 1 to about 1:
-# Muon's five, all the same, to 0.68 to 1.13, and the first three of Polar Express (arXiv 2505.16932), which
-# are steeper, to 0.2 to 1.9. A step of the smallest models is short, and five rounds took a fifth of it. With
-# three, 500 steps teach a d3 0.000 to 0.014 bits per byte less and take 9 % less time, which is worth 0.016
-# (dev/LOG.md). Larger models gain no time, and have more of the small values that three rounds lift less;
-# and 16 bits round the steep ones too far (measured in fp16: a twentieth of an update).
-FIVE_ROUNDS = ((3.4445, -4.7750, 2.0315),) * 5
-THREE_ROUNDS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518))
-WIDE = 256  # rows or columns, whichever are fewer, from which on a matrix gets five
+# Muon's quintic: five rounds of p(s) = 3.4445 s - 4.7750 s^3 + 2.0315 s^5 take any singular value s of 0.01
+# to 1 near 1.
+QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 @dataclass(frozen=True)
@@ -81,10 +75,11 @@ class LossScale:
 
 
 @torch.no_grad()
-def orthogonalize(stack: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of about 1.
+def orthogonalize(stack: torch.Tensor, dtype: torch.dtype | None = None, steps: int = 5) -> torch.Tensor:
+    """Roughly the nearest semi-orthogonal matrix of each in stack (K, m, n): singular values of 0.7 to 1.2.
 
-    Newton-Schulz as in Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in `dtype` if given.
+    Newton-Schulz with the quintic of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), in `dtype`
+    if given.
 
     Why: with G = U S V^T, the result is U V^T. A gradient has a few large singular values and many small
     ones; a step along it would hardly move the matrix in the rare directions. With all singular values near
@@ -92,19 +87,19 @@ def orthogonalize(stack: torch.Tensor, dtype: torch.dtype | None = None) -> torc
     2409.20325). Of all ways to get there this needs matrix products alone, which GPUs do best, and holds in
     bf16, which an SVD does not.
     """
+    linear, cubic, quintic = QUINTIC
     tall = stack.size(-2) > stack.size(-1)
     x = stack.mT if tall else stack  # wide: X X^T is then the smaller of the two Gram matrices
 
-    # No singular value is above the Frobenius norm, so now all are in 0 to 1, where the rounds work. The
+    # No singular value is above the Frobenius norm, so now all are in 0 to 1, where the quintic works. The
     # 1.01 leaves room for rounding, and 1e-7 keeps a gradient of zeros from being 0 / 0.
     x = x / (x.float().norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7).to(x.dtype)
     x = x.to(dtype or x.dtype)
-    is_small = x.size(-2) < WIDE and x.dtype == torch.float32
 
     # An odd polynomial of X changes the singular values alone: p(X) = U p(S) V^T. The coefficients make its
     # slope at zero as steep as can be, so that small singular values grow fast. In exchange large ones do not
     # converge but wander around 1, which costs nothing in the final loss.
-    for linear, cubic, quintic in THREE_ROUNDS if is_small else FIVE_ROUNDS:
+    for _ in range(steps):
         gram = x @ x.mT  # (K, short, short)
         factor = torch.baddbmm(gram, gram, gram, beta=cubic, alpha=quintic)
         x = torch.baddbmm(x, factor, x, beta=linear)
