@@ -7,8 +7,8 @@ What the page that shows a run costs the run: training alone and with the page l
 
 In the run with the page the server is started as speedrun.sh starts it, and its /run is asked every three seconds as
 the page does it. Which of a pair comes first changes from pair to pair. Told are tokens a second of the steps, the
-median of the pairs' ratios and its quartiles; and, as processors' speed varies by more than a page costs, the server's
-own processor time as a share of one core, which bounds what it can take from training.
+median of the pairs' ratios and its quartiles; and what part of the time the server itself computes, as processors' speed
+may vary by more than a page costs.
 """
 import argparse
 import contextlib

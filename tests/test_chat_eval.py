@@ -239,6 +239,14 @@ def test_other_questions_cannot_be_compared(other):
         kept.paired(items([1, 0, 1]), other)
 
 
+def test_what_the_models_themselves_said_before_may_differ():
+    before, after = items([1, 0]), items([0, 0])
+    for records, said in ((before, "Hello!"), (after, "Good day.")):
+        for record in records:
+            record["prompt"] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": said}, *record["prompt"]]
+    assert kept.paired(before, after)[:3] == (2, 0.5, 0.0)
+
+
 def test_two_stages_are_compared_task_by_task_from_their_kept_items(home, capsys):
     kept.save_items("sft", "gsm8k", items([1, 0, 0, 0]))
     kept.save_items("rl", "gsm8k", items([1, 1, 1, 0]))

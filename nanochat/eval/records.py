@@ -91,9 +91,7 @@ def paired(before: list[dict], after: list[dict]) -> tuple[int, float, float, fl
 
     Raises DataError for other questions: then there are no pairs.
     """
-    questions = []
-    for records in (before, after):
-        questions.append([(record["index"], record["prompt"], record["reference"]) for record in records])
+    questions = [[_asked(record) for record in records] for records in (before, after)]
     if questions[0] != questions[1] or not before:
         raise DataError("the two stages were not graded on the same questions (they have "
                         f"{len(before):,} and {len(after):,}). Run scripts.chat_eval again for both, "
@@ -101,6 +99,12 @@ def paired(before: list[dict], after: list[dict]) -> tuple[int, float, float, fl
     old_scores = [record["score"] for record in before]
     new_scores = [record["score"] for record in after]
     return len(before), *paired_difference(old_scores, new_scores)
+
+
+def _asked(record):
+    """What must be the same in both: who is asked in a conversation has given the answers before it, too."""
+    said = [message["content"] for message in record["prompt"] if message["role"] != "assistant"]
+    return record["index"], said, record["reference"]
 
 
 def _graded_tasks(stage):
