@@ -14,9 +14,8 @@ export function drawCompare() {
   const columns = element("div.models");
   const label = "A question for all stages";
   const box = element("textarea", { rows: 1, dir: "auto", "aria-label": label, placeholder: label });
-  const send = async () => {
+  const send = () => {
     const text = box.value.trim();
-    await meetModels();   // there may be newer ones
     const models = [...state.models].reverse();   // as they were trained
     if (text) columns.replaceChildren(...models.map(model => drawColumn(model, text)));
   };
