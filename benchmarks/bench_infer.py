@@ -107,7 +107,7 @@ class Ours:
         self.vocab_size = V
         self.scheduler = None
         size = vars(scaling.model_shape(depth))
-        model = GPT(GPTConfig(T, V, **size, key_offset=0.5, value_tables=True), dtype)
+        model = GPT(GPTConfig(T, V, **size, key_offset=0.5, value_tables=True, embedding_skips=True), dtype)
         model.init_weights()
         self.engine = Engine(model.eval().requires_grad_(False), NoText(V), **options)
         groups = model.parameter_groups()

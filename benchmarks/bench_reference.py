@@ -2,7 +2,7 @@
 Does the fast path learn as well as the plain one? The same model, data and steps, once as in training (bf16
 where the machine has it, attention in blocks, normalisation by hand, fused loss, stacked Muon, our AdamW) and
 once written out with torch alone (float32, scaled_dot_product_attention, cross-entropy over all logits,
-torch.optim.Muon and torch.optim.AdamW).
+torch.optim.Muon with its neurons evened out, and torch.optim.AdamW).
 
     python benchmarks/bench_reference.py                     d4, 3 seeds, 40 steps
 
@@ -76,11 +76,28 @@ def fast(model, dtype):
     return step
 
 
+class EvenMuon(torch.optim.Muon):
+    """torch's Muon, each of whose updates is evened out over the neurons (NorMuon, arXiv 2510.05491)."""
+
+    @torch.no_grad()
+    def step(self):
+        [group] = self.param_groups
+        before = [p.clone() for p in group["params"]]
+        super().step()
+        for p, old in zip(group["params"], before):
+            update = (old - p) / group["lr"]
+            inputs = 1 if p.size(0) >= p.size(1) else 0
+            squares = self.state[p].setdefault("squares", torch.zeros(()))
+            self.state[p]["squares"] = squares = squares.lerp(update.square().mean(inputs, keepdim=True), 0.05)
+            even = update / (squares + 1e-10).sqrt()
+            p.copy_(old - group["lr"] * even * update.norm() / (even.norm() + 1e-20))
+
+
 def plain(model):
     """The same step in torch's own words."""
     groups, adam = model.parameter_groups(), scaling.adam_lr_scale(model.config.n_embd)
     only = {kind: [p for _, p in named] for kind, named in groups.items()}
-    muon = torch.optim.Muon(only["matrix"], lr=0.02, momentum=MOMENTUM, weight_decay=0.0, nesterov=True)
+    muon = EvenMuon(only["matrix"], lr=0.02, momentum=MOMENTUM, weight_decay=0.0, nesterov=True)
     rest = [
         {"params": only["embedding"], "lr": 0.3 * adam},
         {"params": only["unembedding"], "lr": 0.004 * adam},

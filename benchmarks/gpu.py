@@ -71,7 +71,7 @@ class Config:
     one: str = option("", "measure this line in this process and print JSON; used by the benchmark itself")
 
     def model(self, depth):
-        return GPTConfig(self.sequence_len, self.vocab_size, key_offset=0.5, value_tables=True,
+        return GPTConfig(self.sequence_len, self.vocab_size, key_offset=0.5, value_tables=True, embedding_skips=True,
                          **asdict(scaling.model_shape(depth)))
 
 

@@ -129,11 +129,15 @@ def table_params(depth: int, vocab_size: int) -> int:
     return tables * head_params(depth, vocab_size)
 
 
-def num_params(depth: int, vocab_size: int, tables: bool = True) -> int:
-    """All parameters: blocks, embedding and head, and the value tables where the model has them."""
+def num_params(depth: int, vocab_size: int, tables: bool = True, skips: bool = True) -> int:
+    """All parameters: blocks, embedding and head, and where the model has them value tables and skips, two
+    numbers a layer.
+    """
     total = matrix_params(depth) + 2 * head_params(depth, vocab_size)
     if tables:
         total += table_params(depth, vocab_size)
+    if skips:
+        total += 2 * depth
     return total
 
 
@@ -179,7 +183,7 @@ def horizon_tokens(depth: int, vocab_size: int, ratio: float = 20.0) -> int:
     have been better for the same money (but dearer to use). Value tables are not counted, being looked up,
     and from DEEP on neither is the embedding.
     """
-    counted = num_params(depth, vocab_size, tables=False)
+    counted = num_params(depth, vocab_size, tables=False, skips=False)
     if depth >= DEEP:
         counted -= head_params(depth, vocab_size)
     return int(ratio * counted)

@@ -37,6 +37,7 @@ class Config(RowsFlags):
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
     key_offset: float = option(0.5, "share of a head that finds words by the word before")
     value_tables: bool = option(True, "every second layer adds a vector by token to its values")
+    embedding_skips: bool = option(True, "every layer reads the embedding beside the residual stream")
     total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
     num_iterations: int = option(0, "optimizer steps (0: from the ratio)")
     param_data_ratio: float = option(20.0, "training tokens for each parameter when num_iterations is 0")
@@ -73,7 +74,8 @@ class Plan:
 def resolve(config: Config, vocab_size: int, rt: Runtime) -> Plan:
     """The depth's recipe, where the flags do not say otherwise. Raises UsageError."""
     model = GPTConfig(config.sequence_len, vocab_size, key_offset=config.key_offset,
-                      value_tables=config.value_tables, **asdict(scaling.model_shape(config.depth)))
+                      value_tables=config.value_tables, embedding_skips=config.embedding_skips,
+                      **asdict(scaling.model_shape(config.depth)))
     recipe = scaling.pretraining(config.depth, vocab_size, config.param_data_ratio, config.total_batch_size,
                                  config.num_iterations, config.matrix_lr, rt.world_size)
     if config.weight_decay is not None:
@@ -89,7 +91,8 @@ def resolve(config: Config, vocab_size: int, rt: Runtime) -> Plan:
 
 def describe(config: Config, plan: Plan, rt: Runtime) -> str:
     """The run in one line."""
-    n_params = scaling.num_params(config.depth, plan.model.vocab_size, config.value_tables)
+    n_params = scaling.num_params(config.depth, plan.model.vocab_size, config.value_tables,
+                                  config.embedding_skips)
     attention = pick_fastest(rt.device, rt.dtype, plan.device_batch_size, plan.model)
     precision = ", fp8" if config.fp8 else ""
     steps = plan.recipe.steps

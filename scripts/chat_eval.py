@@ -8,7 +8,7 @@ Ask a chat model the questions of the tasks; scores with intervals, beside blind
 import time
 from dataclasses import asdict, dataclass
 
-from nanochat import runtime
+from nanochat import runtime, scaling
 from nanochat.cli import at_least, option, parse
 from nanochat.common import UsageError, base_dir, log, run, save_result, setup_logging
 from nanochat.eval import chat_eval, records
@@ -16,7 +16,7 @@ from nanochat.eval.chat_eval import Score
 from nanochat.eval.statistics import mean_centered
 from nanochat.infer import sandbox
 from nanochat.runtime import Runtime
-from nanochat.tasks import TASKS, TaskUnavailable, in_group, lookup
+from nanochat.tasks import TASKS, TaskUnavailable, everyday_tasks, in_group, lookup
 from nanochat.tasks.base import Task
 from nanochat.tasks.persona import Persona
 from nanochat.train.checkpoint import ModelFlags, load_model
@@ -26,8 +26,9 @@ from nanochat.train.stages import STAGES
 @dataclass
 class Config(chat_eval.Options, ModelFlags):
     stage: str = option("sft", "which model", choices=list(STAGES), short="i")
-    tasks: str = option("", "names joined by '|'; empty: every core task; for a kindergarten model skills "
-                            "and those core tasks whose data are here", short="a")
+    tasks: str = option("", "names joined by '|'; empty: every core task and strangers; for a small model "
+                            "also what it was taught; for a kindergarten model all skills and those core "
+                            "tasks whose data are here", short="a")
     compare: str = option("", "two stages, as in sft,rl or core@d4,core@d6: only print how their scores "
                               "differ")
     show: str = option("", "stage and task, as in sft_kg_story: only print its graded questions")
@@ -53,7 +54,8 @@ def choose(config: Config, meta: dict) -> tuple[list[str], list[str]]:
         return config.names(), []
     core = in_group("core")
     if meta["dataset"] != "kindergarten":
-        return core + in_group("strangers"), []
+        is_small = meta["model"]["n_layer"] < scaling.SMALL
+        return core + in_group("strangers") + (everyday_tasks() if is_small else []), []
     names = in_group("kindergarten") + in_group("strangers")
     notes = []
     for name in core:

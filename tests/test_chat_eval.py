@@ -15,7 +15,7 @@ from nanochat.eval import statistics
 from nanochat.eval.chat_eval import Options, Score, run_task
 from nanochat.infer.engine import Engine
 from nanochat.runtime import Runtime
-from nanochat.tasks import TASKS, TaskUnavailable
+from nanochat.tasks import TASKS, TaskUnavailable, first_questions
 from nanochat.tasks.base import Task, exchange, multiple_choice
 from scripts import chat_eval as script
 
@@ -201,7 +201,11 @@ def test_every_graded_item_is_kept_as_a_line(home):
 
 def test_default_tasks_follow_what_the_model_was_trained_on(home):
     core = [name for name, row in TASKS.items() if row.group == "core"]
-    assert script.choose(script.Config(), {"dataset": "climbmix"}) == (core + ["strangers"], [])
+    web = {"dataset": "climbmix", "model": {"n_layer": 8}}
+    assert script.choose(script.Config(), web) == (core + ["strangers"], [])
+    names, notes = script.choose(script.Config(), {**web, "model": {"n_layer": 7}})  # and what a small one was taught
+    assert names[: len(core) + 1] == [*core, "strangers"] and "kg_lists" in names and "kg_facts_seen" not in names
+    assert {name.removeprefix("kg_") for name in names[len(core) + 1:]} == first_questions.SKILLS and not notes
     names, notes = script.choose(script.Config(), {"dataset": "kindergarten"})
     assert names == [f"kg_{skill}" for skill in kindergarten.SKILLS] + ["strangers"]
     assert len(notes) == len(core) and all(note.startswith("skipped:") for note in notes)

@@ -112,7 +112,7 @@ def elsewhere(request):
 
 
 def model_on(rt):
-    model = GPT(GPTConfig(64, 500, 4, 4, 2, 128, key_offset=0.5, value_tables=True), rt.dtype).to(rt.device)
+    model = GPT(GPTConfig(64, 500, 4, 4, 2, 128, key_offset=0.5, value_tables=True, embedding_skips=True), rt.dtype).to(rt.device)
     model.init_weights(1)
     return model
 

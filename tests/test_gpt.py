@@ -13,7 +13,8 @@ from nanochat.model import attention, loss
 from nanochat.model.elementwise import norm
 from nanochat.model.gpt import GPT, GPTConfig, offset_keys
 
-TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, value_tables=True)
+TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, value_tables=True,
+                 embedding_skips=True)
 
 
 def tiny(dtype=torch.float32, seed=0):
@@ -135,11 +136,11 @@ def test_every_depth_gives_an_even_head_size_and_the_planned_parameters(depth):
     config = GPTConfig(64, 1000, **vars(shape))
     assert config.head_dim % 2 == 0
     with torch.device("meta"):
-        assert GPT(config).num_params() == scaling.num_params(depth, 1000, tables=False)
+        assert GPT(config).num_params() == scaling.num_params(depth, 1000, tables=False, skips=False)
 
 
 def test_d20_has_the_known_number_of_parameters():
-    assert scaling.num_params(20, 65536, tables=False) == pytest.approx(561e6, rel=0.01)
+    assert scaling.num_params(20, 65536, tables=False, skips=False) == pytest.approx(561e6, rel=0.01)
 
 
 def test_learning_rate_stays_and_comes_down():
@@ -156,7 +157,8 @@ def test_momentum_schedule_fits_into_a_short_run():
 @pytest.mark.parametrize("key_offset", [0.0, 0.5, 1.0])
 def test_ragged_pieces_over_a_cache_equal_one_full_forward(key_offset):
     """Slots advance at their own pace, two of three at a time, and each token gets what a whole forward gives it."""
-    model = drawn(GPT(dataclasses.replace(TINY, key_offset=key_offset, value_tables=key_offset > 0)))
+    parts = {"value_tables": key_offset > 0, "embedding_skips": key_offset > 0}
+    model = drawn(GPT(dataclasses.replace(TINY, key_offset=key_offset, **parts)))
     idx = torch.randint(0, 100, (3, 12), generator=torch.Generator().manual_seed(5))
     full, cache, seen = model(idx), KVCache(model, 3, 12, torch.float32), [0, 0, 0]
     for lengths in ([5, 3, 0], [1, 1, 4], [0, 4, 1], [6, 0, 7], [0, 4, 0]):
@@ -170,7 +172,7 @@ def test_ragged_pieces_over_a_cache_equal_one_full_forward(key_offset):
 
 
 def test_one_token_in_every_slot_equals_one_full_forward():
-    model = drawn(GPT(dataclasses.replace(TINY, key_offset=0.5, value_tables=True)))
+    model = drawn(GPT(dataclasses.replace(TINY, key_offset=0.5, value_tables=True, embedding_skips=True)))
     idx = torch.randint(0, 100, (3, 9), generator=torch.Generator().manual_seed(6))
     full, cache = model(idx), KVCache(model, 3, 16, torch.float32)
     for position in range(9):

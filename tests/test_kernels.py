@@ -79,6 +79,13 @@ def test_what_is_between_two_products(dtype):
     torch.testing.assert_close(x, expected)
     assert (meant(a, s) - F.rms_norm(expected, (64,))).abs().max() < 4 * close
 
+    s, skip, embedded = torch.rand(5) + 0.5, torch.tensor([0.5, -2.0]), draw(5, 64, seed=2)
+    expected = 0.5 * (x + y.float() * s[:, None]) - 2 * embedded
+    kernels.add(*map(kernels.as_array, (x, y, s)))
+    kernels.mix_and_norm(*map(kernels.as_array, (x, embedded, skip, s, a)))
+    torch.testing.assert_close(x, expected)
+    assert (meant(a, s) - F.rms_norm(expected, (64,))).abs().max() < 4 * close
+
     s = torch.rand(5) + 0.5
     expected = (y.float() * s[:, None]).relu().square()
     kernels.relu_squared(*map(kernels.as_array, (y, s, a)))
@@ -124,7 +131,8 @@ def test_attention_of_rows_in_any_slot_at_any_position(dtype):
 
 # ------------------------------------------------------------------------------------------------------------- threads
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
-    config = GPTConfig(LEN, 340, n_layer=3, n_head=6, n_kv_head=3, n_embd=96, key_offset=0.5, value_tables=True)
+    config = GPTConfig(LEN, 340, n_layer=3, n_head=6, n_kv_head=3, n_embd=96, key_offset=0.5, value_tables=True,
+                       embedding_skips=True)
     model, found = drawn(GPT(config, torch.bfloat16)), []
     for threads in (1, 2, 100):
         monkeypatch.setattr("nanochat.infer.cpu.compiled.threads_for", lambda model, n=threads: n)

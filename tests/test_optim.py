@@ -46,21 +46,33 @@ def test_adamw_equals_torch():
     torch.testing.assert_close(params["e"].data, theirs.data, rtol=1e-5, atol=1e-6)
 
 
-def test_muon_equals_one_matrix_at_a_time():
+@pytest.mark.parametrize("name, inputs", [("b", 1), ("c", 0)], ids=["tall: rows are even", "wide: columns are even"])
+def test_muon_equals_one_matrix_at_a_time(name, inputs):
     params = parameters()
-    start = {name: p.detach().clone() for name, p in params.items()}
-    ours, momentum = make(params), torch.zeros(6, 4)
-    expected = start["b"]
+    expected = params[name].detach().clone()
+    rows, columns = expected.shape
+    ours, momentum, squares = make(params), torch.zeros(rows, columns), 0.0
     for step in range(3):
         backward(params, step)
         g = torch.Generator().manual_seed(step)
-        grad = {name: torch.randn(p.shape, generator=g) for name, p in params.items()}["b"]
+        grad = {name: torch.randn(p.shape, generator=g) for name, p in params.items()}[name]
         momentum = 0.95 * momentum + 0.05 * grad
         update = orthogonalize((0.05 * grad + 0.95 * momentum)[None])[0]
-        expected = expected - 0.02 * (6 / 4) ** 0.5 * update
+        squares = 0.95 * squares + 0.05 * update.square().mean(inputs, keepdim=True)
+        even = update / squares.sqrt()
+        expected = expected - 0.02 * max(1, rows / columns) ** 0.5 * even * update.norm() / even.norm()
         ours.reduce()
         ours.step()
-    torch.testing.assert_close(params["b"].data, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(params[name].data, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_matrix_without_a_gradient_stays_as_it_is():
+    p = torch.nn.Parameter(torch.ones(4, 3))
+    optimizer = MuonAdamW([Group("muon", [("p", p)], lr=0.1)], Runtime())
+    (p * 0.0).sum().backward()
+    optimizer.reduce()
+    optimizer.step()
+    assert torch.equal(p.data, torch.ones(4, 3))
 
 
 def test_gradients_are_collected_in_float32_over_micro_steps():

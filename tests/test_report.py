@@ -113,12 +113,14 @@ def test_it_says_what_was_trained_on_what(full_run, base):
                            "15.73M tokens of conversations, on cpu. Total wall clock time: **")
 
 
-def test_a_model_that_only_guesses_at_benchmarks_opens_with_what_strangers_got(base):
+@pytest.mark.parametrize("skills", [[], SKILLS], ids=["text of the web", "kindergarten"])
+def test_a_model_that_strangers_have_asked_opens_with_what_they_got(base, skills):
+    tasks = {"gsm8k": record(0.5, group="core"), "strangers": record(0.3)} | dict.fromkeys(skills, record(0.9))
     save("base_eval", {"core": 0.04, "core_ci95": [0.02, 0.06], "tasks": {}})
-    save("chat_eval_sft", {"tasks": {"gsm8k": record(0.0, group="core"), "strangers": record(0.3)}, "chatcore": 0.003,
-                           "chatcore_ci95": [-0.02, 0.03], "chatcore_tasks": ["gsm8k"]}, config={"stage": "sft"})
+    save("chat_eval_sft", {"tasks": tasks, "chatcore": 0.5, "chatcore_ci95": [0.4, 0.6], "chatcore_tasks": ["gsm8k"]},
+         config={"stage": "sft"})
     lines = generated(base).splitlines()
-    assert lines[2].startswith("## 30.0 ± ") and "questions of strangers answered right after SFT" in lines[4]
+    assert lines[2].startswith("## 30.0 ± ") and "questions of strangers, who did not know what it learns, answered right after SFT" in lines[4]
 
 
 @pytest.mark.parametrize("measured, opening", [

@@ -19,9 +19,9 @@ from nanochat.train import loop
 @pytest.mark.parametrize("depth", range(2, 41))
 def test_planned_parameters_and_flops_are_those_of_the_model(depth):
     with torch.device("meta"):
-        plain, model = (GPT(GPTConfig(2048, 32768, value_tables=tables, **vars(scaling.model_shape(depth))))
+        plain, model = (GPT(GPTConfig(2048, 32768, value_tables=tables, embedding_skips=tables, **vars(scaling.model_shape(depth))))
                         for tables in (False, True))
-    assert plain.num_params() == scaling.num_params(depth, 32768, tables=False)
+    assert plain.num_params() == scaling.num_params(depth, 32768, tables=False, skips=False)
     assert plain.flops_per_token() == model.flops_per_token()
     assert model.num_params() == scaling.num_params(depth, 32768)
     assert model.flops_per_token() == scaling.flops_per_token(depth, 32768, 2048)
@@ -33,7 +33,7 @@ def test_planned_parameters_and_flops_are_those_of_the_model(depth):
 @pytest.mark.parametrize("vocab_size", [2048, 2049, 50257])
 def test_a_vocabulary_is_planned_with_its_padding(vocab_size):
     with torch.device("meta"):
-        model = GPT(GPTConfig(64, vocab_size, value_tables=True, **vars(scaling.model_shape(3))))
+        model = GPT(GPTConfig(64, vocab_size, value_tables=True, embedding_skips=True, **vars(scaling.model_shape(3))))
     assert model.num_params() == scaling.num_params(3, vocab_size)
 
 
@@ -46,7 +46,7 @@ def test_the_kindergartens_recipe_stands():
 
 def test_the_first_public_d20_run_is_planned_as_it_was():
     """561M parameters, 21,400 steps of 524,288 tokens, 3h51m on 8 x H100, 240 shards with some to spare."""
-    assert scaling.num_params(20, 65536, tables=False) == pytest.approx(561e6, rel=0.001)
+    assert scaling.num_params(20, 65536, tables=False, skips=False) == pytest.approx(561e6, rel=0.001)
     tokens = 21_400 * 524_288
     flops = tokens * scaling.flops_per_token(20, 65536, 2048)
     hours = flops / (8 * scaling.GPUS["h100"].peak_flops * 0.4) / 3600 * (1 + scaling.LATER_STAGES)
@@ -132,7 +132,7 @@ def test_planned_memory_is_that_of_a_real_step_within_a_tenth(depth, rows, table
     monkeypatch.setattr(attention, "training_kernel", lambda *a: attention.sdpa)
     monkeypatch.setattr(elementwise, "_by_hand", lambda x: False)
     with Live() as live:
-        model = GPT(GPTConfig(128, 512, value_tables=tables, **vars(scaling.model_shape(depth))))
+        model = GPT(GPTConfig(128, 512, value_tables=tables, embedding_skips=tables, **vars(scaling.model_shape(depth))))
         model.init_weights(0)
         model.recompute = recompute
         rt = runtime.Runtime()

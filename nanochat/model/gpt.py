@@ -9,7 +9,8 @@ tokenizer, rank, cache or checkpoint.
 
 A decoder in the line of GPT-2, changed where small models gained: rotary positions instead of learned ones,
 RMSNorm without gains, normalised queries and keys, relu^2, no biases, an untied head, logits with a soft cap,
-and two optional parts: keys that are partly those of the token before, and value tables.
+and three optional parts: keys that are partly those of the token before, value tables, and skips from the
+embedding.
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class GPTConfig:
     max_attn_logit: float = 15.0  # of a query and its equal; otherwise it would be sqrt(head size)
     key_offset: float = 0.0  # share of a head's channels in which a token is found by the one before
     value_tables: bool = False  # every second layer, from the last, adds a vector by token to its values
+    embedding_skips: bool = False  # a layer reads the residual stream and the embedding, each times a number
 
     def __post_init__(self) -> None:
         assert self.n_embd % self.n_head == 0, f"n_embd {self.n_embd} must divide by n_head {self.n_head}"
@@ -177,6 +179,10 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(config.padded_vocab_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.lm_head = nn.Linear(config.n_embd, config.padded_vocab_size, bias=False)
+        # What a layer wrote stays in the residual stream for good, and buries the word itself. So each layer
+        # takes the stream times one learned number, and the embedding times another (x0 skips,
+        # KellerJordan/modded-nanogpt).
+        self.skips = nn.Parameter(torch.empty(config.n_layer, 2)) if config.embedding_skips else None
         self.lm_head.to(dtype)
         for block in self.blocks:
             block.to(dtype)
@@ -203,6 +209,8 @@ class GPT(nn.Module):
                 draw.normal_(0.0, 1.0, generator=generator)
             elif name == "lm_head.weight":
                 draw.normal_(0.0, 0.001, generator=generator)
+            elif name == "skips":
+                draw[:, 0] = 1.0  # the stream alone
             elif name.endswith("table.weight"):
                 draw.normal_(0.0, self.config.n_embd ** -0.5, generator=generator)
             elif not name.endswith("c_proj.weight"):
@@ -243,8 +251,11 @@ class GPT(nn.Module):
         if attend is None:
             attend = self.causal
         rotary = self._rotary(positions)
-        x = norm(self.wte(idx).to(self.dtype))  # (B, T, C): the residual stream
-        for block in self.blocks:
+        embedded = norm(self.wte(idx).to(self.dtype))  # (B, T, C)
+        x = embedded  # the residual stream
+        for layer, block in enumerate(self.blocks):
+            if self.skips is not None:
+                x = self.skips[layer, 0] * x + self.skips[layer, 1] * embedded
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, idx, rotary, attend, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -288,13 +299,15 @@ class GPT(nn.Module):
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """{kind: [(name, parameter), ...]}: kinds want learning rates, and matrices an optimizer, of their
         own."""
-        groups: dict[str, list] = {"embedding": [], "table": [], "matrix": [], "unembedding": []}
+        groups: dict[str, list] = {"embedding": [], "table": [], "matrix": [], "unembedding": [], "skips": []}
         for name, p in self.named_parameters():
             kind = "matrix"
             if name == "wte.weight":
                 kind = "embedding"
             elif name == "lm_head.weight":
                 kind = "unembedding"
+            elif name == "skips":
+                kind = "skips"
             elif name.endswith("table.weight"):
                 kind = "table"
             groups[kind].append((name, p))

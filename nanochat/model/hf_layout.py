@@ -1,9 +1,9 @@
 """
 A GPT's shape and weights for transformers, and back.
 
-Without key offset and value tables it can be transformers' own NanoChatForCausalLM. Queries and keys are
-normalised, so an attention logit is a cosine times its greatest value: ours is max_attn_logit, over there the
-root of a head's width W. Heads may be wider there, and that is the way out: in one of W channels a query
+Without key offset, value tables and skips it can be transformers' own NanoChatForCausalLM. Queries and keys
+are normalised, so an attention logit is a cosine times its greatest value: ours is max_attn_logit, over there
+the root of a head's width W. Heads may be wider there, and that is the way out: in one of W channels a query
 holds itself and `a` times itself again, where the key is zero, which lengthens it without changing the
 product; normalised over W the logit is ours if 1 + a^2 = W / max_attn_logit^2.
 
@@ -30,7 +30,7 @@ EPS = torch.finfo(torch.float32).eps  # which F.rms_norm adds to a mean square
 
 def is_plain(config: GPTConfig) -> bool:
     """Whether transformers' NanoChatForCausalLM can express it."""
-    return not config.key_offset and not config.value_tables
+    return not (config.key_offset or config.value_tables or config.embedding_skips)
 
 
 # ---- there

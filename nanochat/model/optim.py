@@ -27,6 +27,7 @@ Tensors = dict[str, torch.Tensor]
 # Muon's quintic: five rounds of p(s) = 3.4445 s - 4.7750 s^3 + 2.0315 s^5 take any singular value s of 0.01
 # to 1 near 1.
 QUINTIC = (3.4445, -4.7750, 2.0315)
+NEURON_BETA = 0.95  # what the average of a neuron's squared update keeps in a step
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,11 @@ class _Bucket:
         self._adopt_parameters()
 
         self.master = self.mine(self.values).float().clone()
-        averages = ("momentum",) if group.kind == "muon" else ("exp_avg", "exp_avg_sq")
-        self.state = {name: torch.zeros_like(self.master) for name in averages}
+        if group.kind == "muon":
+            neurons = self.master.mean(self._inputs(), keepdim=True)
+            self.state = {"momentum": torch.zeros_like(self.master), "neuron_sq": torch.zeros_like(neurons)}
+        else:
+            self.state = {name: torch.zeros_like(self.master) for name in ("exp_avg", "exp_avg_sq")}
         self.reduced = None
 
     def _adopt_parameters(self):
@@ -183,7 +187,7 @@ class _Bucket:
 
     def load_shard(self, shard, tensors):
         """Fill this rank's `shard` from whole tensors by parameter name. Raises CheckpointError."""
-        full = torch.zeros_like(self.values, dtype=torch.float32)
+        full = torch.zeros((len(self.values), *shard.shape[1:]), device=shard.device)
         for name, view in zip(self.names, self._split(full, self.params)):
             if name not in tensors or tensors[name].shape != view.shape:
                 raise CheckpointError(f"the checkpoint holds no tensor {name} of shape {tuple(view.shape)}.")
@@ -206,13 +210,37 @@ class _Bucket:
         # fp16 would lose small gradients before they are normalised, and holds them well afterwards.
         compute_dtype = self.values.dtype
         given_dtype = torch.float32 if compute_dtype == torch.float16 else compute_dtype
-        update = orthogonalize(ahead.to(given_dtype), compute_dtype)
+        update = self._even(orthogonalize(ahead.to(given_dtype), compute_dtype))
 
         # A tall matrix (m > n) has n singular values for m outputs: sqrt(m / n) gives each output a step of
         # usual size.
         rows, columns = self.shape
         scale = max(1.0, rows / columns) ** 0.5
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
+
+    def _inputs(self):
+        """The dimension of a matrix over which the squares of a neuron's update are averaged.
+
+        A neuron is a row of a tall matrix, an output, or a column of a wide one, an input: along the other
+        side an orthogonal matrix is even by itself.
+        """
+        rows, columns = self.shape
+        return -1 if rows >= columns else -2
+
+    def _even(self, update):
+        """The update with neurons of like size; each matrix keeps its Frobenius norm (NorMuon, arXiv
+        2510.05491).
+
+        Orthogonal is the matrix as a whole: of its neurons some still get far longer steps than others, step
+        after step. Each is divided by the root of the average of its squares so far, as Adam does with single
+        numbers.
+        """
+        square = update.float().square().mean(self._inputs(), keepdim=True)  # (K / ranks, m, 1) or (.., 1, n)
+        seen = self.state["neuron_sq"].lerp_(square, 1 - NEURON_BETA)
+        factor = (seen + 1e-10).rsqrt()
+        before = square.sum((-2, -1), keepdim=True) + 1e-10
+        after = (square * factor ** 2).sum((-2, -1), keepdim=True) + 1e-10
+        return update * (factor * (before / after).sqrt())
 
     def adamw(self, lr, step):
         """AdamW (arXiv 1711.05101), for embeddings, the head and value tables; step counts from 1.

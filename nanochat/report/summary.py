@@ -17,12 +17,15 @@ MEAN = "Kindergarten, the mean"
 CENTERED = "a mean of centered scores: 0 is blind guessing, 1 is perfection"
 OF_WHAT = {CORE: " tasks", CHATCORE: " tasks", MEAN: " skills"}
 STRANGERS = "strangers"
-HEADLINES = {  # the last of them that was measured, and is no blind guessing, opens the report
+# The last of them that was measured, and is no blind guessing, opens the report: before its own tests what
+# people get who meet it.
+HEADLINES = {
     CORE: ("CORE {score}", "of the base model over {size}, " + CENTERED + "."),
-    STRANGERS: ("{score} %", "of the {size} questions of strangers answered right after {phase}."),
     CHATCORE: ("ChatCORE {score}", "after {phase} over {size}, " + CENTERED + "."),
     MEAN: ("{score} %", "of the kindergarten's questions answered right after {phase}, the mean of {size}. "
            "Blind guessing gets {chance} %."),
+    STRANGERS: ("{score} %", "of the {size} questions of strangers, who did not know what it learns, "
+                "answered right after {phase}."),
 }
 LEGEND = ("Per cent of n answers that are right, ± the longer side of the 95 % interval; n is a range where "
           "stages were asked different numbers of questions. Chance is what blind guessing gets.")

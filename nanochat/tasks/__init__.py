@@ -17,6 +17,7 @@ from nanochat.data.sources import kind_of
 from nanochat.tasks.arc import ARCChallenge, ARCEasy
 from nanochat.tasks.base import Task, TaskUnavailable, local_files  # noqa: F401
 from nanochat.tasks.customjson import CustomJSON
+from nanochat.tasks.first_questions import SKILLS as EVERYDAY_SKILLS
 from nanochat.tasks.first_questions import Everyday
 from nanochat.tasks.gsm8k import GSM8K
 from nanochat.tasks.humaneval import HumanEval
@@ -106,6 +107,11 @@ def mixture(stage: str, n_layer: int) -> str:
 def in_group(group: str) -> list[str]:
     """The names of a group's tasks, in the table's order."""
     return [name for name, row in TASKS.items() if row.group == group]
+
+
+def everyday_tasks() -> list[str]:
+    """The names of the tasks that grade what "everyday" teaches, in the table's order."""
+    return [name for name in in_group("kindergarten") if name.removeprefix(PREFIX) in EVERYDAY_SKILLS]
 
 
 def lookup(name: str) -> Row:

@@ -34,6 +34,7 @@ from nanochat.train import checkpoint, speech, tracking
 from nanochat.train.recipe import Stage
 from nanochat.train.resume import TrainState, resume, save, save_validation, trim_log
 
+SKIPS_LR = 0.005
 COMPILED_ON = ("cuda",)  # a CPU gains too little
 COMPILE = {"fullgraph": True, "dynamic": False}
 
@@ -42,7 +43,7 @@ COMPILE = {"fullgraph": True, "dynamic": False}
 def make_optimizer(model: GPT, rt: Runtime, matrix_lr: float = 0.02, embedding_lr: float = 0.3,
                    unembedding_lr: float = 0.004, weight_decay: float = 0.0, scale: float = 1.0,
                    batch_tokens: int = 0) -> MuonAdamW:
-    """Muon on the matrices, AdamW on embeddings and head.
+    """Muon on the matrices, AdamW on embeddings, head and skips.
 
     `scale` is on all learning rates; batch_tokens are those of a step over all devices (0: many).
     """
@@ -53,6 +54,7 @@ def make_optimizer(model: GPT, rt: Runtime, matrix_lr: float = 0.02, embedding_l
         return MuonAdamW([
             Group("adamw", groups["embedding"] + groups["table"], embedding_lr * adam_scale, betas),
             Group("adamw", groups["unembedding"], unembedding_lr * adam_scale, betas),
+            Group("adamw", groups["skips"], SKIPS_LR * scale, betas),
             Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay),
         ], rt)
 

@@ -34,6 +34,7 @@ INDIFFERENT = frozenset({
 # number that follows from the depth are one run.
 RESOLVED = {
     "depth": "model", "sequence_len": "model", "key_offset": "model", "value_tables": "model",
+    "embedding_skips": "model",
     "num_iterations": "steps", "epochs": "steps", "param_data_ratio": "steps",
     "total_batch_size": "batch_tokens", "conversations": "rows", "source": "source", "source_tag": "source",
     "name": "name", "made_by": "made_by",

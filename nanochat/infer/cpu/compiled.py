@@ -86,6 +86,10 @@ class CompiledModel:
         self.head, self.head_scale = _for_kernels(head, int8)
         self.weights = [_layer_weights(*parts, int8) for parts in zip(layers, tables)]
         self.typed_weights = List(self.weights)  # slow to look into from outside of the kernels
+        skips = model.skips
+        if skips is None:
+            skips = torch.tensor([[1.0, 0.0]]).expand(config.n_layer, 2)  # the stream as it is
+        self.skips = kernels.as_array(skips.float().contiguous())
         self.wte = kernels.as_array(model.wte.weight.float())
         self.rope = _rope(config, capacity)
         self.k = kernels.as_array(self.cache.k.transpose(2, 3))  # (n_layer, slots, H_kv, S + 1, D)
@@ -126,7 +130,7 @@ class CompiledModel:
         """All in one call: torch's operations would each give Python's lock away, and wait for it."""
         tokens = _flatten(pieces)
         x = self.wte[tokens.ids]  # (N, C), a copy
-        run_layers(x, tokens.ids, tokens.slots, tokens.positions, self.typed_weights, self.rope,
+        run_layers(x, tokens.ids, tokens.slots, tokens.positions, self.typed_weights, self.skips, self.rope,
                    self.k, self.v, self.cache.offset, self.attn_scale, self.deterministic)
         return x
 
@@ -150,15 +154,16 @@ class CompiledModel:
         D = self.config.head_dim
         gain = self.config.max_attn_logit / D ** 0.5  # as in gpt.Attention
 
-        x = kernels.rms_norm_rows(self.wte[tokens.ids])  # (N, C) float32, the residual stream
+        embedded = kernels.rms_norm_rows(self.wte[tokens.ids])  # (N, C) float32
+        x = embedded.copy()  # the residual stream
         attended = torch.zeros(x.shape)
         normed = torch.empty(x.shape, dtype=self.kind)
         scale = torch.empty(len(x))
         attended_np = kernels.as_array(attended)
         normed_np = kernels.as_array(normed)
         scale_np = kernels.as_array(scale)
-        kernels.quantize(x, scale_np, normed_np)  # the first norm: x has an RMS of 1 already
         for layer, products in enumerate(self.products):
+            kernels.mix_and_norm(x, embedded, self.skips[layer], scale_np, normed_np)
             qkv = products.qkv(normed).float().mul_(scale[:, None])  # (N, (H + 2 H_kv) * D)
             qkv_np = kernels.as_array(qkv)
             k = self.k[layer]
@@ -175,8 +180,7 @@ class CompiledModel:
             wide = products.mlp_fc(normed)  # (N, 4 C)
             activated = torch.empty_like(wide, dtype=self.kind)
             kernels.relu_squared(kernels.as_array(wide), scale_np, kernels.as_array(activated))
-            projected = products.mlp_proj(activated)
-            kernels.add_and_norm(x, kernels.as_array(projected), scale_np, normed_np)
+            kernels.add(x, kernels.as_array(products.mlp_proj(activated)), scale_np)
         return kernels.rms_norm_rows(x)
 
     def logits(self, hidden: Tensor, states: list[int]) -> Tensor:

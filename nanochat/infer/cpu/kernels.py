@@ -144,6 +144,13 @@ def rms_norm_rows(x: Array) -> Array:
     return y
 
 
+@compiled
+def mix(x: Array, embedded: Array, skip: Array) -> None:
+    """x (n,) becomes skip[0] * x + skip[1] * embedded, in place."""
+    for i in range(x.size):
+        x[i] = skip[0] * x[i] + skip[1] * embedded[i]
+
+
 # ---- products of few rows
 @compiled
 def tile_sums(weights: tuple, x0: Array, x1: Array, x2: Array, x3: Array) -> tuple:
@@ -317,6 +324,21 @@ def _quantize_row(row, out):
     return round_to_byte
 
 
+@compiled
+def add_row(x: Array, added: Array, scale: float) -> None:
+    """x (n,) += added * scale, in place."""
+    for i in range(x.size):
+        x[i] += widen(added[i]) * scale
+
+
+@compiled
+def norm_row(x: Array, out: Array) -> float:
+    """`out` becomes the RMSNorm of x (n,); returns what 1 in it is worth."""
+    row = x.copy()
+    rms_norm(row)
+    return quantize_row(row, out)
+
+
 @parallel
 def quantize(x: Array, scale: Array, out: Array) -> None:
     """out (B, C) and scale (B,) become x (B, C)."""
@@ -325,15 +347,26 @@ def quantize(x: Array, scale: Array, out: Array) -> None:
 
 
 @parallel
-def add_and_norm(x: Array, added: Array, scale: Array, out: Array) -> None:
-    """x += added times its rows' scale; then out and scale become the RMSNorm of x. All (B, C) but scale
-    (B,)."""
+def mix_and_norm(x: Array, embedded: Array, skip: Array, scale: Array, out: Array) -> None:
+    """x becomes skip[0] * x + skip[1] * embedded, out and scale its RMSNorm. All (B, C) but scale (B,)."""
     for b in prange(len(x)):
-        for i in range(x.shape[1]):
-            x[b, i] += widen(added[b, i]) * scale[b]
-        row = x[b].copy()
-        rms_norm(row)
-        scale[b] = quantize_row(row, out[b])
+        mix(x[b], embedded[b], skip)
+        scale[b] = norm_row(x[b], out[b])
+
+
+@parallel
+def add(x: Array, added: Array, scale: Array) -> None:
+    """x (B, C) += added times its rows' scale (B,)."""
+    for b in prange(len(x)):
+        add_row(x[b], added[b], scale[b])
+
+
+@parallel
+def add_and_norm(x: Array, added: Array, scale: Array, out: Array) -> None:
+    """As `add`; then out (B, C) and scale become the RMSNorm of x."""
+    for b in prange(len(x)):
+        add_row(x[b], added[b], scale[b])
+        scale[b] = norm_row(x[b], out[b])
 
 
 @parallel

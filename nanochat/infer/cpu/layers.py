@@ -16,6 +16,7 @@ from nanochat.infer.cpu.kernels import (
     Array,
     attend,
     compiled,
+    mix,
     product,
     rms_norm,
     rms_norm_rows,
@@ -38,18 +39,22 @@ class LayerWeights(NamedTuple):
 
 
 @compiled
-def run_layers(x: Array, ids: Array, slots: Array, positions: Array, layers: List,
+def run_layers(x: Array, ids: Array, slots: Array, positions: Array, layers: List, skips: Array,
                rope: Array, k: Array, v: Array, offset: int, attn_scale: float,
                deterministic: bool) -> None:
     """x (B, C), the embeddings of tokens ids (B,), become their last hidden states, in place.
 
-    `layers` is a typed list of LayerWeights; k, v are the cache of all layers; the rest as in `kernels`.
+    `layers` is a typed list of LayerWeights; skips (n_layer, 2) as in GPT; k, v are the cache of all layers;
+    the rest as in `kernels`.
     """
     all_rows = np.arange(len(x))
     for row in x:
         rms_norm(row)
+    embedded = x.copy()
     for i in range(len(layers)):
         layer = layers[i]
+        for b in range(len(x)):
+            mix(x[b], embedded[b], skips[i])
         qkv = np.zeros((len(x), len(layer.qkv)), F32)
         product(layer.qkv, layer.qkv_scale, rms_norm_rows(x), qkv, deterministic)
         store_keys_and_values(qkv, ids, layer.table, slots, positions, rope, k[i], v[i], offset)
