@@ -45,7 +45,7 @@ kindergarten() {
     stage chat_eval_base   python -m scripts.chat_eval -i base --max_problems=20 --max_new_tokens=32
     stage mid_train        python -m scripts.mid_train --num_iterations=700 --conversations=30000
     stage chat_eval_mid    python -m scripts.chat_eval -i mid --max_problems=50
-    stage chat_sft         python -m scripts.chat_sft --num_iterations=4100 --conversations=160000 --lr_scale=0.7
+    stage chat_sft         python -m scripts.chat_sft --num_iterations=3900 --conversations=152000 --lr_scale=0.7
     stage chat_eval_sft    python -m scripts.chat_eval -i sft
     stage chat_rl          python -m scripts.chat_rl --num_iterations=12 --questions=32 \
                                --tasks="kg_word_problem_wide|kg_passages|kg_orders|kg_letter_of_word|kg_sentences" \

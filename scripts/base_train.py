@@ -71,11 +71,15 @@ class Plan:
     device_batch_size: int  # rows a device takes at a time
 
 
+def architecture(config: Config, vocab_size: int) -> GPTConfig:
+    return GPTConfig(config.sequence_len, vocab_size, key_offset=config.key_offset,
+                     value_tables=config.value_tables, embedding_skips=config.embedding_skips,
+                     **asdict(scaling.model_shape(config.depth)))
+
+
 def resolve(config: Config, vocab_size: int, rt: Runtime) -> Plan:
     """The depth's recipe, where the flags do not say otherwise. Raises UsageError."""
-    model = GPTConfig(config.sequence_len, vocab_size, key_offset=config.key_offset,
-                      value_tables=config.value_tables, embedding_skips=config.embedding_skips,
-                      **asdict(scaling.model_shape(config.depth)))
+    model = architecture(config, vocab_size)
     recipe = scaling.pretraining(config.depth, vocab_size, config.param_data_ratio, config.total_batch_size,
                                  config.num_iterations, config.matrix_lr, rt.world_size)
     if config.weight_decay is not None:

@@ -24,10 +24,11 @@ from nanochat.data.dataloader import Batch
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer.engine import Engine
 from nanochat.model import fp8
-from nanochat.model.gpt import GPT, GPTConfig
+from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.train import loop
 from nanochat.train.recipe import weighted_cross_entropy
+from scripts import base_train
 
 SMALL = 2
 MOST_MICRO_STEPS = 4  # of a measured step: a longer one only repeats them
@@ -57,8 +58,9 @@ class Trial:
     def __post_init__(self) -> None:
         self.vocab_size = budget.vocab_size(self.depth)
         self.context = budget.sequence_len(self.depth)
-        shape = asdict(scaling.model_shape(self.depth))
-        self.model = GPT(GPTConfig(self.context, self.vocab_size, **shape), self.rt.dtype).to(self.rt.device)
+        flags = base_train.Config(depth=self.depth, sequence_len=self.context)
+        config = base_train.architecture(flags, self.vocab_size)
+        self.model = GPT(config, self.rt.dtype).to(self.rt.device)
         self.model.init_weights(0)
         self.optimizer = loop.make_optimizer(self.model, self.rt)
 

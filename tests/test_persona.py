@@ -39,7 +39,7 @@ def test_the_default_mixture_has_its_factors_and_only_what_can_be_trained_on():
 
 
 def test_a_small_model_is_trained_on_what_it_can_answer_and_on_nobody_who_lives_in_the_generated_world():
-    assert mixture("sft", 7) == "everyday|smoltalk_short|arc_easy|identity*2"
+    assert mixture("sft", 7) == "everyday*2|smoltalk_short|arc_easy|identity*2"
     task = TASKS["everyday"].make("train")
     assert len({str(task[number]["messages"]) for number in range(0, len(task), 80)}) > 900
     about_people = {"skills_people", "skills_two", "skills_manners", "skills_social"}

@@ -87,7 +87,7 @@ MIXTURE = {
 # And one of fewer than scaling.SMALL layers. Short runs take a random part of it, so who it is stands there
 # often.
 SMALL_MIXTURE = {
-    "everyday": (1, 1),  # 80,000: what it can answer
+    "everyday": (1, 2),  # 80,000: what it can answer
     "smoltalk_short": (1, 1),  # how to talk
     "arc_easy": (1, 1),  # a letter is an answer
     "identity": (2, 2),
