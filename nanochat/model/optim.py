@@ -44,6 +44,7 @@ class Group:
     lr: float
     betas: tuple[float, float] = (0.8, 0.95)  # AdamW's; Muon's momentum is an argument of `step`
     weight_decay: float = 0.0
+    eps: float = 1e-10  # AdamW's: gradients far below it are rounding, and move nothing
 
 
 @dataclass
@@ -256,7 +257,7 @@ class _Bucket:
         avg.lerp_(grad, 1 - beta1)
         avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         # Both averages began at zero and are too small by 1 - beta^step at first.
-        root = (avg_sq / (1 - beta2 ** step)).sqrt_().add_(1e-10)
+        root = (avg_sq / (1 - beta2 ** step)).sqrt_().add_(self.group.eps)
         step_size = lr / (1 - beta1 ** step)
         self.master.mul_(1 - lr * self.group.weight_decay).addcdiv_(avg, root, value=-step_size)
 

@@ -35,6 +35,7 @@ from nanochat.train.recipe import Stage
 from nanochat.train.resume import TrainState, resume, save, save_validation, trim_log
 
 SKIPS_LR = 0.005
+SKIPS_EPS = 1e-6  # at first the stream's length changes nothing: that gradient is rounding alone
 COMPILED_ON = ("cuda",)  # a CPU gains too little
 COMPILE = {"fullgraph": True, "dynamic": False}
 
@@ -54,7 +55,7 @@ def make_optimizer(model: GPT, rt: Runtime, matrix_lr: float = 0.02, embedding_l
         return MuonAdamW([
             Group("adamw", groups["embedding"] + groups["table"], embedding_lr * adam_scale, betas),
             Group("adamw", groups["unembedding"], unembedding_lr * adam_scale, betas),
-            Group("adamw", groups["skips"], SKIPS_LR * scale, betas),
+            Group("adamw", groups["skips"], SKIPS_LR * scale, betas, eps=SKIPS_EPS),
             Group("muon", groups["matrix"], matrix_lr * scale, weight_decay=weight_decay),
         ], rt)
 
