@@ -37,8 +37,8 @@ SHAPES = {
     "d4, heads of 10": dict(n_layer=4, n_head=8, n_kv_head=4, n_embd=80, key_offset=0.3, value_tables=True),
     "d5, offset alone": dict(n_layer=5, n_head=2, n_kv_head=1, n_embd=48, key_offset=1.0),
     "d6, tables alone": dict(n_layer=6, n_head=4, n_kv_head=2, n_embd=128, value_tables=True, softcap=30.0),
-    "d3 plain, 2 share 1": dict(n_layer=3, n_head=4, n_kv_head=2, n_embd=128),
-    "d2 plain, heads of 225": dict(n_layer=2, n_head=1, n_kv_head=1, n_embd=226, rope_base=500.0),
+    "d3 plain, 2 share 1": dict(n_layer=3, n_head=4, n_kv_head=2, n_embd=128, max_attn_logit=32 ** 0.5),
+    "d2 plain, one head": dict(n_layer=2, n_head=1, n_kv_head=1, n_embd=64, rope_base=500.0, max_attn_logit=8.0),
 }
 CHILD = """
 import json, sys

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from nanochat import runtime
 from nanochat.common import base_dir
 from nanochat.data.dataloader import TextRows, collate, prepare_tokens
 from nanochat.data.datasets import shards
@@ -30,6 +29,7 @@ from nanochat.data.packing import pack
 from nanochat.model.gpt import offset_keys
 from nanochat.model.optim import orthogonalize
 from nanochat.report.plots import load_log
+from nanochat.runtime import Runtime
 from nanochat.train.checkpoint import load_model
 
 READERS_FOLDER = "~/.cache/nanochat-lessons"  # where docs/README.md has a reader put the copy
@@ -121,7 +121,7 @@ def draw_all():
     for draw, size in ((attention, (4.4, 4.2)), (muon, (4.8, 2.8)), (packing, (7.2, 1.9)), (pretraining, (4.8, 2.8))):
         figure = Figure(size, layout="tight")
         axis = figure.subplots()
-        draw(axis, *load_model("base", runtime.init("cpu"), "d3")[:2])
+        draw(axis, *load_model("base", Runtime(), "d3")[:2])  # in float32, as pictures want it
         axis.spines[["top", "right"]].set_visible(False)
         figure.savefig(ROOT / "docs" / "pictures" / f"{draw.__name__}.png", dpi=100)
 

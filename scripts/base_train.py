@@ -24,7 +24,7 @@ from nanochat.model.attention import pick_fastest
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import loop
-from nanochat.train.recipe import RowsFlags
+from nanochat.train.recipe import RowsFlags, architecture
 from nanochat.train.stages import STAGES
 
 
@@ -71,15 +71,10 @@ class Plan:
     device_batch_size: int  # rows a device takes at a time
 
 
-def architecture(config: Config, vocab_size: int) -> GPTConfig:
-    return GPTConfig(config.sequence_len, vocab_size, key_offset=config.key_offset,
-                     value_tables=config.value_tables, embedding_skips=config.embedding_skips,
-                     **asdict(scaling.model_shape(config.depth)))
-
-
 def resolve(config: Config, vocab_size: int, rt: Runtime) -> Plan:
     """The depth's recipe, where the flags do not say otherwise. Raises UsageError."""
-    model = architecture(config, vocab_size)
+    model = architecture(config.depth, vocab_size, config.sequence_len, key_offset=config.key_offset,
+                         value_tables=config.value_tables, embedding_skips=config.embedding_skips)
     recipe = scaling.pretraining(config.depth, vocab_size, config.param_data_ratio, config.total_batch_size,
                                  config.num_iterations, config.matrix_lr, rt.world_size)
     if config.weight_decay is not None:

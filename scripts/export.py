@@ -5,8 +5,8 @@ A checkpoint for transformers, which then gives the same logits, with its tokeni
 
     model = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
 
-Without key offset and value tables it is in transformers' own NanoChat layout, and trusts no code. Others
-carry theirs, in one file that one can read. scripts/import_hf.py is the way back.
+It carries its code, in one file that one can read, unless it is of transformers' own NanoChat architecture.
+scripts/import_hf.py is the way back.
 """
 import contextlib
 from dataclasses import dataclass

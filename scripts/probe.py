@@ -27,8 +27,7 @@ from nanochat.model import fp8
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.train import loop
-from nanochat.train.recipe import weighted_cross_entropy
-from scripts import base_train
+from nanochat.train.recipe import architecture, weighted_cross_entropy
 
 SMALL = 2
 MOST_MICRO_STEPS = 4  # of a measured step: a longer one only repeats them
@@ -58,8 +57,7 @@ class Trial:
     def __post_init__(self) -> None:
         self.vocab_size = budget.vocab_size(self.depth)
         self.context = budget.sequence_len(self.depth)
-        flags = base_train.Config(depth=self.depth, sequence_len=self.context)
-        config = base_train.architecture(flags, self.vocab_size)
+        config = architecture(self.depth, self.vocab_size, self.context)
         self.model = GPT(config, self.rt.dtype).to(self.rt.device)
         self.model.init_weights(0)
         self.optimizer = loop.make_optimizer(self.model, self.rt)

@@ -341,7 +341,7 @@ def _rank_main(out):
         stage, model, optimizer, _ = make(out / str(rows), rows, rt, save_minutes=minutes)
         loop.run(stage, model, optimizer, rt)
     written = {**optimizer.masters(), **optimizer.state()}
-    assert len(written) == (0 if rt.rank else 15 + 2 * 12 + 6), "weights, two averages a matrix, the rest's are gathered where it is written"
+    assert len(written) == (0 if rt.rank else 15 + 2 * 12 + 6), "weights, a matrix's averages, others: where it is written"
     if rt.rank == 0:
         assert all(torch.equal(written[name], p) for name, p in model.named_parameters())
         torch.save(weights(model), out / "weights.pt")

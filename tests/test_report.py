@@ -120,7 +120,8 @@ def test_a_model_that_strangers_have_asked_opens_with_what_they_got(base, skills
     save("chat_eval_sft", {"tasks": tasks, "chatcore": 0.5, "chatcore_ci95": [0.4, 0.6], "chatcore_tasks": ["gsm8k"]},
          config={"stage": "sft"})
     lines = generated(base).splitlines()
-    assert lines[2].startswith("## 30.0 ± ") and "questions of strangers, who did not know what it learns, answered right after SFT" in lines[4]
+    assert lines[2].startswith("## 30.0 ± ")
+    assert "questions of strangers, who did not know what it learns, answered right after SFT" in lines[4]
 
 
 @pytest.mark.parametrize("measured, opening", [

@@ -120,4 +120,10 @@ def test_a_run_that_goes_on_has_a_page_again_and_is_not_shown_as_stopped(run, ba
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(60)
     _, said = run()
-    assert httpx.get(f"{address(said)}/run", timeout=60).json()["stages"][1][1] == "running"
+    state = ""
+    for _ in range(300):  # until its stage has begun
+        state = httpx.get(f"{address(said)}/run", timeout=60).json()["stages"][1][1]
+        if state != "to come":
+            break
+        time.sleep(0.1)
+    assert state == "running"

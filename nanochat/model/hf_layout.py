@@ -1,13 +1,9 @@
 """
 A GPT's shape and weights for transformers, and back.
 
-Without key offset, value tables and skips it can be transformers' own NanoChatForCausalLM. Queries and keys
-are normalised, so an attention logit is a cosine times its greatest value: ours is max_attn_logit, over there
-the root of a head's width W. Heads may be wider there, and that is the way out: in one of W channels a query
-holds itself and `a` times itself again, where the key is zero, which lengthens it without changing the
-product; normalised over W the logit is ours if 1 + a^2 = W / max_attn_logit^2.
-
-Any other model keeps its weights as they are and brings its code along (for_transformers.py).
+A model without key offset, value tables and skips, and whose attention logits reach the root of a head's
+channels, is transformers' own NanoChatForCausalLM: such as one that came from there. Any other keeps its
+weights as they are and brings its code along (for_transformers.py).
 """
 import inspect
 import math
@@ -30,37 +26,11 @@ EPS = torch.finfo(torch.float32).eps  # which F.rms_norm adds to a mean square
 
 def is_plain(config: GPTConfig) -> bool:
     """Whether transformers' NanoChatForCausalLM can express it."""
-    return not (config.key_offset or config.value_tables or config.embedding_skips)
+    added = config.key_offset or config.value_tables or config.embedding_skips
+    return not added and math.isclose(config.max_attn_logit ** 2, config.head_dim)
 
 
 # ---- there
-def head_width(config: GPTConfig) -> int:
-    """Channels of a head over there: ours at the usual scale, else at least twice as many (in whole 8s)."""
-    scale_squared = config.max_attn_logit ** 2
-    if math.isclose(scale_squared, config.head_dim):
-        return config.head_dim
-    return max(2 * config.head_dim, math.ceil(scale_squared / 8) * 8)
-
-
-def widen(weight: torch.Tensor, D: int, width: int, copy: float = 0.0) -> torch.Tensor:
-    """Make each head's rows of a projection `width` instead of D: (H * D, C) -> (H * width, C).
-
-    The new channels are `copy` times the old ones, then zeros. Rotary embeddings turn channel i of a head's
-    first half with channel i of its second, so each half is widened by itself.
-    """
-    halves = weight.view(-1, 2, D // 2, weight.size(1))  # (H, 2, D/2, C)
-    doubled = torch.cat((halves, copy * halves), dim=2)[:, :, :width // 2]
-    missing = width // 2 - doubled.size(2)
-    padded = F.pad(doubled, (0, 0, 0, missing))  # (H, 2, width/2, C)
-    return padded.reshape(-1, weight.size(1))
-
-
-def narrow(weight: torch.Tensor, D: int, width: int) -> torch.Tensor:
-    """What `widen` widened."""
-    halves = weight.reshape(-1, 2, width // 2, weight.size(1))
-    return halves[:, :, :D // 2].reshape(-1, weight.size(1))
-
-
 def _names(config):
     """{our parameter: transformers'}."""
     names = {"wte.weight": "model.embed_tokens.weight", "lm_head.weight": "lm_head.weight"}
@@ -74,33 +44,19 @@ def _names(config):
 
 def plain_tensors(model: GPT) -> Tensors:
     """The weights under transformers' names. Each must be taken: a forgotten one would be another model."""
-    config = model.config
-    D = config.head_dim
-    width = head_width(config)
-    copy = max(width / config.max_attn_logit ** 2 - 1, 0) ** 0.5  # the a of the docstring
     ours = model.state_dict()
     theirs = {}
-    for name, their_name in _names(config).items():
+    for name, their_name in _names(model.config).items():
         tensor = ours.pop(name)
-        if "attn.c_q" in name:
-            tensor = widen(tensor, D, width, copy)
-        elif "attn.c_proj" in name:  # (C, H * D): heads are its columns
-            tensor = widen(tensor.T, D, width).T
-        elif "attn" in name:
-            tensor = widen(tensor, D, width)
-        elif "mlp" not in name:
-            tensor = tensor[:config.vocab_size]  # without the padding to 64
+        if not name.startswith("blocks"):
+            tensor = tensor[:model.config.vocab_size]  # without the padding to 64
         theirs[their_name] = tensor.contiguous()
     assert not ours, f"nothing is known of {sorted(ours)}"
     return theirs
 
 
 def config_json(config: GPTConfig) -> dict[str, Any]:
-    """What transformers wants to know, and under "nanochat" what we want to know on the way back.
-
-    Channel i of D turns by rope_base^(-2i/D) for each position. In a wider head the base is raised until the
-    same channels turn as fast.
-    """
+    """What transformers wants to know, and under "nanochat" what we want to know on the way back."""
     told = {
         "dtype": "float32",
         "vocab_size": config.vocab_size,
@@ -120,16 +76,14 @@ def config_json(config: GPTConfig) -> dict[str, Any]:
             "auto_map": {"AutoConfig": f"{REMOTE_FILE}.NanochatConfig",
                          "AutoModelForCausalLM": f"{REMOTE_FILE}.NanochatForCausalLM"},
         }
-    width = head_width(config)
-    base = config.rope_base ** (width / config.head_dim)
     return {
         **told,
         "model_type": "nanochat",
         "architectures": ["NanoChatForCausalLM"],
         "intermediate_size": 4 * config.n_embd,
-        "head_dim": width,
+        "head_dim": config.head_dim,
         "rms_norm_eps": EPS,
-        "rope_parameters": {"rope_type": "default", "rope_theta": base},
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
         "final_logit_softcapping": config.softcap,
     }
 
@@ -172,16 +126,10 @@ def from_folder(config: dict[str, Any], tensors: Tensors, ids: list[int]) -> tup
     ours = GPTConfig(**config["nanochat"]["model"]) if "nanochat" in config else _shape(config, len(ids))
     if config["model_type"] == REMOTE_TYPE:
         return ours, {name.removeprefix("gpt."): tensor.float() for name, tensor in tensors.items()}
-    D = ours.head_dim
-    width = head_width(ours)
     found = {}
     for name, their_name in _names(ours).items():
         tensor = tensors[their_name].float()
-        if "attn.c_proj" in name:
-            tensor = narrow(tensor.T, D, width).T
-        elif "attn" in name:
-            tensor = narrow(tensor, D, width)
-        elif "mlp" not in name:
+        if not name.startswith("blocks"):
             tensor = F.pad(tensor[ids], (0, 0, 0, ours.padded_vocab_size - len(ids)))
         found[name] = tensor.contiguous()
     return ours, found

@@ -17,7 +17,7 @@ from nanochat.cli import at_least, option
 from nanochat.common import UsageError, base_dir
 from nanochat.data.dataloader import Batch
 from nanochat.data.tokenizer import Tokenizer
-from nanochat.model.gpt import GPT
+from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import tracking
 from nanochat.train.checkpoint import stage_dir
@@ -48,6 +48,13 @@ def weighted_cross_entropy(model: GPT, batch: Batch) -> torch.Tensor:
     the advantage of a sampled answer, with which its gradient is REINFORCE's.
     """
     return model.loss(batch.inputs, batch.targets, batch.weight)
+
+
+def architecture(depth: int, vocab_size: int, sequence_len: int, key_offset: float = 0.5,
+                 value_tables: bool = True, embedding_skips: bool = True) -> GPTConfig:
+    """What pretraining makes of a depth by default; GPTConfig's own defaults are a plain Transformer."""
+    return GPTConfig(sequence_len, vocab_size, key_offset=key_offset, value_tables=value_tables,
+                     embedding_skips=embedding_skips, **asdict(scaling.model_shape(depth)))
 
 
 @dataclass
