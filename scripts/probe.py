@@ -9,6 +9,7 @@ fit and the time of whole steps (loop.train_step) on random tokens, so that no d
 probe.json into the base directory. Takes under a minute, and on CUDA what compiling takes.
 """
 import os
+import statistics
 import time
 from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
@@ -85,22 +86,21 @@ class Trial:
         return 0
 
     def tokens_per_s(self, rows: int, micro_steps: int, seconds: float) -> float:
-        """Of all devices together, over about so many seconds of whole steps, at least two."""
+        """Of all devices together, by about so many seconds of whole steps, at least two."""
         batches = [self.batch(rows) for _ in range(micro_steps)]
         stage: Any = SimpleNamespace(loss=weighted_cross_entropy, compile=True)
         loss_of = loop.loss_function(stage, self.model, self.optimizer, self.rt, batches[0])
-        start = time.monotonic()
-        n_steps = 0
+        taken: list[float] = []  # seconds of each step
         going_on = True
         while going_on:
+            start = time.monotonic()
             loop.train_step(loss_of, self.optimizer, batches, self.rt, lr_scale=0.0, momentum=0.9)
-            n_steps += 1
-            if n_steps == 1:  # that one also warmed up
-                start = time.monotonic()
-            enough = n_steps > 2 and time.monotonic() - start > seconds
+            taken.append(time.monotonic() - start)
+            enough = len(taken) > 2 and sum(taken[1:]) > seconds
             going_on = not runtime.broadcast_object(self.rt, enough)
-        tokens = (n_steps - 1) * micro_steps * rows * self.context * self.rt.world_size
-        return tokens / (time.monotonic() - start)
+        # The first also warmed up. The median, lest a moment in which others compute makes a smaller plan.
+        tokens = micro_steps * rows * self.context * self.rt.world_size
+        return tokens / statistics.median(taken[1:])
 
     def decoded_per_s(self, seconds: float) -> float:
         """Tokens that one device decodes, 64 replies at a time."""
