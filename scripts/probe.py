@@ -90,7 +90,7 @@ class Trial:
         batches = [self.batch(rows) for _ in range(micro_steps)]
         stage: Any = SimpleNamespace(loss=weighted_cross_entropy, compile=True)
         loss_of = loop.loss_function(stage, self.model, self.optimizer, self.rt, batches[0])
-        taken: list[float] = []  # seconds of each step
+        taken: list[float] = []  # seconds a step
         going_on = True
         while going_on:
             start = time.monotonic()
@@ -98,7 +98,7 @@ class Trial:
             taken.append(time.monotonic() - start)
             enough = len(taken) > 2 and sum(taken[1:]) > seconds
             going_on = not runtime.broadcast_object(self.rt, enough)
-        # The first also warmed up. The median, lest a moment in which others compute makes a smaller plan.
+        # The first also warmed up. The median, since others may compute for a moment.
         tokens = micro_steps * rows * self.context * self.rt.world_size
         return tokens / statistics.median(taken[1:])
 
