@@ -29,7 +29,7 @@ from nanochat.common import UsageError
 # More than one number these do not support. Between them, where laptops and single GPUs lie, nothing is
 # measured; benchmarks/depths.sh would.
 RATIO = 8.0
-MOST_FLOPS_FITTED = 2e15  # three times the largest run behind predicted_bits()
+MOST_FLOPS_FITTED = 1e15  # half as much again as the largest run behind predicted_bits()
 
 FORWARD = 1 / 3  # of a training step's FLOPs: the backward pass has twice as many
 # On the seconds of training, for validations, saving, prompts that are asked, and small steps, in which the

@@ -186,7 +186,7 @@ def describe(found: Recipe, machine: Machine) -> str:
     disk = scaling.disk_bytes(found.depth, found.vocab_size, tokens)
     rows = f"{found.rows} rows at a time in" if found.rows else "NOT EVEN ONE ROW FITS into"
     bits = budget.predicted_bits(found)
-    learns = f"; about {bits:.2f} bits per byte, by runs of d1 to d4" if bits else ""
+    learns = f"\n  learns   about {bits:.2f} bits per byte" if bits else ""
     return f"""{HEAD}
 {headline(found, machine)}
   speed    {machine.known_by}; ${machine.kind.dollars:.2f} a device and hour
