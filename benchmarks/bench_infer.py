@@ -31,13 +31,13 @@ sys.path.insert(0, str(ROOT))
 
 import candidates  # noqa: E402
 
-from nanochat import scaling  # noqa: E402
 from nanochat.cli import option, parse  # noqa: E402
 from nanochat.common import run  # noqa: E402
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.sequence import Sequence  # noqa: E402
-from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.model.gpt import GPT  # noqa: E402
+from nanochat.train.recipe import architecture  # noqa: E402
 
 SHAPES = {"d4": (4, 256, 2048), "d6": (6, 1280, 4096), "d12": (12, 1280, 32768)}  # depth, sequence_len, vocab
 OURS = {  # name: the engine's options; the first word is the dtype
@@ -106,8 +106,7 @@ class Ours:
         self.sampling = {**self.sampling, "temperature": temperature}
         self.vocab_size = V
         self.scheduler = None
-        size = vars(scaling.model_shape(depth))
-        model = GPT(GPTConfig(T, V, **size, key_offset=0.5, value_tables=True, embedding_skips=True), dtype)
+        model = GPT(architecture(depth, V, T), dtype)
         model.init_weights()
         self.engine = Engine(model.eval().requires_grad_(False), NoText(V), **options)
         groups = model.parameter_groups()

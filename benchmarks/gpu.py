@@ -44,9 +44,9 @@ from nanochat.common import NanochatError, run  # noqa: E402
 from nanochat.data.dataloader import Batch  # noqa: E402
 from nanochat.infer.engine import Engine  # noqa: E402
 from nanochat.model import attention, fp8
-from nanochat.model.gpt import GPT, GPTConfig  # noqa: E402
+from nanochat.model.gpt import GPT  # noqa: E402
 from nanochat.train import loop  # noqa: E402
-from nanochat.train.recipe import weighted_cross_entropy  # noqa: E402
+from nanochat.train.recipe import architecture, weighted_cross_entropy  # noqa: E402
 
 PROMPT = 64  # tokens read before decoding
 NEW = 128  # tokens decoded
@@ -71,8 +71,7 @@ class Config:
     one: str = option("", "measure this line in this process and print JSON; used by the benchmark itself")
 
     def model(self, depth):
-        return GPTConfig(self.sequence_len, self.vocab_size, key_offset=0.5, value_tables=True, embedding_skips=True,
-                         **asdict(scaling.model_shape(depth)))
+        return architecture(depth, self.vocab_size, self.sequence_len)
 
 
 # ------------------------------------------------------------------------------------------------ the machine

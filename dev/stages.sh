@@ -20,7 +20,7 @@ begin() {
         fi
     done
     if [ -n "$fresh" ]; then
-        [ "$tier" = kindergarten ] && depth=d4 || depth=$tier
+        [ "$tier" = kindergarten ] && depth=d3 || depth=$tier
         echo "starting over: deleting $NANOCHAT_BASE_DIR/*_checkpoints/$depth and the list of finished stages"
         rm -rf "$done_dir" "$NANOCHAT_BASE_DIR"/*_checkpoints/"$depth"  # the folders of nanochat/train/stages.py
     fi

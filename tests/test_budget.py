@@ -128,6 +128,18 @@ def test_a_plan_is_one_screen(capsys, gpu, gpus):
     assert any("assumed: 40% of" in line for line in lines)
 
 
+@pytest.mark.parametrize("flags, machine", [
+    (["--hours=4", "--gpu=cpu"], "2 CPU cores"), (["--hours=8", "--gpu=mps"], "M1, 16 GiB"),
+    (["--hours=8", "--gpu=3060"], "one 3060"), (["--hours=8", "--gpu=4090"], "one 4090"),
+    (["--hours=8", "--gpu=a100-80"], "one A100-80"),
+    *[([f"--dollars={dollars}", "--gpus=8", "--gpu=h100"], "8xH100") for dollars in (48, 100, 300, 1000)]])
+def test_the_readmes_rows_are_the_plans(capsys, flags, machine):
+    planned = said(capsys, *flags).splitlines()[1].strip("| ").split(" | ")[3:]  # depth, parameters, tokens
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    row, = [line for line in readme.splitlines() if f"speedrun.sh {flags[0]}` | {machine}" in line]
+    assert row.strip("| ").split(" | ")[3:] == planned
+
+
 def test_several_budgets_are_the_rows_of_a_table(capsys):
     lines = said(capsys, "--dollars=10,48,100,300,1000").splitlines()
     assert [re.search(r"\$([\d,]+)", line)[1] for line in lines[2:]] == ["10", "48", "100", "300", "1,000"]

@@ -203,7 +203,8 @@ def test_default_tasks_follow_what_the_model_was_trained_on(home):
     core = [name for name, row in TASKS.items() if row.group == "core"]
     web = {"dataset": "climbmix", "model": {"n_layer": 8}}
     assert script.choose(script.Config(), web) == (core + ["strangers"], [])
-    names, notes = script.choose(script.Config(), {**web, "model": {"n_layer": 7}})  # and what a small one was taught
+    small = {**web, "model": {"n_layer": 7}}  # is also asked what it was taught
+    names, notes = script.choose(script.Config(), small)
     assert names[: len(core) + 1] == [*core, "strangers"] and "kg_lists" in names and "kg_facts_seen" not in names
     assert {name.removeprefix("kg_") for name in names[len(core) + 1:]} == first_questions.SKILLS and not notes
     names, notes = script.choose(script.Config(), {"dataset": "kindergarten"})

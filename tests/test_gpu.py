@@ -28,7 +28,7 @@ from nanochat.model import attention
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.train import checkpoint, loop
-from nanochat.train.recipe import RunFlags
+from nanochat.train.recipe import RunFlags, architecture
 
 CONFIG = GPTConfig(sequence_len=64, vocab_size=500, n_layer=2, n_head=2, n_kv_head=1, n_embd=128, key_offset=0.5,
                    value_tables=True, embedding_skips=True)
@@ -181,8 +181,7 @@ def test_the_collectives_of_this_device_leave_one_rank_as_it_is(rt, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile, share", [(True, 1.0), (False, 1.1)])        # the plan leaves a tenth of the memory free
 def test_a_step_takes_no_more_memory_than_planned(compile, share):
-    rt, shape = runtime.init("cuda"), scaling.model_shape(12)
-    config = GPTConfig(2048, 32768, key_offset=0.5, value_tables=True, embedding_skips=True, **vars(shape))
+    rt, config = runtime.init("cuda"), architecture(12, 32768, 2048)
     gc.collect()                # what other tests left would otherwise be freed in between and count for less than nothing
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()

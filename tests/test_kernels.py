@@ -79,7 +79,9 @@ def test_what_is_between_two_products(dtype):
     torch.testing.assert_close(x, expected)
     assert (meant(a, s) - F.rms_norm(expected, (64,))).abs().max() < 4 * close
 
-    s, skip, embedded = torch.rand(5) + 0.5, torch.tensor([0.5, -2.0]), draw(5, 64, seed=2)
+    s = torch.rand(5) + 0.5
+    skip = torch.tensor([0.5, -2.0])
+    embedded = draw(5, 64, seed=2)
     expected = 0.5 * (x + y.float() * s[:, None]) - 2 * embedded
     kernels.add(*map(kernels.as_array, (x, y, s)))
     kernels.mix_and_norm(*map(kernels.as_array, (x, embedded, skip, s, a)))

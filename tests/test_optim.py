@@ -51,7 +51,9 @@ def test_muon_equals_one_matrix_at_a_time(name, inputs):
     params = parameters()
     expected = params[name].detach().clone()
     rows, columns = expected.shape
-    ours, momentum, squares = make(params), torch.zeros(rows, columns), 0.0
+    ours = make(params)
+    momentum = torch.zeros(rows, columns)
+    squares = 0.0
     for step in range(3):
         backward(params, step)
         g = torch.Generator().manual_seed(step)

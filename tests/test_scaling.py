@@ -13,14 +13,15 @@ from nanochat import runtime, scaling
 from nanochat.model import attention, elementwise
 from nanochat.model.gpt import GPT, GPTConfig
 from nanochat.train import loop
+from nanochat.train.recipe import architecture
 
 
 # --------------------------------------------------------------------------------------------------------------- model
 @pytest.mark.parametrize("depth", range(2, 41))
 def test_planned_parameters_and_flops_are_those_of_the_model(depth):
     with torch.device("meta"):
-        plain, model = (GPT(GPTConfig(2048, 32768, value_tables=tables, embedding_skips=tables, **vars(scaling.model_shape(depth))))
-                        for tables in (False, True))
+        plain = GPT(GPTConfig(2048, 32768, **vars(scaling.model_shape(depth))))
+        model = GPT(architecture(depth, 32768, 2048))
     assert plain.num_params() == scaling.num_params(depth, 32768, tables=False, skips=False)
     assert plain.flops_per_token() == model.flops_per_token()
     assert model.num_params() == scaling.num_params(depth, 32768)
@@ -33,7 +34,7 @@ def test_planned_parameters_and_flops_are_those_of_the_model(depth):
 @pytest.mark.parametrize("vocab_size", [2048, 2049, 50257])
 def test_a_vocabulary_is_planned_with_its_padding(vocab_size):
     with torch.device("meta"):
-        model = GPT(GPTConfig(64, vocab_size, value_tables=True, embedding_skips=True, **vars(scaling.model_shape(3))))
+        model = GPT(architecture(3, vocab_size, 64))
     assert model.num_params() == scaling.num_params(3, vocab_size)
 
 
