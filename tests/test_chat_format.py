@@ -139,6 +139,8 @@ def test_any_ids_parse(tokenizer, data):
 def test_reply_text_is_only_what_is_said():
     assert reply_text(TOOL_USE) == "So four."
     assert reply_text([]) == ""
+    assert reply_text([{"type": "python", "text": "2*2"}]) == ""
+    assert reply_text([{"type": "python", "text": "' a'*2"}, {"type": "python_output", "text": " a a"}]) == "a a"
 
 
 # ----------------------------------------------------------------------------------------------------------- validate

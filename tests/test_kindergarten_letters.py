@@ -47,6 +47,8 @@ def drawn(make, test, n):
         parts = [part["text"] for part in said] if isinstance(said, list) else ["", "", said]
         if len(parts) > 3:  # two sums: tested by themselves
             continue
+        if len(parts) == 2:  # the result is what is said
+            parts.append(parts[1])
         made.append((asked["content"], *parts, graded))
     return made
 
@@ -136,11 +138,11 @@ def test_pairs_of_numbers_kept_for_tests_are_never_trained(training):
 def test_letters_are_those_of_the_word_asked_for(make, training, tests):
     for question, code, output, reply, graded in all_of(make, training, tests):
         word = word_of(code, reply)
-        assert word in question.lower() and word in reply
+        assert word in question.lower()
         if make is spelling_any:
-            assert graded["letters"] == word and reply == f"{word}: {'-'.join(word)}."
+            assert graded["letters"] == word and reply == "-".join(word)
         elif make is backwards_any:
-            assert reply == f"{word} backwards: {'-'.join(reversed(word))}." and graded["letters"] == word[::-1]
+            assert graded["letters"] == word[::-1] and reply == "-".join(reversed(word))
         elif match := re.fullmatch(r"The (\w+) letter of \w+ is (\w)\.", reply):
             place = -1 if match[1] == "last" else ORDINALS.index(match[1])
             assert word[place] == match[2] == graded["answer"]

@@ -3,7 +3,7 @@ import pytest
 from engines import engine, model, tokenizer  # noqa: F401
 from standin import Scripted, pieces
 
-from nanochat.data.chat_format import parse_reply, render_prompt
+from nanochat.data.chat_format import parse_reply, render_prompt, reply_text
 from nanochat.infer.engine import Engine
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.sequence import MAX_TOOL_CALLS, Sequence
@@ -93,7 +93,18 @@ def test_stream_agrees_with_generate_and_parse_reply(engine, tokenizer):
                 merged[-1]["text"] += e.text
             else:
                 merged.append({"type": e.kind, "text": e.text})
-        assert merged == parse_reply(tokenizer, reply.ids)
+        parts = parse_reply(tokenizer, reply.ids)
+        if reply_text(parts) and not any(part["type"] == "text" for part in parts):
+            parts.append({"type": "text", "text": reply_text(parts)})
+        assert merged == parts
+
+
+def test_a_result_without_words_around_it_is_what_is_said(tokenizer):
+    call = pieces(tokenizer, "\0python:' ha'*3", "\0output: ha ha ha")
+    events, _ = stream(tokenizer, call)
+    assert [(e.kind, e.text) for e in events[:-1]] == [("python", "' ha'*3"), ("python_output", " ha ha ha"), ("text", "ha ha ha")]
+    reply, = Engine(Scripted(tokenizer, call), tokenizer).generate([[tokenizer.bos_id]], max_new_tokens=60, temperature=0)
+    assert reply_text(parse_reply(tokenizer, reply.ids)) == "ha ha ha"
 
 
 def test_text_stream_reports_an_unfinished_tool_call(tokenizer):

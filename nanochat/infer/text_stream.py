@@ -56,6 +56,8 @@ class TextStream:
         self.stopped = False
         self._taken = 0  # tokens of the sequence so far
         self._held = ""  # text not sent
+        self._has_text = False  # whether any was sent
+        self._last_result = ""  # of a call
         self._scored: list[tuple[int, dict]] = []  # (place in the held text, logprobs) of its tokens
         self._first_blank_is_format: bool | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -86,6 +88,8 @@ class TextStream:
             events += self._read(text, sequence.sampling.stop)
         if sequence.finish_reason:
             events += self._close()
+            if not self._has_text and self._last_result and not self.stopped:  # a result says it all
+                events.append(Event("text", self._last_result))
             if sequence.is_scored and sequence.closing:
                 # Who counts the tokens told, to find the prompt's among them, counts this one, too.
                 token, logprobs = sequence.closing
@@ -141,6 +145,7 @@ class TextStream:
         self._held = self._held[cut:]
         sent = [entry for place, entry in self._scored if place < cut]
         self._scored = [(place - cut, entry) for place, entry in self._scored if place >= cut]
+        self._has_text = self._has_text or bool(text)
         return [Event("text", text, logprobs=sent)] if text else []
 
     def _close(self):
@@ -150,6 +155,7 @@ class TextStream:
             events += self._send(keep=0)
         else:
             events = [Event(self.kind, self._held)]
+            self._last_result = self._held.strip() if self.kind == "python_output" else ""
             self._held = ""
         self._scored = []
         return events

@@ -245,10 +245,11 @@ BETWEEN_PEOPLE = 12  # the first so many can also be said between two people
 
 
 def _said(content: str | list[dict[str, str]]) -> str:
-    """A message's text, without its calls of the calculator."""
+    """A message's text, without its calls of the calculator unless a result is all."""
     if isinstance(content, str):
         return content
-    return "".join(part["text"] for part in content if part["type"] == "text").strip()
+    text = "".join(part["text"] for part in content if part["type"] == "text")
+    return (text or content[-1]["text"]).strip()
 
 
 def _dialogue(rng: Random, world: World) -> str:

@@ -50,7 +50,7 @@ def counting_numbers(rng: Random, world: World, test: bool, level: int) -> Made:
     code = calls[kind].format(**slots)
     output = ", ".join(map(str, row))
     question = typed(rng, finished(wording.format(**said)))
-    answer = ", ".join(items) + "."
+    answer = ", ".join(items) + "." if kind == "say stop" else ""
     return looked_up(question, code, output, answer), {"kind": "copy", "text": " ".join(items)}
 
 

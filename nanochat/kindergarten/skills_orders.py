@@ -10,6 +10,7 @@ from random import Random
 from nanochat.kindergarten import everyday, skills_everyday, skills_numbers, tables
 from nanochat.kindergarten.everyday import Known, Relation
 from nanochat.kindergarten.skill import Check, Made, chat, fact_check
+from nanochat.kindergarten.skills_words import said_times
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import some_name, some_thing
 from nanochat.kindergarten.wording import compose, wordings_for
@@ -160,8 +161,7 @@ def _times(rng: Random, world: World, test: bool) -> Made:
             break
     if word[0].isalpha() and len(word) == 1 and "the word" in order:
         order = order.replace("the word", "the letter")
-    answer = " ".join([word] * number)
-    return chat(order, answer), _copy(answer)
+    return said_times(order, word, number)
 
 
 def _one_of_them(rng: Random, world: World, test: bool) -> Made:

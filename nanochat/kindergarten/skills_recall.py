@@ -21,7 +21,7 @@ from nanochat.kindergarten.skills_manners import chatted
 from nanochat.kindergarten.skills_numbers import numbers_in, right_side, tool_turn
 from nanochat.kindergarten.skills_reading import THINGS
 from nanochat.kindergarten.skills_remember import AROUND, KINDS, REMEMBER, Asking, Fact
-from nanochat.kindergarten.skills_words import looked_up
+from nanochat.kindergarten.skills_words import looked_up, said_times
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import some_name, some_thing
 from nanochat.kindergarten.wording import compose
@@ -307,9 +307,11 @@ def instructions(rng: Random, world: World, test: bool, level: int) -> Made:
         asked = typed(rng, question, lower=False)
         if "'" in shown or shown not in asked:  # what the calculator could not be given
             return chat(asked, changed), check
-        return looked_up(asked, f"' {shown}'.{how}()", f" {changed}", changed), check
-    times = 1 if how == "as it is" else int(how)
-    answer = " ".join([text] * times)
+        return looked_up(asked, f"' {shown}'.{how}()", f" {changed}"), check
     if rng.random() < 0.5 and not wording.startswith("{t}"):
         question = question[0].upper() + question[1:]
+    if how.isdigit() and "'" not in text:
+        return said_times(question, text, int(how))
+    times = 1 if how == "as it is" else int(how)
+    answer = " ".join([text] * times)
     return chat(question, answer), {"kind": "copy", "text": answer}

@@ -38,11 +38,20 @@ def in_code(question: str, word: str) -> str:
     return f"' {copied}'" if copied.islower() else f"' {copied}'.lower()"
 
 
-def looked_up(question: str, code: str, output: str | int, reply: str) -> list[Message]:
-    """A question, and an answer that calls the calculator first."""
-    answer = [{"type": "python", "text": code}, {"type": "python_output", "text": str(output)},
-              {"type": "text", "text": reply}]
+def looked_up(question: str, code: str, output: str | int, reply: str = "") -> list[Message]:
+    """A question, and an answer that calls the calculator first; without a `reply` the result is what is
+    said."""
+    answer = [{"type": "python", "text": code}, {"type": "python_output", "text": str(output)}]
+    if reply:
+        answer.append({"type": "text", "text": reply})
     return chat(question, answer)
+
+
+def said_times(question: str, text: str, number: int) -> Made:
+    """The text so many times, by the calculator: who says a word again and again forgets how often."""
+    output = f" {text}" * number
+    check = {"kind": "copy", "text": output.strip()}
+    return looked_up(question, f"' {text}'*{number}", output), check
 
 
 def compared(question: str, asked: str, known: str, fact: str) -> Made:
@@ -63,13 +72,12 @@ def compared(question: str, asked: str, known: str, fact: str) -> Made:
 
 def spell(question: str, word: str) -> list[Message]:
     code = f"'-'.join({in_code(question, word)}[1:])"
-    return looked_up(question, code, spelled(word), f"{word}: {spelled(word)}.")
+    return looked_up(question, code, spelled(word))
 
 
 def spell_backwards(question: str, word: str) -> list[Message]:
     code = f"'-'.join({in_code(question, word)}[:0:-1])"
-    backwards = spelled(word[::-1])
-    return looked_up(question, code, backwards, f"{word} backwards: {backwards}.")
+    return looked_up(question, code, spelled(word[::-1]))
 
 
 def count_letter(question: str, word: str, letter: str) -> list[Message]:
@@ -150,10 +158,8 @@ def copying(rng: Random, world: World, test: bool, level: int) -> Made:
     text, several_times = draw(make, lambda made: ("copying", made[0].lower()), test)
     if several_times:
         n_times = rng.randint(2, 4)
-        question = f"Say {text} {n_times} times."
-        text = " ".join([text] * n_times)
-    else:
-        question = rng.choice(ASKED["copy"]).format(t=text)
+        return said_times(typed(rng, f"Say {text} {n_times} times.", lower=False), text, n_times)
+    question = rng.choice(ASKED["copy"]).format(t=text)
     return chat(typed(rng, question, lower=False), text), {"kind": "copy", "text": text}
 
 
