@@ -1,5 +1,5 @@
 """
-The arithmetic behind runs/miniseries.sh: what a series of pretraining runs says about scale.
+The arithmetic behind benchmarks/series.sh: what a series of pretraining runs says about scale.
 
     python benchmarks/curves.py series runs/series          a table and series.png: bits a byte against FLOPs, and a power law
 

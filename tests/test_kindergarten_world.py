@@ -7,7 +7,7 @@ import pytest
 
 from nanochat.data.chat_format import message_parts, reply_text
 from nanochat.infer.tools import run_tool
-from nanochat.kindergarten import World, categories, check, documents, everyday, nature, skills_everyday
+from nanochat.kindergarten import World, categories, check, documents, everyday, nature, skills_everyday, skills_tales
 from nanochat.kindergarten.skill import fact_check
 from nanochat.kindergarten.skills_everyday import (
     ASKED,
@@ -248,3 +248,13 @@ def test_conversations_pass_their_checks(world):
         made = make(facts_everyday, world, test, count=1000)
         assert all(check(wanted, said) for _, said, wanted in made)
         assert len({question for question, *_ in made}) > 700 and max(len(q + said) for q, said, _ in made) < 400
+
+
+def test_heroes_have_likeliest_stories_of_their_own():
+    """Of a fox, a robot and a queen not the same is told by a model that always takes the likeliest words."""
+    plots = skills_tales.PLOTS["any"]
+    own = {hero: {plot[0] + plot[1] for plot in skills_tales._own(plots, hero)} for hero in ("the fox", "Fay", "the robot", "Quin")}
+    assert own["the fox"] == own["Fay"] and all(len(first) == skills_tales.OWN_PLOTS for first in own.values())
+    assert len(own["the fox"] | own["the robot"] | own["Quin"]) > 2 * skills_tales.OWN_PLOTS
+    told = {plot[1] for letter in "abcdefghijklmnopqrstuvwxyz" for plot in skills_tales._own(plots, letter)}
+    assert told == {plot[1] for plot in plots}      # none is lost

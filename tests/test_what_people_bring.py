@@ -143,8 +143,8 @@ def run_in(folder, *command, **more):
 def test_a_series_without_depths_or_elsewhere_says_how_to_start_it(tmp_path, shell):
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
-    elsewhere = run_in(tmp_path, shell, str(ROOT / "runs" / "miniseries.sh"), "2", "3")
-    for done in (elsewhere, run_in(ROOT, shell, "runs/miniseries.sh")):
+    elsewhere = run_in(tmp_path, shell, str(ROOT / "benchmarks" / "series.sh"), "2", "3")
+    for done in (elsewhere, run_in(ROOT, shell, "benchmarks/series.sh")):
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
         assert done.stderr.startswith("error: in nanochat's folder, with its .venv: bash ")
 

@@ -1,8 +1,8 @@
 """
-Doing as told: "answer in one word: ...", "write x five times", "replace cat by dog in: ..." (orders.txt).
+Doing as told: "answer in one word: ...", "write x five times", "the last word of: ..." (orders.txt).
 
 An order stands before or behind what it is about, and what is learned is to tell the two apart: the order is
-obeyed, the rest is answered, copied or changed. Questions and sums are those of training; a third of the
+obeyed, the rest is answered or copied. Questions and sums are those of training; a third of the
 rarer orders is for tests.
 """
 from random import Random
@@ -183,36 +183,6 @@ def _counted(rng: Random, world: World, test: bool) -> Made:
     return chat(_order(rng, "words", "count", test, copied=True, t=text), f"{counted}. {count} words."), check
 
 
-def _changed(rng: Random, world: World, test: bool) -> Made:
-    """A sentence with one word replaced or left out."""
-    values = _words(rng)
-    while True:
-        words = a_sentence(rng, rng.random() < 0.5, values).split()
-        old = rng.choice([word for word in words if word in values.values()] or words)
-        articles = {"a", "an"} & {old, words[words.index(old) - 1]}  # which might not fit the new word
-        if words.count(old) == 1 and not articles:
-            break
-    place = words.index(old)
-    text = " ".join(words)
-    if rng.random() < 0.35 and len(words) > 3:
-        old = rng.choice([word for word in words if words.count(word) == 1])
-        answer = " ".join(word for word in words if word != old)
-        return chat(_order(rng, "words", "remove", test, copied=True, a=old, t=text), answer), _copy(answer)
-    new, = _some_words(rng, 1)
-    answer = " ".join(words[:place] + [new] + words[place + 1:])
-    order = _order(rng, "words", "replace", test, copied=True, a=old, b=new, t=text)
-    return chat(order, answer), _copy(answer)
-
-
-def _rearranged(rng: Random, world: World, test: bool) -> Made:
-    """Words the other way round, with commas between them, or without."""
-    kind = rng.choice(("back", "back", "commas", "join"))
-    words = _some_words(rng, rng.choice((2, 3, 3, 4)))
-    shown = ", ".join(words) if kind == "join" else " ".join(words)
-    answer = {"back": " ".join(reversed(words)), "commas": ", ".join(words), "join": " ".join(words)}[kind]
-    return chat(_order(rng, "words", kind, test, copied=True, t=shown), answer), _copy(answer)
-
-
 def _choice(rng: Random, world: World, test: bool) -> Made:
     first, second = _some_words(rng, 2)
     order = _order(rng, "words", "choose", test, copied=True, a=first, b=second)
@@ -278,6 +248,5 @@ def _ended(rng: Random, world: World, test: bool) -> Made:
 
 MAKERS = (
     (_one_word, 20), (_yes_or_no, 12), (_number_only, 7), (_known_pair, 6), (_times, 8), (_one_of_them, 7),
-    (_counted, 4), (_changed, 9), (_rearranged, 5), (_choice, 4), (_used, 8), (_nice, 7), (_greeted, 5),
-    (_ended, 12),
+    (_counted, 4), (_choice, 4), (_used, 8), (_nice, 7), (_greeted, 5), (_ended, 12),
 )

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from random import Random
 from typing import NamedTuple
 
+from nanochat.common import mix_seed
 from nanochat.kindergarten import everyday, nature, tables
 from nanochat.kindergarten.phrases import with_article
 from nanochat.kindergarten.skill import Check, Made, chat, is_test
@@ -30,6 +31,7 @@ MADE_UP = {key: " ".join(values).split() for key, values in TALES["made of"].ite
 PHRASES = TALES["phrases"]
 TOPICS = TALES["topics"]
 POEM_WORDS = {key: " ".join(values).split() for key, values in TALES["poem about"].items()}
+OWN_PLOTS = 4  # of a letter
 TRIES = 200  # until a filling counts as one that has no request on a side of the split
 INVENTED = 0.1  # part of the subjects, which mean nothing
 ADJECTIVES = 0.2  # part of the subjects that are little, brave or blue
@@ -273,9 +275,16 @@ def _story(rng: Random, request: str, kind: str, slots: dict[str, str], test: bo
         request = compose(rng, request + " " + rng.choice(TALES["in sentences"][asked]), {})
     if asked.isdigit():
         plots = [plot for plot in plots if len(plot) == int(asked)]
-    plot = rng.choice(plots)
+    plot = rng.choice(_own(plots, slots["hero"]))
     told = compose(rng, " ".join(plot[1:] if goes_on else plot), dict(slots))
     return chat(chatted(rng, request), _with_capitals(told)), _check(about)
+
+
+def _own(plots: list[list[str]], hero: str) -> list[list[str]]:
+    """A few of the plots, which ones the hero's first letter says. Who always takes the likeliest word would
+    tell of a fox, a robot and a queen what happens to most; so each has a likeliest story of its own."""
+    letter = hero.removeprefix("the ")[0].lower()
+    return sorted(plots, key=lambda plot: mix_seed("plot", letter, *plot))[:OWN_PLOTS]
 
 
 def _fits(plot: list[str], slots: dict[str, str]) -> bool:

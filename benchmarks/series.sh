@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A series of depths, each trained to its own horizon; then bits per byte against compute (benchmarks/curves.py).
 #
-#   bash runs/miniseries.sh "12 14 16 18 20" --dataset=climbmix
+#   bash benchmarks/series.sh "12 14 16 18 20" --dataset=climbmix
 #
 # Then flags of base_train. TRAIN starts it (default: python -m), OUT keeps the results (default: runs/series); a result
 # that is there is not made again.
