@@ -25,9 +25,6 @@ from nanochat.model.attention import attention, sdpa
 from nanochat.model.elementwise import norm, rotate_norm
 from nanochat.model.loss import linear_cross_entropy, softcapped_logits, token_nll
 
-COPIED = 0.3  # of what the last layer finds, as a share of a token's embedding, at first
-COPYING_HEAD = 0.7  # the standard deviation of a logit, at first
-
 # attend(layer, q, k, v) -> y: what the queries of one layer find.
 # q, y (B, T, H, D); k, v (B, T, H_kv, D), the keys not yet offset (see offset_keys).
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -203,8 +200,7 @@ class GPT(nn.Module):
         Matrices are uniform with a standard deviation of 1/sqrt(fan_in), which keeps the size of what passes
         through them, and value tables as small. What writes into the residual stream (c_proj) is zero: every
         block begins as the identity, so a deep model trains like a shallow one at first. The head is nearly
-        zero: all tokens equally likely. With offset keys and value tables, the last attention and the head
-        begin by copying instead.
+        zero: all tokens equally likely.
         """
         generator = torch.Generator().manual_seed(seed)  # on the CPU, for devices draw other numbers
         for name, p in self.named_parameters():
@@ -223,27 +219,6 @@ class GPT(nn.Module):
             p.copy_(draw)
         for block in self.blocks:
             block.attn.match_keys()
-        if self.config.offset_channels and self.config.value_tables:
-            self._begin_by_copying()
-
-    def _begin_by_copying(self) -> None:
-        """Let the last layer say what it finds, in the spirit of mimetic initialisation (arXiv 2305.09828).
-
-        Its keys already find what came after a token the last time. Now its values are the embeddings with
-        their channels moved by half, c_proj passes them on, and the head takes a moved embedding for its
-        token: a name is said again from the first step on, be it ever so rare. Moved, because the stream
-        begins with the embedding of the token that is there, which is not the next one.
-        """
-        C = self.config.n_embd
-        moved = self.wte.weight.roll(C // 2, dims=1)  # (V, C)
-        last = self.blocks[-1].attn
-        width = last.table.weight.size(1)
-        last.table.weight.copy_(moved[:, :width])
-        last.c_v.weight.zero_()  # what the stream adds to a value is learned
-        passed = last.c_proj.weight[:width].view(width, self.config.n_kv_head, -1, last.head_dim)
-        # Of the queries that share a key the first one is that key's equal (match_keys).
-        passed[:, :, 0] = COPIED * torch.eye(width).view(width, -1, last.head_dim)
-        self.lm_head.weight.copy_(moved * (COPYING_HEAD * C ** -0.5))
 
     def look(self, layer: int, q: Tensor, k: Tensor, v: Tensor,
              positions: Tensor | None = None) -> Tensor:
