@@ -35,6 +35,10 @@ source dev/venv.sh
 source dev/stages.sh
 
 kindergarten() {
+    local steps=3900 conversations=152000  # of finetuning; a processor that multiplies bfloat16 has time for more
+    if python -c 'import sys; from nanochat import runtime; sys.exit(runtime.init("cpu").dtype.itemsize != 2)'; then
+        steps=5600 conversations=218000
+    fi
     stage report_reset     python -m nanochat.report reset
     stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=2048
     stage tok_eval         python -m scripts.tok_eval --dataset=kindergarten
@@ -45,7 +49,8 @@ kindergarten() {
     stage chat_eval_base   python -m scripts.chat_eval -i base --max_problems=20 --max_new_tokens=32
     stage mid_train        python -m scripts.mid_train --num_iterations=700 --conversations=30000
     stage chat_eval_mid    python -m scripts.chat_eval -i mid --max_problems=50
-    stage chat_sft         python -m scripts.chat_sft --num_iterations=3900 --conversations=152000 --lr_scale=0.7
+    stage chat_sft         python -m scripts.chat_sft --num_iterations=$steps --conversations=$conversations \
+                               --lr_scale=0.7
     stage chat_eval_sft    python -m scripts.chat_eval -i sft
     stage chat_rl          python -m scripts.chat_rl --num_iterations=12 --questions=32 \
                                --tasks="kg_word_problem_wide|kg_passages|kg_orders|kg_letter_of_word|kg_sentences" \
