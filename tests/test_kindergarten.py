@@ -242,7 +242,7 @@ def test_tool_outputs_are_what_python_says(training, evals):
                 else:
                     assert kinds == ["python", "python_output", "text"] * (len(kinds) // 3)
                 for code, output, said in zip(texts[::3], texts[1::3], texts[2::3]):
-                    of_numbers = r"[\d+*/%<>=()-]+|(sorted|min|max|range)\([\[\]\d, +*-]+\)(\[::-1\])?"
+                    of_numbers = r"[\d+*/%<>=()-]+|(sorted|min|max|numbers)\([\[\]\d, +*-]+\)(\[::-1\])?"
                     assert re.fullmatch(of_numbers, code) or re.search("',? ", code)
                     assert output == run_tool(code)
                     assert output in ("True", "False") or re.search(rf"\b{output.strip('- ')}\b", said)

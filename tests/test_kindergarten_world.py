@@ -253,8 +253,8 @@ def test_conversations_pass_their_checks(world):
 def test_heroes_have_likeliest_stories_of_their_own():
     """Of a fox, a robot and a queen not the same is told by a model that always takes the likeliest words."""
     plots = skills_tales.PLOTS["any"]
-    own = {hero: {plot[0] + plot[1] for plot in skills_tales._own(plots, hero)} for hero in ("the fox", "Fay", "the robot", "Quin")}
-    assert own["the fox"] == own["Fay"] and all(len(first) == skills_tales.OWN_PLOTS for first in own.values())
-    assert len(own["the fox"] | own["the robot"] | own["Quin"]) > 2 * skills_tales.OWN_PLOTS
-    told = {plot[1] for letter in "abcdefghijklmnopqrstuvwxyz" for plot in skills_tales._own(plots, letter)}
+    own = {hero: {plot[0] + plot[1] for plot in skills_tales.own(plots, hero)} for hero in ("the fox", "Fay", "the robot", "Quin")}
+    assert own["the fox"] == own["Fay"] and all(len(first) == skills_tales.OWN for first in own.values())
+    assert len(own["the fox"] | own["the robot"] | own["Quin"]) > 2 * skills_tales.OWN
+    told = {plot[1] for letter in "abcdefghijklmnopqrstuvwxyz" for plot in skills_tales.own(plots, letter)}
     assert told == {plot[1] for plot in plots}      # none is lost

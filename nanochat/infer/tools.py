@@ -31,12 +31,13 @@ OPERATORS = {
 }
 
 
-def _range(*ends: int) -> list[int]:
-    """Python's, as a list; how long it is can be told before it is made."""
-    numbers = range(*ends)
-    if len(numbers[: MAX_ITEMS + 1]) > MAX_ITEMS:
+def _numbers(first: int, last: int, step: int = 1) -> list[int]:
+    """From first to last, both among them, up or down: who counts has only the two to copy."""
+    direction = 1 if first <= last else -1
+    row = range(first, last + direction, direction * abs(step))
+    if len(row[: MAX_ITEMS + 1]) > MAX_ITEMS:
         raise ValueError("list too long")
-    return list(numbers)
+    return list(row)
 
 
 FUNCTIONS: dict[str, Callable] = {
@@ -46,7 +47,7 @@ FUNCTIONS: dict[str, Callable] = {
     "len": len,
     "max": max,
     "min": min,
-    "range": _range,
+    "numbers": _numbers,
     "round": round,
     "sorted": sorted,
     "str": str,

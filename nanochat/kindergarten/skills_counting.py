@@ -1,8 +1,8 @@
 """
 Counting aloud: up, down, by twos, what is between. One list in ten and one wording in six are for tests.
 
-Where to begin and where to end is what has to be understood; the numbers come from the calculator, as Python
-says it: `range(3, 9+1)`. Without it small models count on past the end.
+Where to begin and where to end is what has to be understood; the numbers come from the calculator,
+`numbers(3, 9)`. Without it small models count on past the end.
 """
 from random import Random
 
@@ -20,14 +20,14 @@ BY = {2: "twos", 3: "threes", 4: "fours", 5: "fives", 10: "tens", 20: "twenties"
 
 # What is called, by kind; the letters are slots of the wording.
 CALLS = {
-    "to": "range({a}, {b}+1)", "first": "range(1, {b}+1)", "say stop": "range({a}, {b}+1)",
-    "down": "range({a}, {b}-1, -1)", "by": "range({a}, {b}+1, {k})",
-    "multiples": "range({k}, {b}+1, {k})", "even": "range(2, {b}+1, 2)", "odd": "range(1, {b}+1, 2)",
-    "after": "range({c}+1, {c}+{n}+1)", "between": "range({c}+1, {d})",
+    "to": "numbers({a}, {b})", "first": "numbers(1, {b})", "say stop": "numbers({a}, {b})",
+    "down": "numbers({a}, {b})", "by": "numbers({a}, {b}, {k})",
+    "multiples": "numbers({k}, {b}, {k})", "even": "numbers(2, {b}, 2)", "odd": "numbers(1, {b}, 2)",
+    "after": "numbers({c}+1, {c}+{n})", "between": "numbers({c}+1, {d}-1)",
 }
 # The same where it is asked for so many of them.
 CALLS_BY_NUMBER = {
-    "multiples": "range({k}, {n}*{k}+1, {k})", "even": "range(2, {n}*2+1, 2)", "odd": "range(1, {n}*2, 2)",
+    "multiples": "numbers({k}, {n}*{k}, {k})", "even": "numbers(2, {n}*2, 2)", "odd": "numbers(1, {n}*2-1, 2)",
 }
 
 

@@ -7,9 +7,9 @@ was asked for: who it is about, the name, the place, what the hero fears, wants 
 carried from the question into the answer, which is the part that has to be learned.
 """
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nanochat.common import mix_seed
 from nanochat.kindergarten import everyday, nature, tables
@@ -31,7 +31,7 @@ MADE_UP = {key: " ".join(values).split() for key, values in TALES["made of"].ite
 PHRASES = TALES["phrases"]
 TOPICS = TALES["topics"]
 POEM_WORDS = {key: " ".join(values).split() for key, values in TALES["poem about"].items()}
-OWN_PLOTS = 4  # of a letter
+OWN = 4  # plots, places or things of a letter
 TRIES = 200  # until a filling counts as one that has no request on a side of the split
 INVENTED = 0.1  # part of the subjects, which mean nothing
 ADJECTIVES = 0.2  # part of the subjects that are little, brave or blue
@@ -117,7 +117,8 @@ def _hero(rng: Random, noun: str, name: str = "", own_name: bool = True) -> Hero
         described = f"{rng.choice(MADE_UP['adjective'])} {noun}"
     asked = _with_article(described)
     if own_name and not name and noun in HEROES and rng.random() < NAMED_BY_ITSELF:
-        name = rng.choice(SHORT_NAMES if he == "it" else [one for one in NAMES[he] if len(one) < 6])
+        names = SHORT_NAMES if he == "it" else [one for one in NAMES[he] if len(one) < 6]
+        name = rng.choice(own(names, noun))
     if not name:
         return Hero(noun, asked, asked, f"the {noun}", he)
     return Hero(noun, asked, f"{asked} called {name}", name, he)
@@ -222,7 +223,7 @@ def _about_trait(rng: Random, test: bool) -> Made:
     """About one who fears, wants, lost, likes or found something."""
     kind = rng.choices(tuple(TALES["traits"]), (3, 3, 3, 3, 1.5, 1.5, 1, 2, 2))[0]
     hero = _hero(rng, _subject(rng)) if rng.random() < 0.85 else _named_person(rng)
-    fillers = _fillers(rng, hero)
+    fillers = _fillers(rng, hero, asked=True)
     trait = compose(rng, rng.choice(TALES["traits"][kind]),
                     fillers | {"his": rng.choice((PRONOUNS[hero.he][2], "its" if hero.he == "it" else "their",
                                                   "his" if hero.he == "it" else PRONOUNS[hero.he][2]))})
@@ -245,12 +246,26 @@ STORIES = (
 )
 
 
-def _fillers(rng: Random, *heroes: Hero) -> dict[str, str]:
-    """A place, a thing and a helper that are none of the heroes, and what may be feared, wanted and eaten."""
+def own(values: Sequence[Any], hero: str) -> list[Any]:
+    """A few of the values, which ones the hero's first letter says.
+
+    Who always takes the likeliest word would tell of a fox, a robot and a queen what happens to most, and
+    where hundreds of things are as likely, would begin one and end another. So each has a few of its own.
+    """
+    letter = hero.removeprefix("the ")[0].lower()
+    return sorted(values, key=lambda value: mix_seed("own", letter, value))[:OWN]
+
+
+def _fillers(rng: Random, *heroes: Hero, asked: bool = False) -> dict[str, str]:
+    """A place, a thing and a helper that are none of the heroes, and what may be feared, wanted and eaten.
+
+    `asked`: whoever asks names some of it, so it may be anything.
+    """
     nouns = {hero.noun for hero in heroes}
 
     def one(values: Iterable[str]) -> str:
-        return rng.choice([value for value in values if nouns.isdisjoint(re.findall("[a-z]+", value))])
+        fitting = [value for value in values if nouns.isdisjoint(re.findall("[a-z]+", value))]
+        return rng.choice(fitting if asked else own(fitting, heroes[0].short))
 
     return {
         "place": one(MADE_UP["place"]), "thing": one(MADE_UP["thing"]), "helper": one(MADE_UP["helper"]),
@@ -275,16 +290,9 @@ def _story(rng: Random, request: str, kind: str, slots: dict[str, str], test: bo
         request = compose(rng, request + " " + rng.choice(TALES["in sentences"][asked]), {})
     if asked.isdigit():
         plots = [plot for plot in plots if len(plot) == int(asked)]
-    plot = rng.choice(_own(plots, slots["hero"]))
+    plot = rng.choice(own(plots, slots["hero"]))
     told = compose(rng, " ".join(plot[1:] if goes_on else plot), dict(slots))
     return chat(chatted(rng, request), _with_capitals(told)), _check(about)
-
-
-def _own(plots: list[list[str]], hero: str) -> list[list[str]]:
-    """A few of the plots, which ones the hero's first letter says. Who always takes the likeliest word would
-    tell of a fox, a robot and a queen what happens to most; so each has a likeliest story of its own."""
-    letter = hero.removeprefix("the ")[0].lower()
-    return sorted(plots, key=lambda plot: mix_seed("plot", letter, *plot))[:OWN_PLOTS]
 
 
 def _fits(plot: list[str], slots: dict[str, str]) -> bool:
@@ -304,7 +312,7 @@ def _forms(noun: str) -> dict[str, str]:
 def _poem(rng: Random, test: bool) -> Made:
     """About a thing, a topic or a named pet, or about something of its own choice."""
     kind = rng.choices(("about", "topic", "named", "any"), (4, 2.5, 2.5, 3))[0]
-    noun = _subject(rng)
+    noun = _subject(rng) if kind != "any" else rng.choice(own(tuple(HEROES), "poem"))
     pet = rng.choice(POEM_WORDS["pet"])
     filled = {**_forms(noun), "t": rng.choice(POEM_WORDS["topic"]), "pet": pet,
               "name": some_name(rng, POEM_WORDS["name"])}
