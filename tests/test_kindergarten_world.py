@@ -7,7 +7,16 @@ import pytest
 
 from nanochat.data.chat_format import message_parts, reply_text
 from nanochat.infer.tools import run_tool
-from nanochat.kindergarten import World, categories, check, documents, everyday, nature, skills_everyday, skills_tales
+from nanochat.kindergarten import (
+    World,
+    categories,
+    check,
+    documents,
+    everyday,
+    nature,
+    skills_everyday,
+    skills_tales,
+)
 from nanochat.kindergarten.skill import fact_check
 from nanochat.kindergarten.skills_everyday import (
     ASKED,

@@ -27,7 +27,9 @@ CALLS = {
 }
 # The same where it is asked for so many of them.
 CALLS_BY_NUMBER = {
-    "multiples": "numbers({k}, {n}*{k}, {k})", "even": "numbers(2, {n}*2, 2)", "odd": "numbers(1, {n}*2-1, 2)",
+    "multiples": "numbers({k}, {n}*{k}, {k})",
+    "even": "numbers(2, {n}*2, 2)",
+    "odd": "numbers(1, {n}*2-1, 2)",
 }
 
 
