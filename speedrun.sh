@@ -4,7 +4,7 @@
 #   bash speedrun.sh                  what fits this machine: kindergarten without a GPU, else --hours=4
 #   bash speedrun.sh --hours=8        the best model of real text that this machine makes in 8 hours of working
 #   bash speedrun.sh --dollars=100    the same by price; python -m scripts.plan --hours=8 --gpu=4090 says beforehand what
-#   bash speedrun.sh kindergarten     2 CPU cores, 11 to 35 minutes, nothing to download but packages
+#   bash speedrun.sh kindergarten     2 CPU cores, 15 to 35 minutes, nothing to download but packages
 #   bash speedrun.sh d20|d26|d32      8xH100: about $100, $300, $1000
 #   bash speedrun.sh --fresh          start over: forget finished stages and delete this tier's checkpoints
 #   bash speedrun.sh --no_page        without the page in which one watches it learn, and talks to it meanwhile
