@@ -49,7 +49,7 @@ kindergarten() {
     stage chat_eval_base   python -m scripts.chat_eval -i base --max_problems=20 --max_new_tokens=32
     stage mid_train        python -m scripts.mid_train --num_iterations=700 --conversations=30000
     stage chat_eval_mid    python -m scripts.chat_eval -i mid --max_problems=50
-    stage chat_sft         python -m scripts.chat_sft --num_iterations=$steps --conversations=$conversations \
+    stage chat_sft         python -m scripts.chat_sft --num_iterations="$steps" --conversations="$conversations" \
                                --lr_scale=0.7
     stage chat_eval_sft    python -m scripts.chat_eval -i sft
     stage chat_rl          python -m scripts.chat_rl --num_iterations=12 --questions=32 \

@@ -213,6 +213,6 @@ def parse_reply(tokenizer: Tokenizer, ids: Iterable[int]) -> list[Part]:
 def reply_text(parts: list[Part]) -> str:
     """What is said: the text without code and results, or where a call's result is all, that result."""
     said = "".join(part["text"] for part in parts if part["type"] == "text")
-    if not said and parts and parts[-1]["type"] == "python_output":
+    if not said and [part["type"] for part in parts[-2:]] == ["python", "python_output"]:
         said = parts[-1]["text"].strip()
     return said
