@@ -159,7 +159,10 @@ def _render_message(tokenizer: Tokenizer, message: Message) -> tuple[list[int], 
     supervised = 1 if role == "assistant" and message.get("weight", 1) else 0
     ids = [tokenizer.special(f"<|{role}_start|>")]
     mask = [0]  # the prompt ends with assistant_start: the model is never asked to produce it
-    for part in message_parts(message):
+    parts = message_parts(message)
+    if len(parts) > 2 and reply_text(parts[:-1]) == parts[-1]["text"]:
+        parts = parts[:-1]  # what a stream has said for a result: the model did not write it
+    for part in parts:
         if part["type"] == "text":
             part_ids = encode_text(tokenizer, part["text"])
         else:
