@@ -35,7 +35,7 @@ source dev/venv.sh
 source dev/stages.sh
 
 kindergarten() {
-    local steps=3900 conversations=152000  # of finetuning; products in bfloat16 leave time for more
+    local steps=3900 conversations=152000  # of finetuning; bfloat16 leaves time for more
     if python -c 'import sys; from nanochat import runtime; sys.exit(runtime.init("cpu").dtype.itemsize != 2)'; then
         steps=4200 conversations=164000
     fi

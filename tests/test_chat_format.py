@@ -183,7 +183,8 @@ def test_a_result_that_was_said_for_the_model_is_not_read_as_its_words(tokenizer
     wrote = [{"type": "python", "text": "' a'*2"}, {"type": "python_output", "text": " a a"}]
     asked = {"role": "user", "content": "a, twice"}
     said = [*wrote, {"type": "text", "text": "a a"}]
-    first, second = (render(tokenizer, {"messages": [asked, {"role": "assistant", "content": parts}]}) for parts in (wrote, said))
-    assert first == second
-    other = render(tokenizer, {"messages": [asked, {"role": "assistant", "content": [*wrote, {"type": "text", "text": "a a."}]}]})
-    assert len(other[0]) > len(first[0])
+    other = [*wrote, {"type": "text", "text": "a a."}]
+    def rendered(parts):
+        return render(tokenizer, {"messages": [asked, {"role": "assistant", "content": parts}]})
+    assert rendered(said) == rendered(wrote)
+    assert len(rendered(other)[0]) > len(rendered(wrote)[0])

@@ -181,7 +181,8 @@ def test_the_collectives_of_this_device_leave_one_rank_as_it_is(rt, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile, share", [(True, 1.0), (False, 1.1)])        # the plan leaves a tenth of the memory free
 def test_a_step_takes_no_more_memory_than_planned(compile, share):
-    rt, config = runtime.init("cuda"), architecture(12, 32768, 2048)
+    rt = runtime.init("cuda")
+    config = architecture(12, 32768, 2048)
     gc.collect()                # what other tests left would otherwise be freed in between and count for less than nothing
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()

@@ -9,6 +9,7 @@ import codecs
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nanochat.data.chat_format import Part, reply_text
 from nanochat.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # sequence.py looks for its stop strings with a TextStream
@@ -57,7 +58,7 @@ class TextStream:
         self._taken = 0  # tokens of the sequence so far
         self._held = ""  # text not sent
         self._has_text = False  # whether any was sent
-        self._last_result = ""  # of a call
+        self._calls: list[Part] = []  # and their results
         self._scored: list[tuple[int, dict]] = []  # (place in the held text, logprobs) of its tokens
         self._first_blank_is_format: bool | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -88,8 +89,9 @@ class TextStream:
             events += self._read(text, sequence.sampling.stop)
         if sequence.finish_reason:
             events += self._close()
-            if not self._has_text and self._last_result and not self.stopped:  # a result says it all
-                events.append(Event("text", self._last_result))
+            said = "" if self._has_text or self.stopped else reply_text(self._calls)
+            if said:  # a result that says it all
+                events.append(Event("text", said))
             if sequence.is_scored and sequence.closing:
                 # Who counts the tokens told, to find the prompt's among them, counts this one, too.
                 token, logprobs = sequence.closing
@@ -155,7 +157,7 @@ class TextStream:
             events += self._send(keep=0)
         else:
             events = [Event(self.kind, self._held)]
-            self._last_result = self._held.strip() if self.kind == "python_output" else ""
+            self._calls.append(events[0].part)
             self._held = ""
         self._scored = []
         return events
