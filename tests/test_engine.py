@@ -1,9 +1,8 @@
 """Engine: who joins and leaves a batch, what a slot remembers, how prompts are read, and what may never be passed."""
-import threading
+import time
 
 import pytest
 from engines import LEN, ask, drain, engine, finish, greedy, model, tokenizer  # noqa: F401
-from standin import pieces
 from tiny import prompts_of
 
 from nanochat.common import UsageError
@@ -99,25 +98,31 @@ def test_max_len_may_exceed_the_trained_length(model, tokenizer):
 
 
 # -------------------------------------------------------------------------------------------------------- chunks, tools
-def test_a_slow_tool_stops_nobody_else(engine, model, tokenizer, monkeypatch):
-    gate = threading.Event()
-    monkeypatch.setattr(tools, "run_tool", lambda code: gate.wait(60) and "7")
+def steps_beside_a_call(engine, tokenizer, seconds, monkeypatch):
+    """(a reply that asks a tool which takes `seconds`, the pieces that were read in each step)"""
+    monkeypatch.setattr(tools, "run_tool", lambda code: time.sleep(seconds) or f"{code} is 7")
+    start, end = map(tokenizer.special, ["<|python_start|>", "<|python_end|>"])
     prompt, other = prompts_of(tokenizer, [12, 9])
-    scheduler = engine.scheduler(2)
-    slow = ask(scheduler, prompt + pieces(tokenizer, "\0python:1+6"), 30)
-    scheduler.step()
-    del slow.ids[:], slow.sampled[:], slow.logprobs[:]    # as if the model had called the tool just now
-    slow.call = "1+6"
-    scheduler._calls[slow] = scheduler._pool.submit(lambda: tools.run_tool("1+6"))
-    quick = ask(scheduler, other, 30)
-    while not quick.finish_reason:
-        scheduler.step()
-    assert quick.ids == greedy(model, tokenizer, other, 30) and not slow.ids
-    gate.set()
+    scheduler, steps = engine.scheduler(2), []
+    forward = scheduler.runner.forward
+    scheduler.runner.forward = lambda work: steps.append(work) or forward(work)
+    caller = ask(scheduler, prompt, 30, logit_bias=((end, 1000.0),))    # elsewhere the format forbids it
+    for token in (start, *tokenizer.encode("1")):
+        caller.accept(token)
+    ask(scheduler, other, 30)
     drain(scheduler)
-    forced = [tokenizer.special("<|output_start|>"), *tokenizer.encode("7"), tokenizer.special("<|output_end|>")]
-    assert slow.ids[:3] == forced and slow.sampled[:4] == [0, 0, 0, 1]
-    assert slow.ids[3:] == greedy(model, tokenizer, slow.prompt + forced, 27)
+    return caller, steps
+
+
+def test_a_tool_answers_in_the_step_that_asks_it(engine, model, tokenizer, monkeypatch):
+    """However long it takes: were its answer to come a step later, other rows would be computed together."""
+    caller, steps = steps_beside_a_call(engine, tokenizer, 0.0, monkeypatch)
+    told = [tokenizer.special("<|output_start|>"), *tokenizer.encode("1 is 7"), tokenizer.special("<|output_end|>")]
+    assert caller.ids[3:3 + len(told)] == told and caller.sampled[:4 + len(told)] == [1] * 3 + [0] * len(told) + [1]
+    so_far = caller.prompt + caller.ids[:3 + len(told)]
+    assert caller.ids[3 + len(told):] == greedy(model, tokenizer, so_far, 27 - len(told))
+    later, others = steps_beside_a_call(engine, tokenizer, 0.2, monkeypatch)
+    assert later.ids == caller.ids and others == steps
 
 
 def test_a_long_prompt_is_read_in_chunks_beside_those_who_talk(engine, model, tokenizer):

@@ -26,11 +26,9 @@ from serving import (  # noqa: F401
 
 from nanochat.data.chat_format import parse_reply, render_prompt
 from nanochat.infer.sampling import Sampling
-from nanochat.infer.sequence import Sequence
-from nanochat.infer.text_stream import TextStream
 from nanochat.serve import static
 from nanochat.serve.limits import MAX_BODY_BYTES
-from nanochat.serve.worker import OpenReply, Worker
+from nanochat.serve.worker import Worker
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -232,7 +230,7 @@ def test_the_event_loop_answers_while_the_model_decodes(client, engine):
 
 
 def test_a_reply_is_told_in_few_pieces_and_before_a_tool_at_once(engine, tokenizer, monkeypatch):
-    """The first token, what a tool is asked, and at the end all the rest; one call for all replies of a step."""
+    """The first token, and at the end all the rest; one call for all replies of a step."""
     monkeypatch.setattr("nanochat.serve.worker.PAUSE_S", 1000)
     prompt, posts, calls = render_prompt(tokenizer, HELLO), {0: [], 1: []}, []
     worker = Worker(engine, slots=2)
@@ -247,16 +245,6 @@ def test_a_reply_is_told_in_few_pieces_and_before_a_tool_at_once(engine, tokeniz
         said = "".join(event.text for part in posts[i] for event in part if event.kind == "text")
         assert said == "".join(part["text"] for part in parse_reply(tokenizer, reply.ids))
     assert len(calls) <= 3
-
-    class Scheduler:
-        def step(self):
-            reply.call = "1+1"
-            return [reply]
-    reply, later = Sequence(tokenizer, prompt, sampling), Worker(engine)
-    reply.ids, reply.logprobs = tokenizer.encode("so"), [None] * len(tokenizer.encode("so"))
-    later._open[reply] = OpenReply(TextStream(tokenizer), posts[0].append, due=time.monotonic() + 1000)
-    later._step(Scheduler())
-    assert "".join(event.text for event in posts[0][-1]) == "so"
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -1,6 +1,5 @@
 """
-Who computes in the next step: continuous batching, a prefix cache, chunked prefill, tools beside the
-decoding.
+Who computes in the next step: continuous batching, a prefix cache, chunked prefill.
 
 A step reads one token of every reply that is being decoded, all in one forward pass, because a product of few
 rows costs what it costs to read the weights, whether for one row or for many. Replies join as others leave
@@ -9,7 +8,6 @@ batch changes a reply only by rounding, when `deterministic` not at all.
 """
 import math
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +23,6 @@ from nanochat.infer.sequence import FREE, GIVEN, IN_CODE, NO_TOOLS, Sequence
 from nanochat.model.gpt import GPT
 
 PREFILL_TOKENS = 16384  # prompt tokens of one step while nobody decodes: bounds its memory
-TOOL_WAIT_S = 0.02  # of a step when all that is left to do is tools
 SCORED_TOGETHER = 256  # tokens of a prompt: each has a row of logits as long as the vocabulary
 WORTH_WAITING = 64  # tokens of a prefix that another reply is reading just now
 
@@ -85,8 +82,6 @@ class Scheduler:
         self.free = [Slot(index) for index in range(batch_size)]  # in order of leaving
         self.running: list[Slot] = []
         self.waiting: deque[Sequence] = deque()
-        self._pool = ThreadPoolExecutor(4)
-        self._calls: dict[Sequence, Future] = {}  # tools at work
 
     @property
     def idle(self) -> bool:
@@ -115,12 +110,10 @@ class Scheduler:
     def step(self) -> list[Sequence]:
         """Let newcomers join, read some prompts, decode. Returns the sequences that gained tokens or
         ended."""
-        touched = self._take_tool_results()
         while self.waiting and self.free and self._join(self.waiting[0]):
             self.waiting.popleft()
         work = self._plan()
-        if work:
-            touched += [sequence for sequence in self._compute(work) if sequence not in touched]
+        touched = self._compute(work) if work else []
         for slot in list(self.running):
             if slot.sequence and slot.sequence.finish_reason:
                 self._leave(slot)
@@ -166,24 +159,22 @@ class Scheduler:
         return best, most
 
     def _leave(self, slot):
-        self._calls.pop(slot.sequence, None)
         slot.sequence = None
         self.running.remove(slot)
         self.free.append(slot)
 
     # ---- one step
     def _plan(self):
-        """[(slot, Piece)] in order of slots: what each reply that is not waiting for a tool has yet to read.
+        """[(slot, Piece)] in order of slots: what each reply has yet to read.
 
         One token of those that decode, and of prompts as much as the budget allows.
         """
         ready = []  # (slot, how many tokens it has yet to read)
         decoding = False
         for slot in self.running:
-            if slot.sequence.call is None and not slot.sequence.finish_reason:
-                n = len(slot.sequence) - len(slot.tokens)
-                ready.append((slot, n))
-                decoding = decoding or n == 1
+            n = len(slot.sequence) - len(slot.tokens)
+            ready.append((slot, n))
+            decoding = decoding or n == 1
         budget = self.prefill_beside if decoding else PREFILL_TOKENS
         work = []
         for slot, n in ready:
@@ -242,7 +233,12 @@ class Scheduler:
         return states[-1]
 
     def _sample(self, sequences, logits):
-        """Give every sequence its next token, from its row of logits (n, V)."""
+        """Give every sequence its next token, from its row of logits (n, V), and what a tool says to it.
+
+        The calculator takes a few thousandths of a second at most, so nobody is kept waiting. Beside the
+        steps it would answer one later now and then; other rows would be multiplied together, which rounds
+        otherwise, and no run of reinforcement learning could be repeated.
+        """
         raw = logits  # before penalties: what logprobs are told of
         if any(sequence.sampling.changes_logits for sequence in sequences):
             logits = raw.clone()
@@ -253,7 +249,7 @@ class Scheduler:
         for row, (sequence, token) in enumerate(zip(sequences, tokens)):
             sequence.accept(token, logprobs.get(row))
             if sequence.call is not None and not sequence.finish_reason:
-                self._calls[sequence] = self._pool.submit(tools.run_tool, sequence.call)
+                sequence.resume(tools.run_tool(sequence.call))
 
     def _change(self, row, sequence):
         """What a sequence's own settings make of its logits, row (V,), in place."""
@@ -271,16 +267,6 @@ class Scheduler:
             row[list(tokens)] += torch.tensor(bias, device=row.device)
         if sequence.grammar:
             sequence.grammar.forbid(row)
-
-    def _take_tool_results(self):
-        """Those sequences whose tools have answered. A sequence that waits for one keeps its slot and sits
-        out."""
-        if self._calls and len(self._calls) == len(self.running):
-            wait(self._calls.values(), TOOL_WAIT_S, FIRST_COMPLETED)
-        done = [sequence for sequence, call in self._calls.items() if call.done()]
-        for sequence in done:
-            sequence.resume(self._calls.pop(sequence).result())
-        return done
 
 
 def _asked_logprobs(sequences, logits, tokens):

@@ -133,9 +133,7 @@ class Worker(threading.Thread):
                 continue
             if reply.began is None:
                 reply.began = now
-            # It may take a while: what was said before should be seen now.
-            asks_tool = sequence.call is not None
-            if now < reply.due and not ended and not asks_tool:
+            if now < reply.due and not ended:
                 continue
             reply.due = now + PAUSE_S
             events = reply.text.take(sequence)
