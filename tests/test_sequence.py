@@ -64,7 +64,7 @@ def test_stream_never_splits_a_character(tokenizer):
     events, _ = stream(tokenizer, script)
     assert [e.text for e in events if e.kind == "text"] == list("né 東京 🙂!")
     assert events[-1].kind == "end" and events[-1].usage == {"prompt_tokens": 1, "completion_tokens": len(script),
-                                                               "cached_tokens": 0}
+                                                               "cached_tokens": 0, "decoded_tokens": len(script)}
 
 
 def test_stream_shows_half_a_character_once_at_the_end_and_drops_nothing(tokenizer):
@@ -77,6 +77,8 @@ def test_stream_shows_tools_as_whole_events_and_no_special_token(tokenizer):
     shown = [(e.kind, e.text) for e in events if e.kind not in ("text", "end")]
     assert shown == [("python", "47 * 12"), ("python_output", "564")]
     assert text_of(events) == "Sum: It is 564."
+    by_the_model = events[-1].usage["completion_tokens"] - len("564") - 2    # the two marks around what the tool says
+    assert events[-1].usage["decoded_tokens"] == by_the_model
     assert "<|" not in "".join(e.text for e in events)
 
 

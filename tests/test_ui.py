@@ -21,6 +21,11 @@ def test_tool_calls_are_chips(page):
     assert page.texts()[1].startswith("47 * 12 is") and page.texts()[1].endswith("564.")
 
 
+def test_a_result_that_is_the_whole_answer_stands_there_once(page):
+    page.ask("What is 47 * 10?")
+    assert (page.texts(".chip code"), page.texts(".chip b")) == (["47 * 10"], []) and page.texts()[1].endswith("470")
+
+
 def test_markdown_becomes_elements(page):
     page.ask("markdown please")
     for css, text in (("h2", "Head"), ("strong", "bold"), ("em", "slanted"), ("p code", "code"), ("li", "one"),

@@ -97,7 +97,7 @@ class TextStream:
                 token, logprobs = sequence.closing
                 events.append(Event("text", logprobs=[self._scored_entry(token, *logprobs)]))
             usage = {"prompt_tokens": len(sequence.prompt), "completion_tokens": len(sequence.ids),
-                     "cached_tokens": sequence.cached_tokens}
+                     "cached_tokens": sequence.cached_tokens, "decoded_tokens": sum(sequence.sampled)}
             events.append(Event("end", finish_reason=sequence.finish_reason, usage=usage))
         return events
 

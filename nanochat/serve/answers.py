@@ -71,7 +71,7 @@ class RunningAnswers:
         if last.usage is not None:  # it has ended well
             for kind, count in last.usage.items():
                 self.metrics.tokens.labels(kind).inc(count)
-            later_tokens = max(last.usage["completion_tokens"] - 1, 1)
+            later_tokens = max(last.usage["decoded_tokens"] - 1, 1)
             self.metrics.per_token_seconds.observe((now - self._first_token_at[place]) / later_tokens)
 
     def cancel(self) -> None:

@@ -31,10 +31,12 @@ def total_usage(usages: list, answers_per_prompt: int) -> dict[str, Any]:
 
 
 def timings(usages: list, seconds: float) -> dict[str, Any]:
-    """How fast one answer was decoded, as llama.cpp's server tells it; {} for several, or for one token."""
+    """How fast one answer was decoded, as llama.cpp's server tells it; {} for several, or for one token.
+
+    What the calculator said came at once: only the model's own tokens count."""
     if len(usages) > 1 or not seconds:
         return {}
-    later_tokens = usages[0]["completion_tokens"] - 1  # the first token's time is the prompt's
+    later_tokens = usages[0]["decoded_tokens"] - 1  # the first token's time is the prompt's
     return {"timings": {"predicted_per_second": later_tokens / seconds}}
 
 

@@ -11,11 +11,12 @@ const DEEPEST = 6;   // what is nested deeper is a paragraph: a thousand ">" mus
 
 /** The elements that show an answer's parts. */
 export function drawParts(parts) {
-  const calls = [];   // {code, result}
+  const calls = [];   // {code, result, isSaid}
   let text = "";
   for (const part of parts) {
     if (part.type === "text") {
       text += part.text.replace(MARKS, "\uFFFD");   // the model cannot forge a call
+      if (calls.length) calls.at(-1).isSaid ||= part.text.trim() === calls.at(-1).result;
     } else if (part.type === "python") {
       text += String.fromCharCode(FIRST_MARK + calls.length);
       calls.push({ code: part.text, result: "…" });   // until its output comes
@@ -33,18 +34,20 @@ function drawCalls(node, calls) {
   const pieces = node.data.split(MARKS).map(piece => {
     const call = calls[piece.charCodeAt(0) - FIRST_MARK];
     if (!call) return piece;
-    return isPlain ? `[${call.code} = ${call.result}]` : drawChip(call);
+    if (!isPlain) return drawChip(call);
+    return call.isSaid ? `[${call.code}] ` : `[${call.code} = ${call.result}]`;
   });
   node.replaceWith(...pieces);
 }
 
-function drawChip({ code, result }) {
+/** Its result stands there once: where all the text is the result, only there. */
+function drawChip({ code, result, isSaid }) {
+  const resultNodes = isSaid ? [] : ["=", element("b", result)];
   return element("span.chip", { title: "The model's calculator" },
     icon("tool"),
     element("span.unseen", "Calculator: "),
     element("code", code),
-    "=",
-    element("b", result));
+    ...resultNodes);
 }
 
 /** An element whose direction, from left or from right, is that of its first letter. */
