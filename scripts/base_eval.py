@@ -41,7 +41,6 @@ class Config(ModelFlags):
     max_per_task: int = option(0, "examples a task, a fixed random sample; 0 for all")
     batch_tokens: int = option(0, "computed in a batch, lower it when memory runs out; 0: 1,024 on a CPU, "
                                  "else 16,384")
-    control: bool = option(False, "put another question before each answer; the scores must fall to chance")
     overlap: str = option("", "training texts to look for test questions in: data sets, folders, tasks, "
                               "joined by '|'")
     download: bool = option(False, "fetch the evaluation bundle when it is not here")
@@ -83,14 +82,14 @@ def evaluate(config: Config, rt: Runtime) -> tuple[dict, list[str]]:
     for task in tasks:
         found, records = run_core_task(
             task, model, tokenizer, rt, max_items=config.max_per_task, batch_tokens=config.batch_tokens,
-            progress=progress, control=config.control)
+            progress=progress)
         results[task.label] = found
         low, high = found["ci95"]
         log.info(f"{task.label:<34} {found['accuracy']:6.1%} ({low:.1%} to {high:.1%}) of {found['n']:,} | "
                  f"chance {task.chance:.1%} | centred {found['centered']:+.4f} | "
                  f"GPT-2 {peers.get(task.label, '')}")
         if rt.rank == 0:  # after it is shown: this may fail
-            save_items("control" if config.control else "core", task.label, records, config.tag)
+            save_items("core", task.label, records, config.tag)
     progress.close()
     core, interval = mean_centered(results.values())
     log.info(f"CORE {core:.4f} ({interval[0]:.4f} to {interval[1]:.4f}) | GPT-2 {peers['CORE']}")
@@ -109,8 +108,6 @@ def _items_of_a_rank(tasks, config, rt):
 def _notes(config, results):
     """What a reader of the scores must know."""
     notes = []
-    if config.control:
-        notes.append("a control: each answer stood behind another question")
     above = [label for label, found in results.items() if found["ci95"][0] > found["chance"]]
     notes.append(f"above chance beyond the interval: {', '.join(above) or 'no task'}")
     cut = [f"{label} {found['cut']}" for label, found in results.items() if found["cut"]]
@@ -186,8 +183,7 @@ def main(argv: list[str] | None = None) -> None:
             metrics["overlap"], note = count_overlap(config.overlap)
             notes.append(note)
         log.info("\n".join(notes))
-        name = "base_eval_control" if config.control else "base_eval"
-        save_result(name, metrics=metrics, config=asdict(config), device=str(rt),
+        save_result("base_eval", metrics=metrics, config=asdict(config), device=str(rt),
                     wall_s=time.monotonic() - start, notes=notes)
     runtime.close(rt)
 

@@ -301,7 +301,7 @@ def test_graded_items_can_be_read_and_only_the_wrong_ones(home, capsys):
 
 
 @pytest.mark.parametrize("stage, command", [
-    ("core@d4", "base_eval --tag=d4"), ("control", "base_eval --control"), ("sft@x", "chat_eval -i sft -a copa --tag=x")])
+    ("core@d4", "base_eval --tag=d4"), ("sft@x", "chat_eval -i sft -a copa --tag=x")])
 def test_missing_items_name_the_command_that_makes_them(home, stage, command):
     with pytest.raises(DataError, match=f"Make it with: python -m scripts.{command}$"):
         kept.load_items(stage, "copa")

@@ -12,7 +12,7 @@ answer exactly.
 """
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bundle import CoreTask, read_examples
-from nanochat.eval.prompts import Item, options, posed, render_item
+from nanochat.eval.prompts import Item, options, render_item
 from nanochat.eval.scoring import SpanScore, likeliest_option, score_items, share_out
 from nanochat.eval.statistics import centered, wilson
 from nanochat.model.gpt import GPT
@@ -50,14 +50,12 @@ def _record(task, example, item, results, tokenizer):
 
 
 def run_core_task(task: CoreTask, model: GPT, tokenizer: Tokenizer, rt: Runtime, *, max_items: int = 0,
-                  batch_tokens: int = 0, progress: Progress | None = None,
-                  control: bool = False) -> tuple[dict, list[dict]]:
+                  batch_tokens: int = 0, progress: Progress | None = None) -> tuple[dict, list[dict]]:
     """Score a task: ({"accuracy", "centered", "n", "chance", "ci95", "cut"}, records), the same on every
     rank.
 
     All must call. At most `max_items` (0: all) are asked, a fixed random sample, and solved examples drawn
-    from it. `cut` counts the items whose prompt was too long for the model. For `control` see
-    prompts.posed().
+    from it. `cut` counts the items whose prompt was too long for the model.
     """
     examples = read_examples(task.path, max_items)
     room = model.config.sequence_len
@@ -65,9 +63,9 @@ def run_core_task(task: CoreTask, model: GPT, tokenizer: Tokenizer, rt: Runtime,
     def grade(numbers):
         for first in range(0, len(numbers), GROUP):
             group = numbers[first:first + GROUP]
-            items = [render_item(task, examples, index, tokenizer, room, control) for index in group]
+            items = [render_item(task, examples, index, tokenizer, room) for index in group]
             for item, results in zip(items, score_items(model, items, batch_tokens)):
-                yield _record(task, posed(task, examples, item.index, control), item, results, tokenizer)
+                yield _record(task, examples[item.index], item, results, tokenizer)
             if progress:
                 progress.update(len(items), task=task.label)
 

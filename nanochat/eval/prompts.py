@@ -13,7 +13,6 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from nanochat.common import mix_seed
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.eval.bundle import KINDS, CoreTask
 
@@ -67,38 +66,16 @@ def _as_list(text):
     return [text] if isinstance(text, str) else text
 
 
-def _other_than(index, drawn):
-    """`drawn`, of one number fewer than there are examples, as the number of an example that is not
-    `index`."""
-    return drawn + 1 if drawn >= index else drawn
-
-
 def draw_shots(shots: int, total: int, index: int) -> list[int]:
     """Which of `total` examples stand before example `index`, fixed by its number; never itself: that would
     tell."""
     drawn = random.Random(1234 + index).sample(range(total - 1), min(shots, total - 1))
-    return [_other_than(index, number) for number in drawn]
+    return [number + 1 if number >= index else number for number in drawn]
 
 
-def posed(task: CoreTask, examples: list[dict], index: int, control: bool) -> dict:
-    """Example `index`; for the control its answers behind another's question.
-
-    The control is an experiment whose outcome is known: who cannot know what was asked can only guess. If the
-    scores do not fall to chance, something other than the question gives the answers away: their length,
-    their wording, a bug here.
-    """
-    example = examples[index]
-    if not control or len(examples) < 2:
-        return example
-    rng = random.Random(mix_seed("control", task.label, index))
-    other = _other_than(index, rng.randrange(len(examples) - 1))
-    given, _ = KINDS[task.kind]
-    return {**example, given: examples[other][given]}
-
-
-def render_item(task: CoreTask, examples: list[dict], index: int, tokenizer: Tokenizer, max_tokens: int,
-                control: bool = False) -> Item:
-    """Example `index` behind its few-shot examples; `control` as for posed().
+def render_item(task: CoreTask, examples: list[dict], index: int, tokenizer: Tokenizer,
+                max_tokens: int) -> Item:
+    """Example `index` behind its few-shot examples.
 
     Sequences of more than `max_tokens` lose their left, bos first.
     """
@@ -109,7 +86,7 @@ def render_item(task: CoreTask, examples: list[dict], index: int, tokenizer: Tok
         few_shot += f"{context}{task.delimiter}{continuation}\n\n"
 
     encoded = []
-    for context, continuation in options(task, posed(task, examples, index, control)):
+    for context, continuation in options(task, examples[index]):
         prompt = few_shot + context + task.delimiter
         encoded.append([tokenizer.bos_id, *tokenizer.encode(prompt + continuation)])
     if task.kind == "language_modeling":

@@ -28,7 +28,7 @@ def read_jsonl(path: Path, mend: str) -> list[dict]:
 
 
 def items_path(stage: str, name: str) -> Path:
-    """Where a task's records are kept. `stage`: base, mid, sft, rl, core or control, perhaps with "@" and a
+    """Where a task's records are kept. `stage`: base, mid, sft, rl or core, perhaps with "@" and a
     model tag."""
     return base_dir() / "report" / "items" / f"{stage}_{name}.jsonl"
 
@@ -47,8 +47,6 @@ def load_items(stage: str, name: str) -> list[dict]:
     kind, _, tag = stage.partition("@")
     if kind == "core":
         command = "base_eval"
-    elif kind == "control":
-        command = "base_eval --control"
     else:
         command = f"chat_eval -i {kind} -a {name}"
     if tag:

@@ -220,20 +220,6 @@ def _again(rng: Random, world: World, test: bool) -> Made:
     return chat(*before, follows, reply), {"kind": "copy", "text": said}
 
 
-def _shorter(rng: Random, world: World, test: bool) -> Made:
-    """What was asked for, without the sentence around it."""
-    question = ""
-    while not question:
-        relation, facts = _some(rng)
-        fact = rng.choice(facts)
-        if fact.values[0].isalnum():
-            question = _question(rng, relation, fact)
-    value = fact.values[0]
-    follows = _as_written(rng, _asks(rng, "short", test))
-    check = fact_check(fact.values, rivals=everyday.rivals(relation, fact))
-    return chat(question, fact.told[0], follows, value[0].upper() + value[1:] + "."), check
-
-
 # ---- the assistant has asked or offered something
 def _small_talk(rng: Random, world: World, test: bool) -> Made:
     """Two or three remarks, each of which may follow the answer to the one before."""
@@ -270,5 +256,5 @@ def _knock(rng: Random, world: World, test: bool) -> Made:
 
 MAKERS = (
     (_same, 40), (_next, 8), (_before, 6), (_further_sum, 16), (_unrelated_sums, 12), (_more, 10), (_sure, 8),
-    (_remarked, 34), (_again, 9), (_shorter, 8), (_small_talk, 26), (_offered, 8), (_knock, 2),
+    (_remarked, 34), (_again, 9), (_small_talk, 26), (_offered, 8), (_knock, 2),
 )

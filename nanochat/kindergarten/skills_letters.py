@@ -10,6 +10,7 @@ from random import Random
 
 from nanochat.kindergarten import tables
 from nanochat.kindergarten.skill import Check, Made, Message, chat, is_test
+from nanochat.kindergarten.skills_lists import numbered
 from nanochat.kindergarten.skills_words import (
     CHAT_WORDS,
     NEW_WORDS,
@@ -263,8 +264,7 @@ def words_by_letter(rng: Random, world: World, test: bool, level: int) -> Made:
         return chat(question, f"{word.capitalize()} starts with {letter}."), check
     n_words = min(rng.choice((2, 3, 3) if level == 1 else (2, 3, 3, 4, 5, 5, 6, 7)), len(words))
     slots["k"] = rng.choice((str(n_words), COUNTED[n_words]))
-    start = 0 if rng.random() < 0.6 else rng.randint(0, len(words) - n_words)
-    answer = ", ".join(words[start:start + n_words]).capitalize() + "."
+    answer = numbered(f"words with {letter}", words[:n_words])
     check = {"kind": "begins", "letter": letter, "n": n_words}
     return chat(ask(rng, "several", ASKED["several"], test, slots), answer), check
 

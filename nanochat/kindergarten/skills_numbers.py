@@ -309,7 +309,9 @@ def _comparison_check(kind: str, answer: str, x: int, y: int) -> Check:
 
 
 def _goes_on(rng: Random, wording: str, test: bool, missing: bool = False) -> Made:
-    """The next number of a row, or the one in its middle that was left out: the one before it, and a step."""
+    """The next number of a row, or the one in its middle that was left out.
+
+    From two that stand there, as they are: a step is a difference, which a small model cannot see."""
     step = rng.choice((1, 1, 2, 2, 3, 4, 5, 5, 10, 10, 100, -1, -1, -2, -5, -10))
     length = rng.randint(3, 5)
     gap = rng.randint(1, length - 1) if missing else length
@@ -317,17 +319,19 @@ def _goes_on(rng: Random, wording: str, test: bool, missing: bool = False) -> Ma
         start = rng.choice((abs(step), rng.randint(1, 60)))
         row = [start + i * step for i in range(length)]
         if row[-1] + step > 0 and right_side([row[gap - 1], abs(step)], test):
-            break
+            shown_pair = [row[gap - 1], row[gap - 1] + 2 * step] if missing else row[-2:]
+            if test or right_side(shown_pair, test):
+                break
     shown = [str(number) for number in row]
     given = [*shown, str(abs(step))]
     name = "next"
+    code = f"{row[-1]}+({row[-1]}-{row[-2]})"
     joint = rng.choice((", ", ", ", ", ", " "))
     if missing:
         name = "missing"
         shown.append(str(row[-1] + step))
-        row = row[:gap]
+        code = f"({shown[gap - 1]}+{shown[gap + 1]})/2"
         shown[gap] = rng.choice(("_", "_", "?", "__", "...") if joint == ", " else ("_", "__"))
-    code = f"{row[-1]}{step:+d}"
     check: Check = {"kind": "number", "answer": calculate(code), "given": given, "tool": False}
     question = finished(wording.format(row=joint.join(shown)))
     return chat(typed(rng, question), tool_turn(code, f"The {name} number is {calculate(code)}.")), check

@@ -18,7 +18,6 @@ from nanochat.kindergarten.world import World
 
 ORDERS = tables.read("orders.txt")
 USE = {key: " ".join(ORDERS["use"][key]).split() for key in ("verbs", "adjectives")}
-FINISHED = [(beginning, word) for word, beginnings in ORDERS["ends"].items() for beginning in beginnings]
 WORDS = [word for word in tables.WORDS if word != "snow"]  # of which no wrong answer is made
 IN_ONE_WORD = (
     "sound", "sound back", "food", "kind", "young", "young back", "capitals", "capitals back", "continents",
@@ -172,17 +171,6 @@ def _one_of_them(rng: Random, world: World, test: bool) -> Made:
     return chat(_order(rng, "words", kind, test, copied=True, t=text), word), _copy(word)
 
 
-def _counted(rng: Random, world: World, test: bool) -> Made:
-    """The words with their numbers first: a small model cannot count in silence."""
-    text = a_sentence(rng, rng.random() < 0.5)
-    words = text.split()
-    count = str(len(words))
-    counted = ", ".join(f"{word} {number}" for number, word in enumerate(words, 1))
-    check = {"kind": "number", "answer": count, "given": [str(number) for number in range(1, len(words))],
-             "tool": False}
-    return chat(_order(rng, "words", "count", test, copied=True, t=text), f"{counted}. {count} words."), check
-
-
 def _choice(rng: Random, world: World, test: bool) -> Made:
     first, second = _some_words(rng, 2)
     order = _order(rng, "words", "choose", test, copied=True, a=first, b=second)
@@ -240,13 +228,7 @@ def _greeted(rng: Random, world: World, test: bool) -> Made:
     return chat(order, said.format(x=name)), fact_check(said.partition(",")[0], name)
 
 
-def _ended(rng: Random, world: World, test: bool) -> Made:
-    """The last word of a sentence that everybody can finish."""
-    beginning, word = rng.choice(FINISHED)
-    return chat(_order(rng, "finish", "asked", test, t=beginning), _alone(word)), fact_check(word)
-
-
 MAKERS = (
     (_one_word, 20), (_yes_or_no, 12), (_number_only, 7), (_known_pair, 6), (_times, 8), (_one_of_them, 7),
-    (_counted, 4), (_choice, 4), (_used, 8), (_nice, 7), (_greeted, 5), (_ended, 12),
+    (_choice, 4), (_used, 8), (_nice, 7), (_greeted, 5),
 )

@@ -17,7 +17,7 @@ from nanochat.common import DataError
 from nanochat.kindergarten import tables
 from nanochat.kindergarten.checks import says
 from nanochat.kindergarten.skill import Check, Made, chat, fact_check, is_test
-from nanochat.kindergarten.skills_reading import POOLS, READING, together
+from nanochat.kindergarten.skills_reading import MORE, POOLS, READING, asked_on, together
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import is_rude, made_up_word, some_name
 from nanochat.kindergarten.wording import compose, finished, vary
@@ -36,7 +36,6 @@ SHORT = 3  # sentences that a story of midtraining has at most
 FRAMED = 0.15  # part of the questions that stand within another sentence
 ASKING = ("who ", "whose ", "what ", "where ", "when ", "why ", "how ", "which ")
 TURNED = tuple(f"who {verb} " for verb in "did do does is was are were should can must will had has".split())
-LONGEST = 560  # letters of a conversation about two questions
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _BEGINNING = re.compile(r"(?:^|(?<=[.!?] )|(?<=[.!?:] \"))[a-z]")
@@ -220,22 +219,22 @@ def _made_up(rng: Random) -> str:
 
 # ---- asking
 def passages(rng: Random, world: World, test: bool, level: int) -> Made:
-    """A little story and a question about it, or a second one after the first."""
+    """A little story and a question about it, or more after the first."""
     story = rng.choice(stories_for(test, SHORT if level == 1 else 9))
     telling = Telling(rng, story)
     first, second = rng.sample(story.questions, 2)
     question, answer, check = _asked(telling, first)
     chance = rng.random()
     if chance < 0.08:  # read first, asked then
-        return chat(telling.text, rng.choice(READING["around"]["read"]), typed(rng, question), answer), check
-    story_and_question = together(rng, telling.text, question)
-    if chance > 0.22:
-        return chat(story_and_question, answer), check
-    next_question, next_answer, next_check = _asked(telling, second)
-    turns = (story_and_question, answer, typed(rng, next_question), next_answer)
-    if sum(map(len, turns)) > LONGEST:
-        return chat(story_and_question, answer), check
-    return chat(*turns), next_check
+        messages = chat(telling.text, rng.choice(READING["around"]["read"]), typed(rng, question), answer)
+    else:
+        messages = chat(together(rng, telling.text, question), answer)
+    if test:
+        further = [second] if 0.08 <= chance <= 0.22 else []
+    else:
+        others = [each for each in story.questions if each is not first]
+        further = rng.sample(others, min(len(others), rng.choice(MORE)))
+    return asked_on(rng, (messages, check), (_asked(telling, each) for each in further))
 
 
 def _asked(telling: Telling, question: Question) -> tuple[str, str, Check]:

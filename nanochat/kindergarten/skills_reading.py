@@ -5,11 +5,12 @@ A passage holds two to four facts of one kind or two, about different people and
 is not just the only name or colour there is: the right sentence has to be found. People's names, things and
 values are drawn anew for each passage; nothing of it can be known beforehand.
 """
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
 from nanochat.kindergarten import tables
-from nanochat.kindergarten.skill import Made, chat, draw, fact_check, on_side
+from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check, on_side
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import some_names
 from nanochat.kindergarten.wording import compose
@@ -33,6 +34,8 @@ FEELINGS = _values("feelings")
 POOLS = {kind: [value.strip() for value in " ".join(lines).split(",")]
          for kind, lines in READING["pools"].items()}  # of passages.txt, too
 NUMBERS = [str(number) for number in range(2, 40)]
+MORE = (0, 1, 1, 2, 2, 3)  # questions that follow the first one in training
+LONGEST = 560  # letters of a conversation with more than one question
 
 # scene -> (what {k} can be, what {v} can be)
 SLOTS = {
@@ -69,6 +72,34 @@ def reading(rng: Random, world: World, test: bool, level: int) -> Made:
 
     passage = draw(make, lambda made: ("reading", " ".join(told.sentence for told in made)), test)
     told = rng.choice(passage)
+    question, answer, check = _question(rng, passage, told, test)
+    text = " ".join(each.sentence for each in passage)
+    made = chat(together(rng, text, question), answer), check
+    others = [each for each in passage if each is not told]
+    further = [] if test else rng.sample(others, min(len(others), rng.choice(MORE)))
+    return asked_on(rng, made, (_question(rng, passage, each, test) for each in further))
+
+
+def asked_on(rng: Random, made: Made, questions: Iterable[tuple[str, str, Check]]) -> Made:
+    """The conversation with more (question, answer, check) about the same passage, as many as have room.
+
+    Reading is learned from the answers, and most of what there is to read stands before the first one. So
+    training asks several times; a test counts each passage once.
+    """
+    messages, check = made
+    n_letters = sum(len(message["content"]) for message in messages)
+    for question, answer, next_check in questions:
+        question = typed(rng, question)
+        n_letters += len(question) + len(answer)
+        if n_letters > LONGEST:
+            break
+        messages = messages + chat(question, answer)
+        check = next_check
+    return messages, check
+
+
+def _question(rng: Random, passage: list[Told], told: Told, test: bool) -> tuple[str, str, Check]:
+    """(question, answer, check) about one of the sentences."""
     table = SCENES[told.scene]
     backwards = "back" in table and rng.random() < 0.4
     question = rng.choice(on_side("reading", table["back" if backwards else "asked"], test, percent=15))
@@ -76,13 +107,11 @@ def reading(rng: Random, world: World, test: bool, level: int) -> Made:
     asked_slot = "v"
     if backwards:
         asked_slot = "n" if "{n}" in answer else "k"
-    text = " ".join(each.sentence for each in passage)
     asked = compose(rng, question, dict(told.slots))
     answer = compose(rng, answer, dict(told.slots))
     rivals = [each.slots[asked_slot] for each in passage if each is not told]
     rivals = [rival for rival in rivals if rival and rival not in answer]
-    check = fact_check(told.slots[asked_slot], rivals=rivals)
-    return chat(together(rng, text, asked), answer), check
+    return asked, answer, fact_check(told.slots[asked_slot], rivals=rivals)
 
 
 def plural(noun: str) -> str:

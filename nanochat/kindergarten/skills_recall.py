@@ -19,7 +19,7 @@ from nanochat.kindergarten import (
 from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
 from nanochat.kindergarten.skills_manners import chatted
 from nanochat.kindergarten.skills_numbers import numbers_in, right_side, tool_turn
-from nanochat.kindergarten.skills_reading import THINGS
+from nanochat.kindergarten.skills_reading import LONGEST, THINGS
 from nanochat.kindergarten.skills_remember import AROUND, KINDS, REMEMBER, Asking, Fact
 from nanochat.kindergarten.skills_words import looked_up, said_times
 from nanochat.kindergarten.typist import typed
@@ -40,7 +40,8 @@ def recall(rng: Random, world: World, test: bool, level: int) -> Made:
     """Told one thing to three, perhaps something else in between, then asked for one."""
     while True:
         messages, check = _conversation(rng, world, test, level)
-        if sum(len(str(message["content"])) for message in messages) <= MAX_CHARS:
+        longest = MAX_CHARS if test else LONGEST
+        if sum(len(str(message["content"])) for message in messages) <= longest:
             return messages, check
 
 
@@ -61,9 +62,10 @@ def _conversation(rng: Random, world: World, test: bool, level: int) -> Made:
         other = skills_remember.unlike(rng, facts, test, small)
         asked = skills_remember.question_of_mine(rng, other)
         return chat(*turns, _asked(rng, asked, small), NOT_TOLD), _not_told()
-    if rng.random() < 0.15:  # something is asked before
-        first = skills_remember.question_about(rng, facts[0])
-        turns += [_asked(rng, first, small), first.answered(rng)]
+    if rng.random() < (0.15 if test else 0.5):  # something is asked before
+        for fact in facts[:1] if test else rng.sample(facts, len(facts)):
+            first = skills_remember.question_about(rng, fact)
+            turns += [_asked(rng, first, small), first.answered(rng)]
     return _last_question(rng, facts, turns, old, small, test)
 
 

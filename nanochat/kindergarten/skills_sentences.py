@@ -6,12 +6,14 @@ time, so that nothing helps but finding the sentence that the question is about.
 sentence, said again with the name instead of "he": a small model can copy what it has found, and the reader
 sees where it looked.
 """
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
 from nanochat.kindergarten import tables
 from nanochat.kindergarten.phrases import with_article
-from nanochat.kindergarten.skill import Made, chat, draw, fact_check
+from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
+from nanochat.kindergarten.skills_reading import MORE, asked_on
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import some_name, some_names, some_thing
 from nanochat.kindergarten.world import World
@@ -24,6 +26,7 @@ TIMES = GRAMMAR["when"]["time"]
 REASONS = GRAMMAR["why"]["reason"]
 VERBS = [(base, *values) for base, values in GRAMMAR["verbs"].items()]
 READ = GRAMMAR["replies"]["read"]
+Asking = tuple[str, str, Check]  # question, answer, check
 COUNTS = ("two", "three", "four", "five", "six", "seven", "2", "3", "4", "5", "10", "12")
 
 
@@ -68,28 +71,36 @@ def sentences(rng: Random, world: World, test: bool, level: int) -> Made:
 
     passage = draw(make, lambda made: ("sentences", *(each.text() for each in made)), test)
     asked = rng.choice(passage)
-    question, value, rivals = _question(rng, asked, passage)
+    first = _question(rng, asked, passage)
     lines = []
     before = ""
     for each in passage:
         same = each.subject == before and rng.random() < 0.7
         lines.append(each.text(each.he if same else each.introduced))
         before = each.subject
-    return _asked(rng, " ".join(lines), question, asked.text(), value, rivals)
+    others = [each for each in passage if each is not asked]
+    further = [] if test else rng.sample(others, min(len(others), rng.choice(MORE)))
+    return _asked(rng, " ".join(lines), first, (_question(rng, each, passage) for each in further))
 
 
-def _asked(rng: Random, passage: str, question: str, answer: str, value: str, rivals: list[str]) -> Made:
+def _asked(rng: Random, passage: str, first: Asking, further: Iterable[Asking]) -> Made:
+    question, answer, check = first
     chance = rng.random()
     if chance < 0.12:
         passage = passage.lower()
     if chance > 0.9:
         passage = rng.choice(("Read this: ", "Listen. ", "Story: ", "Text: ", "Here is a story. ")) + passage
     question = typed(rng, question, lower=rng.random() < 0.4)
-    others = [rival for rival in rivals if rival and rival.lower() not in answer.lower()]
-    check = fact_check(value, rivals=others)
     if rng.random() < 0.15:  # read first, asked then
-        return chat(passage, rng.choice(READ), question, answer), check
-    return chat(f"{passage} {question}", answer), check
+        messages = chat(passage, rng.choice(READ), question, answer)
+    else:
+        messages = chat(f"{passage} {question}", answer)
+    return asked_on(rng, (messages, check), further)
+
+
+def _asking(question: str, answer: str, value: str, rivals: list[str]) -> Asking:
+    others = [rival for rival in rivals if rival and rival.lower() not in answer.lower()]
+    return question, answer, fact_check(value, rivals=others)
 
 
 def _passage(rng: Random, count: int) -> list[Sentence]:
@@ -164,8 +175,8 @@ def _add_object(rng: Random, said: Sentence, kind: str, taken: set[str]) -> None
     said.thing = f"the {whole}" if rng.random() < 0.3 else with_article(whole)
 
 
-def _question(rng: Random, asked: Sentence, passage: list[Sentence]) -> tuple[str, str, list[str]]:
-    """(question, the value that its answer needs, the same part of the other sentences)"""
+def _question(rng: Random, asked: Sentence, passage: list[Sentence]) -> Asking:
+    """One about a part of the sentence `asked`: wrong is the same part of the other sentences."""
     def others(part: str) -> list[str]:
         return [getattr(each, part) for each in passage if each is not asked]
 
@@ -190,7 +201,8 @@ def _question(rng: Random, asked: Sentence, passage: list[Sentence]) -> tuple[st
         choices.append((f"How many {asked.noun} did {did}?", asked.count, []))
     if asked.colour:
         choices.append((f"What colour was the {asked.noun}?", asked.colour, others("colour")))
-    return rng.choice(choices)
+    question, value, rivals = rng.choice(choices)
+    return _asking(question, asked.text(), value, rivals)
 
 
 def _states(rng: Random, test: bool) -> Made:
@@ -206,12 +218,16 @@ def _states(rng: Random, test: bool) -> Made:
     told = []
     for name, state in zip(names, states):
         told.append(f"{name}'s {noun} {is_or_was} {state}.")
-    chosen = rng.randrange(len(names))
-    name = names[chosen]
-    state = states[chosen]
-    question, value = rng.choice((
-        (f"Which {noun} {is_or_was} {state}?", name), (f"Whose {noun} {is_or_was} {state}?", name),
-        (f"How {is_or_was} {name}'s {noun}?", state), (f"What {is_or_was} {name}'s {noun} like?", state),
-    ))
-    rivals = [other for other in names + states if other not in (name, state)]
-    return _asked(rng, " ".join(told), question, told[chosen], value, rivals)
+
+    def asking(chosen: int) -> Asking:
+        name = names[chosen]
+        state = states[chosen]
+        question, value = rng.choice((
+            (f"Which {noun} {is_or_was} {state}?", name), (f"Whose {noun} {is_or_was} {state}?", name),
+            (f"How {is_or_was} {name}'s {noun}?", state), (f"What {is_or_was} {name}'s {noun} like?", state),
+        ))
+        rivals = [other for other in names + states if other not in (name, state)]
+        return _asking(question, told[chosen], value, rivals)
+
+    first, *others = rng.sample(range(len(names)), 1 if test else len(names))
+    return _asked(rng, " ".join(told), asking(first), map(asking, others))

@@ -148,7 +148,7 @@ def story_about(rng: Random, test: bool) -> Made:
 
 def _of_its_own_choice(rng: Random, test: bool) -> Made:
     request = _request(rng, ASK_STORY["any"], {}, test)
-    hero = _hero(rng, rng.choice(tuple(HEROES)))
+    hero = _hero(rng, rng.choice(own(tuple(HEROES), "story")))
     kind = rng.choice(("any", "any", "any", "fear", "learn", "go", "lost", "alone", "awake", "found"))
     return _story(rng, request, kind, hero.slots() | _fillers(rng, hero), test)
 

@@ -128,7 +128,7 @@ def commands(results: dict[str, dict]) -> list[str]:
 
 def command(name: str, config: dict) -> str:
     """The command that made this result; its stage is -i, and what was empty is left away."""
-    script = name.removesuffix("_control").replace("chat_eval_", "chat_eval -i ")
+    script = name.replace("chat_eval_", "chat_eval -i ")
     words = ["python -m scripts." + script]
     for flag, value in config.items():
         if value not in (None, "") and flag != "stage":
