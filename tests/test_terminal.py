@@ -114,9 +114,10 @@ def test_whoever_imports_the_package_keeps_their_ctrl_c(python):
 
 
 def test_a_second_ctrl_c_at_the_end_is_no_traceback():
-    code = ENTRY.format("import atexit, time; atexit.register(time.sleep, 60); raise KeyboardInterrupt")
+    ends = "import atexit, os, time; atexit.register(lambda: os.write(2, b'ending\\n') and time.sleep(60))"
+    code = ENTRY.format(f"{ends}; raise KeyboardInterrupt")
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    assert process.stderr.readline().startswith("stopped: ")
+    assert process.stderr.readline().startswith("stopped: ") and process.stderr.readline() == "ending\n"
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (130, "")

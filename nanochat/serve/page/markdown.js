@@ -11,12 +11,13 @@ const DEEPEST = 6;   // what is nested deeper is a paragraph: a thousand ">" mus
 
 /** The elements that show an answer's parts. */
 export function drawParts(parts) {
-  const calls = [];   // {code, result, isSaid}
+  const calls = [];   // {code, result}
   let text = "";
   for (const part of parts) {
     if (part.type === "text") {
       text += part.text.replace(MARKS, "\uFFFD");   // the model cannot forge a call
-      if (calls.length) calls.at(-1).isSaid ||= part.text.trim() === calls.at(-1).result;
+      const call = calls.at(-1);
+      if (part.text === call?.result) call.result = "";   // said behind it, as it is
     } else if (part.type === "python") {
       text += String.fromCharCode(FIRST_MARK + calls.length);
       calls.push({ code: part.text, result: "…" });   // until its output comes
@@ -30,24 +31,19 @@ export function drawParts(parts) {
 }
 
 function drawCalls(node, calls) {
-  const isPlain = node.parentNode.closest("code, a");   // where no chip can stand
   const pieces = node.data.split(MARKS).map(piece => {
     const call = calls[piece.charCodeAt(0) - FIRST_MARK];
-    if (!call) return piece;
-    if (!isPlain) return drawChip(call);
-    return call.isSaid ? `[${call.code}] ` : `[${call.code} = ${call.result}]`;
+    return call ? drawChip(call) : piece;
   });
   node.replaceWith(...pieces);
 }
 
-/** Its result stands there once: where all the text is the result, only there. */
-function drawChip({ code, result, isSaid }) {
-  const resultNodes = isSaid ? [] : ["=", element("b", result)];
+function drawChip({ code, result }) {
   return element("span.chip", { title: "The model's calculator" },
     icon("tool"),
     element("span.unseen", "Calculator: "),
     element("code", code),
-    ...resultNodes);
+    ...(result ? ["=", element("b", result)] : []));
 }
 
 /** An element whose direction, from left or from right, is that of its first letter. */
