@@ -15,7 +15,6 @@ import torch
 
 from nanochat.common import UsageError
 from nanochat.data.tokenizer import Tokenizer
-from nanochat.infer import tools
 from nanochat.infer.kv_cache import Piece
 from nanochat.infer.runner import Runner
 from nanochat.infer.sampling import penalize_counts, penalize_repetition, sample_tokens, top_logprobs
@@ -233,12 +232,7 @@ class Scheduler:
         return states[-1]
 
     def _sample(self, sequences, logits):
-        """Give every sequence its next token, from its row of logits (n, V), and what a tool says to it.
-
-        The calculator takes a few thousandths of a second at most, so nobody is kept waiting. Beside the
-        steps it would answer one later now and then; other rows would be multiplied together, which rounds
-        otherwise, and no run of reinforcement learning could be repeated.
-        """
+        """Give every sequence its next token, from its row of logits (n, V)."""
         raw = logits  # before penalties: what logprobs are told of
         if any(sequence.sampling.changes_logits for sequence in sequences):
             logits = raw.clone()
@@ -248,8 +242,6 @@ class Scheduler:
         logprobs = _asked_logprobs(sequences, raw, tokens)
         for row, (sequence, token) in enumerate(zip(sequences, tokens)):
             sequence.accept(token, logprobs.get(row))
-            if sequence.call is not None and not sequence.finish_reason:
-                sequence.resume(tools.run_tool(sequence.call))
 
     def _change(self, row, sequence):
         """What a sequence's own settings make of its logits, row (V,), in place."""

@@ -4,6 +4,7 @@ text_stream.TextStream.
 """
 from nanochat.common import mix_seed
 from nanochat.data.tokenizer import Tokenizer
+from nanochat.infer import tools
 from nanochat.infer.json_grammar import JsonGrammar
 from nanochat.infer.sampling import Sampling
 from nanochat.infer.text_stream import TextStream
@@ -19,8 +20,8 @@ class Sequence:
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0
     where a tool's output was put in; `logprobs[i]` is (its log-probability, [(token, that) of the likeliest])
     or None; `prompt_logprobs` are the same of the prompt if that `is_scored`, and `closing` is (the closing
-    token, its logprobs). `call` is code that waits for `resume`. `grammar` knows what its JSON schema still
-    allows. `finish_reason` is None, "stop" or "length". `index` tells apart the replies to one prompt.
+    token, its logprobs). `grammar` knows what its JSON schema still allows. `finish_reason` is None, "stop" or
+    "length". `index` tells apart the replies to one prompt.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: list[int], sampling: Sampling, index: int = 0) -> None:
@@ -42,7 +43,6 @@ class Sequence:
         self.room = self.sampling.max_new_tokens  # lowered to what the cache can hold by Scheduler.add
         self.cached_tokens = 0  # of the prompt, found in the prefix cache
         self.tool_calls = 0
-        self.call: str | None = None
         self._code: list[int] | None = None  # tokens of a call that is being written
         self._stops = TextStream(self.tokenizer)  # looks for stop strings
 
@@ -78,7 +78,12 @@ class Sequence:
         return self.prompt[start:stop] + self.ids[max(0, start - n): max(0, stop - n)]
 
     def accept(self, token: int, logprobs: tuple | None = None) -> None:
-        """Take the token that was sampled."""
+        """Take the token that was sampled, and behind a call what the calculator says to it.
+
+        It takes a few thousandths of a second at most, so nobody is kept waiting. Beside the steps it would
+        answer one later now and then; other rows would be multiplied together, which rounds otherwise, and no
+        run of reinforcement learning could be repeated.
+        """
         special = self.tokenizer.special
         if not self.room:  # the prompt was to be read, and nothing said
             self.finish_reason = "length"
@@ -94,18 +99,19 @@ class Sequence:
         if token == special("<|python_start|>"):
             self._code = []
         elif self._code is not None and token == special("<|python_end|>"):
-            self.call = self.tokenizer.decode(self._code)
+            code = self.tokenizer.decode(self._code)
             self._code = None
             self.tool_calls += 1
+            if not self.finish_reason:
+                self._add_result(tools.run_tool(code))
         elif self._code is not None:
             self._code.append(token)
 
-    def resume(self, result: str) -> None:
-        """Take the tool's `result`, a text, which the model reads next.
+    def _add_result(self, result):
+        """What the calculator said, which the model reads next.
 
         `sampled` is 0 there: reinforcement learning must not pay the model for what a tool said.
         """
-        self.call = None
         special = self.tokenizer.special
         output = [special("<|output_start|>"), *self.tokenizer.encode(result), special("<|output_end|>")]
         self._add(output, 0)
