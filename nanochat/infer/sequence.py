@@ -20,8 +20,8 @@ class Sequence:
     `ids` are the reply's tokens without the closing one; `sampled[i]` is 1 where the model chose ids[i] and 0
     where a tool's output was put in; `logprobs[i]` is (its log-probability, [(token, that) of the likeliest])
     or None; `prompt_logprobs` are the same of the prompt if that `is_scored`, and `closing` is (the closing
-    token, its logprobs). `grammar` knows what its JSON schema still allows. `finish_reason` is None, "stop" or
-    "length". `index` tells apart the replies to one prompt.
+    token, its logprobs). `grammar` knows what its JSON schema still allows. `finish_reason` is None, "stop"
+    or "length". `index` tells apart the replies to one prompt.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: list[int], sampling: Sampling, index: int = 0) -> None:
