@@ -33,25 +33,32 @@ class Config:
 
 @dataclass
 class Seen:
-    """What has been read so far."""
+    """What has been read so far; `chars` are those that are learned from."""
+    read: int = 0
     chars: int = 0
     documents: int = 0
 
 
 def read(config: Config, seen: Seen) -> Iterator[str]:
-    """The texts to train on, counted in `seen` as they go by: no more than one lies in memory here."""
+    """The texts to train on, counted in `seen` as they go by: no more than one lies in memory here.
+
+    All that is read counts, also what doc_cap cuts off: so many characters are in the same shards every time,
+    whether later ones are there yet or not.
+    """
     progress = Progress(config.max_chars, "reading: character")
     for text in iter_texts(shards(config.dataset, "train")):
-        text = text[:min(config.doc_cap, config.max_chars - seen.chars)]
-        seen.chars += len(text)
+        text = text[:config.max_chars - seen.read]
+        used = text[:config.doc_cap]
+        seen.read += len(text)
+        seen.chars += len(used)
         seen.documents += 1
         progress.update(len(text), documents=f"{seen.documents:,}")
-        yield text
-        if seen.chars >= config.max_chars:
+        yield used
+        if seen.read >= config.max_chars:
             break
     seconds = progress.close()
-    log.info(f"read {seen.chars:,} characters of {seen.documents:,} documents in {seconds:.1f}s; "
-             "now learning...")
+    log.info(f"read {seen.read:,} characters of {seen.documents:,} documents in {seconds:.1f}s; "
+             f"now learning from {seen.chars:,}...")
 
 
 def main(argv: list[str] | None = None) -> None:
