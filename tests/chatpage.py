@@ -23,7 +23,7 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 XSS = ('<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> [x](javascript:window.hacked=1) '
        '[y](https://example.org/"onmouseover=1) **<svg onload=window.hacked=1>** `<b>`')
 ANSWERS = {
-    "47 * 10": ["\0python:47 * 10", "\0output:470"],
+    "three times": ["\0python:' ha'*3", "\0output: ha ha ha"],
     "47 * 12": ["47 * 12 is ", "\0python:47 * 12", "\0output:564", "564."],
     "markdown": ["# Head\n\nSome **bold**, *slanted* and `code`.\n\n- one\n- two\n\n"
                  "```python\nprint('hi')\n```\n\n> said"],

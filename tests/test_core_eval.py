@@ -304,8 +304,10 @@ def test_with_exchanged_questions_a_model_that_knows_falls_to_chance(tokenizer, 
             "schema": [{"context_options": [f"say {x}" for x in a], "continuation": a[g], "gold": g}
                        for a, g in zip(answers, golds)],
             "language_modeling": [{"context": f"say {a[0]}", "continuation": a[0]} for a in answers]}[kind]
-    given, path, exchanged = next(iter(rows[0])), tmp_path / "t.jsonl", tmp_path / "x.jsonl"
+    path = tmp_path / "t.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    given = next(iter(rows[0]))    # the question, of which each gets another's
+    exchanged = tmp_path / "x.jsonl"
     others = [{**row, given: other[given]} for row, other in zip(rows, rows[7:] + rows[:7])]
     exchanged.write_text("\n".join(map(json.dumps, others)), encoding="utf-8")
 
@@ -319,8 +321,10 @@ def test_with_exchanged_questions_a_model_that_knows_falls_to_chance(tokenizer, 
     monkeypatch.setattr(core_eval, "score_items", knows)
     chance = 0.0 if kind == "language_modeling" else 0.25
     model = tiny_model(64)      # asked for its size alone
-    true, _ = core_eval.run_core_task(task(kind, chance=chance, path=path), model, tokenizer, Runtime())
-    control, _ = core_eval.run_core_task(task(kind, chance=chance, path=exchanged), model, tokenizer, Runtime())
+    asked = task(kind, chance=chance, path=path)
+    true, _ = core_eval.run_core_task(asked, model, tokenizer, Runtime())
+    asked_otherwise = task(kind, chance=chance, path=exchanged)
+    control, _ = core_eval.run_core_task(asked_otherwise, model, tokenizer, Runtime())
     assert true["accuracy"] == 1.0 and true["ci95"][0] > chance
     assert control["n"] == 200 and control["ci95"][0] <= chance + 0.02 and control["accuracy"] < chance + 0.1
 

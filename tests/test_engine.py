@@ -101,9 +101,11 @@ def test_max_len_may_exceed_the_trained_length(model, tokenizer):
 def steps_beside_a_call(engine, tokenizer, seconds, monkeypatch):
     """(a reply that asks a tool which takes `seconds`, the pieces that were read in each step)"""
     monkeypatch.setattr(tools, "run_tool", lambda code: time.sleep(seconds) or f"{code} is 7")
-    start, end = map(tokenizer.special, ["<|python_start|>", "<|python_end|>"])
+    start = tokenizer.special("<|python_start|>")
+    end = tokenizer.special("<|python_end|>")
     prompt, other = prompts_of(tokenizer, [12, 9])
-    scheduler, steps = engine.scheduler(2), []
+    scheduler = engine.scheduler(2)
+    steps = []
     forward = scheduler.runner.forward
     scheduler.runner.forward = lambda work: steps.append(work) or forward(work)
     caller = ask(scheduler, prompt, 30, logit_bias=((end, 1000.0),))    # elsewhere the format forbids it

@@ -19,7 +19,8 @@ def test_training_asks_several_times_about_what_it_has_read(skill):
     for example in examples:
         assert check(example.check, turns(example, "assistant")[-1]), example
     for example in several:
-        questions, answers = turns(example, "user"), turns(example, "assistant")
+        questions = turns(example, "user")
+        answers = turns(example, "assistant")
         assert sum(map(len, questions + answers)) <= LONGEST
         assert len(set(map(str.lower, questions))) == len(questions)
 

@@ -229,7 +229,7 @@ def test_the_event_loop_answers_while_the_model_decodes(client, engine):
     assert min(times) < 0.5
 
 
-def test_a_reply_is_told_in_few_pieces_and_before_a_tool_at_once(engine, tokenizer, monkeypatch):
+def test_a_reply_is_told_in_few_pieces(engine, tokenizer, monkeypatch):
     """The first token, and at the end all the rest; one call for all replies of a step."""
     monkeypatch.setattr("nanochat.serve.worker.PAUSE_S", 1000)
     prompt, posts, calls = render_prompt(tokenizer, HELLO), {0: [], 1: []}, []

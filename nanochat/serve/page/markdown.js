@@ -17,7 +17,7 @@ export function drawParts(parts) {
     if (part.type === "text") {
       text += part.text.replace(MARKS, "\uFFFD");   // the model cannot forge a call
       const call = calls.at(-1);
-      if (part.text === call?.result) call.result = "";   // said behind it, as it is
+      if (part.text === call?.result.trim()) call.result = "";   // said behind it, as it is
     } else if (part.type === "python") {
       text += String.fromCharCode(FIRST_MARK + calls.length);
       calls.push({ code: part.text, result: "…" });   // until its output comes
