@@ -30,7 +30,7 @@ from nanochat.runtime import Runtime
 from nanochat.train import checkpoint
 from scripts import export, import_hf
 
-TABLES = {"key_offset": 0.5, "value_tables": True, "embedding_skips": True}
+TABLES = {"key_offset": 0.5, "value_offset": 0.5, "value_tables": True, "embedding_skips": True}
 SHAPES = {
     "d2": dict(n_layer=2, n_head=2, n_kv_head=2, n_embd=64, **TABLES),
     "d3, 3 heads share 1": dict(n_layer=3, n_head=3, n_kv_head=1, n_embd=96, **TABLES),

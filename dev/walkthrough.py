@@ -26,7 +26,6 @@ from nanochat.common import base_dir
 from nanochat.data.dataloader import TextRows, collate, prepare_tokens
 from nanochat.data.datasets import shards
 from nanochat.data.packing import pack
-from nanochat.model.gpt import offset_keys
 from nanochat.model.optim import orthogonalize
 from nanochat.report.plots import load_log
 from nanochat.runtime import Runtime
@@ -68,7 +67,7 @@ def attention(axis, model, tokenizer):
     heads = []
 
     def attend(layer, q, k, v):
-        scores = torch.einsum("bthd,bshd->bhts", q, offset_keys(k, model.config.offset_channels)) / q.size(-1) ** 0.5
+        scores = torch.einsum("bthd,bshd->bhts", q, model.offset(layer, k, v)[0]) / q.size(-1) ** 0.5
         heads.extend(scores[0].masked_fill(torch.ones_like(followed).triu(1) > 0, -torch.inf).softmax(-1))
         return model.causal(layer, q, k, v)
 

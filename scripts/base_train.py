@@ -36,6 +36,7 @@ class Config(RowsFlags):
     depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")
     key_offset: float = option(0.5, "share of a head that finds words by the word before")
+    value_offset: float = option(0.5, "share of a head that gives what stands before the word it finds")
     value_tables: bool = option(True, "every second layer adds a vector by token to its values")
     embedding_skips: bool = option(True, "every layer reads the embedding beside the residual stream")
     total_batch_size: int = option(0, "tokens a step over all devices (0: from the depth)")
@@ -56,7 +57,7 @@ class Config(RowsFlags):
     def __post_init__(self):
         super().__post_init__()
         at_least(self, depth=1, sequence_len=1, param_data_ratio=0.01)
-        for name in ("warmdown_frac", "key_offset"):
+        for name in ("warmdown_frac", "key_offset", "value_offset"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UsageError(f"--{name} must lie in 0 to 1, got {getattr(self, name)}.")
 
@@ -74,7 +75,8 @@ class Plan:
 def resolve(config: Config, vocab_size: int, rt: Runtime) -> Plan:
     """The depth's recipe, where the flags do not say otherwise. Raises UsageError."""
     model = architecture(config.depth, vocab_size, config.sequence_len, key_offset=config.key_offset,
-                         value_tables=config.value_tables, embedding_skips=config.embedding_skips)
+                         value_offset=config.value_offset, value_tables=config.value_tables,
+                         embedding_skips=config.embedding_skips)
     recipe = scaling.pretraining(config.depth, vocab_size, config.param_data_ratio, config.total_batch_size,
                                  config.num_iterations, config.matrix_lr, rt.world_size)
     if config.weight_decay is not None:

@@ -19,7 +19,7 @@ from nanochat.train import loop
 from nanochat.train.recipe import RunFlags
 
 T, V = 32, 90           # V is not the padded size, which is 128
-SHAPES = {"plain": {}, "grouped heads, key offset": {"n_kv_head": 2, "key_offset": 0.5, "value_tables": True,
+SHAPES = {"plain": {}, "grouped heads, key offset": {"n_kv_head": 2, "key_offset": 0.5, "value_offset": 0.5, "value_tables": True,
                                                   "embedding_skips": True}}
 
 

@@ -61,7 +61,8 @@ def assert_equal_the_reference(model, items, batch_tokens):
 @pytest.mark.parametrize("key_offset", [0.0, 0.5])
 @pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
 def test_scores_after_a_shared_prefix_equal_the_one_at_a_time_reference(tokenizer, batch_tokens, key_offset):
-    model = tiny_model(tokenizer.vocab_size, key_offset=key_offset, value_tables=key_offset > 0, embedding_skips=key_offset > 0)
+    model = tiny_model(tokenizer.vocab_size, key_offset=key_offset, value_offset=key_offset, value_tables=key_offset > 0,
+                       embedding_skips=key_offset > 0)
     assert_equal_the_reference(model, random_items(tokenizer.vocab_size), batch_tokens)
 
 
@@ -73,7 +74,7 @@ def test_rendered_questions_of_each_kind_score_as_the_reference_does(tokenizer, 
         {"context_options": [f"The sky was {c} so the {c}" for c in e["choices"]], "continuation": "ran far.",
          "gold": e["gold"]} for e in choice_examples()]}[kind]
     items = [render_item(task(kind, shots=3), rows, i, tokenizer, room) for i in range(12)]
-    model = tiny_model(tokenizer.vocab_size, key_offset=0.5, value_tables=True, embedding_skips=True)
+    model = tiny_model(tokenizer.vocab_size, key_offset=0.5, value_offset=0.5, value_tables=True, embedding_skips=True)
     for batch_tokens in (1, 500):
         assert_equal_the_reference(model, items, batch_tokens)
     assert any(span.cut for item in items for span in item.spans) == (room == 50)

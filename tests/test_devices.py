@@ -112,7 +112,8 @@ def elsewhere(request):
 
 
 def model_on(rt):
-    model = GPT(GPTConfig(64, 500, 4, 4, 2, 128, key_offset=0.5, value_tables=True, embedding_skips=True), rt.dtype).to(rt.device)
+    shape = {"key_offset": 0.5, "value_offset": 0.5, "value_tables": True, "embedding_skips": True}
+    model = GPT(GPTConfig(64, 500, 4, 4, 2, 128, **shape), rt.dtype).to(rt.device)
     model.init_weights(1)
     return model
 

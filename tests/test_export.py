@@ -24,10 +24,11 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
             {"role": "assistant", "content": "An animal, 12 of them."}, {"role": "user", "content": "And a dog?"}]
 CALL = {"role": "assistant", "content": [{"type": "text", "text": "It is"}, {"type": "python", "text": "3+4"},
                                          {"type": "python_output", "text": "7"}, {"type": "text", "text": "7."}]}
-TABLES = {"key_offset": 0.5, "value_tables": True, "embedding_skips": True}      # as our own defaults
+TABLES = {"key_offset": 0.5, "value_offset": 0.5, "value_tables": True, "embedding_skips": True}      # as our own defaults
 PLAIN = {"max_attn_logit": 32 ** 0.5}     # what transformers' own NanoChat has: the root of a head's channels
 REMOTE_SHAPES = [TABLES, {}, {**TABLES, "n_layer": 3, "n_head": 4, "n_kv_head": 2},
-                 {"n_embd": 80, "n_head": 4, "key_offset": 0.3}, {"n_layer": 1, "key_offset": 1.0},
+                 {"n_embd": 80, "n_head": 4, "key_offset": 0.3},
+                 {"n_layer": 1, "key_offset": 1.0}, {"n_layer": 3, "value_offset": 1.0},
                  {"n_layer": 5, "value_tables": True, "softcap": 30.0, "rope_base": 500.0}]
 
 

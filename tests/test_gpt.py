@@ -11,7 +11,7 @@ from nanochat import scaling
 from nanochat.infer.kv_cache import KVCache, Piece
 from nanochat.model import attention, loss
 from nanochat.model.elementwise import norm
-from nanochat.model.gpt import GPT, GPTConfig, offset_keys
+from nanochat.model.gpt import GPT, GPTConfig, move_on
 
 TINY = GPTConfig(sequence_len=32, vocab_size=100, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, value_tables=True,
                  embedding_skips=True)
@@ -157,7 +157,7 @@ def test_momentum_schedule_fits_into_a_short_run():
 @pytest.mark.parametrize("key_offset", [0.0, 0.5, 1.0])
 def test_ragged_pieces_over_a_cache_equal_one_full_forward(key_offset):
     """Slots advance at their own pace, two of three at a time, and each token gets what a whole forward gives it."""
-    parts = {"value_tables": key_offset > 0, "embedding_skips": key_offset > 0}
+    parts = {"value_offset": key_offset, "value_tables": key_offset > 0, "embedding_skips": key_offset > 0}
     model = drawn(GPT(dataclasses.replace(TINY, key_offset=key_offset, **parts)))
     idx = torch.randint(0, 100, (3, 12), generator=torch.Generator().manual_seed(5))
     full, cache, seen = model(idx), KVCache(model, 3, 12, torch.float32), [0, 0, 0]
@@ -172,7 +172,7 @@ def test_ragged_pieces_over_a_cache_equal_one_full_forward(key_offset):
 
 
 def test_one_token_in_every_slot_equals_one_full_forward():
-    model = drawn(GPT(dataclasses.replace(TINY, key_offset=0.5, value_tables=True, embedding_skips=True)))
+    model = drawn(GPT(dataclasses.replace(TINY, key_offset=0.5, value_offset=0.5, value_tables=True, embedding_skips=True)))
     idx = torch.randint(0, 100, (3, 9), generator=torch.Generator().manual_seed(6))
     full, cache = model(idx), KVCache(model, 3, 16, torch.float32)
     for position in range(9):
@@ -194,6 +194,26 @@ def test_offset_keys_let_a_token_find_what_followed_it_before():
     assert torch.cosine_similarity(out, values, dim=-1).argmax() == 2      # position 2: what came after the first 3
 
 
+def test_offset_values_let_a_token_find_what_stood_before_it_earlier():
+    with torch.no_grad():
+        model = GPT(dataclasses.replace(TINY, n_kv_head=4, n_embd=256, value_offset=1.0, max_attn_logit=50.0))
+        model.init_weights()
+        idx = torch.tensor([[7, 3, 8, 4, 9, 5, 8]])
+        block, seen = model.blocks[0].attn, norm(norm(model.wte(idx)))
+        block.c_k.weight.copy_(block.c_q.weight)                     # a token asks for itself
+        block.c_proj.weight.copy_(torch.eye(block.c_proj.weight.size(0)))
+        rotary = (torch.ones(1, 7, 1, 32), torch.zeros(1, 7, 1, 32))       # wherever it stands
+        out = block(seen, idx, rotary, model.causal)[0, -1]          # what the second 8 gathers
+        values = block.c_v(seen)[0]
+    found = torch.cosine_similarity(out, values, dim=-1)
+    assert sorted(found.topk(2).indices.tolist()) == [1, 5]          # the 3 and the 5: what stood before each 8
+
+
+def test_the_last_layer_has_no_offset_values():
+    config = GPTConfig(n_layer=3, n_head=2, n_kv_head=2, n_embd=192, value_offset=0.5)
+    assert [config.offset_values(layer) for layer in range(3)] == [48, 48, 0]
+
+
 def test_value_tables_are_in_every_second_layer_from_the_last_and_add_to_its_values():
     assert [GPTConfig(n_layer=5, value_tables=True).has_table(i) for i in range(5)] == [True, False, True, False, True]
     model, idx = tiny(), torch.tensor([[7, 3, 8]])
@@ -206,8 +226,8 @@ def test_value_tables_are_in_every_second_layer_from_the_last_and_add_to_its_val
     assert table.dtype == torch.float32 == GPT(TINY, torch.bfloat16).blocks[1].attn.table.weight.dtype
 
 
-def test_position_zero_of_an_offset_key_is_zero_and_the_rest_moves_by_one():
+def test_position_zero_of_what_is_moved_on_is_zero_and_the_rest_moves_by_one():
     k = torch.arange(24.0).view(1, 3, 2, 4)
-    moved = offset_keys(k, 2)
+    moved = move_on(k, 2)
     assert torch.equal(moved[..., :2], k[..., :2])
     assert torch.equal(moved[:, 1:, :, 2:], k[:, :-1, :, 2:]) and not moved[:, 0, :, 2:].any()

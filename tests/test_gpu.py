@@ -31,7 +31,7 @@ from nanochat.train import checkpoint, loop
 from nanochat.train.recipe import RunFlags, architecture
 
 CONFIG = GPTConfig(sequence_len=64, vocab_size=500, n_layer=2, n_head=2, n_kv_head=1, n_embd=128, key_offset=0.5,
-                   value_tables=True, embedding_skips=True)
+                   value_offset=0.5, value_tables=True, embedding_skips=True)
 STEPS = 6
 
 

@@ -133,7 +133,7 @@ def test_attention_of_rows_in_any_slot_at_any_position(dtype):
 
 # ------------------------------------------------------------------------------------------------------------- threads
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
-    config = GPTConfig(LEN, 340, n_layer=3, n_head=6, n_kv_head=3, n_embd=96, key_offset=0.5, value_tables=True,
+    config = GPTConfig(LEN, 340, n_layer=3, n_head=6, n_kv_head=3, n_embd=96, key_offset=0.5, value_offset=0.5, value_tables=True,
                        embedding_skips=True)
     model, found = drawn(GPT(config, torch.bfloat16)), []
     for threads in (1, 2, 100):

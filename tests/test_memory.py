@@ -26,7 +26,8 @@ from nanochat.train import checkpoint, loop
 from nanochat.train.recipe import RunFlags
 from nanochat.train.stages import STAGES
 
-CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32, key_offset=0.5, value_tables=True)
+CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32, key_offset=0.5, value_offset=0.5,
+                   value_tables=True)
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 

@@ -34,7 +34,8 @@ def random_work(rng, cursors, capacity, vocab_size, longest=20):
 @pytest.mark.parametrize("graphs", [False, True])
 def test_the_fast_runner_agrees_with_the_model_itself(key_offset, n_kv_head, dtype, tolerance, graphs):
     config = GPTConfig(sequence_len=LEN, vocab_size=340, n_layer=3, n_head=4, n_kv_head=n_kv_head, n_embd=64,
-                       key_offset=key_offset, value_tables=key_offset == 0.5, embedding_skips=key_offset == 0.5)
+                       key_offset=key_offset, value_offset=key_offset / 2, value_tables=key_offset == 0.5,
+                       embedding_skips=key_offset == 0.5)
     model = drawn(GPT(config, dtype))
     rng, cursors = random.Random(3), [0] * 5
     fast, slow = Runner(model, 5, LEN, graphs=graphs), Reference(model, 5)
@@ -157,7 +158,7 @@ class Gelu(GPT):
             block.mlp.forward = lambda x, mlp=block.mlp: mlp.c_proj(torch.nn.functional.gelu(mlp.c_fc(x)))
 
 
-SHAPE = dict(n_layer=2, n_head=4, n_kv_head=2, n_embd=64, key_offset=0.5, value_tables=True, embedding_skips=True)
+SHAPE = dict(n_layer=2, n_head=4, n_kv_head=2, n_embd=64, key_offset=0.5, value_offset=0.5, value_tables=True, embedding_skips=True)
 CHANGED = [(Gated, GPTConfig, "gate"), (Windowed, WindowConfig, "config.window"),
            (Gelu, GPTConfig, "hidden states of few tokens are"), (HardCodedWindow, GPTConfig, "hidden states of"),
            (Louder, GPTConfig, "logits of")]
@@ -197,7 +198,7 @@ def test_a_known_model_is_compiled_without_a_word(monkeypatch):
 def test_deterministic_logits_are_the_same_bits_in_any_company(options, width):
     options = dict(options)
     config = GPTConfig(600, 340, n_layer=2, n_head=width // 32, n_kv_head=width // 64, n_embd=width, key_offset=0.5,
-                       value_tables=True, embedding_skips=True)
+                       value_offset=0.5, value_tables=True, embedding_skips=True)
     model = drawn(GPT(config, options.pop("dtype")), width ** -0.5)
     rng = random.Random(2)
     with torch.inference_mode():

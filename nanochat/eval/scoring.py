@@ -14,7 +14,7 @@ import torch
 
 from nanochat import memory, runtime
 from nanochat.eval.prompts import Item
-from nanochat.model.gpt import GPT, offset_keys
+from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 
 
@@ -108,8 +108,8 @@ class SharedPrefixes:
         prefix_k, prefix_v = self.layers[layer]
         k = torch.cat((prefix_k.index_select(0, self.owner), k), dim=1)  # (B, S + T, H_kv, D)
         v = torch.cat((prefix_v.index_select(0, self.owner), v), dim=1)
-        # The keys are offset only now: the first token's come in part from the last of the prefix.
-        k = offset_keys(k, self.model.config.offset_channels)
+        # Only now are they offset: the first token's come in part from the last of the prefix.
+        k, v = self.model.offset(layer, k, v)
         return self.model.look(layer, q, k, v, self.positions(q.size(1)))
 
     def positions(self, T: int) -> torch.Tensor:

@@ -25,15 +25,15 @@ class Piece(NamedTuple):
 class KVCache:
     """Keys and values of `batch_size` slots: k, v (n_layer, slots, S, H_kv, D).
 
-    In memory a head's positions stand together. The last `offset` channels of a key are stored one position
-    on, which is what gpt.offset_keys does to a whole text, so k has room for one position more.
+    In memory a head's positions stand together. Offset channels are stored one position on, which is what
+    GPT.offset does to a whole text, so there is room for one position more.
     """
 
     def __init__(self, model: GPT, batch_size: int, capacity: int, dtype: torch.dtype) -> None:
         self.look = model.look  # who sees whom is the model's business
-        self.offset = model.config.offset_channels
+        self.config = model.config
         self.k = self._memory(model, batch_size, capacity + 1, dtype)
-        self.v = self._memory(model, batch_size, capacity, dtype)
+        self.v = self._memory(model, batch_size, capacity + 1, dtype)
 
     @staticmethod
     def _memory(model, batch_size, positions, dtype):
@@ -49,11 +49,12 @@ class KVCache:
 
     def store(self, layer: int, slots: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
         """Keep k, v (N, H_kv, D) of N tokens, the i-th at positions[i] of slots[i]."""
-        here = k.size(-1) - self.offset
-        k = k.to(self.k.dtype)
-        self.k[layer, slots, positions, :, :here] = k[..., :here]
-        self.k[layer, slots, positions + 1, :, here:] = k[..., here:]
-        self.v[layer, slots, positions] = v.to(self.v.dtype)
+        for memory, new, moved in ((self.k, k, self.config.offset_channels),
+                                   (self.v, v, self.config.offset_values(layer))):
+            here = new.size(-1) - moved
+            new = new.to(memory.dtype)
+            memory[layer, slots, positions, :, :here] = new[..., :here]
+            memory[layer, slots, positions + 1, :, here:] = new[..., here:]
 
     def attend_pieces(self, pieces: list[Piece]) -> tuple[Tensor, Attend]:
         """(positions (1, N), attend) for the N tokens of all pieces, one after another in a single row.

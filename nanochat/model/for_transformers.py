@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from nanochat.model.gpt import GPT, Attend, GPTConfig, offset_keys
+from nanochat.model.gpt import GPT, Attend, GPTConfig
 
 # What an output calls the cache: transformers renamed it.
 CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
@@ -82,16 +82,18 @@ class NanochatForCausalLM(PreTrainedModel, GenerationMixin):
             seen = seen & attention_mask[:, None].bool() | (place == query_place)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            k = k.transpose(1, 2)  # (B, H_kv, T, D)
-            v = v.transpose(1, 2)
-            if cache is not None:  # it gives all keys so far, as they came: not yet offset
-                k, v = cache.update(k, v, layer)
-            if attention_mask is not None:  # before the first token is nothing, hence zeros in offset_keys
-                k = k * attention_mask[:, None, :, None].to(k.dtype)
-            k = offset_keys(k.transpose(1, 2), self.gpt.config.offset_channels).transpose(1, 2)
-            grouped = q.size(2) != k.size(1)
-            found = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, seen[:, None],
-                                                   enable_gqa=grouped)
+            if cache is not None:  # it gives all so far, as they came: not yet offset
+                k, v = cache.update(k.transpose(1, 2), v.transpose(1, 2), layer)  # (B, H_kv, S, D)
+                k = k.transpose(1, 2)
+                v = v.transpose(1, 2)
+            if attention_mask is not None:  # before the first token is nothing, hence zeros in move_on
+                real = attention_mask[:, :, None, None].to(k.dtype)
+                k = k * real
+                v = v * real
+            k, v = self.gpt.offset(layer, k, v)
+            grouped = q.size(2) != k.size(2)
+            found = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
+                                                   seen[:, None], enable_gqa=grouped)
             return found.transpose(1, 2)
 
         return attend

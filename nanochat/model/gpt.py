@@ -9,8 +9,8 @@ tokenizer, rank, cache or checkpoint.
 
 A decoder in the line of GPT-2, changed where small models gained: rotary positions instead of learned ones,
 RMSNorm without gains, normalised queries and keys, relu^2, no biases, an untied head, logits with a soft cap,
-and three optional parts: keys that are partly those of the token before, value tables, and skips from the
-embedding.
+and four optional parts: keys and values that are partly those of the token before, value tables, and skips
+from the embedding.
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from nanochat.model.elementwise import norm, rotate_norm
 from nanochat.model.loss import linear_cross_entropy, softcapped_logits, token_nll
 
 # attend(layer, q, k, v) -> y: what the queries of one layer find.
-# q, y (B, T, H, D); k, v (B, T, H_kv, D), the keys not yet offset (see offset_keys).
+# q, y (B, T, H, D); k, v (B, T, H_kv, D), not yet offset (see GPT.offset).
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -42,6 +42,7 @@ class GPTConfig:
     rope_base: float = 10000.0
     max_attn_logit: float = 15.0  # of a query and its equal; otherwise it would be sqrt(head size)
     key_offset: float = 0.0  # share of a head's channels in which a token is found by the one before
+    value_offset: float = 0.0  # share in which it gives what the one before is; not in the last layer
     value_tables: bool = False  # every second layer, from the last, adds a vector by token to its values
     embedding_skips: bool = False  # a layer reads the residual stream and the embedding, each times a number
 
@@ -52,7 +53,9 @@ class GPTConfig:
             f"n_head {self.n_head} must divide by n_kv_head {self.n_kv_head}"
         assert 0 < self.softcap <= 50, \
             f"softcap {self.softcap} must lie in 0 to 50: the loss takes exp() of logits"
-        assert 0 <= self.key_offset <= 1, f"key_offset {self.key_offset} must lie in 0 to 1"
+        for name in ("key_offset", "value_offset"):
+            share = getattr(self, name)
+            assert 0 <= share <= 1, f"{name} {share} must lie in 0 to 1"
 
     @property
     def head_dim(self) -> int:
@@ -64,6 +67,15 @@ class GPTConfig:
         before."""
         return round(self.head_dim * self.key_offset / 2) * 2
 
+    def offset_values(self, layer: int) -> int:
+        """How many of a head's last value channels are those of the token before.
+
+        None in the last layer, whose reader is the head: what it finds should be the word itself.
+        """
+        if layer == self.n_layer - 1:
+            return 0
+        return round(self.head_dim * self.value_offset)
+
     @property
     def padded_vocab_size(self) -> int:
         """The vocabulary rounded up to a multiple of 64, which matrix units like."""
@@ -73,14 +85,11 @@ class GPTConfig:
         return self.value_tables and (self.n_layer - layer) % 2 == 1
 
 
-def offset_keys(k: Tensor, channels: int) -> Tensor:
-    """k (B, T, H_kv, D) with its last `channels` moved one position on; the first position gets zeros there.
-
-    A query that asks for its own token then finds what came after that token earlier: "after Leo lives in
-    came Fernhill". A Transformer otherwise needs two layers for this (an induction head, arXiv 2209.11895);
-    here one will do (partial key offset, KellerJordan/modded-nanogpt pull request 169).
-    """
-    here, moved = k.split([k.size(-1) - channels, channels], dim=-1)
+def move_on(x: Tensor, channels: int) -> Tensor:
+    """x (B, T, H_kv, D) with its last `channels` moved one position on; the first gets zeros there."""
+    if channels == 0:
+        return x
+    here, moved = x.split([x.size(-1) - channels, channels], dim=-1)
     moved = F.pad(moved[:, :-1], (0, 0, 0, 0, 1, 0))  # along T: drop the last, put zeros before the first
     return torch.cat((here, moved), dim=-1)
 
@@ -232,11 +241,23 @@ class GPT(nn.Module):
             return attention(q, k, v)
         return sdpa(q, k, v, positions)
 
+    def offset(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, T, H_kv, D) of whole texts as queries find them: partly the token before's.
+
+        By an offset key a token is found by the one before it: a query that asks for its own token finds what
+        came after that token earlier, "after Leo lives in came Fernhill". A Transformer otherwise needs two
+        layers for this (an induction head, arXiv 2209.11895); here one will do (partial key offset,
+        KellerJordan/modded-nanogpt pull request 169).
+
+        By an offset value a token that is found tells of the one before it, the mirror image: who asks for
+        "milk" finds who "likes milk". And a token that looks at nothing but itself learns its neighbour,
+        which otherwise takes attention (channels shifted along time cost nothing: TSM, arXiv 1811.08383).
+        """
+        return move_on(k, self.config.offset_channels), move_on(v, self.config.offset_values(layer))
+
     def causal(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The plain `Attend`: each token sees itself and all before it in its row."""
-        if self.config.offset_channels:
-            k = offset_keys(k, self.config.offset_channels)
-        return self.look(layer, q, k, v)
+        return self.look(layer, q, *self.offset(layer, k, v))
 
     def hidden(self, idx: Tensor, positions: Tensor | None = None,
                attend: Attend | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """
 A GPT's shape and weights for transformers, and back.
 
-A model without key offset, value tables and skips, and whose attention logits reach the root of a head's
+A model without offsets, value tables and skips, and whose attention logits reach the root of a head's
 channels, is transformers' own NanoChatForCausalLM: such as one that came from there. Any other keeps its
 weights as they are and brings its code along (for_transformers.py).
 """
@@ -26,7 +26,7 @@ EPS = torch.finfo(torch.float32).eps  # which F.rms_norm adds to a mean square
 
 def is_plain(config: GPTConfig) -> bool:
     """Whether transformers' NanoChatForCausalLM can express it."""
-    added = config.key_offset or config.value_tables or config.embedding_skips
+    added = config.key_offset or config.value_offset or config.value_tables or config.embedding_skips
     return not added and math.isclose(config.max_attn_logit ** 2, config.head_dim)
 
 
@@ -90,7 +90,7 @@ def config_json(config: GPTConfig) -> dict[str, Any]:
 
 def remote_code() -> str:
     """for_transformers.py with the model's source in place of its import from nanochat."""
-    methods = [GPT.__init__, GPT.look, GPT.causal, GPT.hidden, GPT._rotary, GPT._head, GPT.logits]
+    methods = [GPT.__init__, GPT.look, GPT.offset, GPT.causal, GPT.hidden, GPT._rotary, GPT._head, GPT.logits]
     whole = inspect.getsource(GPT)
     parts = [
         "# ---- from nanochat/model: attention.py, elementwise.py, loss.py, gpt.py",
@@ -99,13 +99,13 @@ def remote_code() -> str:
         "# Where nanochat takes faster ways, these are the reference.\n"
         "attention = sdpa\nnorm = plain_norm\nrotate_norm = plain_rotate_norm\n"
         "Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # (layer, q, k, v) -> y",
-        *_sources(gpt.GPTConfig, gpt.offset_keys, gpt.Attention, gpt.MLP, gpt.Block),
+        *_sources(gpt.GPTConfig, gpt.move_on, gpt.Attention, gpt.MLP, gpt.Block),
         "\n".join([whole[:whole.index("    def ")].rstrip() + "\n", *_sources(*methods)]),
         "# ---- for transformers",
     ]
     path = Path(__file__).parent / "for_transformers.py"
     before, line, after = path.read_text(encoding="utf-8").partition(
-        "from nanochat.model.gpt import GPT, Attend, GPTConfig, offset_keys\n")
+        "from nanochat.model.gpt import GPT, Attend, GPTConfig\n")
     assert line, f"{path} imports something else of nanochat"
     source = "\n\n\n".join(part.rstrip() for part in parts)
     return before.replace("  # noqa: F401", "") + source + after

@@ -11,7 +11,7 @@ import re
 import torch
 
 FIELDS = {"sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "softcap", "rope_base",
-          "max_attn_logit", "key_offset", "value_tables", "embedding_skips"}
+          "max_attn_logit", "key_offset", "value_offset", "value_tables", "embedding_skips"}
 PARAMETERS = re.compile(r"""
     wte\.weight | lm_head\.weight | skips
     | blocks\.\d+\.attn\.(c_q|c_k|c_v|c_proj)\.weight

@@ -33,8 +33,8 @@ INDIFFERENT = frozenset({
 # Then those that count by what they come to, under this key of the identity: --num_iterations=0 and the
 # number that follows from the depth are one run.
 RESOLVED = {
-    "depth": "model", "sequence_len": "model", "key_offset": "model", "value_tables": "model",
-    "embedding_skips": "model",
+    "depth": "model", "sequence_len": "model", "key_offset": "model", "value_offset": "model",
+    "value_tables": "model", "embedding_skips": "model",
     "num_iterations": "steps", "epochs": "steps", "param_data_ratio": "steps",
     "total_batch_size": "batch_tokens", "conversations": "rows", "source": "source", "source_tag": "source",
     "name": "name", "made_by": "made_by",
@@ -51,10 +51,12 @@ def weighted_cross_entropy(model: GPT, batch: Batch) -> torch.Tensor:
 
 
 def architecture(depth: int, vocab_size: int, sequence_len: int, key_offset: float = 0.5,
-                 value_tables: bool = True, embedding_skips: bool = True) -> GPTConfig:
+                 value_offset: float = 0.5, value_tables: bool = True, embedding_skips: bool = True
+                 ) -> GPTConfig:
     """What pretraining makes of a depth by default; GPTConfig's own defaults are a plain Transformer."""
-    return GPTConfig(sequence_len, vocab_size, key_offset=key_offset, value_tables=value_tables,
-                     embedding_skips=embedding_skips, **asdict(scaling.model_shape(depth)))
+    return GPTConfig(sequence_len, vocab_size, key_offset=key_offset, value_offset=value_offset,
+                     value_tables=value_tables, embedding_skips=embedding_skips,
+                     **asdict(scaling.model_shape(depth)))
 
 
 @dataclass

@@ -84,7 +84,9 @@ class CompiledModel:
         kernels.use_threads(threads_for(model))
         tables = [block.attn.table for block in model.blocks]
         self.head, self.head_scale = _for_kernels(head, int8)
-        self.weights = [_layer_weights(*parts, int8) for parts in zip(layers, tables)]
+        self.weights = []
+        for layer, matrices in enumerate(layers):
+            self.weights.append(_layer_weights(matrices, tables[layer], config.offset_values(layer), int8))
         self.typed_weights = List(self.weights)  # slow to look into from outside of the kernels
         skips = model.skips
         if skips is None:
@@ -92,8 +94,8 @@ class CompiledModel:
         self.skips = kernels.as_array(skips.float().contiguous())
         self.wte = kernels.as_array(model.wte.weight.float())
         self.rope = _rope(config, capacity)
-        self.k = kernels.as_array(self.cache.k.transpose(2, 3))  # (n_layer, slots, H_kv, S + 1, D)
-        self.v = kernels.as_array(self.cache.v.transpose(2, 3))  # (n_layer, slots, H_kv, S, D)
+        self.k = kernels.as_array(self.cache.k.transpose(2, 3))
+        self.v = kernels.as_array(self.cache.v.transpose(2, 3))  # both (n_layer, slots, H_kv, S + 1, D)
         self.logit_bias = kernels.as_array(logit_bias)
 
     def _make_products(self, head, layers, dtype, int8):
@@ -131,7 +133,7 @@ class CompiledModel:
         tokens = _flatten(pieces)
         x = self.wte[tokens.ids]  # (N, C), a copy
         run_layers(x, tokens.ids, tokens.slots, tokens.positions, self.typed_weights, self.skips, self.rope,
-                   self.k, self.v, self.cache.offset, self.attn_scale, self.deterministic)
+                   self.k, self.v, self.config.offset_channels, self.attn_scale, self.deterministic)
         return x
 
     # Long: a layer's maths is told from top to bottom in one place.
@@ -169,7 +171,8 @@ class CompiledModel:
             k = self.k[layer]
             v = self.v[layer]
             kernels.store_keys_and_values(qkv_np, tokens.ids, self.weights[layer].table, tokens.slots,
-                                          tokens.positions, self.rope, k, v, self.cache.offset)
+                                          tokens.positions, self.rope, k, v, self.config.offset_channels,
+                                          self.weights[layer].value_offset)
             kernels.attend(alone, qkv_np, tokens.slots, tokens.positions, k, v, self.attn_scale, attended_np)
             for piece, rows in longer:
                 q = qkv[rows, :H * D].view(-1, H, D) * gain
@@ -251,12 +254,12 @@ def _for_kernels(weight, int8):
     return kernels.as_array(weight), kernels.as_array(scale)
 
 
-def _layer_weights(matrices, table, int8):
+def _layer_weights(matrices, table, value_offset, int8):
     arrays = []
     for weight in matrices:
         arrays += _for_kernels(weight, int8)
     rows = torch.zeros(0, 1) if table is None else table.weight
-    return LayerWeights(*arrays, kernels.as_array(rows))
+    return LayerWeights(*arrays, kernels.as_array(rows), value_offset)
 
 
 def pack(weight: Tensor) -> Product:

@@ -210,22 +210,31 @@ def product(weight: Array, scale: Array, x: Array, out: Array, deterministic: bo
 
 
 # ---- attention
+@compiled
+def store_row(row: Array, memory: Array, p: int, offset: int) -> None:
+    """row (D,) into memory (S + 1, D) at position p, its last `offset` channels at p + 1."""
+    here = row.size - offset
+    for i in range(here):
+        memory[p, i] = narrow(row[i], memory[p, 0])
+    for i in range(here, row.size):
+        memory[p + 1, i] = narrow(row[i], memory[p, 0])
+
+
 # Long: annotations and docstring are a third of it.
 @parallel
 def store_keys_and_values(qkv: Array, ids: Array, table: Array, slots: Array,
                           positions: Array, rope: Array, k: Array, v: Array,
-                          offset: int) -> None:
+                          key_offset: int, value_offset: int) -> None:
     """Normalise and rotate queries and keys in qkv (B, (H + 2 H_kv) * D) in place; cache the keys and values.
 
     Row b is token ids[b] at positions[b] of slot slots[b]. table (V, H_kv * D) is added to its values if it
     has rows. rope (S, D) has for each position the complex numbers by which pairs of neighbouring channels
-    turn. k (slots, H_kv, S + 1, D) and v (slots, H_kv, S, D) are one layer of the cache; a key's last
-    `offset` channels are stored one position on.
+    turn. k and v (slots, H_kv, S + 1, D) are one layer of the cache; a key's last `key_offset` channels and a
+    value's last `value_offset` are stored one position on.
     """
     H_kv = v.shape[1]
     D = v.shape[3]
     rotating = qkv.shape[1] // D - H_kv  # heads: queries and keys
-    here = D - offset
     for task in prange(len(qkv) * rotating):
         b, h = divmod(np.int64(task), rotating)
         head = qkv[b, h * D:(h + 1) * D]
@@ -245,15 +254,8 @@ def store_keys_and_values(qkv: Array, ids: Array, table: Array, slots: Array,
         value = qkv[b, (rotating + kv) * D:(rotating + kv + 1) * D]
         if len(table):
             value += table[ids[b], kv * D:(kv + 1) * D]
-        key_here = k[slot, kv, p]
-        key_next = k[slot, kv, p + 1]
-        value_here = v[slot, kv, p]
-        for i in range(here):
-            key_here[i] = narrow(head[i], key_here[0])
-        for i in range(here, D):
-            key_next[i] = narrow(head[i], key_here[0])
-        for i in range(D):
-            value_here[i] = narrow(value[i], key_here[0])
+        store_row(head, k[slot, kv], p, key_offset)
+        store_row(value, v[slot, kv], p, value_offset)
 
 
 @parallel

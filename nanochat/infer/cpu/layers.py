@@ -36,11 +36,12 @@ class LayerWeights(NamedTuple):
     mlp_proj: Array  # (C, 4 C)
     mlp_proj_scale: Array
     table: Array  # (V, H_kv * D) float32, or no rows
+    value_offset: int  # how many channels of a value are stored one position on
 
 
 @compiled
 def run_layers(x: Array, ids: Array, slots: Array, positions: Array, layers: List, skips: Array,
-               rope: Array, k: Array, v: Array, offset: int, attn_scale: float,
+               rope: Array, k: Array, v: Array, key_offset: int, attn_scale: float,
                deterministic: bool) -> None:
     """x (B, C), the embeddings of tokens ids (B,), become their last hidden states, in place.
 
@@ -57,7 +58,8 @@ def run_layers(x: Array, ids: Array, slots: Array, positions: Array, layers: Lis
             mix(x[b], embedded[b], skips[i])
         qkv = np.zeros((len(x), len(layer.qkv)), F32)
         product(layer.qkv, layer.qkv_scale, rms_norm_rows(x), qkv, deterministic)
-        store_keys_and_values(qkv, ids, layer.table, slots, positions, rope, k[i], v[i], offset)
+        store_keys_and_values(qkv, ids, layer.table, slots, positions, rope, k[i], v[i], key_offset,
+                              layer.value_offset)
         y = np.empty_like(x)
         attend(all_rows, qkv, slots, positions, k[i], v[i], attn_scale, y)
         product(layer.attn_proj, layer.attn_proj_scale, y, x, deterministic)  # adds to x, the residual stream
