@@ -181,32 +181,27 @@ def test_one_token_in_every_slot_equals_one_full_forward():
         torch.testing.assert_close(model.logits(hidden)[:, 0], full[:, position], rtol=1e-4, atol=1e-5)
 
 
-def test_offset_keys_let_a_token_find_what_followed_it_before():
-    with torch.no_grad():
-        model = GPT(dataclasses.replace(TINY, n_kv_head=4, n_embd=256, key_offset=0.5, max_attn_logit=50.0))
-        model.init_weights()
-        idx = torch.tensor([[7, 3, 8, 4, 9, 5, 3]])
-        block, seen = model.blocks[0].attn, norm(norm(model.wte(idx)))
-        block.c_proj.weight.copy_(torch.eye(block.c_proj.weight.size(0)))
-        rotary = model._rotary(torch.arange(7)[None])
-        out = block(seen, idx, rotary, model.causal)[0, -1]          # what the second 3 gathers
-        values = block.c_v(seen)[0]
-    assert torch.cosine_similarity(out, values, dim=-1).argmax() == 2      # position 2: what came after the first 3
-
-
-def test_offset_values_let_a_token_find_what_stood_before_it_earlier():
-    with torch.no_grad():
-        model = GPT(dataclasses.replace(TINY, n_kv_head=4, n_embd=256, value_offset=1.0, max_attn_logit=50.0))
-        model.init_weights()
-        idx = torch.tensor([[7, 3, 8, 4, 9, 5, 8]])
-        block, seen = model.blocks[0].attn, norm(norm(model.wte(idx)))
+@torch.no_grad()
+def found_by_the_last_token(idx, **parts):
+    """The positions of idx (T,), likeliest first, whose value the first layer's attention gives the last token."""
+    model = GPT(dataclasses.replace(TINY, n_kv_head=4, n_embd=256, max_attn_logit=50.0, **parts))
+    model.init_weights()
+    block, seen = model.blocks[0].attn, norm(norm(model.wte(torch.tensor([idx]))))
+    if not model.config.key_offset:
         block.c_k.weight.copy_(block.c_q.weight)                     # a token asks for itself
-        block.c_proj.weight.copy_(torch.eye(block.c_proj.weight.size(0)))
-        rotary = (torch.ones(1, 7, 1, 32), torch.zeros(1, 7, 1, 32))       # wherever it stands
-        out = block(seen, idx, rotary, model.causal)[0, -1]          # what the second 8 gathers
-        values = block.c_v(seen)[0]
-    found = torch.cosine_similarity(out, values, dim=-1)
-    assert sorted(found.topk(2).indices.tolist()) == [1, 5]          # the 3 and the 5: what stood before each 8
+    block.c_proj.weight.copy_(torch.eye(block.c_proj.weight.size(0)))
+    n = block.head_dim - block.offset_channels
+    straight = torch.ones(1, len(idx), 1, n // 2), torch.zeros(1, len(idx), 1, n // 2)     # wherever it stands
+    out = block(seen, torch.tensor([idx]), straight, model.causal)[0, -1]
+    return torch.cosine_similarity(out, block.c_v(seen)[0], dim=-1).argsort(descending=True).tolist()
+
+
+def test_offset_keys_let_a_token_find_what_followed_it_before():
+    assert found_by_the_last_token([7, 3, 8, 4, 9, 5, 3], key_offset=0.5)[0] == 2      # the 8 after the first 3
+
+
+def test_offset_values_let_a_token_find_what_stood_before_it():
+    assert set(found_by_the_last_token([7, 3, 8, 4, 9, 5, 8], value_offset=1.0)[:2]) == {1, 5}    # the 3 and the 5
 
 
 def test_the_last_layer_has_no_offset_values():

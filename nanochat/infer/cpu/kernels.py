@@ -211,13 +211,13 @@ def product(weight: Array, scale: Array, x: Array, out: Array, deterministic: bo
 
 # ---- attention
 @compiled
-def store_row(row: Array, memory: Array, p: int, offset: int) -> None:
-    """row (D,) into memory (S + 1, D) at position p, its last `offset` channels at p + 1."""
+def store_row(row: Array, memory: Array, position: int, offset: int) -> None:
+    """row (D,) into memory (S + 1, D) at `position`, its last `offset` channels one further."""
     here = row.size - offset
     for i in range(here):
-        memory[p, i] = narrow(row[i], memory[p, 0])
+        memory[position, i] = narrow(row[i], memory[0, 0])
     for i in range(here, row.size):
-        memory[p + 1, i] = narrow(row[i], memory[p, 0])
+        memory[position + 1, i] = narrow(row[i], memory[0, 0])
 
 
 # Long: annotations and docstring are a third of it.
