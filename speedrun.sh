@@ -37,7 +37,7 @@ source dev/stages.sh
 kindergarten() {
     local steps=3900 conversations=152000  # of finetuning; bfloat16 leaves time for more
     if python -c 'import sys; from nanochat import runtime; sys.exit(runtime.init("cpu").dtype.itemsize != 2)'; then
-        steps=4200 conversations=164000
+        steps=4900 conversations=191000
     fi
     stage report_reset     python -m nanochat.report reset
     stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=2048
