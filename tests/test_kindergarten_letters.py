@@ -1,5 +1,6 @@
 """What strangers try, letters and numbers: answers are worked out anew here, and tests share nothing with training."""
 import re
+from collections import Counter
 from itertools import combinations
 from random import Random
 
@@ -30,7 +31,7 @@ from nanochat.kindergarten.skills_problems import (
 )
 from nanochat.kindergarten.skills_words import NEW_WORDS
 from nanochat.kindergarten.tables import EVERYDAY, WORDS
-from nanochat.kindergarten.wording import finished, sentence
+from nanochat.kindergarten.wording import finished, sentence, some_wording, usual
 
 LETTERS = (spelling_any, backwards_any, letter_of_word, counting_any, words_by_letter, alphabet)
 NUMBERS = (sums_any, number_sense, counting_numbers, word_problem_wide, word_problem_new)
@@ -350,3 +351,12 @@ def test_the_calculator_of_training_is_that_of_the_chat():
 def test_new_checks_are_exact_about_the_answer(graded, right, wrong):
     assert [text for text in right if not check(graded, text)] == []
     assert [text for text in wrong if check(graded, text)] == []
+
+
+def test_what_most_people_say_is_trained_most_and_tests_are_not_trained():
+    rng = Random(1)
+    said = Counter(usual(rng, range(70)) for _ in range(20_000))
+    assert 6 < said[0] / said[69] < 11 and said[0] > said[20] > said[60] and len(said) == 70
+    wordings = [str(rank) for rank in range(70)]
+    trained, tested = ({some_wording(rng, "any", wordings, test) for _ in range(2_000)} for test in (False, True))
+    assert not trained & tested and trained | tested == set(wordings) and tested <= set(wordings[35:])

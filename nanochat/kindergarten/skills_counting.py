@@ -11,7 +11,7 @@ from nanochat.kindergarten.skill import Made, is_test
 from nanochat.kindergarten.skills_numbers import written
 from nanochat.kindergarten.skills_words import looked_up
 from nanochat.kindergarten.typist import typed
-from nanochat.kindergarten.wording import finished, sentence, wordings_for
+from nanochat.kindergarten.wording import finished, sentence, some_wording
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("numbers.txt")["counting"]  # {how: wordings}
@@ -36,7 +36,7 @@ CALLS_BY_NUMBER = {
 def counting_numbers(rng: Random, world: World, test: bool, level: int) -> Made:
     while True:
         kind = rng.choices(tuple(ASKED), (34, 4, 22, 14, 5, 5, 5, 5, 5, 7))[0]
-        wording = sentence(rng, rng.choice(wordings_for(f"counting {kind}", ASKED[kind], test)))
+        wording = sentence(rng, some_wording(rng, f"counting {kind}", ASKED[kind], test))
         row, slots = _row(rng, kind, wording, longest=10 * level)
         if is_test("count", row[0], row[-1], len(row)) == test:
             break

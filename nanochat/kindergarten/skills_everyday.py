@@ -19,7 +19,7 @@ from nanochat.kindergarten.skill import Made, chat, draw, fact_check, on_side
 from nanochat.kindergarten.skills_words import compared
 from nanochat.kindergarten.skills_world import ways_to_ask
 from nanochat.kindergarten.typist import typed
-from nanochat.kindergarten.wording import compose
+from nanochat.kindergarten.wording import compose, usual
 from nanochat.kindergarten.world import World
 
 ASKED = [relation for relation in RELATIONS if relation.direct]
@@ -39,7 +39,7 @@ def facts_everyday(rng: Random, world: World, test: bool, level: int) -> Made:
     questions: list[str] = []
     while not questions:
         relation = _some_relation(rng, ASKED)
-        fact = rng.choice(relation.known)
+        fact = rng.choice(relation.known) if test else usual(rng, relation.known)
         questions = ways_to_ask_widely(relation, fact, test, rng.random() < COMPOSED)
     question = _as_people_write(rng, rng.choice(questions))
     if not test:

@@ -25,7 +25,7 @@ from nanochat.kindergarten.skills_words import (
 from nanochat.kindergarten.tables import EVERYDAY, WORDS
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import is_rude, made_up_word
-from nanochat.kindergarten.wording import finished, sentence, wordings_for
+from nanochat.kindergarten.wording import finished, sentence, some_wording
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("letters.txt")["asked"]  # {what: wordings}
@@ -105,7 +105,7 @@ def slots_for(rng: Random, word: str, letter: str = "a") -> dict[str, str]:
 
 def ask(rng: Random, kind: str, wordings: list[str], test: bool, slots: dict[str, str]) -> str:
     """A question in one of the wordings of this side of the split."""
-    wording = sentence(rng, rng.choice(wordings_for(kind, wordings, test)))
+    wording = sentence(rng, some_wording(rng, kind, wordings, test))
     question = finished(wording.format(**slots))
     copied = [slots[slot].lower() for slot in ("w", "v") if f"{{{slot}}}" in wording]
     while True:

@@ -14,7 +14,7 @@ from nanochat.kindergarten.phrases import WORDINGS
 from nanochat.kindergarten.skill import Check, Made, chat, draw, is_test
 from nanochat.kindergarten.tables import GOODS, NAMES
 from nanochat.kindergarten.typist import typed
-from nanochat.kindergarten.wording import finished, sentence, wordings_for
+from nanochat.kindergarten.wording import finished, sentence, some_wording
 from nanochat.kindergarten.world import World
 
 PROBLEMS = tuple(WORDINGS["word problems"].values())  # (story, sum, answer)
@@ -155,7 +155,7 @@ def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
     often = dict.fromkeys(USUAL, 4) | dict.fromkeys(BASIC, 15 * simple)
     weights = [often.get(form, 1) for form in SUMS]
     form = rng.choices(tuple(SUMS), weights)[0]
-    wording = sentence(rng, rng.choice(wordings_for(f"sums {form}", SUMS[form], test)))
+    wording = sentence(rng, some_wording(rng, f"sums {form}", SUMS[form], test))
     counts = re.search("how (many times|often)", wording)
     values = _fitting(rng, form, test, whole=form not in ("x/y", "x/2") or bool(counts))
     while form == "x-y" and values["x"] < values["y"] and not re.search("-|minus|subtract", wording):
@@ -200,7 +200,7 @@ def _is_it_right(rng: Random, test: bool) -> Made:
     said["o"] = rng.choice(SIGNS[sign])
     if not said["x"].isdigit():
         said["o"] = SIGNS[sign][-1]
-    wording = sentence(rng, rng.choice(wordings_for("sums right", SUMS_RIGHT, test)))
+    wording = sentence(rng, some_wording(rng, "sums right", SUMS_RIGHT, test))
     code = f"{filled(form, values)}=={values['z']}"
     asked = f"{values['x']} {sign} {values['y']}"
     if values["z"] == right:
@@ -225,7 +225,7 @@ def _two_sums(rng: Random, test: bool) -> Made:
         answer = f"{spaced(code)} = {calculate(code)}"
         turn += tool_turn(code, f" {answer}." if turn else f"{answer}.")
         needed.append([answer])
-    wording = sentence(rng, rng.choice(wordings_for("sums two", TWO_SUMS, test)))
+    wording = sentence(rng, some_wording(rng, "sums two", TWO_SUMS, test))
     check: Check = {"kind": "fact", "need": needed, "rivals": [], "names": [], "tool": True}
     return chat(typed(rng, finished(wording.format(a=asked[0], b=asked[1]))), turn), check
 
@@ -274,7 +274,7 @@ def _values(rng: Random, form: str) -> dict[str, int]:
 def number_sense(rng: Random, world: World, test: bool, level: int) -> Made:
     """Which is bigger, odd or even, is a sum right, how a row goes on, what is beside a number."""
     kind = rng.choices(tuple(COMPARING), (20, 10, 14, 7, 14, 7, 7, 10, 16, 5, 5, 5))[0]
-    wording = sentence(rng, rng.choice(wordings_for(f"comparing {kind}", COMPARING[kind], test)))
+    wording = sentence(rng, some_wording(rng, f"comparing {kind}", COMPARING[kind], test))
     if kind in ("next", "missing"):
         return _goes_on(rng, wording, test, missing=kind == "missing")
     if kind in ("one before", "one after"):

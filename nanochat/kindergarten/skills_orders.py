@@ -13,7 +13,7 @@ from nanochat.kindergarten.skill import Check, Made, chat, fact_check
 from nanochat.kindergarten.skills_words import said_times
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import some_name, some_thing
-from nanochat.kindergarten.wording import compose, wordings_for
+from nanochat.kindergarten.wording import compose, some_wording
 from nanochat.kindergarten.world import World
 
 ORDERS = tables.read("orders.txt")
@@ -40,7 +40,7 @@ def orders(rng: Random, world: World, test: bool, level: int) -> Made:
 
 def _order(rng: Random, title: str, key: str, test: bool, copied: bool = False, **slots: str) -> str:
     """An order on one side of the split, as somebody types it; nothing that is copied is misspelled."""
-    wording = rng.choice(wordings_for(f"orders {title} {key}", ORDERS[title][key], test))
+    wording = some_wording(rng, f"orders {title} {key}", ORDERS[title][key], test)
     text = compose(rng, wording, {"nl": "\n", **slots})
     begins_with_order = not wording.startswith(("{q}", "{t}", "{w}", "{a}", "{n}", "{x}"))
     if not begins_with_order:
@@ -223,8 +223,8 @@ def _greeted(rng: Random, world: World, test: bool) -> Made:
     """Said to somebody: "wish Tom a good night" "Good night, Tom!" """
     said = rng.choice(tuple(ORDERS["greet"]))
     name = some_name(rng)
-    wordings = wordings_for("orders greet", ORDERS["greet"][said], test)
-    order = typed(rng, compose(rng, rng.choice(wordings), {"x": name}), lower=False)
+    wording = some_wording(rng, "orders greet", ORDERS["greet"][said], test)
+    order = typed(rng, compose(rng, wording, {"x": name}), lower=False)
     return chat(order, said.format(x=name)), fact_check(said.partition(",")[0], name)
 
 

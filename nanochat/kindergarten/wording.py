@@ -6,8 +6,12 @@ Strangers ask in their own words, which nobody can list. Parts can be listed, an
 many more than the parts: a wording of three alternatives with five branches each holds 125 sentences in one
 line. That is what makes a model understand rather than recognise.
 """
+import functools
 import re
+from collections.abc import Sequence
+from itertools import accumulate
 from random import Random
+from typing import TypeVar
 
 from nanochat.kindergarten import tables
 from nanochat.kindergarten.skill import Drawn, on_side
@@ -21,6 +25,8 @@ _BEGINNING = re.compile(r"(?:^|(?<=[.!?] ))[a-z]")
 _REQUEST = re.compile(r"(please |now |just )?(tell|give|say|name|show|list|find|spell|write|count|calculate|"
                       r"compute|work out)\b")
 _QUESTION = re.compile(r"(can|could|will|would|do|does|are|is|what|which|how) ")
+
+Any = TypeVar("Any")
 
 MANNERS = tables.read("manners.txt")
 POOLS = {
@@ -68,6 +74,28 @@ def wordings_for(kind: str, wordings: list[Drawn], test: bool) -> list[Drawn]:
     middle = (len(wordings) + 1) // 2
     others = on_side(kind, wordings[middle:], test, percent=33)
     return others if test else wordings[:middle] + others
+
+
+def some_wording(rng: Random, kind: str, wordings: list[Drawn], test: bool) -> Drawn:
+    """One of those of `wordings_for`, in training as often as people say it."""
+    side = wordings_for(kind, wordings, test)
+    return rng.choice(side) if test else usual(rng, side)
+
+
+def usual(rng: Random, ordered: Sequence[Any]) -> Any:
+    """One of them, the first ones more often: the tables begin with what most people say and ask about.
+
+    What is said follows Zipf's law. A world in which all is as frequent as the rarest teaches a small model
+    the rare at the cost of the common.
+    """
+    return rng.choices(ordered, cum_weights=_zipf(len(ordered)))[0]
+
+
+@functools.cache
+def _zipf(count: int) -> list[float]:
+    """Sums of weights that fall from 1/10 by rank, so that the first of 70 is eight times as frequent as the
+    last."""
+    return list(accumulate(1 / (10 + rank) for rank in range(count)))
 
 
 def sentence(rng: Random, wording: str) -> str:
