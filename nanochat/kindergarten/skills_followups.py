@@ -19,7 +19,6 @@ from nanochat.kindergarten.everyday import Known, Relation
 from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
 from nanochat.kindergarten.skills_letters import ALPHABET
 from nanochat.kindergarten.skills_manners import plain
-from nanochat.kindergarten.unlisted import some_thing
 from nanochat.kindergarten.wording import POOLS, finished, vary
 from nanochat.kindergarten.world import World
 
@@ -244,17 +243,7 @@ def _offered(rng: Random, world: World, test: bool) -> Made:
     return chat(said["content"], offer["content"], follows, told["content"]), {**check, "about": ""}
 
 
-def _knock(rng: Random, world: World, test: bool) -> Made:
-    """ "Knock knock." "Who is there?" "Lettuce." "Lettuce who?" """
-    (said, answered), _ = skills_manners.remark(rng, False, "knock")
-    listed = tables.WORDS + tables.NAMES
-    there = draw(lambda: some_thing(rng, listed), lambda made: ("knock", made.lower()), test)
-    reply = f"{there[0].upper()}{there[1:]} who?"
-    check = {"kind": "copy", "text": reply}
-    return chat(said["content"], answered["content"], _as_written(rng, there), reply), check
-
-
 MAKERS = (
     (_same, 40), (_next, 8), (_before, 6), (_further_sum, 16), (_unrelated_sums, 12), (_more, 10), (_sure, 8),
-    (_remarked, 34), (_again, 9), (_small_talk, 26), (_offered, 8), (_knock, 2),
+    (_remarked, 34), (_again, 9), (_small_talk, 26), (_offered, 8),
 )

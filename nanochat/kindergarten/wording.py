@@ -83,18 +83,13 @@ def some_wording(rng: Random, kind: str, wordings: list[Drawn], test: bool) -> D
 
 
 def usual(rng: Random, ordered: Sequence[Any]) -> Any:
-    """One of them, the first ones more often: the tables begin with what most people say and ask about.
-
-    What is said follows Zipf's law. A world in which all is as frequent as the rarest teaches a small model
-    the rare at the cost of the common.
-    """
+    """One of them, the first ones more often: tables begin with what most people say (Zipf's law)."""
     return rng.choices(ordered, cum_weights=_zipf(len(ordered)))[0]
 
 
 @functools.cache
 def _zipf(count: int) -> list[float]:
-    """Sums of weights that fall from 1/10 by rank, so that the first of 70 is eight times as frequent as the
-    last."""
+    """Sums of the weights 1/10, 1/11, ..: the first of 70 is eight times as frequent as the last."""
     return list(accumulate(1 / (10 + rank) for rank in range(count)))
 
 
