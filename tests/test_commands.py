@@ -7,6 +7,7 @@ A command is parsed by the very parser of the script that it names, so a renamed
 import importlib
 import re
 import shlex
+import subprocess
 
 import pytest
 from conftest import ROOT
@@ -216,3 +217,14 @@ def test_the_rows_of_a_table_have_the_columns_of_its_head(name):
     for i, (before, line) in enumerate(zip(["", *lines], lines), 1):
         if line.startswith("|") and before.startswith("|"):
             assert line.count("|") == before.count("|"), f"{name}, line {i}: {line}"
+
+
+def test_what_the_readme_links_to_and_shows_comes_with_a_clone():
+    """What git ignores would be there for us alone, as a picture once was."""
+    links = set(re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert len(links) > 5
+    for link in links:
+        assert (ROOT / link).exists(), link
+    if (ROOT / ".git").exists():
+        ignored = subprocess.run(["git", "check-ignore", *links], cwd=ROOT, capture_output=True, text=True).stdout
+        assert not ignored, f"git ignores {ignored.split()}"
