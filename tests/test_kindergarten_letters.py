@@ -75,7 +75,7 @@ def word_of(code, reply):
 
 WORDED = {in_words(number, joint): str(number) for joint in "- " for number in range(1000)} | {"one hundred": "100"}
 ANY_WORDED = re.compile(rf"\b({'|'.join(sorted(WORDED, key=len, reverse=True))})\b", re.IGNORECASE)
-NO_NUMBERS = re.compile(r"\b(by 2|two numbers|one number|one more|(wh?i\w+|wh?a\w+|smaller|bigger|larger|missing|the|next) one)\b",
+NO_NUMBERS = re.compile(r"\b(by 2|two numbers|one (number|more|question)|(wh?i\w+|wh?a\w+|smaller|bigger|larger|missing|the|next) one)\b",
                         re.IGNORECASE)
 
 
@@ -207,8 +207,8 @@ def test_sums_are_read_as_english_reads_them(training, tests):
     unknown = r"plus how much|\+ \?|missing from|smaller is|to \d+\?$|start from|\+ _|\+ x = "  # "3 + ? = 7"
     for question, code, _output, _reply, _graded in all_of(sums_any, training, tests):
         question = re.sub(r"\b(wat|waht|wht)\b", "what", question).replace("hw ", "how ").replace("biger", "bigger")
-        question = re.sub("(10|20|ten|twenty)(%| percent) of|power of two|the one|one (after|before|bigger|question)|next one", "",
-                          question, flags=re.IGNORECASE)
+        question = re.sub(r"(10|20|ten|twenty)(%| percent) of|power of two|the one|one (after|before|bigger|question)|next one"
+                          r"|one more\.", "", question, flags=re.IGNORECASE)
         asked = numbers(question)
         if match := re.fullmatch(r"(\d+)([+*/-])(\d+)", code):
             x, sign, y = int(match[1]), match[2], int(match[3])
