@@ -75,8 +75,8 @@ def word_of(code, reply):
 
 WORDED = {in_words(number, joint): str(number) for joint in "- " for number in range(1000)} | {"one hundred": "100"}
 ANY_WORDED = re.compile(rf"\b({'|'.join(sorted(WORDED, key=len, reverse=True))})\b", re.IGNORECASE)
-NO_NUMBERS = re.compile(r"\b(by 2|two numbers|one (number|more|question)|(wh?i\w+|wh?a\w+|smaller|bigger|larger|missing|the|next) one)\b",
-                        re.IGNORECASE)
+NO_NUMBERS = re.compile(r"\b(by 2|two numbers|one (number|more|question)"
+                        r"|(wh?i\w+|wh?a\w+|smaller|bigger|larger|missing|the|next) one)\b", re.IGNORECASE)
 
 
 def digits(text):
