@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Does every part of the model that pays in small ones pay at d12, too? What a GPU must confirm, in some ten minutes of one
-# H200: the same text, steps and seed with all parts, and without each of them.
+# Does every part of the model that pays in small ones pay at d12, too? What a GPU must confirm: the same text, steps and seed
+# with all parts, and without each of them. Meant for ten minutes of one H200; never run on a GPU yet.
 #
 #   NANOCHAT_BASE_DIR=~/.cache/nanochat-parts bash benchmarks/parts.sh              d12, 20M tokens
 #   NANOCHAT_BASE_DIR=... bash benchmarks/parts.sh 2 20 --total_batch_size=2048     tried out on a CPU: d2, 20 steps
@@ -19,7 +19,8 @@ parts="key_offset value_offset value_tables embedding_skips"
 for without in nothing $parts; do
     result=$NANOCHAT_BASE_DIR/parts/d$depth-$without.json
     [ -f "$result" ] && continue
-    flags=(--dataset=climbmix --depth="$depth" --sequence_len=1024 --num_iterations="$steps" --compile=0 --eval_every=0 "$@")
+    flags=(--dataset=climbmix --depth="$depth" --sequence_len=1024 --num_iterations="$steps" --total_batch_size=65536
+           --compile=0 --eval_every=0 "$@")
     [ "$without" = nothing ] || flags+=("--$without=0")
     python -m scripts.base_train --tag=parts --fresh "${flags[@]}"
     mkdir -p "$NANOCHAT_BASE_DIR/parts"

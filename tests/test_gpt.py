@@ -186,13 +186,14 @@ def found_by_the_last_token(idx, **parts):
     """The positions of idx (T,), likeliest first, whose value the first layer's attention gives the last token."""
     model = GPT(dataclasses.replace(TINY, n_kv_head=4, n_embd=256, max_attn_logit=50.0, **parts))
     model.init_weights()
-    block, seen = model.blocks[0].attn, norm(norm(model.wte(torch.tensor([idx]))))
+    block = model.blocks[0].attn
+    seen = norm(norm(model.wte(torch.tensor([idx]))))
     if not model.config.key_offset:
         block.c_k.weight.copy_(block.c_q.weight)                     # a token asks for itself
     block.c_proj.weight.copy_(torch.eye(block.c_proj.weight.size(0)))
     n = block.head_dim - block.offset_channels
-    straight = torch.ones(1, len(idx), 1, n // 2), torch.zeros(1, len(idx), 1, n // 2)     # wherever it stands
-    out = block(seen, torch.tensor([idx]), straight, model.causal)[0, -1]
+    cos = torch.ones(1, len(idx), 1, n // 2)     # no turning: a token is found wherever it stands
+    out = block(seen, torch.tensor([idx]), (cos, 1 - cos), model.causal)[0, -1]
     return torch.cosine_similarity(out, block.c_v(seen)[0], dim=-1).argsort(descending=True).tolist()
 
 

@@ -358,5 +358,6 @@ def test_what_most_people_say_is_trained_most_and_tests_are_not_trained():
     said = Counter(usual(rng, range(70)) for _ in range(20_000))
     assert 6 < said[0] / said[69] < 11 and said[0] > said[20] > said[60] and len(said) == 70
     wordings = [str(rank) for rank in range(70)]
-    trained, tested = ({some_wording(rng, "any", wordings, test) for _ in range(2_000)} for test in (False, True))
+    trained = {some_wording(rng, "any", wordings, test=False) for _ in range(2_000)}
+    tested = {some_wording(rng, "any", wordings, test=True) for _ in range(2_000)}
     assert not trained & tested and trained | tested == set(wordings) and tested <= set(wordings[35:])

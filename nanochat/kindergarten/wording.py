@@ -26,7 +26,7 @@ _REQUEST = re.compile(r"(please |now |just )?(tell|give|say|name|show|list|find|
                       r"compute|work out)\b")
 _QUESTION = re.compile(r"(can|could|will|would|do|does|are|is|what|which|how) ")
 
-Any = TypeVar("Any")
+Item = TypeVar("Item")
 
 MANNERS = tables.read("manners.txt")
 POOLS = {
@@ -82,7 +82,7 @@ def some_wording(rng: Random, kind: str, wordings: list[Drawn], test: bool) -> D
     return rng.choice(side) if test else usual(rng, side)
 
 
-def usual(rng: Random, ordered: Sequence[Any]) -> Any:
+def usual(rng: Random, ordered: Sequence[Item]) -> Item:
     """One of them, the first ones more often: tables begin with what most people say (Zipf's law)."""
     return rng.choices(ordered, cum_weights=_zipf(len(ordered)))[0]
 
