@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
-from typing import TypeVar
 
 from nanochat.kindergarten import tables
 from nanochat.kindergarten.skill import Drawn, on_side
@@ -25,8 +24,6 @@ _BEGINNING = re.compile(r"(?:^|(?<=[.!?] ))[a-z]")
 _REQUEST = re.compile(r"(please |now |just )?(tell|give|say|name|show|list|find|spell|write|count|calculate|"
                       r"compute|work out)\b")
 _QUESTION = re.compile(r"(can|could|will|would|do|does|are|is|what|which|how) ")
-
-Item = TypeVar("Item")
 
 MANNERS = tables.read("manners.txt")
 POOLS = {
@@ -82,7 +79,7 @@ def some_wording(rng: Random, kind: str, wordings: list[Drawn], test: bool) -> D
     return rng.choice(side) if test else usual(rng, side)
 
 
-def usual(rng: Random, ordered: Sequence[Item]) -> Item:
+def usual(rng: Random, ordered: Sequence[Drawn]) -> Drawn:
     """One of them, the first ones more often: tables begin with what most people say (Zipf's law)."""
     return rng.choices(ordered, cum_weights=_zipf(len(ordered)))[0]
 
