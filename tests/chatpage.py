@@ -146,6 +146,8 @@ def screen(browser, width, scheme="light", touch=False):
                             {"width": width, "height": 760, "deviceScaleFactor": 1, "mobile": touch})
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": touch})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    # The page hears of its new width before it draws: what is pressed before that is undone, or undoes it.
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
     try:
         yield
     finally:
