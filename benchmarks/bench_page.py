@@ -1,14 +1,14 @@
 """
-What the page that shows a run costs the run: training alone and with the page looked at, in turns.
+What the page that shows a run costs the run: one training, and the page looked at in every other stretch of it.
 
-    python benchmarks/bench_page.py                     10 pairs of a kindergarten's pretraining, some 10 minutes
-    python benchmarks/bench_page.py --pairs=20 --steps=120
-    python benchmarks/bench_page.py --browser           with a browser on this machine, too (chromium, selenium)
+    python benchmarks/bench_page.py                     60 pairs of stretches of 3 seconds, some 6 minutes
+    python benchmarks/bench_page.py --browser --times=1 --seconds=12   with a browser on this machine (chromium, selenium)
 
-In the run with the page the server is started as speedrun.sh starts it, and its /run is asked every three seconds as
-the page does it. Which of a pair comes first changes from pair to pair. Told are tokens a second of the steps, the
-median of the pairs' ratios and its quartiles; and what part of the time the server itself computes, as processors' speed
-may vary by more than a page costs.
+The server is started as speedrun.sh starts it, and stopped (SIGSTOP) in the stretches without it, as is the browser.
+Which of a pair comes first changes from pair to pair. Whole runs in turns had differed by 5 % on their own, and stretches
+of 3 seconds still do, so what is asked every three seconds by the page (its news of three seconds) is asked ten times as
+often here, and costs ten times as much. Told are the pairs' mean ratio of tokens a second with its 95 % interval, what
+that is for one page, and what part of the time the server computes.
 """
 import argparse
 import contextlib
@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.parse
 import urllib.request
@@ -28,92 +27,146 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
-EVERY_S = 3.0
+EVERY_S = 3.0  # how often serve/page/run.js asks
+SETTLED = 50  # steps after which caches are full
+TRAIN = ("scripts.base_train", "--dataset=kindergarten", "--depth=3", "--sequence_len=256", "--total_batch_size=2048",
+         "--num_iterations=1000000", "--eval_every=0", "--save_every=0", "--fresh")
 
 
-def python(*args):
-    """Run a script in the base directory, quietly."""
-    subprocess.run([sys.executable, "-m", *args], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-
-
-def train(steps):
-    """Tokens a second of one run's steps; the first five, in which caches fill, do not count."""
-    python("scripts.base_train", "--dataset=kindergarten", "--depth=3", "--sequence_len=256", "--total_batch_size=2048",
-           f"--num_iterations={steps}", "--eval_tokens=2048", "--fresh")
-    lines = (Path(os.environ["NANOCHAT_BASE_DIR"]) / "logs" / "base_d3.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [record for record in map(json.loads, lines) if "elapsed_s" in record]
-    seconds = records[-1]["elapsed_s"] - records[4]["elapsed_s"]
-    return 2048 * (len(records) - 5) / seconds
-
-
-def processor_s(pid):
-    """Seconds that a process has computed."""
-    used = psutil.Process(pid).cpu_times()
-    return used.user + used.system
+def newest(log):
+    """(step, seconds of training until then) of the last line that a training wrote; (0, 0) before the first."""
+    lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.exists() else []
+    for line in reversed(lines):
+        record = json.loads(line)
+        if "elapsed_s" in record:
+            return record["step"], record["elapsed_s"]
+    return 0, 0.0
 
 
 @contextlib.contextmanager
-def looked_at(browser, shares):
-    """The page, as speedrun.sh starts it, and somebody who looks at it. Its share of a core is added to `shares`."""
+def training(folder):
+    """A training that is at work, as its log; it ends with the block."""
+    log = Path(folder) / "logs" / "base_d3.jsonl"
+    with subprocess.Popen([sys.executable, "-m", *TRAIN], cwd=ROOT, stdout=subprocess.DEVNULL) as trainer:
+        try:
+            while newest(log)[0] < SETTLED:
+                if trainer.poll() is not None:
+                    sys.exit("the training ended before it was measured")
+                time.sleep(0.5)
+            yield log
+        finally:
+            trainer.kill()
+
+
+@contextlib.contextmanager
+def serving():
+    """The page's server as speedrun.sh starts it, and its address."""
     command = ["nice", sys.executable, "-m", "scripts.chat_web", "--port=0", "--preload=false", "--device=cpu"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-        url = next(found[1] for line in server.stdout if (found := re.search(r"(http://\S+)", line)))
-        ended = threading.Event()
-
-        def look():
-            after = "{}"
-            while not ended.wait(EVERY_S):
-                with urllib.request.urlopen(f"{url}/run?after={urllib.parse.quote(after)}") as answer:
-                    after = json.dumps(json.load(answer)["after"])
-
-        thread = threading.Thread(target=look)
-        begun = time.monotonic()
-        used = processor_s(server.pid)
-        thread.start()
         try:
-            with browsing(f"{url}/#run") if browser else contextlib.nullcontext():
-                yield
+            yield server, next(found[1] for line in server.stdout if (found := re.search(r"(http://\S+)", line)))
         finally:
-            ended.set()
-            thread.join()
-            shares.append((processor_s(server.pid) - used) / (time.monotonic() - begun))
-            server.terminate()
+            server.kill()
 
 
 @contextlib.contextmanager
 def browsing(url):
-    """A browser that shows the page, on this machine."""
+    """A browser that shows the page, on this machine: its processes."""
     sys.path.insert(0, str(ROOT / "tests"))
     import chatpage
 
     with tempfile.TemporaryDirectory() as profile, chatpage.browsing(profile) as browser:
         browser.get(url)
-        yield
+        driver = psutil.Process(browser.service.process.pid)
+        shown = [driver, *driver.children(recursive=True)]
+        try:
+            yield shown
+        finally:
+            awake(shown)
+
+
+def asleep(processes):
+    for process in processes:
+        process.suspend()
+
+
+def awake(processes):
+    for process in processes:
+        process.resume()
+
+
+class Looking:
+    """Pages that look at the run, `times` as many as one."""
+
+    def __init__(self, url, times):
+        self.url = url
+        self.every_s = EVERY_S / times
+        self.after = ["{}"] * times  # what was known three seconds ago, ..., at the last time
+
+    def ask(self):
+        with urllib.request.urlopen(f"{self.url}/run?after={urllib.parse.quote(self.after.pop(0))}") as answer:
+            self.after.append(json.dumps(json.load(answer)["after"]))
+
+
+def tokens_per_s(log, seconds, looking):
+    """The training's speed over so many seconds, in which somebody is looking, or nobody (None)."""
+    before_step, before_s = newest(log)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if looking:
+            looking.ask()
+        time.sleep(looking.every_s if looking else seconds)
+    step, elapsed_s = newest(log)
+    return 2048 * (step - before_step) / (elapsed_s - before_s)
+
+
+def processor_s(process):
+    """Seconds that a process has computed."""
+    used = process.cpu_times()
+    return used.user + used.system
+
+
+def compare(log, looking, server, browser, options):
+    """The ratios of speed, looked at over not, of all pairs; what part of the time the server computes when asked."""
+    ratios = []
+    computed_s = 0.0
+    for pair in range(options.pairs):
+        speeds = {}
+        for looked_at in (pair % 2 == 0, pair % 2 == 1):
+            before_s = processor_s(server)
+            (awake if looked_at else asleep)([server, *browser])
+            asks = looked_at and not browser  # a browser asks by itself
+            speeds[looked_at] = tokens_per_s(log, options.seconds, looking if asks else None)
+            computed_s += processor_s(server) - before_s
+        ratios.append(speeds[True] / speeds[False])
+        print(f"pair {pair + 1}: alone {speeds[False]:,.0f}, looked at {speeds[True]:,.0f} tokens a second, "
+              f"{ratios[-1] - 1:+.2%}", flush=True)
+    awake([server, *browser])
+    return ratios, computed_s / (options.pairs * options.seconds)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=EVERY_S)
+    parser.add_argument("--times", type=int, default=10, help="how many pages look at it")
     parser.add_argument("--browser", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NANOCHAT_BASE_DIR"] = folder
-        python("scripts.tok_train", "--dataset=kindergarten", "--vocab_size=2048")
-        train(10)  # tokenizes
-        ratios = []
-        shares = []
-        for pair in range(options.pairs):
-            speeds = {}
-            for with_page in (pair % 2 == 0, pair % 2 == 1):
-                with looked_at(options.browser, shares) if with_page else contextlib.nullcontext():
-                    speeds[with_page] = train(options.steps)
-            ratios.append(speeds[True] / speeds[False])
-            print(f"pair {pair + 1}: alone {speeds[False]:,.0f}, with the page {speeds[True]:,.0f} tokens a second, "
-                  f"{ratios[-1] - 1:+.2%}", flush=True)
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        print(f"with the page {middle - 1:+.2%} (quartiles {low - 1:+.2%} to {high - 1:+.2%}) of {len(ratios)} pairs; "
-              f"its server computes {statistics.median(shares):.2%} of the time on one core")
+        subprocess.run([sys.executable, "-m", "scripts.tok_train", "--dataset=kindergarten", "--vocab_size=2048"],
+                       cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        with training(folder) as log, serving() as (server, url), contextlib.ExitStack() as opened:
+            browser = opened.enter_context(browsing(f"{url}/#run")) if options.browser else []
+            looking = Looking(url, options.times)
+            for _ in range(options.times):
+                looking.ask()  # for all that was there before
+            ratios, share = compare(log, looking, psutil.Process(server.pid), browser, options)
+    mean = statistics.mean(ratios) - 1
+    half = 1.96 * statistics.stdev(ratios) / len(ratios) ** 0.5
+    print(f"{options.times} times a page {mean:+.2%} (95 %: {mean - half:+.2%} to {mean + half:+.2%}) of {len(ratios)} pairs, "
+          f"one page {mean / options.times:+.2%} ({(mean - half) / options.times:+.2%} to {(mean + half) / options.times:+.2%}); "
+          f"the server computes {share:.2%} of the time on one core, for one page {share / options.times:.2%}")
 
 
 if __name__ == "__main__":

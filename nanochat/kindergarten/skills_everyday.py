@@ -39,7 +39,7 @@ def facts_everyday(rng: Random, world: World, test: bool, level: int) -> Made:
     questions: list[str] = []
     while not questions:
         relation = _some_relation(rng, ASKED)
-        fact = rng.choice(relation.known) if test else usual(rng, relation.known)
+        fact = usual(rng, relation.known, test)
         questions = ways_to_ask_widely(relation, fact, test, rng.random() < COMPOSED)
     question = _as_people_write(rng, rng.choice(questions))
     if not test:
@@ -153,7 +153,7 @@ def yes_no_world(rng: Random, world: World, test: bool, level: int) -> Made:
 
     def make() -> tuple[Relation, Known, dict[str, str]]:
         relation = _some_relation(rng, YES_OR_NO)
-        fact = rng.choice(relation.known)
+        fact = usual(rng, relation.known, test)
         wrong = everyday.wrong_words(relation, fact)
         says_no_itself = fact.other.get("v") == "no"  # "A snake has no legs, so yes."
         if rng.random() < 0.5 and not says_no_itself:

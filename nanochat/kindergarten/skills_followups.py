@@ -19,7 +19,8 @@ from nanochat.kindergarten.everyday import Known, Relation
 from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
 from nanochat.kindergarten.skills_letters import ALPHABET
 from nanochat.kindergarten.skills_manners import plain
-from nanochat.kindergarten.wording import POOLS, finished, vary
+from nanochat.kindergarten.unlisted import some_thing
+from nanochat.kindergarten.wording import POOLS, finished, usual, vary
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("followups.txt")["asked"]
@@ -58,7 +59,7 @@ def _asks(rng: Random, kind: str, test: bool) -> str:
 
 
 def _drawn(rng: Random, kind: str, wordings: list[str], test: bool) -> str:
-    return draw(lambda: vary(rng, rng.choice(wordings)).strip(),
+    return draw(lambda: vary(rng, usual(rng, wordings, test)).strip(),
                 lambda made: ("follow", kind, plain(made)), test, percent=15)
 
 
@@ -96,9 +97,7 @@ def _next(rng: Random, world: World, test: bool) -> Made:
     """Days, months, numbers and letters in their order."""
     follows = _as_written(rng, _asks(rng, "next", test))
     if rng.random() < 0.5:
-        row = _row(rng)
-        at = rng.randrange(len(row) - 2)
-        return _in_a_row("After", row[at:at + 3], rng, follows)
+        return _in_a_row(rng, "after", _row(rng), follows)
     return _along(rng, "after", follows)
 
 
@@ -106,9 +105,7 @@ def _before(rng: Random, world: World, test: bool) -> Made:
     """The same backwards."""
     follows = _as_written(rng, _asks(rng, "before", test))
     if rng.random() < 0.5:
-        row = _row(rng)[::-1]
-        at = rng.randrange(len(row) - 2)
-        return _in_a_row("Before", row[at:at + 3], rng, follows)
+        return _in_a_row(rng, "before", _row(rng)[::-1], follows)
     return _along(rng, "before", follows)
 
 
@@ -116,13 +113,14 @@ def _row(rng: Random) -> list[str]:
     return list(ALPHABET) if rng.random() < 0.3 else [str(number) for number in range(1, 100)]
 
 
-def _in_a_row(where: str, three: list[str], rng: Random, follows: str) -> Made:
-    """Asked for what comes "After" or "Before" the first of the three, then once more."""
-    first, second, third = three
+def _in_a_row(rng: Random, where: str, row: list[str], follows: str) -> Made:
+    """Asked for what comes "after" or "before" one of the row, then once more."""
+    at = rng.randrange(len(row) - 2)
+    first, second, third = row[at:at + 3]
     asked = rng.choice(("What comes {} {}?", "what is {} {}?", "What's right {} {}?"))
-    said = [f"{where} {first} comes {second}.", f"{where} {second} comes {third}."]
+    said = [f"{where.capitalize()} {one} comes {other}." for one, other in ((first, second), (second, third))]
     check: Check = {"kind": "alone", "answer": third, "given": [second]}
-    return chat(asked.format(where.lower(), first), said[0], follows, said[1]), check
+    return chat(asked.format(where, first), said[0], follows, said[1]), check
 
 
 def _along(rng: Random, name: str, follows: str) -> Made:
@@ -243,7 +241,17 @@ def _offered(rng: Random, world: World, test: bool) -> Made:
     return chat(said["content"], offer["content"], follows, told["content"]), {**check, "about": ""}
 
 
+def _knock(rng: Random, world: World, test: bool) -> Made:
+    """ "Knock knock." "Who is there?" "Lettuce." "Lettuce who?" """
+    (said, answered), _ = skills_manners.remark(rng, False, "knock")
+    listed = tables.WORDS + tables.NAMES
+    there = draw(lambda: some_thing(rng, listed), lambda made: ("knock", made.lower()), test)
+    reply = f"{there[0].upper()}{there[1:]} who?"
+    check: Check = {"kind": "copy", "text": reply}
+    return chat(said["content"], answered["content"], _as_written(rng, there), reply), check
+
+
 MAKERS = (
     (_same, 40), (_next, 8), (_before, 6), (_further_sum, 16), (_unrelated_sums, 12), (_more, 10), (_sure, 8),
-    (_remarked, 34), (_again, 9), (_small_talk, 26), (_offered, 8),
+    (_remarked, 34), (_again, 9), (_small_talk, 26), (_offered, 8), (_knock, 3),
 )

@@ -26,6 +26,7 @@ TWO_SUMS = tables.read("numbers.txt")["sums two"]["any"]  # "what is {a} and {b}
 SIGNS = tables.read("numbers.txt")["sums signs"]  # {operator: how it is written}
 BASIC = ("x+y", "x-y", "x*y", "x/y")
 USUAL = ("x+y+z", "x*2", "x/2", "x+1", "x-1", "x*x", "x+x")
+BARE = 0.25  # part of the plain sums in training that is nothing else: "12x12", "7+5=", what most people try first
 COMPARING = tables.read("numbers.txt")["comparing"]
 COMPARING_ANSWERS = tables.read("numbers.txt")["comparing answers"]  # {kind: (expression, if true, if false)}
 OPPOSITES = {"bigger": ["smaller", "less", "lower"], "smaller": ["bigger", "more", "larger", "greater"]}
@@ -156,6 +157,8 @@ def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
     weights = [often.get(form, 1) for form in SUMS]
     form = rng.choices(tuple(SUMS), weights)[0]
     wording = sentence(rng, some_wording(rng, f"sums {form}", SUMS[form], test))
+    if form in BASIC and not test and rng.random() < BARE:
+        wording = _bare(rng, form)
     counts = re.search("how (many times|often)", wording)
     values = _fitting(rng, form, test, whole=form not in ("x/y", "x/2") or bool(counts))
     while form == "x-y" and values["x"] < values["y"] and not re.search("-|minus|subtract", wording):
@@ -170,6 +173,12 @@ def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
              "tool": True}
     reply = answer.format(sum=spaced(code), r=result, x=values["x"])
     return chat(typed(rng, finished(wording.format(**said))), tool_turn(code, reply)), check
+
+
+def _bare(rng: Random, form: str) -> str:
+    sign = rng.choice("*xx") if form == "x*y" else form[1]
+    blank = rng.choice(("", "", " "))
+    return f"{{x}}{blank}{sign}{blank}{{y}}{rng.choice(('', '', '?', '=', '=?', ' ='))}"
 
 
 def spaced(code: str) -> str:

@@ -75,19 +75,19 @@ def wordings_for(kind: str, wordings: list[Drawn], test: bool) -> list[Drawn]:
 
 def some_wording(rng: Random, kind: str, wordings: list[Drawn], test: bool) -> Drawn:
     """One of those of `wordings_for`, in training as often as people say it."""
-    side = wordings_for(kind, wordings, test)
-    return rng.choice(side) if test else usual(rng, side)
+    return usual(rng, wordings_for(kind, wordings, test), test)
 
 
-def usual(rng: Random, ordered: Sequence[Drawn]) -> Drawn:
-    """One of them, the first ones more often: tables begin with what most people say (Zipf's law)."""
-    return rng.choices(ordered, cum_weights=_zipf(len(ordered)))[0]
+def usual(rng: Random, ordered: Sequence[Drawn], test: bool) -> Drawn:
+    """One of them, in training the first ones more often: tables begin with what most people say (Zipf's law)."""
+    return rng.choice(ordered) if test else rng.choices(ordered, cum_weights=_zipf(len(ordered)))[0]
 
 
 @functools.cache
 def _zipf(count: int) -> list[float]:
-    """Sums of the weights 1/10, 1/11, ..: the first of 70 is eight times as frequent as the last."""
-    return list(accumulate(1 / (10 + rank) for rank in range(count)))
+    """Sums of the weights 1/10, 1/11, ..: of 70 and of more the first is eight times as frequent as the last."""
+    offset = max(10, count / 7)
+    return list(accumulate(1 / (offset + rank) for rank in range(count)))
 
 
 def sentence(rng: Random, wording: str) -> str:
