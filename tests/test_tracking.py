@@ -2,7 +2,6 @@
 import importlib.machinery
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import types
@@ -32,11 +31,11 @@ def log_of(run="base_d1"):
 
 
 class Library(types.ModuleType):
-    """What trackio and wandb have in common."""
+    """What is used of wandb."""
 
-    def __init__(self, name):
-        super().__init__(name)
-        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    def __init__(self):
+        super().__init__("wandb")
+        self.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
         self.calls = []
 
     def init(self, **settings):
@@ -50,22 +49,21 @@ class Library(types.ModuleType):
         self.calls.append(("finish", None))
 
 
-@pytest.mark.parametrize("name", ["trackio", "wandb"])
-def test_a_tracker_gets_the_numbers_of_each_line_of_the_log(small, monkeypatch, name):
-    library = Library(name)
-    monkeypatch.setitem(sys.modules, name, library)
-    base_train.main([f"--track={name}", *RUN])
+def test_a_tracker_gets_the_numbers_of_each_line_of_the_log(small, monkeypatch):
+    library = Library()
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    base_train.main(["--track=wandb", *RUN])
     (first, settings), *middle, last = library.calls
     assert first == "init" and last[0] == "finish" and settings["name"] == "base_d1" and settings["config"]["depth"] == 1
     logged = [record for record in log_of() if "answers" not in record]               # these are texts
     assert [record.pop("of", 0) for record in logged] == [3, 3, 3, 0]                 # three steps and a validation
     assert [record for _, record in middle] == logged
-    assert ("dir" in settings) == (name == "wandb")
+    assert settings["dir"] == str(base_dir() / "logs")                                # not the current folder
     base_train.main(RUN)                                                              # it is no part of the run's identity
 
 
 def test_it_ends_when_training_fails(small, monkeypatch):
-    library = Library("wandb")
+    library = Library()
     monkeypatch.setitem(sys.modules, "wandb", library)
     monkeypatch.setattr("nanochat.train.loop.train_step", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -74,7 +72,7 @@ def test_it_ends_when_training_fails(small, monkeypatch):
 
 
 def test_what_the_library_refuses_is_one_line(small, monkeypatch):
-    library = Library("wandb")
+    library = Library()
     library.init = lambda **settings: 1 / 0
     monkeypatch.setitem(sys.modules, "wandb", library)
     with pytest.raises(NanochatError, match="--track=wandb: division"):
@@ -83,8 +81,8 @@ def test_what_the_library_refuses_is_one_line(small, monkeypatch):
 
 def test_a_missing_package_is_said_before_the_run_starts(monkeypatch):
     monkeypatch.setattr("nanochat.train.tracking.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'pip install -c constraints.txt -e "\.\[trackio\]"'):
-        base_train.main(["--track=trackio", *RUN])
+    with pytest.raises(UsageError, match=r'pip install -c constraints.txt -e "\.\[wandb\]"'):
+        base_train.main(["--track=wandb", *RUN])
 
 
 def test_without_the_flag_nothing_is_imported(small):
@@ -92,7 +90,7 @@ def test_without_the_flag_nothing_is_imported(small):
 import sys
 from scripts import base_train
 base_train.main({RUN!r})
-print({{"trackio", "wandb", "tensorboard", "transformers"}} & set(sys.modules))
+print({{"wandb", "tensorboard", "transformers"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.endswith("set()\n"), done.stdout + done.stderr
@@ -118,16 +116,6 @@ def test_tensorboards_own_reader_finds_the_curves(small):
     assert [(point.step, pytest.approx(point.value)) for point in found] == [(one["step"], one["loss"]) for one in steps]
     assert len(events.Scalars("val_bpb")) == 1
 
-
-def test_trackios_own_file_holds_the_curves(small, tmp_path):
-    pytest.importorskip("trackio", reason="trackio is not installed: pip install trackio")
-    run_with("trackio", TRACKIO_DIR=str(tmp_path / "trackio"), HF_HUB_OFFLINE="1")
-    path, = (tmp_path / "trackio").rglob("nanochat*.db")
-    with sqlite3.connect(path) as database:
-        rows = database.execute("select step, metrics from metrics order by id").fetchall()
-    found = [(step, json.loads(metrics)) for step, metrics in rows]
-    losses = [(step, metrics["loss"]) for step, metrics in found if "loss" in metrics]
-    assert losses == [(one["step"], one["loss"]) for one in log_of() if "loss" in one]
 
 
 def wandb_records(content):

@@ -5,9 +5,8 @@ A kind of document is a function (rng, world) -> text; KINDS says how often each
 test asks (a pair of numbers, a story, a wording) is in any of them. About a quarter of the
 text is dialogue, so that questions and answers are nothing new when finetuning begins.
 """
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from random import Random
-from typing import TypeVar
 
 from nanochat.common import mix_seed
 from nanochat.kindergarten import (
@@ -31,7 +30,7 @@ from nanochat.kindergarten import (
     tables,
 )
 from nanochat.kindergarten.phrases import STATEMENTS, WORDINGS, state, with_article, with_pronoun
-from nanochat.kindergarten.skill import draw
+from nanochat.kindergarten.skill import draw, weighted
 from nanochat.kindergarten.skills_numbers import calculate, number_key
 from nanochat.kindergarten.skills_words import spelled
 from nanochat.kindergarten.unlisted import some_name, some_thing
@@ -40,8 +39,6 @@ from nanochat.kindergarten.world import Person, World
 LONG_ENOUGH = 420  # characters of a document made of small pieces
 LISTED = 0.1  # part of the biographies and spelled words with one sentence a line
 OPENINGS = [*WORDINGS["documents"]["openings"], "", "", ""]
-
-Choice = TypeVar("Choice")
 
 
 # ---- people
@@ -262,7 +259,7 @@ def _dialogue(rng: Random, world: World) -> str:
         asks, answers = rng.sample(tables.NAMES, 2)
     lines: list[str] = []
     while len("".join(lines)) < 300:
-        make = _weighted(rng, asked)
+        make = weighted(rng, asked)
         messages, _ = make(rng, world, False, 1)
         for message in messages:
             speaker = asks if message["role"] == "user" else answers
@@ -286,16 +283,10 @@ KINDS = (
 )
 
 
-def _weighted(rng: Random, weighted: Sequence[tuple[Choice, float]]) -> Choice:
-    choices = [choice for choice, _ in weighted]
-    weights = [weight for _, weight in weighted]
-    return rng.choices(choices, weights)[0]
-
-
 def document(world: World, index: int, seed: int = 0) -> str:
     """The document of this number: depends on (world, seed, index) only."""
     rng = Random(mix_seed("document", seed, index))
-    kind = _weighted(rng, KINDS)
+    kind = weighted(rng, KINDS)
     return kind(rng, world)
 
 

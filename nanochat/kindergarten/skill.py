@@ -63,6 +63,13 @@ def draw(make: Callable[[], Drawn], key: Callable[[Drawn], Iterable[str | int]],
             return made
 
 
+def weighted(rng: Random, choices: Sequence[tuple[Drawn, float]]) -> Drawn:
+    """One of the choices, each as often as the weight beside it says."""
+    weights = [weight for _, weight in choices]
+    choice, _ = rng.choices(choices, weights)[0]
+    return choice
+
+
 def on_side(kind: str, templates: Sequence[Drawn], test: bool, percent: int = 20) -> list[Drawn]:
     """The templates that tests keep for themselves, or those that training uses: at least one of either (a
     single one serves both).

@@ -16,7 +16,7 @@ from nanochat.kindergarten import (
     tables,
 )
 from nanochat.kindergarten.everyday import Known, Relation
-from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check
+from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check, weighted
 from nanochat.kindergarten.skills_letters import ALPHABET
 from nanochat.kindergarten.skills_manners import plain
 from nanochat.kindergarten.unlisted import some_thing
@@ -48,8 +48,7 @@ RELATIONS = _with_subjects()
 
 
 def follow_ups(rng: Random, world: World, test: bool, level: int) -> Made:
-    makers = [maker for maker, _ in MAKERS]
-    make = rng.choices(makers, [weight for _, weight in MAKERS])[0]
+    make = weighted(rng, MAKERS)
     return make(rng, world, test)
 
 

@@ -26,7 +26,7 @@ TWO_SUMS = tables.read("numbers.txt")["sums two"]["any"]  # "what is {a} and {b}
 SIGNS = tables.read("numbers.txt")["sums signs"]  # {operator: how it is written}
 BASIC = ("x+y", "x-y", "x*y", "x/y")
 USUAL = ("x+y+z", "x*2", "x/2", "x+1", "x-1", "x*x", "x+x")
-BARE = 0.25  # part of the plain sums in training that is nothing else: "12x12", "7+5=", what most people try first
+BARE = 0.25  # part of the plain sums in training with no word around them: "12x12", "7+5="
 COMPARING = tables.read("numbers.txt")["comparing"]
 COMPARING_ANSWERS = tables.read("numbers.txt")["comparing answers"]  # {kind: (expression, if true, if false)}
 OPPOSITES = {"bigger": ["smaller", "less", "lower"], "smaller": ["bigger", "more", "larger", "greater"]}

@@ -9,7 +9,7 @@ from random import Random
 
 from nanochat.kindergarten import everyday, skills_everyday, skills_numbers, tables
 from nanochat.kindergarten.everyday import Known, Relation
-from nanochat.kindergarten.skill import Check, Made, chat, fact_check
+from nanochat.kindergarten.skill import Check, Made, chat, fact_check, weighted
 from nanochat.kindergarten.skills_words import said_times
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import some_name, some_thing
@@ -33,8 +33,7 @@ TIMES = ((2, "two"), (3, "three"), (3, "three"), (4, "four"), (5, "five"), (6, "
 
 def orders(rng: Random, world: World, test: bool, level: int) -> Made:
     """One order of any kind, and what obeys it."""
-    makers = [maker for maker, _ in MAKERS]
-    make = rng.choices(makers, [weight for _, weight in MAKERS])[0]
+    make = weighted(rng, MAKERS)
     return make(rng, world, test)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from nanochat.common import mix_seed
 from nanochat.kindergarten import everyday, nature, tables
 from nanochat.kindergarten.phrases import with_article
-from nanochat.kindergarten.skill import Check, Made, chat, is_test
+from nanochat.kindergarten.skill import Check, Made, chat, is_test, weighted
 from nanochat.kindergarten.skills_manners import chatted, plain
 from nanochat.kindergarten.unlisted import is_rude, made_up_word, some_name
 from nanochat.kindergarten.wording import compose
@@ -141,8 +141,7 @@ def _named_person(rng: Random, he: str = "") -> Hero:
 # ---- stories
 def story_about(rng: Random, test: bool) -> Made:
     """A story about whatever is asked for, or about something of its own choice."""
-    makers = [maker for maker, _ in STORIES]
-    make = rng.choices(makers, [weight for _, weight in STORIES])[0]
+    make = weighted(rng, STORIES)
     return make(rng, test)
 
 

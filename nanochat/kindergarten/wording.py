@@ -3,8 +3,7 @@ Wordings with alternatives: "{hi/hello} {there/}" stands for four sentences, "{n
 drawn.
 
 Strangers ask in their own words, which nobody can list. Parts can be listed, and the ways to join them are
-many more than the parts: a wording of three alternatives with five branches each holds 125 sentences in one
-line. That is what makes a model understand rather than recognise.
+many more: a wording of three alternatives with five branches each holds 125 sentences.
 """
 import functools
 import re
@@ -79,13 +78,13 @@ def some_wording(rng: Random, kind: str, wordings: list[Drawn], test: bool) -> D
 
 
 def usual(rng: Random, ordered: Sequence[Drawn], test: bool) -> Drawn:
-    """One of them, in training the first ones more often: tables begin with what most people say (Zipf's law)."""
+    """One of them, in training by Zipf's law: tables begin with what most people say."""
     return rng.choice(ordered) if test else rng.choices(ordered, cum_weights=_zipf(len(ordered)))[0]
 
 
 @functools.cache
 def _zipf(count: int) -> list[float]:
-    """Sums of the weights 1/10, 1/11, ..: of 70 and of more the first is eight times as frequent as the last."""
+    """Sums of the weights 1/10, 1/11, ..: of 70 or more the first is eight times as frequent as the last."""
     offset = max(10, count / 7)
     return list(accumulate(1 / (offset + rank) for rank in range(count)))
 

@@ -1,12 +1,11 @@
 """
-A run's numbers to a tracker, beside its log: --track=trackio, wandb or tensorboard.
+A run's numbers to a tracker, beside its log: --track=tensorboard or wandb.
 
-Each by the library's own API, which is imported only when asked for. Nothing needs a network: TensorBoard and
-Trackio keep files (`tensorboard --logdir <base>/logs/tensorboard`, `trackio show`), and so does Weights &
-Biases with WANDB_MODE=offline. Each sitting is a run of its own there; its steps are counted from the first.
+Each by the library's own API, imported only when asked for. Nothing needs a network: TensorBoard keeps files
+(`tensorboard --logdir <base>/logs/tensorboard`), and so does Weights & Biases with WANDB_MODE=offline. Each
+sitting is a run of its own there; its steps are counted from the first.
 """
 import contextlib
-import importlib
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from typing import Any
 
 from nanochat.common import NanochatError, UsageError, base_dir
 
-TRACKERS = ("", "trackio", "wandb", "tensorboard")
+TRACKERS = ("", "tensorboard", "wandb")
 
 
 def require(tracker: str) -> None:
@@ -37,16 +36,16 @@ def tracked(tracker: str, run: str, config: dict[str, Any]) -> Iterator[Callable
         with SummaryWriter(str(folder)) as writer:
             yield lambda record: _scalars(writer, record)
         return
-    library = importlib.import_module(tracker)
-    place = {"dir": str(base_dir() / "logs")} if tracker == "wandb" else {}  # not the current folder
+    import wandb
+
     try:
-        library.init(project="nanochat", name=run, config=config, **place)
+        wandb.init(project="nanochat", name=run, config=config, dir=str(base_dir() / "logs"))
     except Exception as error:  # no key, and no terminal to ask for one
         raise NanochatError(f"--track={tracker}: {error}") from None
     try:
-        yield lambda record: library.log(record, step=record["step"])
+        yield lambda record: wandb.log(record, step=record["step"])
     finally:
-        library.finish()
+        wandb.finish()
 
 
 def _scalars(writer, record):
