@@ -20,7 +20,7 @@ from nanochat.kindergarten.skill import Check, Made, chat, draw, fact_check, wei
 from nanochat.kindergarten.skills_letters import ALPHABET
 from nanochat.kindergarten.skills_manners import plain
 from nanochat.kindergarten.unlisted import some_thing
-from nanochat.kindergarten.wording import POOLS, finished, usual, vary
+from nanochat.kindergarten.wording import POOLS, finished, vary
 from nanochat.kindergarten.world import World
 
 ASKED = tables.read("followups.txt")["asked"]
@@ -58,7 +58,7 @@ def _asks(rng: Random, kind: str, test: bool) -> str:
 
 
 def _drawn(rng: Random, kind: str, wordings: list[str], test: bool) -> str:
-    return draw(lambda: vary(rng, usual(rng, wordings, test)).strip(),
+    return draw(lambda: vary(rng, rng.choice(wordings)).strip(),
                 lambda made: ("follow", kind, plain(made)), test, percent=15)
 
 

@@ -13,7 +13,7 @@ from nanochat.kindergarten.skills_people import UNKNOWN
 from nanochat.kindergarten.skills_social import POLITE
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import is_rude, made_up_word, some_name
-from nanochat.kindergarten.wording import MANNERS, POOLS, compose, usual
+from nanochat.kindergarten.wording import MANNERS, POOLS, compose
 from nanochat.kindergarten.world import World
 
 ASKS = re.compile(r"(^|, |^and |^so )(who|what|what's|whats|where|when|how|hows|why|which|are|do|did|can|"
@@ -66,7 +66,7 @@ def remark(rng: Random, test: bool, title: str = "") -> Made:
         while True:
             meant = title or _title(rng)
             filled = _made_up(rng)
-            said = compose(rng, usual(rng, INTENTS[meant]["said"], test), filled)
+            said = compose(rng, rng.choice(INTENTS[meant]["said"]), filled)
             if rng.random() < 0.4:  # names, too
                 said = said.lower()
             said = chatted(rng, said)

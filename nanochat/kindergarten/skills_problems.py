@@ -17,7 +17,7 @@ from nanochat.kindergarten import tables
 from nanochat.kindergarten.skill import Check, Made, chat, on_side
 from nanochat.kindergarten.skills_numbers import calculate, filled, numbers_in, right_side, tool_turn, written
 from nanochat.kindergarten.typist import typed
-from nanochat.kindergarten.wording import finished, sentence, usual
+from nanochat.kindergarten.wording import finished, sentence
 from nanochat.kindergarten.world import World
 
 FILE = tables.read("numbers.txt")
@@ -109,21 +109,21 @@ def _known_name(rng: Random, world: World) -> tuple[str, str]:
 
 # ---- skills
 def word_problem_wide(rng: Random, world: World, test: bool, level: int) -> Made:
-    """Stories that training has, in which the first ones are told more often; a test's numbers are new."""
-    return _told(rng, world, test, level, TRAINED_PROBLEMS, evenly=test)
+    """Stories that training has; a test's numbers are new."""
+    return _told(rng, world, test, level, TRAINED_PROBLEMS)
 
 
 def word_problem_new(rng: Random, world: World, test: bool, level: int) -> Made:
     """Stories that training does not have."""
-    return _told(rng, world, False, level, TEST_PROBLEMS, evenly=True)
+    return _told(rng, world, False, level, TEST_PROBLEMS)
 
 
-def _told(rng: Random, world: World, test: bool, level: int, problems: list[Problem], evenly: bool) -> Made:
+def _told(rng: Random, world: World, test: bool, level: int, problems: list[Problem]) -> Made:
     if rng.random() < 0.04:
         return _who_has_more(rng, world, test)
     if level == 1:
         problems = [problem for problem in problems if len(re.findall(r"[+*/-]", problem.code)) == 1]
-    problem, wording, values = _problem(rng, problems, test, evenly)
+    problem, wording, values = _problem(rng, problems, test)
     code = filled(problem.code, values)
     result = calculate(code)
     given = [str(number) for number in numbers_in(code)]
@@ -184,11 +184,10 @@ def _singular(plural: str) -> str:
     return re.sub("(?<=[^s])s$", "", plural)
 
 
-def _problem(rng: Random, problems: list[Problem], test: bool,
-             evenly: bool) -> tuple[Problem, str, dict[str, int]]:
+def _problem(rng: Random, problems: list[Problem], test: bool) -> tuple[Problem, str, dict[str, int]]:
     """A problem, its wording, and numbers of their side of the split that come out whole."""
     while True:
-        problem = usual(rng, problems, evenly)
+        problem = rng.choice(problems)
         wording = _wording(rng, problem.story)
         for _ in range(30):
             values = _values(rng, problem, wording)

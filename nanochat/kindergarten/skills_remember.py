@@ -17,7 +17,7 @@ from nanochat.kindergarten.skills_numbers import right_side
 from nanochat.kindergarten.skills_reading import THINGS
 from nanochat.kindergarten.typist import typed
 from nanochat.kindergarten.unlisted import made_up_word, some_name, some_thing
-from nanochat.kindergarten.wording import compose, usual, vary
+from nanochat.kindergarten.wording import compose, vary
 
 REMEMBER = tables.read("remember.txt")
 KINDS = tables.titled("remember.txt", "keep")
@@ -49,7 +49,6 @@ HE = dict.fromkeys(POOLS["men"], "he") | dict.fromkeys(POOLS["women"], "she")
 class Fact:
     kind: str
     slots: dict[str, str]
-    test: bool
 
     @property
     def family(self) -> str:
@@ -225,7 +224,7 @@ def draw_fact(rng: Random, kind: str, test: bool, small: bool, others: Sequence[
     while True:
         slots = draw(make, lambda made: ("recall", *(made[key].lower() for key in keys)), test, percent=15)
         if is_fit(slots):
-            return Fact(kind, _with_pronouns(slots), test)
+            return Fact(kind, _with_pronouns(slots))
 
 
 def _subjects(others: Sequence[Fact]) -> dict[str, str]:
@@ -294,7 +293,7 @@ def _pairs(kind: str) -> list[tuple[list[str], str]]:
 def question_about(rng: Random, fact: Fact) -> Asking:
     """Any question about a fact; a side with more wordings is asked for more often."""
     asked = [(wording, answer) for wordings, answer in _pairs(fact.kind) for wording in wordings]
-    wording, answer = usual(rng, asked, fact.test)
+    wording, answer = rng.choice(asked)
     return Asking(fact, vary(rng, wording), answer)
 
 
@@ -302,7 +301,7 @@ def question_of_mine(rng: Random, fact: Fact) -> Asking:
     """One that speaks of the user: "who is Zoe?" might be asked about anybody."""
     wordings, answer = _pairs(fact.kind)[0]
     mine = [wording for wording in wordings if MINE.search(wording)]
-    return Asking(fact, vary(rng, usual(rng, mine, fact.test)), answer)
+    return Asking(fact, vary(rng, rng.choice(mine)), answer)
 
 
 def _is_mine(kind: str) -> bool:
@@ -312,7 +311,7 @@ def _is_mine(kind: str) -> bool:
 def first_question(rng: Random, fact: Fact) -> Asking:
     """One that asks for {v}, the value that can be corrected."""
     wordings, answer = _pairs(fact.kind)[0]
-    return Asking(fact, vary(rng, usual(rng, wordings, fact.test)), answer)
+    return Asking(fact, vary(rng, rng.choice(wordings)), answer)
 
 
 def can_change(fact: Fact) -> bool:
@@ -333,7 +332,7 @@ def capitalised(text: str) -> str:
 
 def told(rng: Random, fact: Fact) -> str:
     """The fact as a clause without noise, its slots not yet filled."""
-    return vary(rng, usual(rng, KINDS[fact.kind]["told"], fact.test))
+    return vary(rng, rng.choice(KINDS[fact.kind]["told"]))
 
 
 def remark(rng: Random, text: str, small: bool) -> str:

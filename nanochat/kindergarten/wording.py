@@ -84,9 +84,8 @@ def usual(rng: Random, ordered: Sequence[Drawn], test: bool) -> Drawn:
 
 @functools.cache
 def _zipf(count: int) -> list[float]:
-    """Sums of the weights 1/10, 1/11, ..: of 70 or more the first is eight times as frequent as the last."""
-    offset = max(10, count / 7)
-    return list(accumulate(1 / (offset + rank) for rank in range(count)))
+    """Sums of the weights 1/10, 1/11, ..: the first of 70 is eight times as frequent as the last."""
+    return list(accumulate(1 / (10 + rank) for rank in range(count)))
 
 
 def sentence(rng: Random, wording: str) -> str:
