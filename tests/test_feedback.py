@@ -86,5 +86,6 @@ def test_thumbs_on_the_page(browser, engine, tmp_path):
         assert json.loads(line)["messages"][0] == {"role": "user", "content": "hello"}
         page.press("Bad answer")
         page.until(lambda: '"down"' in path.read_text(encoding="utf-8"))
+        page.until(lambda: page.all("[aria-label='Bad answer'][aria-pressed=true]"))
         page.press("Bad answer")
         page.until(lambda: not path.read_text(encoding="utf-8") and not page.all(".turn [aria-pressed=true]"))

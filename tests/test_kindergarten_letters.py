@@ -355,7 +355,7 @@ def test_new_checks_are_exact_about_the_answer(graded, right, wrong):
 
 def test_what_most_people_say_is_trained_most_and_tests_are_not_trained():
     rng = Random(1)
-    said = Counter(usual(rng, range(70)) for _ in range(20_000))
+    said = Counter(usual(rng, range(70), test=False) for _ in range(20_000))
     assert 6 < said[0] / said[69] < 11 and said[0] > said[20] > said[60] and len(said) == 70
     wordings = [str(rank) for rank in range(70)]
     trained = {some_wording(rng, "any", wordings, test=False) for _ in range(2_000)}

@@ -167,6 +167,7 @@ def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
     result = calculate(code)
     has_signs = re.search(r"\}[^ ,]+\{|[-(^%]\{|\}[x^%)(]", wording)  # "{x}+{y}", "-{x}"
     in_digits = has_signs or (len(values) > 2 and max(values.values()) > 100)
+    in_digits = in_digits or (values["x"] % 100 == 0 and " and " in wording)  # "four hundred and two" is one
     said = dict(zip(values, written(rng, list(values.values()), percent=0 if in_digits else 15)))
     answer = SUM_ANSWERS.get(form, ["{sum} = {r}."])[0]
     check = {"kind": "number", "answer": result, "given": [str(number) for number in numbers_in(code)],
