@@ -127,22 +127,21 @@ def processor_s(process):
 
 
 def compare(log, looking, server, browser, options):
-    """The ratios of speed, looked at over not, of all pairs; what part of the time the server computes when asked."""
-    ratios = []
-    computed_s = 0.0
+    """Of each pair the ratio of speeds, looked at over not, and how long the server computed, in seconds."""
+    pairs = []
     for pair in range(options.pairs):
         speeds = {}
+        before_s = processor_s(server)
         for looked_at in (pair % 2 == 0, pair % 2 == 1):
-            before_s = processor_s(server)
             (awake if looked_at else asleep)([server, *browser])
             asks = looked_at and not browser  # a browser asks by itself
             speeds[looked_at] = tokens_per_s(log, options.seconds, looking if asks else None)
-            computed_s += processor_s(server) - before_s
-        ratios.append(speeds[True] / speeds[False])
+        ratio = speeds[True] / speeds[False]
+        pairs.append((ratio, processor_s(server) - before_s))
         print(f"pair {pair + 1}: alone {speeds[False]:,.0f}, looked at {speeds[True]:,.0f} tokens a second, "
-              f"{ratios[-1] - 1:+.2%}", flush=True)
+              f"{ratio - 1:+.2%}", flush=True)
     awake([server, *browser])
-    return ratios, computed_s / (options.pairs * options.seconds)
+    return pairs
 
 
 def main():
@@ -161,7 +160,9 @@ def main():
             looking = Looking(url, options.times)
             for _ in range(options.times):
                 looking.ask()  # for all that was there before
-            ratios, share = compare(log, looking, psutil.Process(server.pid), browser, options)
+            pairs = compare(log, looking, psutil.Process(server.pid), browser, options)
+    ratios = [ratio for ratio, _ in pairs]
+    share = statistics.mean(computed_s for _, computed_s in pairs) / options.seconds
     mean = statistics.mean(ratios) - 1
     half = 1.96 * statistics.stdev(ratios) / len(ratios) ** 0.5
     print(f"{options.times} times a page {mean:+.2%} (95 %: {mean - half:+.2%} to {mean + half:+.2%}) of {len(ratios)} pairs, "

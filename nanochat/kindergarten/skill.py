@@ -65,9 +65,9 @@ def draw(make: Callable[[], Drawn], key: Callable[[Drawn], Iterable[str | int]],
 
 def weighted(rng: Random, choices: Sequence[tuple[Drawn, float]]) -> Drawn:
     """One of the choices, each as often as the weight beside it says."""
+    values = [value for value, _ in choices]
     weights = [weight for _, weight in choices]
-    choice, _ = rng.choices(choices, weights)[0]
-    return choice
+    return rng.choices(values, weights)[0]
 
 
 def on_side(kind: str, templates: Sequence[Drawn], test: bool, percent: int = 20) -> list[Drawn]:

@@ -166,8 +166,9 @@ def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
     code = filled(form, values)
     result = calculate(code)
     has_signs = re.search(r"\}[^ ,]+\{|[-(^%]\{|\}[x^%)(]", wording)  # "{x}+{y}", "-{x}"
-    in_digits = has_signs or (len(values) > 2 and max(values.values()) > 100)
-    in_digits = in_digits or (values["x"] % 100 == 0 and " and " in wording)  # "four hundred and two" is one
+    # "Add a hundred and two": is that one number?
+    could_be_one = " and " in wording and any(value % 100 == 0 for value in values.values())
+    in_digits = has_signs or could_be_one or (len(values) > 2 and max(values.values()) > 100)
     said = dict(zip(values, written(rng, list(values.values()), percent=0 if in_digits else 15)))
     answer = SUM_ANSWERS.get(form, ["{sum} = {r}."])[0]
     check = {"kind": "number", "answer": result, "given": [str(number) for number in numbers_in(code)],
@@ -177,6 +178,7 @@ def sums_any(rng: Random, world: World, test: bool, level: int) -> Made:
 
 
 def _bare(rng: Random, form: str) -> str:
+    """A plain sum as it is typed in a hurry: "{x}x{y}", "{x} + {y} ="."""
     sign = rng.choice("*xx") if form == "x*y" else form[1]
     blank = rng.choice(("", "", " "))
     return f"{{x}}{blank}{sign}{blank}{{y}}{rng.choice(('', '', '?', '=', '=?', ' ='))}"

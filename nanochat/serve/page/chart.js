@@ -32,26 +32,27 @@ export function chart(title, unit, height, isLog) {
   };
 
   const show = series => {
-    const known = series.filter(({ points, dots }) => points.length + dots.length);
+    const known = series.filter(({ points, dots }) => points.length + dots.length)
+      .map(one => ({ ...one, mean: smooth(one.points) }));
     figure.hidden = !known.length;
     if (!known.length) return;
     const width = svg.clientWidth || 600;
-    const all = known.flatMap(({ points, dots }) => [...smooth(points), ...dots]);
+    const all = known.flatMap(({ mean, dots }) => [...mean, ...dots]);
     const values = all.map(([, value]) => value);
     const most = Math.max(...values) || 1;
     const across = scale(1, Math.max(2, ...all.map(([step]) => step)), LEFT, width - RIGHT, true);
     const up = scale(isLog ? Math.min(...values) * 0.9 : 0, most * 1.1, height - BOTTOM, TOP, isLog);
     const placed = points => points.map(([step, value]) => [step, value, across(step), up(value)]);
-    curves = known.map(({ name, points, dots }) => ({ name, places: placed(points.length ? smooth(points) : dots) }));
+    curves = known.map(({ name, mean, dots }) => ({ name, places: placed(mean.length ? mean : dots) }));
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.ariaLabel = `${title}: ${curves.map(inWords).join("; ")}. The arrow keys go along.`;
     svg.replaceChildren(
       path("grid", up.ticks.map(tick => `M${LEFT} ${up(tick)}H${width - RIGHT}`)),
       ...up.ticks.map(tick => element("text", { x: LEFT - 8, y: up(tick) + 4 }, short(tick))),
       ...across.ticks.map(tick => element("text", { x: across(tick), y: height - 6, class: "step" }, short(tick))),
-      ...known.flatMap(({ name, points, dots }) => [
+      ...known.flatMap(({ name, points, mean, dots }) => [
         path(`raw ${name}`, line(placed(points))),
-        path(name, line(placed(smooth(points)))),
+        path(name, line(placed(mean))),
         path(`dots ${name}`, placed(dots).map(([, , x, y]) => `M${x} ${y}h.01`)),
       ]),
       path("at", []));
@@ -69,7 +70,7 @@ function scale(low, high, from, to, isLog) {
   return place;
 }
 
-/** 1, 2, 5, 10, ... between two numbers; of many only each third, which are the tens. */
+/** 1, 2, 5, 10, ... between two numbers; of many the tens alone. */
 function decades(low, high) {
   const found = [];
   for (let ten = 10 ** Math.floor(Math.log10(low)); ten <= high; ten *= 10) found.push(ten, 2 * ten, 5 * ten);
@@ -87,11 +88,12 @@ function line(places) {
 
 function smooth(points) {
   const reach = Math.floor(points.length / SMOOTH);
+  const sums = [0];   // before each
+  for (const [, value] of points) sums.push(sums.at(-1) + value);
   return points.map(([step], index) => {
-    const before = Math.min(reach, index);
-    const behind = Math.min(before, points.length - 1 - index);   // at the end a mean, not one noisy point
-    const around = points.slice(index - before, index + behind + 1);
-    return [step, around.reduce((sum, [, value]) => sum + value, 0) / around.length];
+    const from = index - Math.min(reach, index);
+    const to = Math.min(2 * index - from + 1, points.length);   // the end is a mean, too
+    return [step, (sums[to] - sums[from]) / (to - from)];
   });
 }
 

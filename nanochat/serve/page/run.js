@@ -76,11 +76,12 @@ function drawSection(id, data, draw) {
 }
 
 function drawCurves() {
+  const runs = logs.map(({ stage, points, said }) =>
+    [stage, [...points.values(), ...said.values()].sort((a, b) => a.step - b.step)]);
   for (const [{ show }, curve, dots = () => undefined] of CHARTS) {
-    show(logs.map(({ stage, points, said }) => {
-      const records = [...points.values(), ...said.values()].sort((one, other) => one.step - other.step);
+    show(runs.map(([name, records]) => {
       const pairs = of => records.map(record => [record.step, of(record)]).filter(([, value]) => value !== undefined);
-      return { name: stage, points: pairs(curve), dots: pairs(dots) };
+      return { name, points: pairs(curve), dots: pairs(dots) };
     }));
   }
 }
