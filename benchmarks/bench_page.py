@@ -1,12 +1,12 @@
 """
 What the page that shows a run costs the run: one training, and the page looked at in every other stretch of it.
 
-    python benchmarks/bench_page.py                     60 pairs of stretches of 3 seconds, some 6 minutes
-    python benchmarks/bench_page.py --browser --times=1 --seconds=12   with a browser on this machine (chromium, selenium)
+    python benchmarks/bench_page.py                     60 pairs of stretches of 5 seconds, some 10 minutes
+    python benchmarks/bench_page.py --browser --times=1 --seconds=10   with a browser on this machine (chromium, selenium)
 
 The server is started as speedrun.sh starts it, and stopped (SIGSTOP) in the stretches without it, as is the browser.
 Which of a pair comes first changes from pair to pair. Whole runs in turns had differed by 5 % on their own, and stretches
-of 3 seconds still do, so what is asked every three seconds by the page (its news of three seconds) is asked ten times as
+of seconds still do, so what is asked every five seconds by the page (its news of five seconds) is asked ten times as
 often here, and costs ten times as much. Told are the pairs' mean ratio of tokens a second with its 95 % interval, what
 that is for one page, and what part of the time the server computes.
 """
@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
-EVERY_S = 3.0  # how often serve/page/run.js asks
+EVERY_S = 5.0  # how often serve/page/run.js asks
 SETTLED = 50  # steps after which caches are full
 TRAIN = ("scripts.base_train", "--dataset=kindergarten", "--depth=3", "--sequence_len=256", "--total_batch_size=2048",
          "--num_iterations=1000000", "--eval_every=0", "--save_every=0", "--fresh")
@@ -101,7 +101,7 @@ class Looking:
     def __init__(self, url, times):
         self.url = url
         self.every_s = EVERY_S / times
-        self.after = ["{}"] * times  # what was known three seconds ago, ..., at the last time
+        self.after = ["{}"] * times  # what was known EVERY_S ago, ..., at the last time
 
     def ask(self):
         with urllib.request.urlopen(f"{self.url}/run?after={urllib.parse.quote(self.after.pop(0))}") as answer:

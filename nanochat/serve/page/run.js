@@ -9,7 +9,7 @@ import { byId, element } from "./dom.js";
 import { redraw, state } from "./state.js";
 import { newChat } from "./tree.js";
 
-const EVERY_MS = 3000;
+const EVERY_MS = 5000;
 const MOST = 4000;   // points of a curve; then all are asked for again, and come thinned
 
 let after = {};
