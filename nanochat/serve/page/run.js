@@ -1,5 +1,5 @@
-// The run, live: how far it is, its curves, what the model says as it learns, what it can do. GET /run tells
-// what is new since it was asked last; it is asked while somebody looks, and not else.
+// The run, live: how far it is, its curves, what the model says and can do. GET /run tells what is new
+// since it was asked last, while somebody looks.
 
 import { request, wordsOf } from "./api.js";
 import { chart } from "./chart.js";
@@ -9,7 +9,6 @@ import { byId, element } from "./dom.js";
 import { redraw, state } from "./state.js";
 import { newChat } from "./tree.js";
 
-const EVERY_MS = 5000;
 const MOST = 4000;   // points of a curve; then all are asked for again, and come thinned
 
 let after = {};
@@ -43,7 +42,8 @@ async function look() {
     byId("headline").textContent = wordsOf(error);
   }
   clearTimeout(timer);
-  timer = setTimeout(look, EVERY_MS);
+  const wait = performance.now() < 18e4 ? 5000 : 15000;   // later seldomer
+  timer = setTimeout(look, wait);
 }
 
 function take(view) {
