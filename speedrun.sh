@@ -4,7 +4,7 @@
 #   bash speedrun.sh                  what fits this machine: kindergarten without a GPU, else --hours=4
 #   bash speedrun.sh --hours=8        the best model of real text that this machine makes in 8 hours of working
 #   bash speedrun.sh --dollars=100    the same by price; python -m scripts.plan --hours=8 --gpu=4090 says beforehand what
-#   bash speedrun.sh kindergarten     2 CPU cores, 15 to 35 minutes, nothing to download but packages
+#   bash speedrun.sh kindergarten     2 CPU cores, 11 to 35 minutes, nothing to download but packages
 #   bash speedrun.sh d20|d26|d32      8xH100: about $100, $300, $1000
 #   bash speedrun.sh --fresh          start over: forget finished stages and delete this tier's checkpoints
 #   bash speedrun.sh --no_page        without the page in which one watches it learn, and talks to it meanwhile
@@ -35,19 +35,19 @@ source dev/venv.sh
 source dev/stages.sh
 
 kindergarten() {
-    local steps=3900 conversations=152000  # of finetuning; bfloat16 leaves time for more
+    local steps=3900 conversations=179000  # of finetuning; bfloat16 leaves time for more
     if python -c 'import sys; from nanochat import runtime; sys.exit(runtime.init("cpu").dtype.itemsize != 2)'; then
-        steps=4900 conversations=191000
+        steps=4900 conversations=225000
     fi
     stage report_reset     python -m nanochat.report reset
-    stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=2048
+    stage tok_train        python -m scripts.tok_train --dataset=kindergarten --vocab_size=6144
     stage tok_eval         python -m scripts.tok_eval --dataset=kindergarten
     stage base_train       python -m scripts.base_train --dataset=kindergarten --depth=3 --sequence_len=256 \
                                --total_batch_size=2048 --num_iterations=700 --eval_every=0 --eval_tokens=60000
     stage base_loss        python -m scripts.base_loss --max_rows=128
     stage base_eval        python -m scripts.base_eval
     stage chat_eval_base   python -m scripts.chat_eval -i base --max_problems=20 --max_new_tokens=32
-    stage mid_train        python -m scripts.mid_train --num_iterations=700 --conversations=30000
+    stage mid_train        python -m scripts.mid_train --num_iterations=700 --conversations=33000
     stage chat_eval_mid    python -m scripts.chat_eval -i mid --max_problems=50
     stage chat_sft         python -m scripts.chat_sft --num_iterations="$steps" --conversations="$conversations" \
                                --lr_scale=0.7

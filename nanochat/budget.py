@@ -32,16 +32,14 @@ RATIO = 8.0
 MOST_FLOPS_FITTED = 1e15  # half as much again as the largest run behind predicted_bits()
 
 FORWARD = 1 / 3  # of a training step's FLOPs: the backward pass has twice as many
-# On the seconds of training, for validations, saving, prompts that are asked, and small steps, in which the
-# optimizer's share is larger than in the probe's (dev/LOG.md).
+# On the seconds of training, for validations, saving, prompts that are asked (dev/LOG.md).
 MARGIN = 1.12
-TOKENIZER_CHARS_PER_S = 3e6  # read and learned from
+TOKENIZER_CHARS_PER_S = 10e6  # read and learned from
 ENCODE_BYTES_PER_S = 10e6  # text to token ids, one core
 CORE_TASKS = 22
 MOST_CORE = 500  # questions of a task, as in the public leaderboard
 MOST_QUESTIONS = 2500  # of a task; where there is time for more, all are asked
 RL_ANSWERS = 16 * 8  # a step: questions, answers to each
-RL_TOKENS = 100  # of an answer
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,8 @@ class Text:
     conversation_tokens: float  # of one, rather too few: what is not needed is only rendered in vain
     conversation_s: float  # to make and render one
     asked_tokens: float  # read for a question of each task of chat_eval
-    said_tokens: float  # answered to them; a small model goes on until it is cut
+    said_tokens: float  # answered to them, the mean of four stages; the first goes on until it is cut
+    tried_tokens: float = 100  # of an answer in RL
 
 
 TEXTS = {
@@ -69,10 +68,11 @@ TEXTS = {
     # A model of fewer than scaling.SMALL layers. Of the web's text it learns words and how sentences go; to
     # answer anything it needs as long again (dev/LOG.md, "what half an hour of real text can say").
     "climbmix, small": Text(
-        {"tok_train": 0.02, "base_train": 0.45, "base_eval": 0.04, "mid_train": 0.17, "chat_sft": 0.22,
-         "chat_rl": 0.02, "chat_eval": 0.08}, RATIO, deepest=40,
+        {"tok_train": 0.02, "base_train": 0.46, "base_eval": 0.04, "mid_train": 0.17, "chat_sft": 0.22,
+         "chat_rl": 0.01, "chat_eval": 0.08}, RATIO, deepest=40,
         bytes_per_s=math.inf, text_tokens=400e9, chat_tokens=60e6, conversation_tokens=50,
-        conversation_s=1 / 2500, asked_tokens=4 * 150 + 22 * 30, said_tokens=4 * 200 + 22 * 50),
+        conversation_s=1 / 2500, asked_tokens=4 * 150 + 22 * 30, said_tokens=4 * 150 + 22 * 30,
+        tried_tokens=50),
     # Its few sentences are soon known: the kindergarten's own tier, a d3, learns from 5.7 tokens a parameter,
     # all stages together.
     "kindergarten": Text(
@@ -81,6 +81,7 @@ TEXTS = {
         bytes_per_s=1.5e6, text_tokens=400e6, chat_tokens=150e6, conversation_tokens=45,
         conversation_s=1 / 2500, asked_tokens=45 * 30, said_tokens=45 * 50),
 }
+KINDERGARTEN_VOCAB = 6144  # its words are one token each then, and still met often enough (dev/LOG.md)
 SHORT_BATCH = 2048  # tokens a step on short texts, as in the kindergarten's tier
 
 
@@ -97,6 +98,7 @@ class Machine:
     starting_s: float  # of all stages together, until they compute
     cores: int
     known_by: str  # "measured here", or what is assumed
+    short_step: float = 1.0  # how much longer a token takes in a step of SHORT_BATCH: Muon's share
 
     def token_s(self, depth: int, vocab_size: int, sequence_len: int) -> float:
         """Seconds of training for each token.
@@ -121,7 +123,8 @@ def assumed(name: str, gpus: int, kind: scaling.GPU, mfu: float) -> Machine:
     known_by = f"assumed: {mfu:.0%} of {peak / 1e12:,.4g} TFLOP/s"
     speeds = [(1.0, peak * mfu)]
     if name in scaling.FLOAT32:
-        return Machine(name, gpus, kind, speeds, decoding=0.5, starting_s=80.0, cores=2, known_by=known_by)
+        return Machine(name, gpus, kind, speeds, decoding=0.8, starting_s=80.0, cores=2, known_by=known_by,
+                       short_step=1.2)
     return Machine(name, gpus, kind, speeds, decoding=0.05, starting_s=400.0, cores=16 * gpus,
                    known_by=known_by)
 
@@ -236,7 +239,7 @@ def of_depth(machine: Machine, hours: float, depth: int, dataset: str = "climbmi
     generated = dataset == "kindergarten"
     is_small = depth < scaling.SMALL and not generated
     text = TEXTS["climbmix, small" if is_small else dataset]
-    vocabulary = 2048 if generated else vocab_size(depth)
+    vocabulary = KINDERGARTEN_VOCAB if generated else vocab_size(depth)
     context = 256 if generated else sequence_len(depth)
 
     # What things take: a token of training, read, or said; a question of each task; a step of RL.
@@ -245,10 +248,12 @@ def of_depth(machine: Machine, hours: float, depth: int, dataset: str = "climbmi
     said_s = token_s / machine.decoding
     question_s = text.asked_tokens * read_s + text.said_tokens * said_s
     core_s = CORE_TASKS * min(1.8 * context, 1500) * read_s  # with its examples
-    rl_step_s = RL_ANSWERS * RL_TOKENS * (token_s + said_s) + 16 * context * token_s  # and the anchor's rows
+    rl_step_s = RL_ANSWERS * text.tried_tokens * (token_s + said_s)
+    rl_step_s += 16 * context * token_s  # the anchor's rows
     byte_s = 1 / ENCODE_BYTES_PER_S / min(machine.cores, 32) + 1 / text.bytes_per_s
     text_s = token_s * MARGIN + bytes_per_token(vocabulary) * byte_s
-    chat_s = token_s * MARGIN + text.conversation_s / text.conversation_tokens
+    chat_token_s = token_s * (machine.short_step if is_small or generated else 1.0)
+    chat_s = chat_token_s * MARGIN + text.conversation_s / text.conversation_tokens
 
     tokenizer_chars = 20_000 * vocabulary  # beyond, its tokens hardly change
     seconds = _seconds(text, hours, machine.starting_s, most={
@@ -270,7 +275,7 @@ def of_depth(machine: Machine, hours: float, depth: int, dataset: str = "climbmi
     if is_small:
         row_each = context * machine.gpus
         chat_batch_tokens = row_each * math.ceil(SHORT_BATCH / row_each)
-        batch_tokens = min(batch_tokens, row_each * math.ceil(_batch_for_few(base_tokens) / row_each))
+        batch_tokens = max(batch_tokens, row_each)
     questions = _count(seconds["chat_eval"] / 4, question_s, least=2, most=MOST_QUESTIONS)
     return Recipe(
         hours=hours, dataset=dataset, depth=depth, vocab_size=vocabulary, sequence_len=context,
@@ -288,15 +293,6 @@ def of_depth(machine: Machine, hours: float, depth: int, dataset: str = "climbmi
         sft_lr_scale=1.0 if generated or is_small else 0.5,  # what is new wants more than what is chosen from
         rl_steps=_count(seconds["chat_rl"], rl_step_s, least=1, most=467),
         questions=questions % MOST_QUESTIONS, seconds=seconds)
-
-
-def _batch_for_few(tokens: float) -> int:
-    """Tokens a step for a small model that reads few: it wants many small steps.
-
-    A d3 that read 1.2 million tokens of web text was better by 0.066 bits per byte with steps of 2,048 than
-    of 8,192 (dev/LOG.md). That they grow with the root of the tokens is a guess.
-    """
-    return 2048 * 2 ** max(0, round(0.5 * math.log2(tokens / 1.2e6)))
 
 
 def _seconds(text: Text, hours: float, starting_s: float, most: dict[str, float]) -> dict[str, float]:

@@ -163,7 +163,7 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
             os.rename(path, aside)
         try:
             os.rename(temporary, path)
-        except OSError:
+        except BaseException:  # Ctrl-C, too
             if aside.exists():
                 os.rename(aside, path)
             raise

@@ -19,7 +19,16 @@ from pathlib import Path
 
 from nanochat import runtime
 from nanochat.cli import at_least, option, parse
-from nanochat.common import DataError, atomic_dir, base_dir, log, run, save_result, setup_logging
+from nanochat.common import (
+    DataError,
+    NanochatError,
+    atomic_dir,
+    base_dir,
+    log,
+    run,
+    save_result,
+    setup_logging,
+)
 from nanochat.data.chat_format import message_parts
 from nanochat.data.datasets import DATASETS, iter_texts, shards
 from nanochat.eval.bundle import gpt2, load_bundle, read_examples
@@ -166,21 +175,25 @@ def main(argv: list[str] | None = None) -> None:
     setup_logging(rt.rank)
     start = time.monotonic()
     find("base", config.tag, config.step)  # no model is an error also where nothing would be asked
-    why = f"is not in {bundle_dir()}. Get it with: python -m scripts.base_eval --download"
+    why = (f"the evaluation bundle is not in {bundle_dir()}. Get it with: "
+           "python -m scripts.base_eval --download")
     if rt.rank == 0 and config.download and not bundle_dir().exists():
         try:
             download()
         except DataError as error:  # no reason to lose what comes after
-            why = str(error).partition("bundle ")[2]
+            why = str(error)
     runtime.barrier(rt)
     if bundle_dir().exists():
         metrics, notes = evaluate(config, rt)
     else:
         metrics = {"core": None, "tasks": {}}
-        notes = [f"skipped: the evaluation bundle {why}"]
+        notes = [f"skipped: {why}"]
     if rt.rank == 0:
         if config.overlap:
-            metrics["overlap"], note = count_overlap(config.overlap)
+            try:
+                metrics["overlap"], note = count_overlap(config.overlap)
+            except NanochatError as error:  # no reason to lose what was evaluated
+                note = f"skipped: overlap: {error}"
             notes.append(note)
         log.info("\n".join(notes))
         save_result("base_eval", metrics=metrics, config=asdict(config), device=str(rt),

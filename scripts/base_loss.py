@@ -26,8 +26,7 @@ PROMPTS = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitli
 
 @dataclass
 class Config(ModelFlags):
-    dataset: str = option("", "a data set's name or a folder of parquet files; empty: what the model was "
-                              "trained on")
+    dataset: str = option("", "text as base_train's; empty: what the model was trained on")
     max_rows: int = option(512, "rows of each split; 0 for all of the validation shard and the first "
                                "training shard")
     device_batch_size: int = option(32, "rows in one forward, fewer where memory runs out")

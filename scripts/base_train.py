@@ -1,9 +1,8 @@
 """
 Pretrain a model from nothing: predict the next token of documents.
 
-    python -m scripts.base_train --dataset=kindergarten --depth=4 --sequence_len=256          a laptop,
-    minutes torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --depth=20              a node,
-    hours
+    python -m scripts.base_train --dataset=kindergarten --depth=3 --sequence_len=256  # a laptop, minutes
+    torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --depth=20  # a node, hours
 
 --depth sets everything else (nanochat/scaling.py). An interrupted run goes on with the same command.
 
@@ -31,7 +30,7 @@ from nanochat.train.stages import STAGES
 @dataclass
 class Config(RowsFlags):
     dataset: str = option(
-        "climbmix", "climbmix, fineweb-edu, kindergarten, or a folder of parquet files with a text column"
+        "climbmix", "climbmix, fineweb-edu, kindergarten, or a file or folder of .txt, .jsonl or .parquet"
     )
     depth: int = option(20, "layers: the one dial; width, heads, batch and horizon follow")
     sequence_len: int = option(2048, "context in tokens; 256 is enough for the kindergarten")

@@ -214,7 +214,7 @@ def main(argv: list[str] | None = None) -> int | None:
         raise UsageError("--prompt is empty: there is nothing to answer.")
     rt = runtime.init(config.device)
     setup_logging(rt.rank)
-    source = config.source or checkpoint.newest_chat_stage()
+    source = config.source or checkpoint.newest_chat_stage(config.tag)
     with contextlib.redirect_stdout(sys.stderr if config.prompt else sys.stdout):  # where an answer is all
         model, tokenizer, _ = checkpoint.load_model(source, rt, config.tag, config.step)
     chat = Chat(Engine(model, tokenizer), config, base=source == "base")

@@ -5,16 +5,18 @@ Ask a chat model the questions of the tasks; scores with intervals, beside blind
     python -m scripts.chat_eval --show=sft_kg_story --wrong
     python -m scripts.chat_eval --compare=sft,rl
 """
+import contextlib
 import time
 from dataclasses import asdict, dataclass
 
 from nanochat import runtime, scaling
 from nanochat.cli import at_least, option, parse
-from nanochat.common import UsageError, base_dir, log, run, save_result, setup_logging
+from nanochat.common import MissingArtifact, UsageError, base_dir, log, run, save_result, setup_logging
 from nanochat.eval import chat_eval, records
 from nanochat.eval.chat_eval import Score
 from nanochat.eval.statistics import mean_centered
 from nanochat.infer import sandbox
+from nanochat.report.results import load_results, scores_of
 from nanochat.runtime import Runtime
 from nanochat.tasks import TASKS, TaskUnavailable, everyday_tasks, in_group, lookup
 from nanochat.tasks.base import Task
@@ -113,9 +115,19 @@ def table(scores: list[Score]) -> str:
     return "\n".join(lines)
 
 
-def metrics_of(scores: list[Score]) -> dict:
-    """What the report reads: each task, and ChatCORE, the mean of the core tasks' centred scores."""
-    tasks = {}
+def earlier(config: Config, meta: dict) -> dict | None:
+    """The result of the evaluation before this one, if it was of this very checkpoint."""
+    with contextlib.suppress(MissingArtifact):
+        results = load_results()
+        if scores_of(config.stage, config.tag or "", meta, results):
+            return results[f"chat_eval_{config.stage}"]
+    return None
+
+
+def metrics_of(scores: list[Score], kept: dict[str, dict]) -> dict:
+    """What the report reads: each task, those `kept` from before too, and ChatCORE, the mean of the core
+    tasks' centred scores."""
+    tasks = dict(kept)
     for score in scores:
         row = TASKS[score.name]
         tasks[score.name] = {
@@ -164,7 +176,10 @@ def evaluate(config: Config, rt: Runtime) -> None:
             log.info(f"{name}: {score.score:.1%} of {score.n:,}")  # before it is saved, which may fail
             records.save_items(config.stage, name, graded, config.tag)
     if rt.rank == 0:
-        metrics = metrics_of(scores)
+        before = earlier(config, meta) if config.tasks else None
+        if before:  # some tasks were asked once more, the others stay
+            notes = list(dict.fromkeys(before["notes"] + notes))
+        metrics = metrics_of(scores, before["metrics"]["tasks"] if before else {})
         log.info("\n".join([table(scores), *notes]))
         chatcore = metrics["chatcore"]
         told = "not measured" if chatcore is None else f"{chatcore:.4f}"

@@ -122,7 +122,7 @@ def models_of(config: Config) -> Served:
     """
     stage = config.source
     if not stage and (config.tag or config.step is not None):
-        stage = places.newest_chat_stage()
+        stage = places.newest_chat_stage(config.tag)
     if stage:
         places.find(stage, config.tag, config.step)
     served = Served(Checkpoints((stage,) if stage else ALL_STAGES, config.tag, config.step, config.device,

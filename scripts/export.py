@@ -34,7 +34,7 @@ from nanochat.model import hf_layout
 from nanochat.model.gpt import GPT
 from nanochat.model.known import unknown_parts
 from nanochat.report import model_card
-from nanochat.report.results import load_results
+from nanochat.report.results import load_results, scores_of
 from nanochat.runtime import Runtime
 from nanochat.train import checkpoint
 
@@ -50,7 +50,7 @@ class Config:
 def main(argv: list[str] | None = None) -> None:
     config = parse(Config, argv, __doc__)
     setup_logging()
-    stage = config.source or checkpoint.newest_chat_stage()
+    stage = config.source or checkpoint.newest_chat_stage(config.tag)
     path = checkpoint.find(stage, config.tag)
     tag = path.parent.name
     model, tokenizer, meta = checkpoint.load_model(stage, Runtime(), tag)
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             atomic_write(folder / code, hf_layout.remote_code())
         scores = {}
         with contextlib.suppress(MissingArtifact):
-            scores = model_card.scores_of(stage, tag, meta, load_results())
+            scores = scores_of(stage, tag, meta, load_results())
         card = model_card.write(out.name, lineage(stage, tag, meta), model.num_params(), scores, code,
                                 config.license)
         atomic_write(folder / model_card.NAME, card)

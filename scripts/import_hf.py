@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         GPT(shape).load_state_dict(weights)
     except (DataError, AssertionError, RuntimeError, ValueError, SafetensorError) as error:
         raise DataError(f"{source} cannot be imported: {' '.join(str(error).split())}") from None
-    except (LookupError, TypeError) as error:  # str() of a KeyError is a name alone
+    except (LookupError, TypeError, AttributeError) as error:  # str() of a KeyError is a name alone
         raise DataError(f"{source} cannot be imported: its files lack something, {error!r}") from None
     checkpoint.save(target, 0, weights, None, meta_of(shape, tokenizer, about), tokenizer=tokenizer)
     log.info(f"{source} is the {config.source} model {target.name} now")

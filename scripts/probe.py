@@ -33,6 +33,7 @@ from nanochat.train.recipe import architecture, weighted_cross_entropy
 SMALL = 2
 MOST_MICRO_STEPS = 4  # of a measured step: a longer one only repeats them
 PROCESSES = 13  # of a run, each of which starts
+CHAT_LEARNED = 0.5  # of a conversation's tokens: what the assistant says
 TRAININGS = 3  # that compile: pretraining, midtraining, finetuning
 
 
@@ -63,10 +64,10 @@ class Trial:
         self.model.init_weights(0)
         self.optimizer = loop.make_optimizer(self.model, self.rt)
 
-    def batch(self, rows: int) -> Batch:
-        """Random tokens."""
+    def batch(self, rows: int, learned: float = 1.0) -> Batch:
+        """Random tokens, of which this share is learned."""
         tokens = torch.randint(0, self.vocab_size, (rows, self.context))
-        weight = torch.ones(rows, self.context)
+        weight = (torch.rand(rows, self.context) < learned).float()
         return Batch(tokens, tokens, weight, float(weight.numel()), list(range(rows)))
 
     def rows_that_fit(self, rows: int) -> int:
@@ -85,9 +86,9 @@ class Trial:
             rows //= 2
         return 0
 
-    def tokens_per_s(self, rows: int, micro_steps: int, seconds: float) -> float:
+    def tokens_per_s(self, rows: int, micro_steps: int, seconds: float, learned: float = 1.0) -> float:
         """Of all devices together, by about so many seconds of whole steps, at least two."""
-        batches = [self.batch(rows) for _ in range(micro_steps)]
+        batches = [self.batch(rows, learned) for _ in range(micro_steps)]
         stage: Any = SimpleNamespace(loss=weighted_cross_entropy, compile=True)
         loss_of = loop.loss_function(stage, self.model, self.optimizer, self.rt, batches[0])
         taken: list[float] = []  # seconds a step
@@ -144,10 +145,16 @@ def measured(machine: Machine, depth: int, config: Config, rt: Runtime) -> Machi
     rate = trial.tokens_per_s(max(1, rows), min(max(1, micro_steps), MOST_MICRO_STEPS), config.seconds)
     compiling_s = max(0.0, time.monotonic() - begun - config.seconds) if rt.device.type == "cuda" else 0.0
     flops = scaling.flops_per_token(depth, trial.vocab_size, trial.context)
+    short_step = 1.0
+    if depth < scaling.SMALL:
+        short_rows = max(1, budget.SHORT_BATCH // (trial.context * rt.world_size))
+        each = min(short_rows, max(1, rows))
+        short_step = rate / trial.tokens_per_s(each, short_rows // each, config.seconds / 2, CHAT_LEARNED)
     decoding = trial.decoded_per_s(config.seconds / 2) * rt.world_size / rate
-    log.info(f"d{depth} trains on {rate:,.0f} tokens/s, {rows} rows at a time; decodes {decoding:.2f} times")
+    log.info(f"d{depth} trains on {rate:,.0f} tokens/s, {rows} rows at a time; a token of a short step takes "
+             f"{short_step:.2f} of that; decodes {decoding:.2f} times")
     found = replace(machine, kind=kind, speeds=sorted([*machine.speeds, (flops, flops * rate)]),
-                    decoding=decoding, starting_s=TRAININGS * compiling_s)
+                    decoding=decoding, short_step=short_step, starting_s=TRAININGS * compiling_s)
     return runtime.broadcast_object(rt, found)
 
 

@@ -1,7 +1,7 @@
 """
 Train the tokenizer: byte pair encoding on the first characters of a data set's training text.
 
-    python -m scripts.tok_train --vocab_size=2048    on the kindergarten
+    python -m scripts.tok_train --vocab_size=6144    on the kindergarten
 
 Its vocabulary decides how many tokens a text is, and so what a model can read in its context and learn in its
 budget; its embedding is a matrix of vocab_size rows, which is why a small model wants a small one.
@@ -21,9 +21,9 @@ from nanochat.terminal import Progress
 @dataclass
 class Config:
     dataset: str = option(
-        "kindergarten", "text to learn from: kindergarten, climbmix, ... or a parquet folder"
+        "kindergarten", "text to learn from: kindergarten, climbmix, ... or your own, as base_train's"
     )
-    vocab_size: int = option(32768, "tokens, special ones included; 2048 is plenty for the kindergarten")
+    vocab_size: int = option(32768, "tokens, special ones included; 6144 are best for the kindergarten")
     max_chars: int = option(2_000_000_000, "characters to read; more hardly change the tokens")
     doc_cap: int = option(10_000, "characters used of one document, so that no single one dominates")
 
@@ -45,7 +45,7 @@ def read(config: Config, seen: Seen) -> Iterator[str]:
     All that is read counts, also what doc_cap cuts off: so many characters are in the same shards every time,
     whether later ones are there yet or not.
     """
-    progress = Progress(config.max_chars, "reading: character")
+    progress = Progress(config.max_chars, "reading: characters")
     for text in iter_texts(shards(config.dataset, "train")):
         text = text[:config.max_chars - seen.read]
         used = text[:config.doc_cap]

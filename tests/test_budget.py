@@ -105,6 +105,14 @@ def test_speed_lies_on_a_line_between_the_measured_depths_and_is_flat_beyond():
     assert 1e9 < rate[4] < 4e9
 
 
+def test_what_short_steps_take_is_planned_for_small_models_and_for_no_others():
+    slow = replace(machine(), short_step=2 * machine().short_step)
+    plain, planned = (budget.of_depth(one, 1, depth=4) for one in (machine(), slow))
+    assert 0.5 * plain.sft_steps <= planned.sft_steps < 0.6 * plain.sft_steps and planned.mid_steps < plain.mid_steps
+    assert planned.base_steps == plain.base_steps and planned.seconds == plain.seconds
+    assert budget.of_depth(slow, 1000, depth=8) == budget.of_depth(machine(), 1000, depth=8)
+
+
 def test_evaluation_grows_with_its_share():
     few, many = (budget.of_depth(machine(), hours, depth=3) for hours in (0.25, 2))
     assert 2 <= few.questions < many.questions and few.core_questions < many.core_questions
@@ -114,7 +122,7 @@ def test_evaluation_grows_with_its_share():
 
 def test_the_kindergarten_grows_to_the_budget():
     small, large = (budget.recipe(machine(), hours, "kindergarten") for hours in (0.5, 8))
-    assert small.depth == 3 and small.vocab_size == 2048 and small.batch_tokens == 2048
+    assert small.depth == 3 and small.vocab_size == 6144 and small.batch_tokens == 2048
     assert large.depth > small.depth and large.text_chars > 2 * small.text_chars
     assert large.sft_conversations > 2 * small.sft_conversations
     assert large.sft_steps > 3 * large.base_steps                       # finetuning is what makes that world talk
@@ -209,7 +217,7 @@ def test_the_probe_measures_two_depths_and_the_recipe_stands_on_it(base, capsys)
     out = capsys.readouterr().out
     found = budget.machine_from(json.loads((base / "probe.json").read_text(encoding="utf-8")))
     assert found.known_by == "measured here" and found.name == "cpu" and 1 <= len(found.speeds) <= 2
-    assert all(speed > 1e6 for _, speed in found.speeds) and found.decoding > 0
+    assert all(speed > 1e6 for _, speed in found.speeds) and found.decoding > 0 and found.short_step > 0
     assert found.speeds == sorted(found.speeds) and "d2 trains on" in out and found.starting_s > 10
 
 

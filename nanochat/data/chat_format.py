@@ -213,6 +213,14 @@ def parse_reply(tokenizer: Tokenizer, ids: Iterable[int]) -> list[Part]:
     return parts
 
 
+def plain_text(parts: list[Part]) -> str:
+    """A reply as one text, what a tool was asked and said in brackets."""
+    texts = []
+    for part in parts:
+        texts.append(part["text"] if part["type"] == "text" else f"[{part['text']}] ")
+    return "".join(texts)
+
+
 def reply_text(parts: list[Part]) -> str:
     """What is said: the text without code and results, or where a call's result is all, that result."""
     said = "".join(part["text"] for part in parts if part["type"] == "text")

@@ -135,7 +135,8 @@ class ChatRows(PackedRows):
         # question would teach to answer out of nothing.
         super().__init__([self], [pack(offsets, capacity, crop=False, seed=seed)], sequence_len)
         self.counts = np.array([self.row(number)[1].sum(dtype=np.float64) for number in range(len(self))])
-        self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens).hexdigest())
+        self.hash = _digest(FORMAT, sequence_len, seed, hashlib.sha256(self.tokens).hexdigest(),
+                            hashlib.sha256(self.mask).hexdigest())
 
     def _weight(self, start: int, end: int) -> np.ndarray:
         return self.mask[start:end]

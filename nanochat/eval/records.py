@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nanochat.common import DataError, UsageError, atomic_write, base_dir
-from nanochat.data.chat_format import message_parts
+from nanochat.data.chat_format import message_parts, plain_text
 from nanochat.eval.statistics import paired_difference
 from nanochat.kindergarten.typist import is_plain
 
@@ -135,8 +135,5 @@ def item_text(record: dict) -> str:
         said.append({"role": "right" if right else "wrong", "content": reply})
     lines = [f"--- {record['task']} {record['index']}"]
     for message in said:
-        text = ""
-        for part in message_parts(message):
-            text += part["text"] if part["type"] == "text" else f"[{part['text']}] "
-        lines.append(f"{message['role']}: {text}")
+        lines.append(f"{message['role']}: {plain_text(message_parts(message))}")
     return "\n".join(lines)

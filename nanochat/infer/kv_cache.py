@@ -53,8 +53,8 @@ class KVCache:
                                    (self.v, v, self.config.offset_values(layer))):
             here = new.size(-1) - moved
             new = new.to(memory.dtype)
-            memory[layer, slots, positions, :, :here] = new[..., :here]
-            memory[layer, slots, positions + 1, :, here:] = new[..., here:]
+            memory[layer, slots, positions, :, :here] = new[..., :here]  # (N, H_kv, here)
+            memory[layer, slots, positions + 1, :, here:] = new[..., here:]  # (N, H_kv, moved)
 
     def attend_pieces(self, pieces: list[Piece]) -> tuple[Tensor, Attend]:
         """(positions (1, N), attend) for the N tokens of all pieces, one after another in a single row.

@@ -130,12 +130,12 @@ class Scheduler:
         prompt = sequence.prompt
         known = [] if sequence.is_scored else prompt[:-1]  # to score a token is to read it
         source, n = self._best_known(known)
-        for slot in self.running:
+        for slot in self.running:  # n counts what these have read, this what they have yet to read as well
             if common_prefix(slot.sequence.prompt, known) >= n + WORTH_WAITING:
                 return False
         target = source
         in_use = source.sequence is not None
-        if in_use or 4 * n < 3 * len(source.tokens):
+        if in_use or 4 * n < 3 * len(source.tokens):  # less than three quarters of it would be of use
             target = self.free[0]  # the one that left longest ago
         if target is not source:
             self.runner.cache.copy(source.index, target.index, n)

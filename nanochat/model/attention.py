@@ -85,18 +85,18 @@ class _Blocked(torch.autograd.Function):
         d_q = torch.empty_like(q)
         d_k = torch.empty_like(k)
         d_v = torch.empty_like(v)
-        add = 0  # the last block fills the gradients of all keys, the others add to them
+        add = 0  # beta 0 overwrites: the last block fills the gradients of all keys, the others add to them
         blocks = list(zip(range(0, T, BLOCK), kept))
         for start, p in reversed(blocks):
             end = min(start + BLOCK, T)
-            d_o = d_out[:, start:end]
+            d_o = d_out[:, start:end]  # (N, n, D), n = end - start
             torch.baddbmm(d_v[:, :end], p.transpose(1, 2), d_o, beta=add, out=d_v[:, :end])
-            d_p = torch.bmm(d_o, v[:, :end].transpose(1, 2))
-            d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)
+            d_p = torch.bmm(d_o, v[:, :end].transpose(1, 2))  # (N, n, end)
+            d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # p * (d_p - (p * d_p).sum(-1))
             torch.bmm(d_scores, k[:, :end], out=d_q[:, start:end])
             torch.baddbmm(d_k[:, :end], d_scores.transpose(1, 2), q[:, start:end], beta=add, out=d_k[:, :end])
             add = 1
-        return d_q.mul_(ctx.scale), d_k.mul_(ctx.scale), d_v, None
+        return d_q.mul_(ctx.scale), d_k.mul_(ctx.scale), d_v, None  # scores were scale * q . k
 
 
 def blocked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def pick_fastest(device: torch.device, dtype: torch.dtype, rows: int, config: "G
     words."""
     if kernels is None:
         kernels = CUDA_KERNELS if device.type == "cuda" else {}
-    found = measure(device, dtype, rows, config, kernels)
+    found = measure(device, dtype, rows, config, kernels) if kernels else {}
     _fastest.pop(device.type, None)
     able = [name for name in found if found[name] < math.inf]
     if not able:
@@ -173,7 +173,7 @@ def pick_fastest(device: torch.device, dtype: torch.dtype, rows: int, config: "G
 
 
 def training_kernel(device_type: str, T: int) -> Kernel:
-    """What `pick_fastest` found, or what was fastest in dev/LOG.md."""
+    """On a CPU `blocked` while T is short; else what `pick_fastest` found, `sdpa` where it tried nothing."""
     if device_type == "cpu" and T <= BLOCKED_MAX_T and not torch.compiler.is_compiling():
         return blocked
     return _fastest.get(device_type, sdpa)

@@ -4,8 +4,9 @@ of.
 
 The maths of a layer stands here and, for speed on a CPU, once more in nanochat/infer/cpu, which takes a model
 only when it recognises all of it. Training, decoding and evaluation differ in how a token finds the tokens
-before it, so that comes from outside: `hidden(idx, positions, attend)`. This file knows no optimizer,
-tokenizer, rank, cache or checkpoint.
+before it, so that comes from outside: `hidden(idx, positions, attend)`. A layer's way is Block -> Attention
+-> attend, by default `causal`: first `offset`, then `look`, which says who sees whom. This file knows no
+optimizer, tokenizer, rank, cache or checkpoint.
 
 A decoder in the line of GPT-2, changed where small models gained: rotary positions instead of learned ones,
 RMSNorm without gains, normalised queries and keys, relu^2, no biases, an untied head, logits with a soft cap,
@@ -41,8 +42,8 @@ class GPTConfig:
     softcap: float = 15.0  # logits stay in -softcap to softcap
     rope_base: float = 10000.0
     max_attn_logit: float = 15.0  # of a query and its equal; otherwise it would be sqrt(head size)
-    key_offset: float = 0.0  # share of a head's channels in which a token is found by the one before
-    value_offset: float = 0.0  # share in which it gives what the one before is; not in the last layer
+    key_offset: float = 0.0  # share of a head's key channels that are the token before's (GPT.offset)
+    value_offset: float = 0.0  # the same of its value channels; not in the last layer
     value_tables: bool = False  # every second layer, from the last, adds a vector by token to its values
     embedding_skips: bool = False  # a layer reads the residual stream and the embedding, each times a number
 
@@ -63,8 +64,10 @@ class GPTConfig:
 
     @property
     def offset_channels(self) -> int:
-        """A head's last channels, an even number: they have no rotary position, and the key of the token
-        before."""
+        """How many of a head's last key channels are those of the token before, an even number.
+
+        They have no rotary position: they match by content, however far away.
+        """
         return round(self.head_dim * self.key_offset / 2) * 2
 
     def offset_values(self, layer: int) -> int:
@@ -235,7 +238,7 @@ class GPT(nn.Module):
         from position 0 on.
 
         Each sees the keys up to its own position. None: plain causal attention, S == T. The one place that
-        says who sees whom, for training, decoding and evaluation.
+        says who sees whom, for training, decoding and evaluation; `layer` is for models whose layers differ.
         """
         if positions is None:
             return attention(q, k, v)
@@ -338,12 +341,7 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self) -> int:
-        """Training FLOPs of a token, forward and backward (PaLM, arXiv 2204.02311, appendix B).
-
-        Each weight of a matrix is multiplied and added once forward and twice backward: 6. Attention over a
-        full context (not half of it) adds 12 a layer, channel and position. Tables are looked up, not
-        multiplied.
-        """
+        """Training FLOPs of a token, as scaling.flops_per_token counts them from a depth; a test compares."""
         c = self.config
         groups = self.parameter_groups()
         weights = sum(p.numel() for _, p in groups["matrix"] + groups["unembedding"])

@@ -59,15 +59,15 @@ def _eager(hidden, head, targets, weight, softcap):
         s = sigmoid_memory[: h.size(0)]
         grad = grad_memory[: h.size(0)]
         s.copy_(torch.mm(h, head.T, out=raw)).mul_(2 / softcap).sigmoid_()
-        torch.mul(s, 2 * softcap, out=grad).sub_(softcap)  # the capped logits
-        logit = grad.gather(1, target)
-        norm = grad.exp_().sum(-1, keepdim=True)
-        total += ((norm.log() - logit) * w).sum()
-        # d loss / d raw logit = (softmax - onehot) * weight * slope; grad is softmax * norm
-        grad.scatter_add_(1, target, -norm)
+        torch.mul(s, 2 * softcap, out=grad).sub_(softcap)  # at first the capped logits,
+        logit = grad.gather(1, target)  # (n, 1)
+        exp_sum = grad.exp_().sum(-1, keepdim=True)  # (n, 1); now their exponentials,
+        total += ((exp_sum.log() - logit) * w).sum()
+        # and at last d loss / d raw logit = (softmax - onehot) * weight * slope, softmax = exp / exp_sum
+        grad.scatter_add_(1, target, -exp_sum)
         slope = torch.addcmul(s, s, s, value=-1, out=s)  # s - s^2, the 4 comes with the weight
-        grad.mul_(slope).mul_(w * 4 / norm)
-        torch.mm(raw.copy_(grad), head, out=d_hidden[rows])
+        grad.mul_(slope).mul_(w * 4 / exp_sum)
+        torch.mm(raw.copy_(grad), head, out=d_hidden[rows])  # raw: the gradient in the head's dtype
         d_head += raw.T @ h
     return total, d_hidden, d_head
 
@@ -82,9 +82,9 @@ def _traced(hidden, head, targets, weight, softcap):
     for h, target, w in zip(hidden.split(step), targets[:, None].split(step), weight[:, None].split(step)):
         s = torch.sigmoid((h @ head.T).float() * (2 / softcap))
         logits = s * (2 * softcap) - softcap
-        norm = logits.exp().sum(-1, keepdim=True)
-        total = total + ((norm.log() - logits.gather(1, target)) * w).sum()
-        grad = (logits.exp() - norm * (vocabulary == target)) * (s - s * s) * (w * 4 / norm)
+        exp_sum = logits.exp().sum(-1, keepdim=True)  # (n, 1)
+        total = total + ((exp_sum.log() - logits.gather(1, target)) * w).sum()
+        grad = (logits.exp() - exp_sum * (vocabulary == target)) * (s - s * s) * (w * 4 / exp_sum)
         d_hidden.append(grad.to(head.dtype) @ head)
         d_head = d_head + (grad.to(head.dtype).T @ h).float()
     return total, torch.cat(d_hidden), d_head

@@ -138,7 +138,7 @@ class _Bucket:
 
         self.master = self.mine(self.values).float().clone()
         if group.kind == "muon":
-            neurons = self.master.mean(self._inputs(), keepdim=True)
+            neurons = self.master.mean(self._mean_dim(), keepdim=True)  # for its shape alone, as in `_even`
             self.state = {"momentum": torch.zeros_like(self.master), "neuron_sq": torch.zeros_like(neurons)}
         else:
             self.state = {name: torch.zeros_like(self.master) for name in ("exp_avg", "exp_avg_sq")}
@@ -219,7 +219,7 @@ class _Bucket:
         scale = max(1.0, rows / columns) ** 0.5
         self.master.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
-    def _inputs(self):
+    def _mean_dim(self):
         """The dimension of a matrix over which the squares of a neuron's update are averaged.
 
         A neuron is a row of a tall matrix, an output, or a column of a wide one, an input: along the other
@@ -236,7 +236,7 @@ class _Bucket:
         after step. Each is divided by the root of the average of its squares so far, as Adam does with single
         numbers.
         """
-        square = update.float().square().mean(self._inputs(), keepdim=True)  # (K / ranks, m, 1) or (.., 1, n)
+        square = update.float().square().mean(self._mean_dim(), keepdim=True)  # (K / ranks, m or 1, 1 or n)
         seen = self.state["neuron_sq"].lerp_(square, 1 - NEURON_BETA)
         factor = (seen + 1e-10).rsqrt()
         before = square.sum((-2, -1), keepdim=True) + 1e-10

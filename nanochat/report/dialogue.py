@@ -5,6 +5,7 @@ Nobody picks them. Of the tasks from its best to its worst, some at even distanc
 in good writing. Were all answers right, then the last makes room for a wrong one.
 """
 from nanochat.common import DataError
+from nanochat.eval.records import load_items
 from nanochat.kindergarten.typist import is_plain
 from nanochat.report.markdown import inline, percent
 from nanochat.report.results import PHASES, scores, task_title
@@ -36,7 +37,6 @@ def dialogue(results: dict[str, dict]) -> list[str]:
 
 def _readable_records(results, phase):
     """{task: its readable records}, of this evaluation; not of strangers' questions, which stay unread."""
-    from nanochat.eval.records import load_items  # here: it brings torch
     tag = results[f"chat_eval_{phase}"]["config"].get("tag")
     kept = {}
     for task, score in scores(results, phase).items():

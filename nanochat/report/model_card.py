@@ -4,9 +4,7 @@ The model card of an exported model, for the hub: what it learned from, what it 
 The words are in model_card.txt, the metadata huggingface_hub's. Only what is known to be of this model is
 told: its line of descent goes by the hashes of weights, its scores were measured after it was trained.
 """
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -16,17 +14,6 @@ from nanochat.tasks import TASKS
 from nanochat.train.stages import STAGES
 
 NAME = "README.md"
-
-
-def scores_of(stage: str, tag: str, meta: dict[str, Any], results: dict[str, dict]) -> dict[str, dict]:
-    """{task: its record} of the chat evaluation, if it was of the checkpoint with this meta.json."""
-    result = results.get(f"chat_eval_{stage}")
-    if result is None or result["config"]["tag"] not in ("", tag):
-        return {}
-    measured = datetime.strptime(result["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
-    if result["config"]["step"] not in (None, meta["step"]) or measured < meta["time"]:
-        return {}
-    return result["metrics"]["tasks"]
 
 
 def write(name: str, stages: list[tuple[str, dict]], n_params: int, scores: dict[str, dict], code: str,

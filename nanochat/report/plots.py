@@ -3,15 +3,14 @@ Curves of training and scores by stage: what to draw, out of logs/<run>.jsonl an
 
 report.html draws the same curves and scores itself, so what is drawn is worked out apart from the drawing.
 """
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nanochat.common import DataError, atomic_file, base_dir
-from nanochat.report.results import NOT_RUN, PHASES
+from nanochat.common import atomic_file, base_dir
+from nanochat.report.results import NOT_RUN, PHASES, log_records
 from nanochat.report.summary import MEAN, ScoreRow, measured_phases
 from nanochat.train.stages import STAGES
 
@@ -47,30 +46,13 @@ class Curve:
 
 
 # ---- what to draw
-def load_log(path: Path) -> list[dict]:
-    """A log's records by step, each step once; a torn last line is left out. [] without a log, else
-    DataError."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    records = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            records.setdefault(record["step"], {}).update(record)  # a validation has a line of its own
-        except (ValueError, KeyError, TypeError):
-            if number < len(lines):
-                raise DataError(f"{path}, line {number}: not a record of a training step.") from None
-    return [records[step] for step in sorted(records)]
-
-
 def load_curves(results: dict[str, dict]) -> list[Curve]:
     """Every stage's curves, in the order of training. A stage that is paid in rewards has no other."""
     curves = []
     for phase in PHASES:
         path = results.get(STAGES[phase].script, NOT_RUN)["metrics"].get("log")
-        records = load_log(base_dir() / path) if path else []
+        log = base_dir() / path if path else None
+        records = log_records(log.read_bytes()) if log and log.is_file() else []
         is_paid = any("reward" in record for record in records)
         for key, (what, unit) in KINDS.items():
             points = [(record["step"], record[key]) for record in records if record.get(key) is not None]

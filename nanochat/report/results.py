@@ -5,6 +5,8 @@ missing.
 Every stage leaves report/results/<name>.json (common.save_result); a chat evaluation's metrics hold {task:
 record}.
 """
+import contextlib
+import json
 import re
 from datetime import datetime
 from pathlib import Path
@@ -79,6 +81,24 @@ def since_reset(results: dict[str, dict]) -> float | None:
     return last - read_json(path)["start"]
 
 
+def log_records(data: bytes) -> list[dict]:
+    """The records of a training log, each step once, in order.
+
+    A step may have several lines, its loss, a validation, what was said: the last word holds. A line that a
+    power cut has torn is passed over.
+    """
+    found: dict[int, dict] = {}
+    for line in data.splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            record = json.loads(line, parse_constant=_no_number)
+            found.setdefault(int(record["step"]), {}).update(record)
+    return [found[step] for step in sorted(found)]
+
+
+def _no_number(name):
+    raise ValueError(f"{name} cannot be drawn")
+
+
 # A folder as it stands in a message or a flag, "/mnt/disk/" of "/mnt/disk/chats.jsonl", but not of an address
 # or of a repository's name.
 _FOLDERS = re.compile(r"""(?<![\w.:~/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\|'":;,()]+[/\\])+""")
@@ -113,6 +133,17 @@ def scores(results: dict[str, dict], phase: str) -> dict[str, dict]:
     """{task: its record} of the chat evaluation after `phase`."""
     result = results.get(f"chat_eval_{phase}", NOT_RUN)
     return result["metrics"].get("tasks") or {}
+
+
+def scores_of(stage: str, tag: str, meta: dict[str, Any], results: dict[str, dict]) -> dict[str, dict]:
+    """{task: its record} of the chat evaluation, if it was of the checkpoint with this meta.json."""
+    result = results.get(f"chat_eval_{stage}")
+    if result is None or result["config"]["tag"] not in ("", tag):
+        return {}
+    measured = datetime.strptime(result["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    if result["config"]["step"] not in (None, meta["step"]) or measured < meta["time"]:
+        return {}
+    return result["metrics"]["tasks"]
 
 
 # ---- what is missing

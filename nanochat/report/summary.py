@@ -99,7 +99,7 @@ def _record(results, phase, name):
     """The score of a task or mean after a phase, or None."""
     tasks = scores(results, phase)
     if name == MEAN:
-        return _skill_mean(tasks)
+        return skill_mean(tasks)
     if name == CORE:
         result = "base_eval" if phase == "base" else ""
         return _centered(results, result, "core", "tasks")
@@ -115,8 +115,8 @@ def _centered(results, result, name, of):
     return {"score": metrics[name], "ci95": metrics[f"{name}_ci95"], "chance": 0.0, "n": len(metrics[of])}
 
 
-def _skill_mean(tasks):
-    """Where all skills were measured."""
+def skill_mean(tasks: dict[str, dict]) -> dict | None:
+    """The mean of the kindergarten's skills, as a record; None where not all of them were measured."""
     if not set(SKILLS) <= set(tasks):
         return None
     raw = []

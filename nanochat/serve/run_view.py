@@ -7,8 +7,8 @@ machine, is shown like one that goes on beside it. Only what is new is read: a v
 each file was read, and gets the rest by giving that back. Knows no HTTP, and wants no torch.
 """
 import contextlib
-import json
 import math
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from typing import Any
 from nanochat.common import DataError, Unreadable, base_dir, read_json
 from nanochat.kindergarten import World
 from nanochat.report.markdown import duration, human
-from nanochat.report.results import PHASES, TITLES, report_files, scores, task_title
-from nanochat.report.summary import MEAN
+from nanochat.report.results import PHASES, TITLES, log_records, report_files, scores, task_title
+from nanochat.report.summary import MEAN, skill_mean
 from nanochat.train.stages import STAGES
 
 DENSE = 200  # so many steps are shown one by one; then a point stands for half a per cent of the steps before
@@ -38,28 +38,14 @@ def read_new(path: Path, seen: list | None) -> tuple[list[dict], list[int]]:
     waits, and one that was torn by a power cut is passed over.
     """
     with open(path, "rb") as file:
-        stat = path.stat()
+        stat = os.fstat(file.fileno())  # of this file: another may have its name by now
         start = 0
         if seen and seen[0] == stat.st_ino and seen[1] <= stat.st_size:
             start = seen[1]
         file.seek(start)
         data = file.read()
     whole = data[: data.rfind(b"\n") + 1]
-    return _records(whole), [stat.st_ino, start + len(whole)]
-
-
-def _records(data):
-    """Those of whole lines, by step; of a step's several lines the last word holds."""
-    found = {}
-    for line in data.splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            record = json.loads(line, parse_constant=_no_number)
-            found.setdefault(int(record["step"]), {}).update(record)
-    return [found[step] for step in sorted(found)]
-
-
-def _no_number(name):
-    raise ValueError(f"{name} cannot be drawn")
+    return log_records(whole), [stat.st_ino, start + len(whole)]
 
 
 def _newest_logs(folder):
@@ -109,7 +95,7 @@ def _pace(path):
     """(last step, of how many, seconds a step lately); of how many is 0 where an older log does not say."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        records = [record for record in _records(file.read()) if "elapsed_s" in record]
+        records = [record for record in log_records(file.read()) if "elapsed_s" in record]
     if len(records) < 2:
         return (records[0]["step"] if records else 0), 0, 0.0
     first = records[0]
@@ -147,16 +133,10 @@ def skills(results: dict[str, dict]) -> list[list]:
     rows = []
     for task in tasks:
         rows.append([task_title(task), *(by_stage[phase].get(task, {}).get("score") for phase in graded)])
-    means = [_skill_mean(by_stage[phase]) for phase in graded]
-    if any(mean is not None for mean in means):
-        rows.insert(0, [MEAN, *means])
+    means = [skill_mean(by_stage[phase]) for phase in graded]
+    if any(means):
+        rows.insert(0, [MEAN, *(mean and mean["score"] for mean in means)])
     return [graded, *rows] if rows else []
-
-
-def _skill_mean(tasks):
-    """The mean of those skills that were asked; None where none was."""
-    found = [record["score"] for record in tasks.values() if record["group"] == "kindergarten"]
-    return sum(found) / len(found) if found else None
 
 
 def card(results: dict[str, dict]) -> list[list[str]]:

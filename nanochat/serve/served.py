@@ -142,7 +142,7 @@ class Served:
         """Raise Busy or Stopped if no model would take an answer now."""
         workers = [loaded.api.worker for loaded in self.loaded.values()]
         if workers:
-            min(workers, key=lambda worker: worker.busy).check()
+            min(workers, key=lambda worker: (worker.failed, worker.busy)).check()
 
     # ---- what there is
     def describe(self, found: Found) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class Served:
         if loaded is None or (loaded.found != found and loaded.api.idle):
             async with self._loading:
                 loaded = self.loaded.get(found.id)
-                if loaded is None or loaded.found != found:  # nobody has loaded it meanwhile
+                if loaded is None or (loaded.found != found and loaded.api.idle):  # still, after waiting
                     loaded = await self._load(found)
         loaded.asked = time.monotonic()
         return loaded.api

@@ -43,7 +43,6 @@ from nanochat.train.places import (  # noqa: F401    for who wants both, the pla
     ModelFlags,
     find,
     newest_chat_stage,
-    newest_of_tags,
     newest_tag,
     read_meta,
     seal,
@@ -71,8 +70,6 @@ def save(folder: Path, step: int, masters: Tensors, optim_state: Tensors | None,
          keep: int = 2, tokenizer: Tokenizer | None = None) -> None:
     """Write a checkpoint, then drop all but the newest `keep` (0: none) and that of `best_step`. Raises
     NanochatError.
-
-    meta["val"]: the validation loss at this step, if any.
     """
     folder = Path(folder)
     with _writing_to(folder):
@@ -94,7 +91,10 @@ def save(folder: Path, step: int, masters: Tensors, optim_state: Tensors | None,
 
 
 def amend(folder: Path, step: int, keep: int, **more: Any) -> None:
-    """Add to a checkpoint's meta.json what was found out after it was written; then drop as `save` does."""
+    """Add to a checkpoint's meta.json what was found out later, as val, the loss that `best_step` goes by.
+
+    Then drop as `save` does.
+    """
     path = step_dir(folder, step)
     with _writing_to(folder):
         _write_meta(path, {**read_meta(path), **more})
@@ -115,7 +115,8 @@ def _drop_old(folder, step, keep):
     earlier = [found for found in steps_in(folder) if found <= step]
     for old in earlier[:-keep]:  # keep=0: [:0], nothing
         if old != best:
-            gone = folder / f".{old:06d}.{os.getpid()}.tmp"  # its name is never that of a part
+            # Renamed first: a folder half deleted must not bear a checkpoint's name.
+            gone = folder / f".{old:06d}.{os.getpid()}.tmp"
             os.rename(step_dir(folder, old), gone)
             shutil.rmtree(gone)
 
@@ -183,16 +184,16 @@ class Writer:
 
 
 # ---- reading
-def _tensors(folder, name, meta):
-    path = Path(folder) / name
+def _tensors(path, name, meta):
+    file = Path(path) / name
     if name not in meta["files"]:
-        raise CheckpointError(f"{folder} holds no {name}: no run can go on from there. Give this one another "
+        raise CheckpointError(f"{path} holds no {name}: no run can go on from there. Give this one another "
                               "--tag.")
-    _check(path, meta)
+    _check(file, meta)
     try:
-        return load_file(path)
+        return load_file(file)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
+        raise CheckpointError(f"cannot read {file}: {error}") from None
 
 
 def _check(path, meta):
@@ -203,13 +204,13 @@ def _check(path, meta):
         raise Unreadable(path, error) from None
 
 
-def load(folder: Path, with_optim: bool = False) -> tuple[Tensors, Tensors | None, dict]:
-    """(masters, optimizer state or None, meta). Raises as read_meta does."""
-    meta = read_meta(folder)
+def load(path: Path, with_optim: bool = False) -> tuple[Tensors, Tensors | None, dict]:
+    """(masters, optimizer state or None, meta) of one step's folder. Raises as read_meta does."""
+    meta = read_meta(path)
     if "tokenizer.json" in meta["files"]:
-        _check(Path(folder) / "tokenizer.json", meta)
-    optim_state = _tensors(folder, "optim.safetensors", meta) if with_optim else None
-    return _tensors(folder, "model.safetensors", meta), optim_state, meta
+        _check(Path(path) / "tokenizer.json", meta)
+    optim_state = _tensors(path, "optim.safetensors", meta) if with_optim else None
+    return _tensors(path, "model.safetensors", meta), optim_state, meta
 
 
 def newest_whole(folder: Path, with_optim: bool = False) -> tuple[Tensors, Tensors | None, dict] | None:

@@ -204,7 +204,10 @@ def run_stage(stage: str, config: Any) -> None:
 
 
 def make_stage(row: StageRow, config: FinetuneConfig, origin: Origin, plan: Plan) -> loop.Stage:
-    """The Stage: shuffled rows of conversations, validated by the loss on those held out."""
+    """The Stage: shuffled rows of conversations, validated by the loss on those held out.
+
+    Of what the mixture repeats (gsm8k*4) other copies of these are trained on, so that loss is too low there.
+    """
     rt = origin.rt
 
     def batches(start_step, at_a_time):

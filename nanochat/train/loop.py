@@ -182,6 +182,7 @@ class _Sitting:
                 loss, norm, (stop, save_now) = train_step(loss_of, self.optimizer, micro_batches, self.rt,
                                                           lr_factor, momentum, wishes)
                 seconds = time.monotonic() - start
+                # As if all ranks had as many: so for packed rows, about so for rollouts.
                 tokens = sum(batch.inputs.numel() for batch in micro_batches) * self.rt.world_size
                 self.state.record(loss, tokens, seconds)
                 self.log_step(loss, norm, lr_factor, tokens / seconds)
@@ -203,8 +204,8 @@ class _Sitting:
         due = save_now or (save_every > 0 and state.step % save_every == 0)
         validating = _validates_at(stage, state.step)
         if validating:
-            state.val = {}
-            # What goes wrong in there costs no step, if saving is not by time alone.
+            state.val = {}  # saved so: whoever resumes here validates first
+            # A validation that fails shall cost no steps; where save_minutes alone decides, it may.
             due = due or save_every > 0 or not stage.flags.save_minutes
         if done or due:
             save(stage, self.optimizer, state, self.rt, self.writer, wait=done)
@@ -241,7 +242,7 @@ class _Sitting:
 
     def log_step(self, loss, norm, lr_factor, tok_per_s):
         record = {"step": self.state.step, **_outcome(loss, norm, self.optimizer.scale)}
-        record["lr"] = round(lr_factor, 5)
+        record["lr"] = round(lr_factor, 5)  # of its peak
         record["tok_per_s"] = round(tok_per_s)
         record["elapsed_s"] = round(self.state.train_s, 2)
         if self.rt.rank == 0:
@@ -269,8 +270,8 @@ def _outcome(loss: float, norm: float, scale: LossScale | None) -> dict:
 
 @contextlib.contextmanager
 def _graceful():
-    """Ctrl-C and SIGTERM put a word into the list; a second Ctrl-C kills (torchrun repeats a scheduler's
-    SIGTERM).
+    """A list into which Ctrl-C and SIGTERM put their names; a second Ctrl-C kills (torchrun repeats a
+    scheduler's SIGTERM).
     """
     asked = []
 
@@ -329,6 +330,7 @@ def run(stage: Stage, model: GPT, optimizer: MuonAdamW, rt: Runtime) -> tuple[fl
         if validation_missing:
             sitting.validate()
         if state.step < stage.steps:
+            # sitting.steps(rows); where memory runs out, again from state.step on with half the rows
             memory.fitted(model, "rows", stage.rows, sitting.steps, training=True)
     validated = "".join(f", {name} {value:.4f}" for name, value in state.val.items())
     log.info(f"{stage.name}: {state.step:,} steps, loss {state.loss:.3f}{validated}, {state.train_s:.0f} s")

@@ -99,12 +99,13 @@ def _written(folder):
     return folder.stat().st_mtime
 
 
-def newest_chat_stage() -> str:
-    """The latest stage with a model that one can talk to; "sft" where there is none yet, to be named in the
-    error.
+def newest_chat_stage(tag: str | None = None) -> str:
+    """The latest stage with a model that one can talk to, of this tag if one is named; "sft" where there is
+    none yet, to be named in the error.
     """
     for stage in CHAT_STAGES:
-        if newest_tag(stage):
+        name = tag or newest_tag(stage)
+        if name and steps_in(stage_dir(stage) / name):
             return stage
     return "sft"
 

@@ -71,7 +71,8 @@ class Stage:
     folder: Path
     log_path: Path  # a JSON line for each step, and one for each validation
     steps: int
-    # From a step on, so many rows at a time; closed when the run ends.
+    # batches(first step, rows at a time) yields (step, this rank's micro-batches), step after step; closed at
+    # the run's end.
     batches: Callable[[int, int], Generator[tuple[int, list[Batch]], None, None]]
     schedule: Callable[[int], tuple[float, float]]  # step -> (learning-rate factor, Muon momentum)
     identity: dict  # what a resumed run must share with the saved one

@@ -64,6 +64,7 @@ def save(stage: Stage, optimizer: MuonAdamW, state: TrainState, rt: Runtime, wri
     failed.
     """
     start = time.monotonic()
+    # Where rank 0 fails inside of rank_zero_first all ranks raise, and none waits for it for ever.
     with runtime.rank_zero_first(rt):
         if rt.rank == 0:
             writer.wait()  # memory holds one copy at a time

@@ -17,12 +17,11 @@ from typing import Any
 import torch
 
 from nanochat import runtime
-from nanochat.data.chat_format import message_parts, parse_reply, render_prompt
+from nanochat.data.chat_format import message_parts, parse_reply, plain_text, render_prompt
 from nanochat.data.dataloader import Batch
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer.engine import Engine
 from nanochat.runtime import Runtime
-from nanochat.train.speech import plain_text
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,15 @@ class Rollout:
 
 def sample(engine: Engine, tokenizer: Tokenizer, tasks_and_items: list[tuple], samples: int,
            **sampling: Any) -> list[list[Rollout]]:
-    """`samples` rollouts for each (task, conversation): a group for each."""
+    """`samples` rollouts for each (task, conversation): a group for each.
+
+    A question that leaves less than half of the context for its answers loses its beginning.
+    """
+    room = engine.max_len - min(sampling["max_new_tokens"], engine.max_len // 2)
     prompts = []
     for _, conversation in tasks_and_items:
         without_answer = conversation["messages"][:-1]
-        prompts.append(render_prompt(tokenizer, without_answer))
+        prompts.append(render_prompt(tokenizer, without_answer, max_tokens=room))
     repeated = [prompt for prompt in prompts for _ in range(samples)]
     replies = iter(engine.generate(repeated, batch_size=128, **sampling))
     groups = []
@@ -56,11 +59,12 @@ def sample(engine: Engine, tokenizer: Tokenizer, tasks_and_items: list[tuple], s
 
 
 def _judge(tokenizer, task, conversation, prompt, reply):
-    """The Rollout of one reply. Its end is a choice of the model, too, which the engine does not hand out."""
+    """The Rollout of one reply. Its end is a choice of the model, too, though not among reply.ids."""
     ids = list(reply.ids)
     sampled = list(reply.sampled)
-    if reply.finish_reason == "stop":
-        ids.append(tokenizer.special("<|assistant_end|>"))
+    if reply.closing:  # None where it was cut
+        token, _ = reply.closing
+        ids.append(token)
         sampled.append(1)
     return Rollout(prompt, ids, sampled, task.reward(conversation, parse_reply(tokenizer, reply.ids)))
 

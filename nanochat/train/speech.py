@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from nanochat.common import log
-from nanochat.data.chat_format import Part, parse_reply, render_prompt
+from nanochat.data.chat_format import parse_reply, plain_text, render_prompt
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer.engine import Engine
 from nanochat.memory import OutOfMemory
@@ -24,16 +24,8 @@ TOKENS = 24  # of an answer: a dozen words tell
 @functools.cache
 def speaking_steps(steps: int) -> frozenset[int]:
     """At most TIMES of a run's steps, the first and the last among them, each about as much later as the one
-    before: 1, 2, 6, 14, 35, 84, 206, 500."""
+    before: of 500 steps 1, 2, 6, 14, 35, 85, 206, 500."""
     return frozenset(round(steps ** (i / (TIMES - 1))) for i in range(TIMES))
-
-
-def plain_text(parts: list[Part]) -> str:
-    """A reply as one text, what a tool was asked and said in brackets."""
-    texts = []
-    for part in parts:
-        texts.append(part["text"] if part["type"] == "text" else f"[{part['text']}] ")
-    return "".join(texts)
 
 
 def answers(model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], chats: bool) -> list[list[str]]:

@@ -140,8 +140,9 @@ class CompiledModel:
     def many(self, pieces: list[Piece]) -> np.ndarray:
         """Products by oneDNN, what is between them by kernels, the attention of longer pieces by torch.
 
-        Arrays and tensors of one name share their memory, the array has the ending _np. `normed`, what a
-        product reads, is quantized: its rows stand for the number times `scale`, as do the products' results.
+        Arrays and tensors of one name share their memory, the array has the ending _np. `factor`, what the
+        next product reads, is quantized: its rows stand for the number times `scale`, as do the products'
+        results.
         """
         tokens = _flatten(pieces)
         longer = []  # (piece, its rows)
@@ -159,14 +160,14 @@ class CompiledModel:
         embedded = kernels.rms_norm_rows(self.wte[tokens.ids])  # (N, C) float32
         x = embedded.copy()  # the residual stream
         attended = torch.zeros(x.shape)
-        normed = torch.empty(x.shape, dtype=self.kind)
+        factor = torch.empty(x.shape, dtype=self.kind)
         scale = torch.empty(len(x))
         attended_np = kernels.as_array(attended)
-        normed_np = kernels.as_array(normed)
+        factor_np = kernels.as_array(factor)
         scale_np = kernels.as_array(scale)
         for layer, products in enumerate(self.products):
-            kernels.mix_and_norm(x, embedded, self.skips[layer], scale_np, normed_np)
-            qkv = products.qkv(normed).float().mul_(scale[:, None])  # (N, (H + 2 H_kv) * D)
+            kernels.mix_and_norm(x, embedded, self.skips[layer], scale_np, factor_np)  # norm(x)
+            qkv = products.qkv(factor).float().mul_(scale[:, None])  # (N, (H + 2 H_kv) * D)
             qkv_np = kernels.as_array(qkv)
             k = self.k[layer]
             v = self.v[layer]
@@ -177,10 +178,10 @@ class CompiledModel:
             for piece, rows in longer:
                 q = qkv[rows, :H * D].view(-1, H, D) * gain
                 attended[rows] = self.cache.read(layer, piece, q).flatten(1)
-            kernels.quantize(attended_np, scale_np, normed_np)
-            projected = products.attn_proj(normed)
-            kernels.add_and_norm(x, kernels.as_array(projected), scale_np, normed_np)
-            wide = products.mlp_fc(normed)  # (N, 4 C)
+            kernels.quantize(attended_np, scale_np, factor_np)  # what attention found
+            projected = products.attn_proj(factor)
+            kernels.add_and_norm(x, kernels.as_array(projected), scale_np, factor_np)  # norm(x)
+            wide = products.mlp_fc(factor)  # (N, 4 C)
             activated = torch.empty_like(wide, dtype=self.kind)
             kernels.relu_squared(kernels.as_array(wide), scale_np, kernels.as_array(activated))
             kernels.add(x, kernels.as_array(products.mlp_proj(activated)), scale_np)
@@ -234,6 +235,7 @@ def _rope(config, capacity):
     rotating = D - config.offset_channels
     angle = torch.zeros(capacity, D // 2)  # the offset channels do not turn
     frequency = config.rope_base ** (-torch.arange(0.0, rotating, 2) / max(rotating, 1))
+    # Minus: elementwise.rotate turns a pair the other way than a complex product, which the kernels make.
     angle[:, :rotating // 2] = -torch.arange(capacity)[:, None] * frequency
     turn = torch.polar(torch.ones_like(angle), angle)
     return kernels.as_array(torch.view_as_real(turn).flatten(1))

@@ -7,7 +7,8 @@ half the speed. A row's sums have one order here, so with `deterministic` its bi
 beside it.
 
 Arrays are float32, int8 or uint16, the bits of bfloat16, which NumPy does not know; products of bytes read
-uint8. Whatever is quantized has a scale for each row: value = number * scale.
+uint8. Whatever is quantized has a scale for each row: value = number * scale. B counts rows, each of them a
+token, of whichever conversation.
 """
 import sys
 from collections.abc import Callable
@@ -281,7 +282,7 @@ def attend(rows: Array, qkv: Array, slots: Array, positions: Array, k: Array,
         values = v[slots[b], h * H_kv // H]
         for s in range(seen):
             for i in range(0, D, CACHE_LINE // values.itemsize):
-                prefetch(values[s, i:])
+                prefetch(values[s, i:])  # the second loop will read them
             p[s] = dot(keys[s], q) * gain
         highest = p[:seen].max()
         total = F32(0)
@@ -378,7 +379,7 @@ def relu_squared(wide: Array, scale: Array, out: Array) -> None:
         row = np.empty(wide.shape[1], F32)
         for i in range(row.size):
             row[i] = max(widen(wide[b, i]), F32(0)) ** 2
-        scale[b] *= scale[b] * quantize_row(row, out[b])
+        scale[b] *= scale[b] * quantize_row(row, out[b])  # relu(scale * w)^2 = scale^2 * relu(w)^2
 
 
 @parallel

@@ -1,6 +1,6 @@
 """
-Choosing the next token of many rows in one compiled call: what `sampling.sample` does in torch, without some
-twenty passes over all logits.
+Choosing the next token of many rows in one compiled call: what `sampling.sample_tokens_torch` does, without
+some twenty passes over all logits.
 """
 import numpy as np
 from numba import prange
@@ -59,7 +59,7 @@ def _argmax(row):
 def sample_rows(logits: Array, temperature: Array, top_k: Array, top_p: Array,
                 uniform: Array, min_p: Array, out: Array) -> None:
     """out (B,): a token of each row of logits (B, V) by its settings, each (B,), which mean what they do in
-    `sampling.sample`."""
+    `sampling.sample_tokens`."""
     for b in prange(len(logits)):
         row = logits[b]
         best = _argmax(row)
