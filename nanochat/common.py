@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -255,6 +256,22 @@ def mix_seed(*parts: Any) -> int:
 
 
 # ---- records
+def cpu_name() -> str:
+    """This machine's processor in words."""
+    with contextlib.suppress(OSError):  # Linux alone
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        if found := re.search(r"^model name\s*: (.*)", told, re.MULTILINE):
+            return found[1]
+    return platform.processor() or platform.machine() or "CPU"
+
+
+def main_memory_gib() -> float:
+    """The machine's, used or not; 0 where it is not told, as on Windows."""
+    if not hasattr(os, "sysconf"):
+        return 0.0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
 @functools.cache
 def git_commit() -> str:
     """Short hash of the code that runs, with '-dirty' where files were changed since; 'unknown' outside

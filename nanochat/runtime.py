@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 from nanochat import scaling
-from nanochat.common import NanochatError, UsageError
+from nanochat.common import NanochatError, UsageError, cpu_name, main_memory_gib
 
 DTYPES = {
     "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
@@ -76,7 +76,9 @@ def init(device: str = "") -> Runtime:
         if gpu:
             peak_flops = scaling.GPUS[gpu].peak_flops
     else:
-        name = _cpu_name() if found.type == "cpu" else found.type
+        name = found.type
+        if name == "cpu":
+            name = f"{cpu_name()} ({torch.get_num_threads()} threads)"
         _keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
@@ -131,7 +133,7 @@ def memory_gib(rt: Runtime) -> float:
     if rt.device.type == "mps":
         return torch.mps.recommended_max_memory() / 2**30
     if rt.device.type == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        return main_memory_gib()
     return torch.get_device_module(rt.device).get_device_properties(rt.device).total_memory / 2**30
 
 
@@ -145,16 +147,6 @@ def peak_memory_gib(rt: Runtime) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # bytes there, KiB elsewhere
-
-
-def _cpu_name() -> str:
-    name = "CPU"
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name} ({torch.get_num_threads()} threads)"
 
 
 def _keep_freed_memory() -> None:

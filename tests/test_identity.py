@@ -25,7 +25,7 @@ OTHER = {
     "sequence_len": ["--sequence_len=32"], "total_batch_size": ["--total_batch_size=512"], "conversations": ["--conversations=80"],
     "device_batch_size": ["--device_batch_size=2"], "device": ["--device=cpu"], "source_tag": ["--source_tag=other"],
     "name": ["--name=Ada"], "made_by": ["--made_by=two sisters"],
-    "save_every": ["--save_every=1"], "track": ["--track=tensorboard"],
+    "save_every": ["--save_every=1"], "track": ["--track=wandb"],
     "param_data_ratio": ["--num_iterations=0", "--param_data_ratio=0.01"], "epochs": ["--num_iterations=0", "--epochs={epochs}"],
 }
 EPOCHS = {"mid": 3, "sft": 3, "rl": 0.02}  # one of RL is some thousand questions, with eight times as many anchors
@@ -106,7 +106,7 @@ def test_another_value_is_refused_with_both(stage, flag):
 @pytest.mark.parametrize("stage, flag", list(flags_of("indifferent")))
 def test_flags_that_decide_nothing_may_change(stage, flag):
     if flag == "track":
-        pytest.importorskip("tensorboard", reason="an optional extra")
+        pytest.importorskip("wandb", reason="an optional extra")
     before = (checkpoint.find(stage, "t") / "model.safetensors").stat().st_mtime_ns
     script(stage).main([*FLAGS[stage], *other(stage, flag)])
     assert (checkpoint.find(stage, "t") / "model.safetensors").stat().st_mtime_ns == before

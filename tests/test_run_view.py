@@ -6,6 +6,8 @@ import time
 import pytest
 
 from nanochat.common import append_jsonl, atomic_write, save_result
+from nanochat.report.results import SKILLS
+from nanochat.report.summary import MEAN
 from nanochat.serve import run_view
 from nanochat.serve.run_view import DENSE, view
 
@@ -154,11 +156,12 @@ def test_results_are_told_when_they_come_and_a_damaged_one_is_passed_over(base):
     write_result("chat_sft", val_loss=0.2)      # by older code, which told less
     seen = view({})
     assert dict(seen["card"])["Size"] == "2,899,968 parameters in 3 layers" and "David" in seen["people"] and not seen["skills"]
-    task = {"score": 0.5, "n": 20, "chance": 0.1, "group": "kindergarten"}
-    write_result("chat_eval_base", tasks={"kg_letters": task})
-    write_result("chat_eval_sft", tasks={"kg_letters": {**task, "score": 0.9}, "kg_sentences": {**task, "score": 0.7}})
+    task = {"score": 0.5, "n": 20, "chance": 0.1, "ci95": [0.3, 0.7], "group": "kindergarten"}
+    write_result("chat_eval_base", tasks={SKILLS[0]: task})
+    write_result("chat_eval_sft", tasks={**dict.fromkeys(SKILLS, task), SKILLS[0]: {**task, "score": 1.0}})
     (base / "report" / "report.md").write_text("# Report", encoding="utf-8")
     found = view(seen["after"])
     assert found["report"] == "report.md"
-    assert found["skills"][0] == ["base", "sft"] and found["skills"][1][1:] == [0.5, pytest.approx(0.8)]
-    assert [row[1:] for row in found["skills"][2:]] == [[0.5, 0.9], [None, 0.7]]
+    assert found["skills"][0] == ["base", "sft"]
+    assert found["skills"][1] == [MEAN, None, pytest.approx(0.5 + 0.5 / len(SKILLS))]  # of all of them, or none
+    assert [row[1:] for row in found["skills"][2:]] == [[0.5, 1.0], *[[None, 0.5]] * (len(SKILLS) - 1)]

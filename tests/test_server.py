@@ -155,7 +155,7 @@ def test_only_the_pages_files_are_served_and_those_as_they_were_at_the_start(tmp
     ({"max_tokens": LEN}, "messages"), ({"max_tokens": 10**30}, "messages"), ({"seed": 1 << 70}, "seed"),
     ({"stream": "yes"}, "stream"), ({"n": 0}, "n"), ({"n": 5}, "n"), ({"n": 1000}, "n"), ({"n": True}, "n"),
     ({"stop": ["x"] * 33}, "stop"), ({"stop": 1}, "stop"), ({"stop": [1]}, "stop"), ({"min_p": 1.5}, "min_p"),
-    ({"repetition_penalty": 0}, "repetition_penalty"), ({"top_logprobs": 21}, "top_logprobs"),
+    ({"frequency_penalty": 3}, "frequency_penalty"), ({"top_logprobs": 21}, "top_logprobs"),
     ({"logprobs": 1}, "logprobs"),
     ({"tools": [{}]}, "tools"), ({"stream_options": 1}, "stream_options"),
     ({"messages": [{"role": "user", "content": "word " * 500}]}, "messages")])

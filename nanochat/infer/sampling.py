@@ -15,7 +15,6 @@ import torch
 from nanochat.common import UsageError
 from nanochat.infer.cpu.sampler import sample_rows
 
-LARGEST_LOGIT = 1e6  # after a penalty
 COLDEST = 1e-30  # temperatures; beyond, logits could be infinite or no number
 HOTTEST = 1e30
 
@@ -29,7 +28,6 @@ class Sampling:
     - top_p: only the fewest tokens whose probabilities sum to top_p: many where the model is
       unsure, few where it is sure (nucleus sampling, arXiv 1904.09751).
     - min_p: only tokens of at least min_p times the likeliest one's probability (arXiv 2407.01082).
-    - repetition_penalty: makes what was said before less likely (CTRL, arXiv 1909.05858).
     - frequency_penalty, presence_penalty: off a token's logit each time that the reply has it, and once.
     - logit_bias: pairs (token, what is added to its logit).
 
@@ -46,7 +44,6 @@ class Sampling:
     seed: int = 0
     use_tools: bool = True
     min_p: float | None = None
-    repetition_penalty: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
@@ -64,7 +61,6 @@ class Sampling:
             ("top_k", "0 (off) or more", 0, largest),
             ("top_p", "above 0 and at most 1", above_zero, 1),
             ("min_p", "0 (off) to 1", 0, 1),
-            ("repetition_penalty", "above 0", above_zero, largest),
             ("frequency_penalty", "from -2 to 2", -2, 2),
             ("presence_penalty", "from -2 to 2", -2, 2),
             ("logprobs", "0 or more", 0, largest),
@@ -78,20 +74,7 @@ class Sampling:
 
     @property
     def changes_logits(self) -> bool:
-        return any((self.repetition_penalty, self.frequency_penalty, self.presence_penalty, self.logit_bias,
-                    self.json_schema))
-
-
-def penalize_repetition(logits: torch.Tensor, ids: list[int], penalty: float) -> None:
-    """Make tokens `ids` less likely in one row of logits (V,), in place.
-
-    Divided where positive, multiplied where negative, so that the logit falls either way.
-    """
-    index = torch.tensor(ids, dtype=torch.int64, device=logits.device)
-    seen = logits[index].cpu().double()
-    changed = torch.where(seen > 0, seen / penalty, seen * penalty).clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
-    forbidden = seen == -math.inf
-    logits[index] = torch.where(forbidden, seen, changed).float().to(logits.device)
+        return any((self.frequency_penalty, self.presence_penalty, self.logit_bias, self.json_schema))
 
 
 def penalize_counts(logits: torch.Tensor, ids: list[int], frequency: float, presence: float) -> None:

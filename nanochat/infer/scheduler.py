@@ -17,7 +17,7 @@ from nanochat.common import UsageError
 from nanochat.data.tokenizer import Tokenizer
 from nanochat.infer.kv_cache import Piece
 from nanochat.infer.runner import Runner
-from nanochat.infer.sampling import penalize_counts, penalize_repetition, sample_tokens, top_logprobs
+from nanochat.infer.sampling import penalize_counts, sample_tokens, top_logprobs
 from nanochat.infer.sequence import FREE, GIVEN, IN_CODE, NO_TOOLS, Sequence
 from nanochat.model.gpt import GPT
 
@@ -247,9 +247,6 @@ class Scheduler:
         """What a sequence's own settings make of its logits, row (V,), in place."""
         sampling = sequence.sampling
         special = self.tokenizer.special_ids  # never penalized: a chat says those in every turn
-        if sampling.repetition_penalty:
-            seen = set(sequence.prompt + sequence.ids) - special
-            penalize_repetition(row, sorted(seen), sampling.repetition_penalty)
         if sampling.frequency_penalty or sampling.presence_penalty:
             said = [token for token, sampled in zip(sequence.ids, sequence.sampled)
                     if sampled and token not in special]

@@ -80,9 +80,9 @@ class Sequence:
     def accept(self, token: int, logprobs: tuple | None = None) -> None:
         """Take the token that was sampled, and behind a call what the calculator says to it.
 
-        At once, as it takes a few thousandths of a second at most. On a thread of its own it would now and
-        then answer a step later; then other rows are multiplied together, which rounds otherwise, and no run
-        of reinforcement learning could be repeated.
+        At once, as that takes milliseconds. On a thread of its own it would now and then answer a step later;
+        then other rows are multiplied together, which rounds otherwise, and no run of reinforcement learning
+        could be repeated.
         """
         special = self.tokenizer.special
         if not self.room:  # the prompt was to be read, and nothing said

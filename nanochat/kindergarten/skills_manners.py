@@ -18,19 +18,13 @@ from nanochat.kindergarten.world import World
 
 ASKS = re.compile(r"(^|, |^and |^so )(who|what|what's|whats|where|when|how|hows|why|which|are|do|did|can|"
                   r"could|may|is|am|will|should|would|have|r) ")
-INTENTS = {title: table for title, table in MANNERS.items() if title != "fill"}
+INTENTS = {title: table for title, table in MANNERS.items() if title not in ("fill", "written out")}
 ABOUT_ITSELF = ("who", "name", "other bots", "maker", "human", "abilities", "size", "smart", "age", "home")
 NOBODY_KNOWS = ("unknown", "unknown", "celebrity", "stranger", "strange word", "strange meaning", "nonsense")
 SHARES = ((0.18, ABOUT_ITSELF), (0.32, NOBODY_KNOWS))  # the rest: any intent by the number of its wordings
 WEIGHTS = [len(table["said"]) ** 0.7 for table in INTENTS.values()]
 
-# contractions and what they stand for; where "you" follows, "why don't you" can only lose its apostrophe
-WRITTEN_OUT = {
-    "i'm": "i am", "i've": "i have", "i'll": "i will", "i'd": "i would", "you're": "you are", "it's": "it is",
-    "that's": "that is", "what's": "what is", "who's": "who is", "where's": "where is", "how's": "how is",
-    "there's": "there is", "we're": "we are", "don't": "do not", "doesn't": "does not",
-    "didn't": "did not", "can't": "cannot", "won't": "will not", "haven't": "have not",
-}
+WRITTEN_OUT = {short: words[0] for short, words in MANNERS["written out"].items()}  # "i'm": "i am"
 _CONTRACTION = re.compile(r"\b[A-Za-z]+'[a-z]+\b(?! you\b)")
 _JOINED = {short.replace("'", ""): full for short, full in WRITTEN_OUT.items()}  # "im" -> "i am"
 _NOT_JOINED = ("ill", "id")  # words of their own

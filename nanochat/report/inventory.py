@@ -12,6 +12,8 @@ import platform
 import re
 from pathlib import Path
 
+from nanochat.common import cpu_name, main_memory_gib
+
 ROOT = Path(__file__).parents[2]
 SUFFIXES = (".py", ".sh", ".html", ".css", ".js", ".md", ".toml", ".txt")
 SHELL_OF_THE_SPEEDRUN = ("dev/venv.sh", "dev/stages.sh")  # it sources them: whoever reads it reads these
@@ -70,12 +72,6 @@ def dependencies(root: Path = ROOT) -> list[str]:
 
 def hardware() -> str:
     """This machine's processor and memory in words; accelerators are named by the results."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")  # Linux alone
-    if cpuinfo.exists():
-        found = re.search(r"^model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
-        name = found[1] if found else name
     # The cores that this process may use: a container is often given fewer than the machine has.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{cores} cores of {name}, {memory_bytes / 2**30:.0f} GiB memory, {platform.system()}"
+    return f"{cores} cores of {cpu_name()}, {main_memory_gib():.0f} GiB memory, {platform.system()}"

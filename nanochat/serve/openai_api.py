@@ -23,8 +23,7 @@ from nanochat.serve.text_requests import AnyRequest
 from nanochat.serve.worker import Worker
 
 # Fields that Sampling has, too.
-SETTINGS = {"temperature", "top_k", "top_p", "min_p", "seed",
-            "repetition_penalty", "frequency_penalty", "presence_penalty"}
+SETTINGS = {"temperature", "top_k", "top_p", "min_p", "seed", "frequency_penalty", "presence_penalty"}
 
 
 class OpenAIApi:

@@ -1,7 +1,7 @@
 """
 OpenAI's API: what a request may say (https://platform.openai.com/docs/api-reference). Knows no HTTP.
 
-Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`. Unknown fields are ignored, as clients send new ones
+Beyond OpenAI's: `top_k`, `min_p`. Unknown fields are ignored, as clients send new ones
 every month, but those which `_refuse` knows to change the answer. pydantic checks each field by
 its annotation, strictly: the text "1" is no number. What the classes below say is also what the server's
 OpenAPI document says.
@@ -66,7 +66,6 @@ class CompletionRequest(Strict):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: _or_minus_one(whole(0, 1 << 20) | None, 0) = None
     min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: LogitBias | None = None

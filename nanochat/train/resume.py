@@ -115,7 +115,6 @@ def resume(stage: Stage, optimizer: MuonAdamW, rt: Runtime) -> TrainState:
         raise CheckpointError(
             f"{stage.folder} holds a run with {there}, this one has {here}. Go on with what it has, or give "
             "this script another --tag to keep both, or --fresh to start over.")
-    meta["state"].pop("skipped", None)  # older code counted steps that it left out
     state = TrainState(**meta["state"])
     if state.best is None:
         state.best = math.inf

@@ -1,19 +1,18 @@
 """
-A run's numbers to a tracker, beside its log: --track=tensorboard or wandb.
+A run's numbers to Weights & Biases, beside its log: --track=wandb, by its own API, imported only when asked
+for.
 
-Each by the library's own API, imported only when asked for. Nothing needs a network: TensorBoard keeps files
-(`tensorboard --logdir <base>/logs/tensorboard`), and so does Weights & Biases with WANDB_MODE=offline. Each
-sitting is a run of its own there; its steps are counted from the first.
+WANDB_MODE=offline keeps them in files. Each sitting is a run of its own there; its steps are counted from the
+first.
 """
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
 from nanochat.common import NanochatError, UsageError, base_dir
 
-TRACKERS = ("", "tensorboard", "wandb")
+TRACKERS = ("", "wandb")
 
 
 def require(tracker: str) -> None:
@@ -29,13 +28,6 @@ def tracked(tracker: str, run: str, config: dict[str, Any]) -> Iterator[Callable
     if not tracker:
         yield lambda record: None
         return
-    if tracker == "tensorboard":
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder = base_dir() / "logs" / "tensorboard" / run / time.strftime("%Y-%m-%d_%H-%M-%S")
-        with SummaryWriter(str(folder)) as writer:
-            yield lambda record: _scalars(writer, record)
-        return
     import wandb
 
     try:
@@ -46,8 +38,3 @@ def tracked(tracker: str, run: str, config: dict[str, Any]) -> Iterator[Callable
         yield lambda record: wandb.log(record, step=record["step"])
     finally:
         wandb.finish()
-
-
-def _scalars(writer, record):
-    for name, value in record.items():
-        writer.add_scalar(name, value, record["step"])
