@@ -27,7 +27,7 @@ from nanochat.data.dataloader import TextRows, collate, prepare_tokens
 from nanochat.data.datasets import shards
 from nanochat.data.packing import pack
 from nanochat.model.optim import orthogonalize
-from nanochat.report.plots import load_log
+from nanochat.report.results import log_records
 from nanochat.runtime import Runtime
 from nanochat.train.checkpoint import load_model
 
@@ -110,7 +110,7 @@ def packing(axis, model, tokenizer):
 
 def pretraining(axis, model, tokenizer):
     """The loss of every step."""
-    log = [record for record in load_log(base_dir() / "logs" / "base_d3.jsonl") if "loss" in record]
+    log = [record for record in log_records((base_dir() / "logs" / "base_d3.jsonl").read_bytes()) if "loss" in record]
     axis.plot([record["step"] for record in log], [record["loss"] for record in log], color=BLUE, linewidth=0.8)
     axis.plot([record["step"] for record in log], [record["lr"] for record in log], color=RED, linewidth=0.8)
     axis.set(xlabel="step", ylabel="loss; red: rate")

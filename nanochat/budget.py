@@ -81,7 +81,7 @@ TEXTS = {
         bytes_per_s=1.5e6, text_tokens=400e6, chat_tokens=150e6, conversation_tokens=45,
         conversation_s=1 / 2500, asked_tokens=45 * 30, said_tokens=45 * 50),
 }
-KINDERGARTEN_VOCAB = 6144  # its words are one token each then, and still met often enough (dev/LOG.md)
+KINDERGARTEN_VOCAB = 6144  # most words are one token, and met often enough (dev/LOG.md)
 SHORT_BATCH = 2048  # tokens a step on short texts, as in the kindergarten's tier
 
 

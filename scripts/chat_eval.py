@@ -176,11 +176,11 @@ def evaluate(config: Config, rt: Runtime) -> None:
             log.info(f"{name}: {score.score:.1%} of {score.n:,}")  # before it is saved, which may fail
             records.save_items(config.stage, name, graded, config.tag)
     if rt.rank == 0:
+        log.info("\n".join([table(scores), *notes]))
         before = earlier(config, meta) if config.tasks else None
         if before:  # some tasks were asked once more, the others stay
             notes = list(dict.fromkeys(before["notes"] + notes))
         metrics = metrics_of(scores, before["metrics"]["tasks"] if before else {})
-        log.info("\n".join([table(scores), *notes]))
         chatcore = metrics["chatcore"]
         told = "not measured" if chatcore is None else f"{chatcore:.4f}"
         log.info(f"ChatCORE {told} over {len(metrics['chatcore_tasks'])} core tasks | "
