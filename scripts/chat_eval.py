@@ -11,7 +11,16 @@ from dataclasses import asdict, dataclass
 
 from nanochat import runtime, scaling
 from nanochat.cli import at_least, option, parse
-from nanochat.common import MissingArtifact, UsageError, base_dir, log, run, save_result, setup_logging
+from nanochat.common import (
+    DataError,
+    MissingArtifact,
+    UsageError,
+    base_dir,
+    log,
+    run,
+    save_result,
+    setup_logging,
+)
 from nanochat.eval import chat_eval, records
 from nanochat.eval.chat_eval import Score
 from nanochat.eval.statistics import mean_centered
@@ -117,7 +126,7 @@ def table(scores: list[Score]) -> str:
 
 def earlier(config: Config, meta: dict) -> dict | None:
     """The result of the evaluation before this one, if it was of this very checkpoint."""
-    with contextlib.suppress(MissingArtifact):
+    with contextlib.suppress(MissingArtifact, DataError):
         results = load_results()
         if scores_of(config.stage, config.tag or "", meta, results):
             return results[f"chat_eval_{config.stage}"]

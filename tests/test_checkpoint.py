@@ -185,6 +185,13 @@ def test_the_newest_model_is_found_though_an_archive_lost_the_files_times():
     assert checkpoint.newest_tag("sft") == "old"
 
 
+def test_a_tag_is_looked_for_in_the_stage_that_has_it():
+    save_model("rl", "d3")
+    save_model("sft", "house")
+    assert checkpoint.newest_chat_stage() == "rl" == checkpoint.newest_chat_stage("d3")
+    assert checkpoint.newest_chat_stage("house") == "sft" == checkpoint.newest_chat_stage("nowhere")
+
+
 def test_what_was_taken_is_said_in_one_line(caplog):
     caplog.set_level("INFO", "nanochat")
     save_model("sft", "mine", step=1234)

@@ -2,6 +2,7 @@
 import errno
 import gc
 import itertools
+import json
 import threading
 import time
 
@@ -227,6 +228,14 @@ def test_chat_weight_belongs_to_the_target(tokenizer):
     assert tokens.tolist() == [token for token, _ in expected]
     assert weight.tolist() == [mask for _, mask in expected[1:]]         # weight[t] is for tokens[t+1]
     assert rows.counts.tolist() == [1.0 + len(b)] and rows.cut == 0
+
+
+def test_what_is_learned_is_in_the_hash_as_well_as_what_is_read(tokenizer):
+    both = {"messages": [*talk("a", "b")["messages"], *talk("c", "d")["messages"]]}
+    one = json.loads(json.dumps(both))
+    one["messages"][1]["weight"] = 0
+    hashes = [ChatRows([chat], tokenizer, 24).hash for chat in (both, both, one, talk("a", "b"))]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
 
 
 def test_conversations_are_never_split_and_none_is_lost(tokenizer):

@@ -159,7 +159,8 @@ def test_what_cannot_be_ours_is_refused_in_one_line(changes, match):
     assert "\n" not in str(error.value) and not (checkpoint.stage_dir("sft") / "foreign").exists()
 
 
-@pytest.mark.parametrize("changes", [{"normalizer": {"type": "NFC"}}, {"pre_tokenizer": {"type": "Whitespace"}}, {"model": {}}])
+@pytest.mark.parametrize("changes", [{"normalizer": {"type": "NFC"}}, {"pre_tokenizer": {"type": "Whitespace"}},
+                                     {"pre_tokenizer": None}, {"model": {}}, {"model": {"vocab": [["a", 0]], "merges": []}}])
 def test_another_kind_of_tokenizer_is_refused(changes):
     _, folder = export_to("foreign")
     change(folder, "tokenizer.json", **changes)

@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_base_eval import write_bundle
+from tiny import save_tiny_checkpoint
 
+from nanochat.common import read_json
 from nanochat.eval.overlap import RUN_LENGTH as N
 from nanochat.eval.overlap import overlap, runs
 from nanochat.tasks import training_conversations
@@ -74,3 +76,11 @@ def test_documents_among_the_conversations_are_words_too(tmp_path, base):
     messages = [{"role": "user", "content": said}, {"role": "assistant", "content": [{"type": "text", "text": "Yes."}]}]
     path.write_text(json.dumps({"text": text("read", 20)}) + "\n" + json.dumps(messages) + "\n", encoding="utf-8")
     assert [base_eval.words_of(c) for c in training_conversations(str(path))] == [text("read", 20), f"{said} Yes."]
+
+
+@pytest.mark.parametrize("wrong", ["climbmx", "/no/such/folder"])
+def test_a_slip_in_what_is_searched_loses_no_evaluation(wrong, base):
+    save_tiny_checkpoint("base", "climbmix", sequence_len=128)
+    base_eval.main([f"--overlap={wrong}", "--device=cpu"])
+    result = read_json(base / "report" / "results" / "base_eval.json")
+    assert "overlap" not in result["metrics"] and any(note.startswith("skipped: overlap: ") for note in result["notes"])

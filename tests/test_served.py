@@ -55,6 +55,16 @@ def test_a_newer_checkpoint_takes_the_place_of_the_one_before_but_not_in_the_mid
         assert source.loads[1:] == [("nanochat-rl", "d3/200")] and not before.is_alive()
 
 
+def test_a_crashed_model_does_not_refuse_for_the_others(engines):
+    with serving(None, source=Given(engines)) as (url, app), httpx.Client(base_url=url, timeout=60) as client:
+        ask(client, model="nanochat-rl")
+        ask(client, model="nanochat-sft")
+        served = app.state.served
+        served.loaded["nanochat-rl"].api.worker.failed = True
+        served.check()
+        assert ask(client, model="nanochat-sft").status_code == 200
+
+
 def test_what_was_not_asked_for_longest_goes_when_there_is_no_room(engines):
     source = Given(engines, room=2)     # each is of size 1
     with serving(None, source=source) as (url, app), httpx.Client(base_url=url, timeout=60) as client:

@@ -141,7 +141,7 @@ def scores_of(stage: str, tag: str, meta: dict[str, Any], results: dict[str, dic
     if result is None or result["config"]["tag"] not in ("", tag):
         return {}
     measured = datetime.strptime(result["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
-    if result["config"]["step"] not in (None, meta["step"]) or measured < meta["time"]:
+    if result["config"]["step"] not in (None, meta["step"]) or measured < int(meta["time"]):
         return {}
     return result["metrics"]["tasks"]
 
