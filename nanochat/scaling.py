@@ -213,7 +213,7 @@ def _log2_small_batch(depth: int, tokens: float) -> int:
     """Below DEEP, as measured here: toy models want many small steps, and few tokens want them smaller still.
 
     A d3 that read 1.2 million tokens of web text was better by 0.066 bits per byte with steps of 2,048 than
-    of 8,192, a d4 of 4.2 million by 0.017 with 4,096 (dev/LOG.md). The root of the tokens is a guess.
+    of 8,192, a d4 of 4.2 million by 0.017 with 4,096 (dev/LOG.md). The root is a guess.
     """
     if depth >= SMALL:
         return 17
