@@ -98,7 +98,7 @@ class Machine:
     starting_s: float  # of all stages together, until they compute
     cores: int
     known_by: str  # "measured here", or what is assumed
-    short_step: float = 1.0  # how much longer a token takes in a step of SHORT_BATCH: Muon's share
+    short_step: float = 1.0  # a token's time in a step of SHORT_BATCH of chats, of that in pretraining's
 
     def token_s(self, depth: int, vocab_size: int, sequence_len: int) -> float:
         """Seconds of training for each token.
@@ -123,8 +123,7 @@ def assumed(name: str, gpus: int, kind: scaling.GPU, mfu: float) -> Machine:
     known_by = f"assumed: {mfu:.0%} of {peak / 1e12:,.4g} TFLOP/s"
     speeds = [(1.0, peak * mfu)]
     if name in scaling.FLOAT32:
-        return Machine(name, gpus, kind, speeds, decoding=0.8, starting_s=80.0, cores=2, known_by=known_by,
-                       short_step=1.2)
+        return Machine(name, gpus, kind, speeds, decoding=0.8, starting_s=80.0, cores=2, known_by=known_by)
     return Machine(name, gpus, kind, speeds, decoding=0.05, starting_s=400.0, cores=16 * gpus,
                    known_by=known_by)
 

@@ -128,7 +128,7 @@ def earlier(config: Config, meta: dict) -> dict | None:
     """The result of the evaluation before this one, if it was of this very checkpoint."""
     with contextlib.suppress(MissingArtifact, DataError):
         results = load_results()
-        if scores_of(config.stage, config.tag or "", meta, results):
+        if scores_of(config.stage, meta, results):
             return results[f"chat_eval_{config.stage}"]
     return None
 
@@ -190,6 +190,7 @@ def evaluate(config: Config, rt: Runtime) -> None:
         if before:  # some tasks were asked once more, the others stay
             notes = list(dict.fromkeys(before["notes"] + notes))
         metrics = metrics_of(scores, before["metrics"]["tasks"] if before else {})
+        metrics["weights"] = meta["files"]["model.safetensors"]  # whose scores they are
         chatcore = metrics["chatcore"]
         told = "not measured" if chatcore is None else f"{chatcore:.4f}"
         log.info(f"ChatCORE {told} over {len(metrics['chatcore_tasks'])} core tasks | "

@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             atomic_write(folder / code, hf_layout.remote_code())
         scores = {}
         with contextlib.suppress(MissingArtifact):
-            scores = scores_of(stage, tag, meta, load_results())
+            scores = scores_of(stage, meta, load_results())
         card = model_card.write(out.name, lineage(stage, tag, meta), model.num_params(), scores, code,
                                 config.license)
         atomic_write(folder / model_card.NAME, card)

@@ -107,7 +107,8 @@ def test_speed_lies_on_a_line_between_the_measured_depths_and_is_flat_beyond():
 
 def test_what_short_steps_take_is_planned_for_small_models_and_for_no_others():
     slow = replace(machine(), short_step=2 * machine().short_step)
-    plain, planned = (budget.of_depth(one, 1, depth=4) for one in (machine(), slow))
+    plain = budget.of_depth(machine(), 1, depth=4)
+    planned = budget.of_depth(slow, 1, depth=4)
     assert 0.5 * plain.sft_steps <= planned.sft_steps < 0.6 * plain.sft_steps and planned.mid_steps < plain.mid_steps
     assert planned.base_steps == plain.base_steps and planned.seconds == plain.seconds
     assert budget.of_depth(slow, 1000, depth=8) == budget.of_depth(machine(), 1000, depth=8)

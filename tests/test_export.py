@@ -257,13 +257,15 @@ def test_the_model_card_tells_data_tokens_hours_scores_and_limits(monkeypatch):
     task = {"score": 0.25, "n": 40, "chance": 0.5, "ci95": [0.14, 0.40], "title": "Yes or no"}
     folder = base_dir() / "report" / "results"
     folder.mkdir(parents=True)
-    def result(time, tag=""):
-        (folder / "chat_eval_sft.json").write_text(json.dumps({"time": time, "config": {"tag": tag, "step": None}, "notes": [],
-                                                              "metrics": {"tasks": {"kg_yes_no": task}}}), encoding="utf-8")
+    mine = checkpoint.read_meta(checkpoint.find("sft", "mine"))["files"]["model.safetensors"]
+
+    def result(**of):
+        (folder / "chat_eval_sft.json").write_text(json.dumps({"notes": [], "metrics": {"tasks": {"kg_yes_no": task}, **of}}),
+                                                   encoding="utf-8")
         export.main([f"--out={base_dir() / 'card'}", "--license=mit"])
         return huggingface_hub.ModelCard.load(base_dir() / "card" / "README.md")
 
-    card = result("2999-01-01T00:00:00+0000")
+    card = result(weights=mine)
     for words in ("| Pretraining | kindergarten | 12,345 | 1h30m | a laptop |", "| Supervised finetuning | smoltalk | 99 | 1h30m |",
                   "3.00 hours", "| Yes or no | 40 | 25.0 ± 15.0 | 50.0 |", "generated world", "modeling_nanochat.py, runs",
                   "calculator", 'pipeline("text-generation", "card", trust_remote_code=True)'):
@@ -272,8 +274,8 @@ def test_the_model_card_tells_data_tokens_hours_scores_and_limits(monkeypatch):
     score, = card.data.eval_results
     assert score.metric_value == 0.25 and "0.140 to 0.400" in score.metric_name and card.data.license == "mit"
     assert card.data.model_name == "card" and card.data.library_name == "transformers"
-    for stale in ("2001-01-01T00:00:00+0000", ""):  # measured before it was trained; of another model
-        card = result(stale) if stale else result("2999-01-01T00:00:00+0000", tag="other")
+    for other in ({"weights": "of another model"}, {}):  # {}: by code that did not write it down
+        card = result(**other)
         assert "Not measured" in card.text and card.data.eval_results is None
 
 

@@ -135,15 +135,12 @@ def scores(results: dict[str, dict], phase: str) -> dict[str, dict]:
     return result["metrics"].get("tasks") or {}
 
 
-def scores_of(stage: str, tag: str, meta: dict[str, Any], results: dict[str, dict]) -> dict[str, dict]:
-    """{task: its record} of the chat evaluation, if it was of the checkpoint with this meta.json."""
-    result = results.get(f"chat_eval_{stage}")
-    if result is None or result["config"]["tag"] not in ("", tag):
+def scores_of(stage: str, meta: dict[str, Any], results: dict[str, dict]) -> dict[str, dict]:
+    """{task: its record} of the chat evaluation, if it was of the very weights of this meta.json."""
+    metrics = results.get(f"chat_eval_{stage}", NOT_RUN)["metrics"]
+    if metrics.get("weights") != meta["files"]["model.safetensors"]:
         return {}
-    measured = datetime.strptime(result["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
-    if result["config"]["step"] not in (None, meta["step"]) or measured < int(meta["time"]):
-        return {}
-    return result["metrics"]["tasks"]
+    return metrics["tasks"]
 
 
 # ---- what is missing
