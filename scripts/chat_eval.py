@@ -187,8 +187,8 @@ def evaluate(config: Config, rt: Runtime) -> None:
     if rt.rank == 0:
         log.info("\n".join([table(scores), *notes]))
         before = earlier(config, meta) if config.tasks else None
-        if before:  # some tasks were asked once more, the others stay
-            notes = list(dict.fromkeys(before["notes"] + notes))
+        if before:  # some tasks were asked once more; the others stay, and what was noted on them
+            notes += [note for note in before["notes"] if not any(f"{name}: " in note for name in names)]
         metrics = metrics_of(scores, before["metrics"]["tasks"] if before else {})
         metrics["weights"] = meta["files"]["model.safetensors"]  # whose scores they are
         chatcore = metrics["chatcore"]

@@ -171,6 +171,10 @@ def test_a_task_asked_once_more_leaves_the_other_scores_of_this_checkpoint_and_n
         script.main(["-i", "sft", "-a", task, "--max-problems=3", "--device=cpu"])
     found = result(home, "sft")["metrics"]
     assert list(found["tasks"]) == ["spellingbee", "simplespelling"] and found["chatcore_tasks"] == ["spellingbee"]
+    assert result(home, "sft")["notes"] == []
+    for task in ("gsm8k", "spellingbee", "gsm8k"):                       # its data are not here
+        script.main(["-i", "sft", "-a", task, "--max-problems=3", "--device=cpu"])
+        assert [note[:16] for note in result(home, "sft")["notes"]] == ["skipped: gsm8k: "]
     model.wte.weight.data += 1
     save_tiny_checkpoint("sft", "climbmix", sequence_len=128, tag="house", model=model)
     script.main(["-i", "sft", "--tag=house", "-a", "simplespelling", "--max-problems=3", "--device=cpu"])
